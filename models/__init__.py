@@ -1,0 +1,1 @@
+"""One config-driven decoder and its presets; never imported by rods_jax."""

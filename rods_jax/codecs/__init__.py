@@ -1,0 +1,1 @@
+"""Chat text <-> calls, one module per model family. Nothing here evaluates text."""

@@ -1,0 +1,1 @@
+"""Tool worlds: protocol, adapter for any Python class, the bundled domain, BFCL."""

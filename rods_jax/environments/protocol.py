@@ -1,0 +1,34 @@
+"""What a tool world must offer; any Python classes can (see toolkit.py), BFCL does (bfcl.py).
+
+Left out on purpose: scoring and the interaction loop (episode.py), text formats (codecs/).
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from rods_jax.types import Call, Json, Observation, ToolSpec
+
+
+class Simulator(Protocol):
+    """Live tool objects of one rollout. Deterministic, picklable, no shared state."""
+
+    def call(self, call: Call) -> Observation:
+        """Runs one call; whatever the model wrote, this returns and never raises."""
+
+    def state(self) -> Mapping[str, Mapping[str, Json]]:
+        """Public attributes by class name, comparable with == (a live view: copy to keep)."""
+
+
+class Domain(NamedTuple):
+    """A family of tool classes: their tools, how to start them, and how to write about them."""
+
+    name: str
+    tools: Mapping[str, ToolSpec]  # by tool name, unique over all classes
+    simulator: Callable[[Sequence[str], Mapping[str, Json], bool], Simulator]  # (classes, initial_state, long_context)
+    sample_state: Callable[[random.Random, Sequence[str]], Mapping[str, Json]] | None = None  # None: reuse the seed's state
+    sample_argument: Callable[[random.Random, ToolSpec, str], Json] | None = None  # (rng, tool, parameter) -> a free value, None when it must come from state or outputs
+    phrases: Mapping[str, Sequence[str]] = {}  # tool name -> wordings with {parameter} fields
+
+    def tools_of(self, classes: Sequence[str]) -> tuple[ToolSpec, ...]:
+        return tuple(tool for tool in self.tools.values() if tool.class_name in classes)

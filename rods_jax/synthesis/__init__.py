@@ -1,0 +1,1 @@
+"""New tasks of the same structural difficulty: executed first, worded after."""

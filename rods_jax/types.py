@@ -1,0 +1,172 @@
+"""The records that travel round the loop.
+
+Dimension key, used as suffix of array names everywhere (`rewards_NG`):
+
+    N tasks in a batch      G rollouts per task     P prompt tokens
+    S suffix tokens (all after the shared prompt: generated and observed)
+    U user turns            V vocabulary            D model width
+    L layers                H query heads           K key/value heads
+    F feed-forward          T tokens in a chunk     B rows without group structure
+
+Host records are frozen dataclasses of plain JSON values; device records are
+NamedTuples of arrays, hence pytrees.  Left out on purpose: behaviour.  Whatever
+computes lives in a function of the room that owns it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+
+Json = Any  # None, bool, int, float, str, or lists and string-keyed dicts of them
+
+CATEGORIES = ("base", "missing_function", "missing_parameter", "long_context")
+
+
+# --------------------------------------------------------------------------- host records
+@dataclass(frozen=True)
+class ToolSpec:
+    """A tool as the policy sees it: JSON schema of its arguments and of its response."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Json]  # {"type": "object", "properties": {...}, "required": [...]}
+    class_name: str
+    response: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One tool call; positional arguments are resolved to names where text becomes calls."""
+
+    name: str
+    arguments: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a call returned: str as is, a dict as JSON, anything else as str(x)."""
+
+    text: str
+    ok: bool = True  # False: unknown or hidden tool, wrong arguments, or an exception
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One user turn. An empty `gold` asks for a plain answer and no call (RODS 1.1)."""
+
+    user: str
+    gold: tuple[Call, ...] = ()
+    released_tools: tuple[str, ...] = ()  # withheld tools that arrive with this turn's message
+
+
+@dataclass(frozen=True)
+class Task:
+    """A multi-turn task: initial state, user turns, and the gold calls of each turn."""
+
+    id: str
+    scenario: str  # leak-safe key: no train / held-out split may cross it
+    category: str  # one of CATEGORIES
+    classes: tuple[str, ...]
+    initial_state: Mapping[str, Json]  # class name -> state; a missing class starts in its default
+    turns: tuple[Turn, ...]
+    ancestry: tuple[str, ...] = ()  # ids from the human seed down to the parent; empty: human
+
+    @property
+    def long_context(self) -> bool:
+        return self.category == "long_context"
+
+    @property
+    def withheld_tools(self) -> frozenset[str]:
+        """Tools that are invisible until the turn that releases them."""
+        return frozenset(name for turn in self.turns for name in turn.released_tools)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message to the policy; role is `user` or `tool`."""
+
+    role: str
+    content: str
+    tools: tuple[ToolSpec, ...] = ()  # tools that become available with this message
+
+
+@dataclass(frozen=True)
+class Action:
+    """One parsed assistant message: a parse error, some calls, or a plain answer."""
+
+    calls: tuple[Call, ...] = ()
+    answer: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One assistant action and what came back, kept for reading and for the format reward."""
+
+    turn: int
+    text: str
+    code: int  # diagnostic event code, RODS 1.2
+    observations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One rollout as a human reads it; its tokens are in the RolloutBatch."""
+
+    task_id: str
+    rollout: int
+    turns_passed: tuple[bool, ...]  # fixed length U; unreached turns are False
+    steps: tuple[Step, ...]
+    truncated: str | None = None  # which limit ended the episode early
+    failure: str | None = None  # infrastructure failure: recorded, and masked in the update
+
+
+# ------------------------------------------------------------------- callables passed around
+class Codec(NamedTuple):
+    """Text format of one model family. No function here ever evaluates text."""
+
+    encode_prompt: Callable[[Sequence[ToolSpec], str], list[int]]  # (tools, first user message)
+    encode_messages: Callable[[Sequence[Message]], list[int]]  # after a stop token, up to the next assistant header
+    encode_action: Callable[[Sequence[Call], str], list[int]]  # (calls, answer), ends in stop_token
+    decode: Callable[[Sequence[int]], str]
+    parse: Callable[[str], Action]
+    stop_token: int
+
+
+class Policy(NamedTuple):
+    """All that rods_jax asks of a model; `params` and the caches are pytrees it never opens."""
+
+    init: Callable[..., Any]  # (key) -> params
+    forward: Callable[..., jax.Array]  # (params, prompt_tokens_NP, prompt_lengths_N, suffix_tokens_NGS, suffix_lengths_NG) -> hidden_NGSD
+    unembedding: Callable[..., jax.Array]  # (params) -> unembedding_VD
+    prefill: Callable[..., Any]  # (params, prompt_tokens_NP, prompt_lengths_N, group_size, suffix_capacity) -> (hidden_ND, cache)
+    extend: Callable[..., Any]  # (params, cache, tokens_NGT, lengths_NG) -> (hidden_NGTD, cache)
+
+
+# ------------------------------------------------------------------------- device records
+class RolloutBatch(NamedTuple):
+    """A group-shared batch: each prompt is stored once, its G suffixes beside it."""
+
+    prompt_tokens_NP: jax.Array  # int32, padded on the right
+    prompt_lengths_N: jax.Array  # int32
+    suffix_tokens_NGS: jax.Array  # int32, padded on the right
+    suffix_lengths_NG: jax.Array  # int32
+    action_mask_NGS: jax.Array  # bool, True where the policy generated the token
+    behavior_log_probs_NGS: jax.Array  # float32, recorded when sampled
+    rewards_NG: jax.Array  # float32
+    valid_NG: jax.Array  # bool, False where the infrastructure failed
+    passed_turns_NG: jax.Array  # int32
+    num_turns_N: jax.Array  # int32
+    categories_N: jax.Array  # int32, index into CATEGORIES
+    eligible_N: jax.Array  # bool, may be selected as a seed (cooldown is over)
+
+
+class TrainState(NamedTuple):
+    """All that the update changes."""
+
+    params: Any
+    reference_params: Any
+    optimizer_state: Any
+    step: jax.Array  # int32 scalar
