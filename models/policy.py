@@ -1,0 +1,26 @@
+"""Packs a decoder into the callables that the training loop asks of any model."""
+
+import jax
+from flax import nnx
+
+from models.decoder import Decoder, DecoderConfig
+
+
+def callables(config: DecoderConfig) -> dict:
+    """The fields of `rods_jax.types.Policy`; parameters are plain nested dicts of arrays."""
+
+    def create(key: jax.Array) -> Decoder:
+        return Decoder(config, nnx.Rngs(params=key))
+
+    graph, _ = nnx.split(nnx.eval_shape(create, jax.random.key(0)))
+
+    def bind(params) -> Decoder:
+        return nnx.merge(graph, nnx.State(params))
+
+    return dict(
+        init=jax.jit(lambda key: nnx.to_pure_dict(nnx.split(create(key))[1])),
+        forward=lambda params, *batch: bind(params).forward(*batch),
+        unembedding=lambda params: params["embedding"],
+        prefill=lambda params, *batch: bind(params).prefill(*batch),
+        extend=lambda params, cache, *chunk: bind(params).extend(cache, *chunk),
+    )

@@ -1,0 +1,112 @@
+"""The decoder's promises: causality, cache = no cache, shared prompt = unshared, ragged lengths do not leak."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.decoder import DecoderConfig
+from models.policy import callables
+from rods_jax.types import Policy
+
+CONFIG = DecoderConfig(
+    vocab_size=31, layers=3, width=16, query_heads=4, key_value_heads=2, head_width=8, feed_forward=24
+)
+N, G, P, S = 3, 4, 7, 9
+
+
+@pytest.fixture(scope="module")
+def policy():
+    p = Policy(**callables(CONFIG))
+    return p._replace(forward=jax.jit(p.forward), prefill=jax.jit(p.prefill, static_argnums=(3, 4)), extend=jax.jit(p.extend))
+
+
+@pytest.fixture(scope="module")
+def params(policy):
+    # Larger weights than a fresh model's, so that attention is far from uniform.
+    return jax.tree.map(lambda x: x * 8 if x.ndim > 2 else x, policy.init(jax.random.key(0)))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    prompt = rng.integers(0, 31, (N, P)).astype(np.int32)
+    suffix = rng.integers(0, 31, (N, G, S)).astype(np.int32)
+    return prompt, np.array([7, 4, 1], np.int32), suffix, rng.integers(1, S + 1, (N, G)).astype(np.int32)
+
+
+def test_shared_prompt_equals_unshared(policy, params, batch):
+    prompt, prompt_lengths, suffix, suffix_lengths = batch
+    shared = policy.forward(params, *batch)
+    for n in range(N):
+        for g in range(G):
+            start = prompt_lengths[n] - 1  # the whole sequence as one rollout whose prompt is its first token
+            whole = np.zeros((1, 1, P + S), np.int32)
+            whole[0, 0, : start + 1 + S] = np.concatenate([prompt[n, : start + 1], suffix[n, g]])
+            alone = policy.forward(params, whole[:, 0, :1], np.array([1], np.int32), whole[:, :, 1:], np.array([[start + S]]))
+            np.testing.assert_allclose(shared[n, g], alone[0, 0, start : start + S], atol=2e-5)
+
+
+def test_shared_gradient_equals_unshared(policy, params, batch):
+    prompt, prompt_lengths, suffix, suffix_lengths = batch
+    weight = jax.random.normal(jax.random.key(1), (N, G, S, CONFIG.width))
+
+    def shared(params):
+        return jnp.sum(policy.forward(params, *batch) * weight)
+
+    def unshared(params):  # the same rollouts as N*G tasks of one rollout each
+        repeat = lambda x: np.repeat(x, G, axis=0)
+        hidden = policy.forward(
+            params, repeat(prompt), repeat(prompt_lengths), suffix.reshape(N * G, 1, S), suffix_lengths.reshape(N * G, 1)
+        )
+        return jnp.sum(hidden.reshape(weight.shape) * weight)
+
+    (a, grad_a), (b, grad_b) = jax.value_and_grad(shared)(params), jax.value_and_grad(unshared)(params)
+    np.testing.assert_allclose(a, b, rtol=1e-5)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-4, rtol=1e-4), grad_a, grad_b)
+
+
+def test_causality(policy, params, batch):
+    prompt, prompt_lengths, suffix, suffix_lengths = batch
+    hidden = policy.forward(params, *batch)
+    for s in range(S):
+        changed = suffix.copy()
+        changed[:, :, s] = (changed[:, :, s] + 1) % 31
+        other = policy.forward(params, prompt, prompt_lengths, changed, suffix_lengths)
+        np.testing.assert_array_equal(hidden[:, :, : s + 1], other[:, :, : s + 1])
+        if s + 1 < S:
+            assert np.abs(hidden[:, :, s + 1 :] - other[:, :, s + 1 :]).max() > 1e-4
+
+
+def test_prompt_padding_does_not_leak(policy, params, batch):
+    prompt, prompt_lengths, suffix, suffix_lengths = batch
+    changed = np.where(np.arange(P)[None] < prompt_lengths[:, None], prompt, 5)
+    np.testing.assert_array_equal(
+        policy.forward(params, *batch), policy.forward(params, changed, prompt_lengths, suffix, suffix_lengths)
+    )
+
+
+def test_cache_equals_no_cache_in_ragged_chunks(policy, params, batch):
+    prompt, prompt_lengths, suffix, _ = batch
+    expected = policy.forward(params, *batch)
+    hidden, cache = policy.prefill(params, prompt, prompt_lengths, G, S)
+    np.testing.assert_allclose(jnp.broadcast_to(hidden[:, None], expected[:, :, 0].shape), expected[:, :, 0], atol=2e-5)
+    rng = np.random.default_rng(1)
+    done = np.zeros((N, G), np.int64)
+    T = 4
+    while (done < S - 1).any():
+        lengths = np.minimum(rng.integers(0, T + 1, (N, G)), S - 1 - done)
+        chunk = np.full((N, G, T), 30, np.int32)
+        for n, g in np.ndindex(N, G):
+            chunk[n, g, : lengths[n, g]] = suffix[n, g, done[n, g] : done[n, g] + lengths[n, g]]
+        hidden, cache = policy.extend(params, cache, chunk, lengths.astype(np.int32))
+        for n, g in np.ndindex(N, G):
+            start, stop = done[n, g] + 1, done[n, g] + 1 + lengths[n, g]
+            np.testing.assert_allclose(hidden[n, g, : lengths[n, g]], expected[n, g, start:stop], atol=2e-5)
+        done += lengths
+    np.testing.assert_array_equal(cache.suffix_lengths_NG, done)
+
+
+def test_impossible_shapes_are_refused():
+    with pytest.raises(ValueError, match="query_heads"):
+        DecoderConfig(vocab_size=8, layers=1, width=8, query_heads=3, key_value_heads=2, head_width=4, feed_forward=8)
