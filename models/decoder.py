@@ -106,7 +106,7 @@ class Decoder(nnx.Module):
         self.layers = stacked(rngs)
         self.final_norm = nnx.Param(jnp.ones(config.width))
 
-    def forward(self, prompt_tokens_NP, prompt_lengths_N, suffix_tokens_NGS, suffix_lengths_NG):
+    def forward(self, prompt_tokens_NP, prompt_lengths_N, suffix_tokens_NGS):
         """Hidden states that predict each suffix token, `[N,G,S,D]`; equal to the unshared computation."""
         prompt_positions = _positions(prompt_tokens_NP[:, None])
         suffix_positions = prompt_lengths_N[:, None, None] + _positions(suffix_tokens_NGS)

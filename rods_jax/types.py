@@ -139,7 +139,7 @@ class Policy(NamedTuple):
     """All that rods_jax asks of a model; `params` and the caches are pytrees it never opens."""
 
     init: Callable[..., Any]  # (key) -> params
-    forward: Callable[..., jax.Array]  # (params, prompt_tokens_NP, prompt_lengths_N, suffix_tokens_NGS, suffix_lengths_NG) -> hidden_NGSD
+    forward: Callable[..., jax.Array]  # (params, prompt_tokens_NP, prompt_lengths_N, suffix_tokens_NGS) -> hidden_NGSD
     unembedding: Callable[..., jax.Array]  # (params) -> unembedding_VD
     prefill: Callable[..., Any]  # (params, prompt_tokens_NP, prompt_lengths_N, group_size, suffix_capacity) -> (hidden_ND, cache)
     extend: Callable[..., Any]  # (params, cache, tokens_NGT, lengths_NG) -> (hidden_NGTD, cache)

@@ -32,23 +32,23 @@ def batch():
     rng = np.random.default_rng(0)
     prompt = rng.integers(0, 31, (N, P)).astype(np.int32)
     suffix = rng.integers(0, 31, (N, G, S)).astype(np.int32)
-    return prompt, np.array([7, 4, 1], np.int32), suffix, rng.integers(1, S + 1, (N, G)).astype(np.int32)
+    return prompt, np.array([7, 4, 1], np.int32), suffix
 
 
 def test_shared_prompt_equals_unshared(policy, params, batch):
-    prompt, prompt_lengths, suffix, suffix_lengths = batch
+    prompt, prompt_lengths, suffix = batch
     shared = policy.forward(params, *batch)
     for n in range(N):
         for g in range(G):
             start = prompt_lengths[n] - 1  # the whole sequence as one rollout whose prompt is its first token
             whole = np.zeros((1, 1, P + S), np.int32)
             whole[0, 0, : start + 1 + S] = np.concatenate([prompt[n, : start + 1], suffix[n, g]])
-            alone = policy.forward(params, whole[:, 0, :1], np.array([1], np.int32), whole[:, :, 1:], np.array([[start + S]]))
+            alone = policy.forward(params, whole[:, 0, :1], np.array([1], np.int32), whole[:, :, 1:])
             np.testing.assert_allclose(shared[n, g], alone[0, 0, start : start + S], atol=2e-5)
 
 
 def test_shared_gradient_equals_unshared(policy, params, batch):
-    prompt, prompt_lengths, suffix, suffix_lengths = batch
+    prompt, prompt_lengths, suffix = batch
     weight = jax.random.normal(jax.random.key(1), (N, G, S, CONFIG.width))
 
     def shared(params):
@@ -57,7 +57,7 @@ def test_shared_gradient_equals_unshared(policy, params, batch):
     def unshared(params):  # the same rollouts as N*G tasks of one rollout each
         repeat = lambda x: np.repeat(x, G, axis=0)
         hidden = policy.forward(
-            params, repeat(prompt), repeat(prompt_lengths), suffix.reshape(N * G, 1, S), suffix_lengths.reshape(N * G, 1)
+            params, repeat(prompt), repeat(prompt_lengths), suffix.reshape(N * G, 1, S)
         )
         return jnp.sum(hidden.reshape(weight.shape) * weight)
 
@@ -67,27 +67,27 @@ def test_shared_gradient_equals_unshared(policy, params, batch):
 
 
 def test_causality(policy, params, batch):
-    prompt, prompt_lengths, suffix, suffix_lengths = batch
+    prompt, prompt_lengths, suffix = batch
     hidden = policy.forward(params, *batch)
     for s in range(S):
         changed = suffix.copy()
         changed[:, :, s] = (changed[:, :, s] + 1) % 31
-        other = policy.forward(params, prompt, prompt_lengths, changed, suffix_lengths)
+        other = policy.forward(params, prompt, prompt_lengths, changed)
         np.testing.assert_array_equal(hidden[:, :, : s + 1], other[:, :, : s + 1])
         if s + 1 < S:
             assert np.abs(hidden[:, :, s + 1 :] - other[:, :, s + 1 :]).max() > 1e-4
 
 
 def test_prompt_padding_does_not_leak(policy, params, batch):
-    prompt, prompt_lengths, suffix, suffix_lengths = batch
+    prompt, prompt_lengths, suffix = batch
     changed = np.where(np.arange(P)[None] < prompt_lengths[:, None], prompt, 5)
     np.testing.assert_array_equal(
-        policy.forward(params, *batch), policy.forward(params, changed, prompt_lengths, suffix, suffix_lengths)
+        policy.forward(params, *batch), policy.forward(params, changed, prompt_lengths, suffix)
     )
 
 
 def test_cache_equals_no_cache_in_ragged_chunks(policy, params, batch):
-    prompt, prompt_lengths, suffix, _ = batch
+    prompt, prompt_lengths, suffix = batch
     expected = policy.forward(params, *batch)
     hidden, cache = policy.prefill(params, prompt, prompt_lengths, G, S)
     np.testing.assert_allclose(jnp.broadcast_to(hidden[:, None], expected[:, :, 0].shape), expected[:, :, 0], atol=2e-5)

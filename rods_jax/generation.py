@@ -1,0 +1,180 @@
+"""Sampling with a group-shared prompt: prefill once per task, decode, extend with observations.
+
+The cache lives through the whole episode: what was generated or observed is never computed again.
+Noise depends on (run seed, step, task, rollout, position) only, so results do not depend on batch
+content, timing or a restart.  Temperature, top-p and top-k are traced: changing them never recompiles.
+
+Left out on purpose: beams, penalties, and giving a finished row's slot to another episode.
+"""
+
+import zlib
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from rods_jax.types import Policy
+
+
+class Sampling(NamedTuple):
+    """Traced sampling settings. temperature 0 is greedy; top_p 1 and top_k 0 switch truncation off."""
+
+    temperature: jax.Array | float = 1.0
+    top_p: jax.Array | float = 1.0
+    top_k: jax.Array | int = 0
+
+
+class Episodes(NamedTuple):
+    """Device state of N x G episodes between two calls of the policy."""
+
+    cache: Any
+    hidden_NGD: jax.Array  # predicts each row's next token
+    keys_NG: jax.Array  # one key per (run seed, step, task, rollout)
+    lengths_NG: jax.Array  # suffix tokens so far: the position that noise is folded with
+
+
+class Generated(NamedTuple):
+    """One action per active row."""
+
+    tokens_NGA: jax.Array
+    log_probs_NGA: jax.Array  # of the untruncated distribution at the sampling temperature
+    lengths_NG: jax.Array
+
+
+class Generator(NamedTuple):
+    """The three jitted calls of a rollout; shapes are fixed by the arguments of `generator`."""
+
+    start: Any  # (params, prompt_tokens_NP, prompt_lengths_N, keys_NG) -> Episodes
+    act: Any  # (params, episodes, active_NG, sampling) -> (Generated, Episodes)
+    observe: Any  # (params, episodes, tokens_NGT, lengths_NG) -> Episodes
+
+
+def generator(policy: Policy, *, stop_token: int, group_size: int, suffix_capacity: int, max_action_tokens: int) -> Generator:
+    """Compiles a policy into `start`, `act` and `observe`; episodes are donated from call to call."""
+
+    @jax.jit
+    def start(params, prompt_tokens_NP, prompt_lengths_N, keys_NG) -> Episodes:
+        hidden_ND, cache = policy.prefill(params, prompt_tokens_NP, prompt_lengths_N, group_size, suffix_capacity)
+        hidden_NGD = jnp.broadcast_to(hidden_ND[:, None], (len(hidden_ND), group_size, hidden_ND.shape[-1]))
+        return Episodes(cache, hidden_NGD, keys_NG, jnp.zeros(keys_NG.shape, jnp.int32))
+
+    @partial(jax.jit, donate_argnums=1)
+    def act(params, episodes: Episodes, active_NG, sampling: Sampling):
+        unembedding_VD = policy.unembedding(params)
+        shape = (*active_NG.shape, max_action_tokens)
+        generated = Generated(
+            jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32), jnp.zeros(active_NG.shape, jnp.int32)
+        )
+
+        def step(carry):
+            t, going_NG, generated, episodes = carry
+            logits = jnp.einsum("ngd,vd->ngv", episodes.hidden_NGD, unembedding_VD, preferred_element_type=jnp.float32)
+            keys = jax.vmap(jax.vmap(jax.random.fold_in))(episodes.keys_NG, episodes.lengths_NG)
+            token_NG, log_prob_NG = sample(keys, logits, sampling)
+            one_NG = going_NG.astype(jnp.int32)
+            hidden_NG1D, cache = policy.extend(params, episodes.cache, token_NG[..., None], one_NG)
+            episodes = episodes._replace(
+                cache=cache,
+                hidden_NGD=jnp.where(going_NG[..., None], hidden_NG1D[:, :, 0], episodes.hidden_NGD),
+                lengths_NG=episodes.lengths_NG + one_NG,
+            )
+            generated = Generated(
+                generated.tokens_NGA.at[:, :, t].set(jnp.where(going_NG, token_NG, 0)),
+                generated.log_probs_NGA.at[:, :, t].set(jnp.where(going_NG, log_prob_NG, 0.0)),
+                generated.lengths_NG + one_NG,
+            )
+            going_NG &= (token_NG != stop_token) & (episodes.lengths_NG < suffix_capacity)
+            return t + 1, going_NG, generated, episodes
+
+        def unfinished(carry):
+            t, going_NG, _, _ = carry
+            return (t < max_action_tokens) & going_NG.any()
+
+        going_NG = active_NG & (episodes.lengths_NG < suffix_capacity)
+        _, _, generated, episodes = lax.while_loop(unfinished, step, (0, going_NG, generated, episodes))
+        return generated, episodes
+
+    @partial(jax.jit, donate_argnums=1)
+    def observe(params, episodes: Episodes, tokens_NGT, lengths_NG) -> Episodes:
+        hidden_NGTD, cache = policy.extend(params, episodes.cache, tokens_NGT, lengths_NG)
+        last = jnp.maximum(lengths_NG - 1, 0)[..., None, None]
+        hidden_NGD = jnp.take_along_axis(hidden_NGTD, last, axis=2)[:, :, 0]
+        return episodes._replace(
+            cache=cache,
+            hidden_NGD=jnp.where((lengths_NG > 0)[..., None], hidden_NGD, episodes.hidden_NGD),
+            lengths_NG=episodes.lengths_NG + lengths_NG,
+        )
+
+    return Generator(start, act, observe)
+
+
+def rollout_keys(seed: int, step: int, task_ids: Sequence[str], group_size: int) -> jax.Array:
+    """Typed keys `[N,G]` from (run seed, step, task, rollout) and nothing else."""
+    tasks_N = np.array([zlib.crc32(task_id.encode()) for task_id in task_ids], np.uint32)
+    return _rollout_keys(seed, step, tasks_N, group_size)
+
+
+@partial(jax.jit, static_argnums=3)
+def _rollout_keys(seed, step, tasks_N, group_size):
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    rollouts_G = jnp.arange(group_size, dtype=jnp.uint32)
+    fold = jax.random.fold_in
+    return jax.vmap(lambda task: jax.vmap(lambda rollout: fold(fold(key, task), rollout))(rollouts_G))(tasks_N)
+
+
+def sample(keys_NG, logits_NGV, sampling: Sampling):
+    """Draws one token per row by the Gumbel trick from softmax(logits / temperature), truncated to top-k and top-p.
+
+    Returns (token_NG int32, log_prob_NG float32 under the untruncated distribution at that temperature;
+    temperature 0 takes the arg-max and reports its log-probability at temperature 1).
+    """
+    greedy = sampling.temperature == 0
+    logits = logits_NGV / jnp.where(greedy, 1.0, sampling.temperature)
+    truncated = (sampling.top_p < 1) | (sampling.top_k > 0)
+    allowed = lax.cond(truncated, lambda x: _truncate(x, sampling), lambda x: x, logits)
+
+    def noisy(allowed):
+        noise = jax.vmap(jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:])))(keys_NG)
+        return allowed + noise
+
+    token_NG = jnp.argmax(lax.cond(greedy, lambda x: x, noisy, allowed), axis=-1).astype(jnp.int32)
+    taken = jnp.take_along_axis(logits, token_NG[..., None], axis=-1)[..., 0]
+    return token_NG, taken - jax.nn.logsumexp(logits, axis=-1)
+
+
+def _truncate(logits, sampling: Sampling):
+    """Keeps the top-k tokens, and of them the smallest set with probability >= top_p; ties at the edge stay."""
+    vocabulary = logits.shape[-1]
+    k = jnp.where(sampling.top_k > 0, sampling.top_k, vocabulary)
+    edge = _largest_threshold(logits, lambda kept: kept.sum(-1) >= k)
+    logits = jnp.where(logits >= edge[..., None], logits, -jnp.inf)
+    probability = jax.nn.softmax(logits, axis=-1)
+    enough = jnp.minimum(sampling.top_p, 1.0) * (1 - 1e-6)  # the float32 sum of all tokens may fall short of 1
+    edge = _largest_threshold(logits, lambda kept: jnp.where(kept, probability, 0.0).sum(-1) >= enough)
+    return jnp.where(logits >= edge[..., None], logits, -jnp.inf)
+
+
+def _largest_threshold(logits, enough):
+    """The largest float t with enough(logits >= t), by bisection on float32 bit patterns: 32 passes and no sort."""
+    low = jnp.full(logits.shape[:-1], jnp.iinfo(jnp.int32).min, jnp.int32)
+    ordered = _ordered(logits)
+
+    def halve(_, bounds):
+        low, high = bounds  # enough at low, not enough above high
+        middle = low // 2 + high // 2 + (low % 2 + high % 2 + 1) // 2  # upper middle without overflow
+        ok = enough(ordered >= middle[..., None])
+        return jnp.where(ok, middle, low), jnp.where(ok, high, middle - 1)
+
+    low, _ = lax.fori_loop(0, 32, halve, (low, ordered.max(-1)))
+    # back to a float: the smallest logit that is kept
+    return jnp.where(ordered >= low[..., None], logits, jnp.inf).min(-1)
+
+
+def _ordered(x):
+    """int32 that compares like the float32 it came from."""
+    bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
+    return jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)
