@@ -1,0 +1,160 @@
+"""The update: golden losses, gradient only from action tokens, shared = unshared, one compilation, sharded = not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from models.decoder import DecoderConfig
+from models.policy import callables
+from rods_jax import grpo
+from rods_jax.types import Policy, RolloutBatch
+
+V, N, G, P, S = 19, 8, 4, 6, 10
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return Policy(**callables(DecoderConfig(V, 2, 16, 4, 2, 8, 24)))
+
+
+@pytest.fixture(scope="module")
+def params(policy):
+    return jax.tree.map(lambda x: x * 6 if x.ndim > 2 else x, policy.init(jax.random.key(0)))
+
+
+def make_batch(policy, params, seed=0) -> RolloutBatch:
+    rng = np.random.default_rng(seed)
+    prompt_lengths = rng.integers(1, P + 1, N).astype(np.int32)
+    lengths = rng.integers(2, S + 1, (N, G)).astype(np.int32)
+    prompt = rng.integers(0, V, (N, P)).astype(np.int32)
+    suffix = rng.integers(0, V, (N, G, S)).astype(np.int32)
+    action = (rng.random((N, G, S)) < 0.6) & (np.arange(S) < lengths[..., None])
+    hidden = policy.forward(params, prompt, prompt_lengths, suffix)
+    log_probs = jax.nn.log_softmax(hidden @ policy.unembedding(params).T)
+    behavior = np.take_along_axis(np.asarray(log_probs), suffix[..., None], -1)[..., 0]
+    turns = rng.integers(1, 5, N).astype(np.int32)
+    passed = rng.integers(0, turns[:, None] + 1, (N, G)).astype(np.int32)
+    return RolloutBatch(
+        prompt, prompt_lengths, suffix, lengths, action, behavior + 0.1 * rng.normal(size=behavior.shape).astype(np.float32),
+        (passed / turns[:, None]).astype(np.float32), rng.random((N, G)) < 0.9, passed, turns,
+        rng.integers(0, 4, N).astype(np.int32), np.ones(N, bool),
+    )
+
+
+@pytest.mark.parametrize(
+    "advantage, ratio, expected",
+    [
+        (1.0, 1.0, -1.0),
+        (1.0, 1.5, -1.28),  # clipped above at 1 + 0.28
+        (1.0, 0.5, -0.5),  # pessimistic: a falling ratio of a good action is not clipped
+        (-1.0, 0.5, 0.8),  # clipped below at 1 - 0.2
+        (-1.0, 1.5, 1.5),
+        (-1.0, 50.0, 10.0),  # dual clip
+        (-0.5, 50.0, 5.0),
+        (0.0, 3.0, 0.0),
+    ],
+)
+def test_clipped_surrogate_golden(advantage, ratio, expected):
+    value = grpo.clipped_surrogate(jnp.log(ratio), jnp.float32(advantage), clip_low=0.2, clip_high=0.28, dual_clip=10.0)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+def test_k3_golden():
+    np.testing.assert_allclose(grpo.k3(jnp.log(0.5), jnp.log(0.25)), 0.5 + np.log(2) - 1, rtol=1e-5)
+    assert grpo.k3(jnp.float32(-1.0), jnp.float32(-1.0)) == 0
+
+
+def test_aggregations_and_ratios_by_hand():
+    x = jnp.array([[[1.0, 2.0, 9.0], [4.0, 9.0, 9.0], [9.0, 9.0, 9.0]]])
+    mask = jnp.array([[[True, True, False], [True, False, False], [False, False, False]]])
+    assert grpo.sequence_mean(x, mask) == (1.5 + 4) / 2
+    np.testing.assert_allclose(grpo.token_mean(x, mask), 7 / 3, rtol=1e-6)
+    assert grpo.sequence_ratio(x, mask)[0, 0].tolist() == [1.5, 1.5, 1.5]
+
+
+@pytest.mark.parametrize("ratio", [grpo.token_ratio, grpo.sequence_ratio])
+@pytest.mark.parametrize("aggregate", [grpo.sequence_mean, grpo.token_mean])
+def test_only_action_tokens_carry_loss(policy, params, ratio, aggregate):
+    """The loss, as a function of the hidden state behind each token, is flat wherever the policy did not act."""
+    batch = make_batch(policy, params)
+    objective = grpo.Objective(ratio=ratio, aggregate=aggregate)
+    advantages = jnp.asarray(np.random.default_rng(2).normal(size=(N, G)), jnp.float32)
+    hidden = policy.forward(params, *batch[:3])
+
+    def with_hidden(hidden):
+        fixed = policy._replace(forward=lambda params, *_: hidden)
+        return grpo.loss(params, params, batch, advantages, 1.0, policy=fixed, objective=objective)[0]
+
+    gradient = np.abs(jax.jit(jax.grad(with_hidden))(hidden)).sum(-1)
+    acted = batch.action_mask_NGS & batch.valid_NG[..., None]
+    assert (gradient[~acted] == 0).all()
+    assert (gradient[acted] > 0).mean() > 0.5  # clipped tokens may be flat
+
+
+def test_on_policy_gradient_is_the_policy_gradient(policy, params):
+    """At ratio 1, without KL and entropy, the gradient is that of -A log pi."""
+    batch = make_batch(policy, params)
+    advantages = jnp.asarray(np.random.default_rng(2).normal(size=(N, G)), jnp.float32)
+    mask = batch.action_mask_NGS & batch.valid_NG[..., None]
+
+    def taken(params):
+        hidden = policy.forward(params, *batch[:3])
+        log_probs = jax.nn.log_softmax(hidden @ policy.unembedding(params).T)
+        return jnp.take_along_axis(log_probs, batch.suffix_tokens_NGS[..., None], -1)[..., 0]
+
+    exact = batch._replace(behavior_log_probs_NGS=taken(params))
+    objective = grpo.Objective(kl_coefficient=0.0, entropy_coefficient=0.0)
+    ours = jax.jit(
+        jax.grad(lambda p: grpo.loss(p, None, exact, advantages, 1.0, policy=policy, objective=objective)[0])
+    )(params)
+    plain = jax.jit(jax.grad(lambda p: grpo.sequence_mean(-advantages[..., None] * taken(p), mask)))(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-3), ours, plain)
+
+
+def test_update_step_reports_the_hosts_arithmetic_and_compiles_once(policy, params):
+    objective = grpo.Objective(quotas=(1, 1, 1, 1))
+    optimizer = grpo.create_optimizer(1e-3, warmup_steps=2)
+    update = grpo.jit_update(policy, optimizer, objective)
+    state = grpo.create_state(jax.tree.map(jnp.copy, params), optimizer, objective)
+    for seed in range(3):
+        batch = make_batch(policy, params, seed)
+        state, feedback = update(state, batch, 1.0 - 0.1 * seed)
+        valid = batch.valid_NG
+        seen = 2 * valid.sum(1) >= G
+        np.testing.assert_array_equal(feedback.passed_turns_N, np.where(seen, (batch.passed_turns_NG * valid).sum(1), 0))
+        np.testing.assert_array_equal(feedback.total_turns_N, np.where(seen, batch.num_turns_N * valid.sum(1), 0))
+        chosen = np.asarray(feedback.seeds.indices_k)[: int(feedback.seeds.count)]
+        assert all(feedback.zones_N[i] == 1 for i in chosen)
+        assert all(np.isfinite(x) for x in feedback.metrics.values())
+    assert update._cache_size() == 1
+    assert int(state.step) == 3
+    assert not np.array_equal(state.params["embedding"], params["embedding"])
+    np.testing.assert_array_equal(state.reference_params["embedding"], params["embedding"])
+
+
+def test_zero_variance_groups_leave_the_policy_alone(policy, params):
+    batch = make_batch(policy, params)
+    batch = batch._replace(rewards_NG=np.full((N, G), 1 / 3, np.float32))
+    objective = grpo.Objective(kl_coefficient=0.0, entropy_coefficient=0.0)
+    optimizer = optax.sgd(1.0)
+    state = grpo.create_state(jax.tree.map(jnp.copy, params), optimizer, objective)
+    after, feedback = grpo.jit_update(policy, optimizer, objective)(state, batch, 1.0)
+    jax.tree.map(np.testing.assert_array_equal, after.params, params)
+    assert feedback.metrics["zero_variance"] == 1
+
+
+def test_sharded_update_equals_single_device(policy, params):
+    objective = grpo.Objective()
+    optimizer = optax.sgd(0.1)
+    batch = make_batch(policy, params)
+    update = grpo.jit_update(policy, optimizer, objective)
+    alone, expected = update(grpo.create_state(jax.tree.map(jnp.copy, params), optimizer, objective), batch, 1.0)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    state = jax.device_put(grpo.create_state(params, optimizer, objective), everywhere)
+    together, feedback = update(state, jax.device_put(batch, split), 1.0)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), alone.params, together.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), expected, feedback)
