@@ -1,0 +1,29 @@
+"""RODS in JAX: the leaf kernels, importable with jax and numpy alone.
+
+    >>> import jax.numpy as jnp, rods_jax
+    >>> rods_jax.group_statistics(jnp.array([[1.0, 0.0, 0.5, 0.5]])).variance_N
+    Array([0.125], dtype=float32)
+
+Left out on purpose: everything else; import it from its own module (`from rods_jax.loop import ...`).  The functions
+`group_statistics` and `log_probs` hide the modules of the same name as attributes of this package;
+`from rods_jax.log_probs import LogProbs` works as ever, `import rods_jax.log_probs as x` gives the function.
+"""
+
+from rods_jax.boundary import BOUNDARY, HARD, MASTERED, Seeds, boundary_score, partition, select_seeds
+from rods_jax.group_statistics import GroupStatistics, group_statistics, segment_group_statistics
+from rods_jax.log_probs import LogProbs, log_probs
+
+__all__ = [
+    "BOUNDARY",
+    "HARD",
+    "MASTERED",
+    "GroupStatistics",
+    "LogProbs",
+    "Seeds",
+    "boundary_score",
+    "group_statistics",
+    "log_probs",
+    "partition",
+    "segment_group_statistics",
+    "select_seeds",
+]

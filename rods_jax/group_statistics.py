@@ -1,0 +1,154 @@
+"""Public kernel: mean, variance and advantages of groups of rewards, dense or ragged, on device.
+
+Left out on purpose: any filter of degenerate groups (they get advantage 0 and stay in the batch), and running
+statistics over steps.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+class GroupStatistics(NamedTuple):
+    """Statistics of N groups; the ragged form has N = num_groups and advantages of shape [B]."""
+
+    mean_N: jax.Array  # float32
+    variance_N: jax.Array  # float32, population variance (divides by the count)
+    advantages_NG: jax.Array  # float32, 0 where masked
+    count_N: jax.Array  # int32, unmasked rewards of the group
+
+
+def group_statistics(
+    rewards_NG: jax.Array,
+    mask_NG: jax.Array | None = None,
+    *,
+    normalize: Literal["std", "none"] = "std",
+    epsilon: float = 1e-6,
+    axis_name: str | Sequence[str] | None = None,
+) -> GroupStatistics:
+    """Group-relative advantages (R - mean) / (std + epsilon), or R - mean, with the statistics behind them.
+
+    `variance_N` is the population variance, so variance <= r(1 - r) for rewards in [0, 1]; `std` is the sample
+    deviation (divides by count - 1).  Equal rewards give variance and advantage exactly 0.  An empty group has
+    mean, variance and count 0; a singleton has its reward as mean and variance 0; both have advantages 0.  No
+    value and no gradient is NaN, whatever stands in the masked entries.
+
+    Args:
+      rewards_NG: [N, G] real numbers; computed in float32.
+      mask_NG: [N, G] bool, True where the reward counts; None counts all.
+      normalize: "std", or "none" for mean-centred advantages (Dr. GRPO).
+      epsilon: added to the deviation, in units of reward.
+      axis_name: mapped axis (pmap, shard_map, vmap) over which G is split; N is then the same everywhere.  Under
+        plain jit with shardings leave it None: the compiler inserts the collectives.
+
+    Raises ValueError (shapes, normalize) and TypeError (mask dtype).  Source: RODS sections 2.1 and 3.
+    """
+    if rewards_NG.ndim != 2:
+        raise ValueError(f"rewards_NG must have shape [N, G], got {rewards_NG.shape}")
+    return _statistics(
+        rewards_NG,
+        _mask(mask_NG, rewards_NG),
+        total=lambda x_NG: _psum(x_NG.sum(axis=1), axis_name),
+        largest=lambda x_NG: _pmax(x_NG.max(axis=1, initial=-jnp.inf), axis_name),
+        spread=lambda x_N: x_N[:, None],
+        normalize=normalize,
+        epsilon=epsilon,
+    )
+
+
+def segment_group_statistics(
+    rewards_B: jax.Array,
+    group_ids_B: jax.Array,
+    *,
+    num_groups: int,
+    mask_B: jax.Array | None = None,
+    normalize: Literal["std", "none"] = "std",
+    epsilon: float = 1e-6,
+    axis_name: str | Sequence[str] | None = None,
+) -> GroupStatistics:
+    """`group_statistics` of ragged groups: row b belongs to group `group_ids_B[b]`, in any order.
+
+    A row whose id is outside [0, num_groups) is ignored like a masked one.  `advantages_NG` has shape [B].
+    `axis_name` names the mapped axis over which B is split; ids are then global.
+
+    Args:
+      rewards_B: [B] real numbers; computed in float32.
+      group_ids_B: [B] integers.
+      num_groups: static, at least 1.
+      mask_B: [B] bool, True where the reward counts; None counts all.
+
+    Raises ValueError (shapes, num_groups, normalize) and TypeError (dtypes).  Source: RODS sections 2.1 and 3.
+    """
+    if rewards_B.ndim != 1 or group_ids_B.shape != rewards_B.shape:
+        raise ValueError(f"rewards_B and group_ids_B must both be [B], got {rewards_B.shape}, {group_ids_B.shape}")
+    if not jnp.issubdtype(group_ids_B.dtype, jnp.integer):
+        raise TypeError(f"group_ids_B must be integers, got {group_ids_B.dtype}")
+    if num_groups < 1:
+        raise ValueError(f"num_groups must be at least 1, got {num_groups}")
+    in_range_B = (group_ids_B >= 0) & (group_ids_B < num_groups)
+    ids_B = jnp.where(in_range_B, group_ids_B, 0)  # ignored rows add 0 to group 0: negative ids would wrap
+    return _statistics(
+        rewards_B,
+        _mask(mask_B, rewards_B) & in_range_B,
+        total=lambda x_B: _psum(jax.ops.segment_sum(x_B, ids_B, num_groups), axis_name),
+        largest=lambda x_B: _pmax(jax.ops.segment_max(x_B, ids_B, num_groups), axis_name),
+        spread=lambda x_N: x_N[ids_B],
+        normalize=normalize,
+        epsilon=epsilon,
+    )
+
+
+def _statistics(
+    rewards: jax.Array,
+    mask: jax.Array,
+    *,
+    total: Callable[[jax.Array], jax.Array],
+    largest: Callable[[jax.Array], jax.Array],
+    spread: Callable[[jax.Array], jax.Array],
+    normalize: str,
+    epsilon: float,
+) -> GroupStatistics:
+    """The formula, once: `total` and `largest` reduce entries to groups, `spread` takes groups back to entries."""
+    if normalize not in ("std", "none"):
+        raise ValueError(f'normalize must be "std" or "none", got {normalize!r}')
+    rewards = rewards.astype(jnp.float32)
+    count_N = total(mask.astype(jnp.int32))
+    divisor_N = jnp.maximum(count_N, 1).astype(jnp.float32)
+
+    # Shifted by a member of the group, equal rewards become exact zeros, whose mean has no rounding error.  The
+    # largest member is one that every shard agrees on.  The shift cancels, so it carries no gradient.
+    largest_N = largest(jnp.where(mask, lax.stop_gradient(rewards), -jnp.inf))
+    pivot_N = jnp.where(count_N > 0, largest_N, 0.0)
+    shifted = jnp.where(mask, rewards - spread(pivot_N), 0.0)
+    shifted_mean_N = total(shifted) / divisor_N
+    centered = jnp.where(mask, shifted - spread(shifted_mean_N), 0.0)
+    squares_N = total(jnp.square(centered))
+
+    advantages = centered
+    if normalize == "std":
+        # The inner `where` keeps the infinite slope of the root at 0 out of the gradient.
+        varied_N = squares_N > 0
+        deviation_N = jnp.sqrt(jnp.where(varied_N, squares_N, 1.0) / jnp.maximum(divisor_N - 1, 1.0))
+        advantages = centered / spread(jnp.where(varied_N, deviation_N + epsilon, 1.0))
+    return GroupStatistics(pivot_N + shifted_mean_N, squares_N / divisor_N, advantages, count_N)
+
+
+def _mask(mask: jax.Array | None, rewards: jax.Array) -> jax.Array:
+    if mask is None:
+        return jnp.ones(rewards.shape, bool)
+    if mask.shape != rewards.shape:
+        raise ValueError(f"mask and rewards must have one shape, got {mask.shape} and {rewards.shape}")
+    if mask.dtype != bool:
+        raise TypeError(f"mask must be bool, got {mask.dtype}")
+    return mask
+
+
+def _psum(x: jax.Array, axis_name: str | Sequence[str] | None) -> jax.Array:
+    return x if axis_name is None else lax.psum(x, axis_name)
+
+
+def _pmax(x: jax.Array, axis_name: str | Sequence[str] | None) -> jax.Array:
+    return x if axis_name is None else lax.pmax(x, axis_name)

@@ -1,0 +1,152 @@
+"""Chunked log-probabilities: equal to the dense computation, and no array of all the logits anywhere."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rods_jax.log_probs import log_probs
+
+T, D, V = 37, 8, 53
+
+
+def dense(hidden, unembedding, targets, temperature=1.0):
+    """All the logits at once: log-probabilities of the targets, and entropy."""
+    log_all = jax.nn.log_softmax(
+        jnp.einsum("...d,vd->...v", hidden, unembedding, preferred_element_type=jnp.float32) / temperature
+    )
+    taken = jnp.take_along_axis(log_all, targets[..., None], axis=-1)[..., 0]
+    return taken, -(jnp.exp(log_all) * log_all).sum(-1)
+
+
+def inputs(shape=(T,), dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(0), 4)
+    return (
+        jax.random.normal(keys[0], (*shape, D), dtype),
+        jax.random.normal(keys[1], (V, D), dtype),
+        jax.random.randint(keys[2], shape, 0, V),
+        jax.random.normal(keys[3], (2, *shape)),
+    )
+
+
+def test_uniform_and_hand_computed_distributions():
+    uniform = log_probs(jnp.zeros((3, D)), jnp.ones((V, D)), jnp.array([0, 1, V - 1]), with_entropy=True)
+    np.testing.assert_allclose(uniform.log_probs_T, -math.log(V), rtol=1e-6)
+    np.testing.assert_allclose(uniform.entropy_T, math.log(V), rtol=1e-6)
+    # logits (ln 3, 0): probabilities (3/4, 1/4); at temperature 1/2 they are (9/10, 1/10)
+    hidden, unembedding = jnp.array([[math.log(3)]]), jnp.array([[1.0], [0.0]])
+    result = log_probs(hidden, unembedding, jnp.array([1]), with_entropy=True)
+    assert result.log_probs_T[0] == pytest.approx(math.log(1 / 4), rel=1e-6)
+    assert result.entropy_T[0] == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)), rel=1e-6)
+    cold = log_probs(hidden, unembedding, jnp.array([0]), temperature=0.5)
+    assert cold.log_probs_T[0] == pytest.approx(math.log(0.9), rel=1e-6)
+
+
+@pytest.mark.parametrize("shape, chunk_size", [((T,), 8), ((T,), 1), ((T,), 1000), ((2, 3, 11), 16), ((5, 4), 2)])
+def test_value_and_gradient_equal_the_dense_computation(shape, chunk_size):
+    hidden, unembedding, targets, weights = inputs(shape)
+
+    def chunked(hidden, unembedding, temperature):
+        return log_probs(
+            hidden, unembedding, targets, temperature=temperature, chunk_size=chunk_size, with_entropy=True
+        )
+
+    def loss(function):
+        return lambda *arrays: sum((w * x).sum() for w, x in zip(weights, function(*arrays)))
+
+    arguments = hidden, unembedding, jnp.float32(0.7)
+    for result, expected in zip(jax.jit(chunked)(*arguments), dense(hidden, unembedding, targets, 0.7)):
+        assert result.shape == shape and result.dtype == jnp.float32
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
+    gradients = jax.jit(jax.grad(loss(chunked), argnums=(0, 1, 2)))(*arguments)
+    expected = jax.jit(jax.grad(loss(lambda h, u, t: dense(h, u, targets, t)), argnums=(0, 1, 2)))(*arguments)
+    for result, reference in zip(gradients, expected):
+        np.testing.assert_allclose(result, reference, rtol=1e-4, atol=1e-5 * (1 + jnp.abs(reference).max()))
+
+
+def test_entropy_is_zero_unless_asked_for():
+    hidden, unembedding, targets, _ = inputs()
+    assert (log_probs(hidden, unembedding, targets).entropy_T == 0).all()
+    assert (log_probs(hidden, unembedding, targets, with_entropy=True).entropy_T > 0).all()
+
+
+def test_masked_tokens_give_exactly_zero_and_no_gradient():
+    hidden, unembedding, targets, _ = inputs()
+    mask = jnp.arange(T) % 3 != 0
+    poisoned = jnp.where(mask[:, None], hidden, jnp.nan)
+    wild = jnp.where(mask, targets, -100)
+
+    def loss(hidden, unembedding):
+        result = log_probs(hidden, unembedding, wild, mask_T=mask, chunk_size=5, with_entropy=True)
+        return (result.log_probs_T + result.entropy_T).sum(), result
+
+    (_, result), gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(poisoned, unembedding)
+    expected, entropy = dense(hidden, unembedding, targets)
+    np.testing.assert_allclose(result.log_probs_T, jnp.where(mask, expected, 0), rtol=1e-5, atol=1e-5)
+    assert (result.log_probs_T[~mask] == 0).all() and (result.entropy_T[~mask] == 0).all()
+    assert (gradients[0][~mask] == 0).all()
+    wanted = jax.grad(lambda u: jnp.where(mask, sum(dense(hidden, u, targets)), 0).sum())(unembedding)
+    np.testing.assert_allclose(gradients[1], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_bfloat16_gradients_add_up_in_float32():
+    """256 chunks of one token: a bfloat16 running sum would stop growing, a float32 one does not."""
+    unembedding = jnp.zeros((2, 1), jnp.bfloat16)
+    hidden, targets = jnp.ones((1024, 1), jnp.bfloat16), jnp.zeros(1024, jnp.int32)
+    gradient = jax.jit(
+        jax.grad(lambda u: log_probs(hidden, u, targets, chunk_size=1).log_probs_T.sum())
+    )(unembedding)
+    assert gradient.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(gradient.astype(jnp.float32), [[512.0], [-512.0]])
+
+
+def sizes(jaxpr):
+    """Element counts of every array in a jaxpr and the jaxprs inside it."""
+    for equation in jaxpr.eqns:
+        for variable in equation.outvars:
+            yield math.prod(variable.aval.shape)
+        for parameter in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+            if hasattr(parameter, "jaxpr") or hasattr(parameter, "eqns"):
+                yield from sizes(getattr(parameter, "jaxpr", parameter))
+
+
+def test_no_array_holds_all_the_logits():
+    hidden, unembedding, targets, _ = inputs((4, 64))
+
+    def largest(function):
+        return max(sizes(jax.make_jaxpr(jax.value_and_grad(function, argnums=(0, 1)))(hidden, unembedding).jaxpr))
+
+    chunked = largest(lambda h, u: sum(x.sum() for x in log_probs(h, u, targets, chunk_size=8, with_entropy=True)))
+    assert chunked == max(8 * V, hidden.size)  # one chunk of logits, or the hidden states themselves
+    assert largest(lambda h, u: sum(x.sum() for x in dense(h, u, targets))) == targets.size * V
+
+
+@pytest.mark.parametrize("spec", [PartitionSpec("data"), PartitionSpec(None, "data")], ids=["rows", "sequence"])
+def test_sharded_tokens_stay_where_they_are(spec):
+    """Chunking moves no hidden state between devices, and every device works on every chunk."""
+    hidden, unembedding, targets, _ = inputs((8, 64))
+    sharding = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), spec)
+    function = jax.jit(lambda h, u, t: log_probs(h, u, t, chunk_size=64).log_probs_T)
+    arguments = jax.device_put(hidden, sharding), unembedding, jax.device_put(targets, sharding)
+    text = function.lower(*arguments).compile().as_text()
+    assert not any(name in text for name in ("all-gather", "all-to-all", "collective-permute"))
+    np.testing.assert_allclose(
+        function(*arguments), dense(hidden, unembedding, targets)[0], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_wrong_arguments_are_refused():
+    hidden, unembedding, targets, _ = inputs()
+    with pytest.raises(ValueError, match="expected shapes"):
+        log_probs(hidden[:-1], unembedding, targets)
+    with pytest.raises(TypeError, match="integers"):
+        log_probs(hidden, unembedding, targets.astype(jnp.float32))
+    with pytest.raises(ValueError, match="one shape"):
+        log_probs(hidden, unembedding, targets, mask_T=jnp.ones(1, bool))
+    with pytest.raises(TypeError, match="bool"):
+        log_probs(hidden, unembedding, targets, mask_T=jnp.ones(T))
+    with pytest.raises(ValueError, match="chunk_size"):
+        log_probs(hidden, unembedding, targets, chunk_size=0)
