@@ -1,0 +1,100 @@
+"""Scores turns against a gold trace, over any Domain (RODS section 1.1, BFCL V3 multi-turn checker).
+
+Left out on purpose: the reward of an episode (rewards.py) and who may call what when (the interaction
+loop).  A protocol is a function that is passed: `turn_passed` (RODS) or `official_turn_passed`.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from rods_jax.environments.protocol import Domain
+from rods_jax.types import Call, Json, Task
+
+
+class TurnTrace(NamedTuple):
+    """What the gold calls leave behind when a turn closes."""
+
+    state: Mapping[str, Mapping[str, Json]]  # after the gold calls of turns 1..t
+    outputs: tuple[str, ...]  # of the gold calls of turn t alone
+
+
+GoldTrace = tuple[TurnTrace, ...]  # one per turn; compute it once per task and share it read-only
+TurnPassed = Callable[[GoldTrace, int, Task, Mapping[str, Mapping[str, Json]], Sequence[str], bool], bool]
+
+
+class GoldError(ValueError):
+    """A gold call did not run: the task, not the policy, is wrong."""
+
+
+def gold_trace(domain: Domain, task: Task) -> GoldTrace:
+    """Runs the gold calls on a fresh simulator. GoldError names task, turn (from 0) and call."""
+    simulator = domain.simulator(task.classes, task.initial_state, task.long_context)
+    trace = []
+    for number, turn in enumerate(task.turns):
+        outputs = []
+        for call in turn.gold:
+            observation = simulator.call(call)
+            if not observation.ok:
+                raise GoldError(f"{task.id} turn {number}: gold call {call} failed: {observation.text}")
+            outputs.append(observation.text)
+        trace.append(TurnTrace(copy.deepcopy(simulator.state()), tuple(outputs)))
+    return tuple(trace)
+
+
+def turn_passed(
+    trace: GoldTrace,
+    turn: int,
+    task: Task,
+    state: Mapping[str, Mapping[str, Json]],
+    outputs_so_far: Sequence[str],
+    called_this_turn: bool,
+    answered: bool = True,
+) -> bool:
+    """Whether a turn that closes now counts, r_state * r_exec of RODS section 1.1.
+
+    With gold calls: at least one call was made in this turn, the state equals the trace, and the
+    turn's gold outputs are a sub-multiset of all outputs so far. Without: plain answer, no call.
+    `answered` is False where the loop, not the policy, closed the turn.
+    """
+    if not task.turns[turn].gold:
+        return answered and not called_this_turn
+    return official_turn_passed(trace, turn, task, state, outputs_so_far, called_this_turn)
+
+
+def official_turn_passed(
+    trace: GoldTrace,
+    turn: int,
+    task: Task,
+    state: Mapping[str, Mapping[str, Json]],
+    outputs_so_far: Sequence[str],
+    called_this_turn: bool,
+) -> bool:
+    """The leaderboard's rule: as `turn_passed`, but a turn without gold calls always counts."""
+    if not task.turns[turn].gold:
+        return True
+    if not called_this_turn:
+        return False
+    return Counter(trace[turn].outputs) <= Counter(outputs_so_far) and state == trace[turn].state
+
+
+def replay(
+    domain: Domain,
+    task: Task,
+    calls_per_turn: Sequence[Sequence[Call]],
+    turn_passed: TurnPassed,
+    trace: GoldTrace | None = None,
+) -> tuple[bool, ...]:
+    """Runs the given calls, every one of them, and scores each turn; turns not given are False.
+
+    Pass `trace` to share it between replays of one task. GoldError as in `gold_trace`.
+    """
+    trace = trace or gold_trace(domain, task)
+    simulator = domain.simulator(task.classes, task.initial_state, task.long_context)
+    outputs: list[str] = []
+    passed = []
+    for turn, calls in enumerate(calls_per_turn):
+        outputs += [simulator.call(call).text for call in calls]
+        passed.append(turn_passed(trace, turn, task, simulator.state(), outputs, bool(calls)))
+    return tuple(passed) + (False,) * (len(task.turns) - len(passed))
