@@ -1,0 +1,55 @@
+"""Metrics as JSON lines: one object a step, flushed at once, floats exact.
+
+Other writers (a tracker, a progress display) are other `MetricWriter`s.  Left out on purpose:
+averaging, wall-clock stamps and log levels.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rods_jax.task_files import write_atomically
+
+MetricWriter = Callable[[int, Mapping[str, Any]], None]  # (step, values: numbers, strings, 1-D arrays or lists)
+
+
+@contextlib.contextmanager
+def open_metrics(path: str | Path, resume_step: int | None = None) -> Iterator[MetricWriter]:
+    """A writer that appends to the file.
+
+    resume_step: the restored step; lines after it are cut off, and so is a half-written last one.
+    None begins a new file, and raises FileExistsError rather than mix two runs.
+    """
+    path = Path(path)
+    if resume_step is None:
+        mode = "x"
+    else:
+        kept = [record for record in read_metrics(path) if record["step"] <= resume_step] if path.exists() else []
+        write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
+        mode = "a"
+    with path.open(mode, encoding="utf-8", newline="\n") as file:
+
+        def write(step: int, values: Mapping[str, Any]) -> None:
+            file.write(json.dumps({"step": step} | dict(values), default=_plain) + "\n")
+            file.flush()
+
+        yield write
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """All complete lines; a last line that a crash cut short is left out. Raises ValueError naming the line."""
+    records = []
+    *lines, _unfinished = Path(path).read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from error
+    return records
+
+
+def _plain(value: Any) -> Any:
+    """NumPy and JAX arrays and scalars; float32 becomes the double of the same value."""
+    return value.tolist()

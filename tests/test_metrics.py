@@ -1,0 +1,61 @@
+"""Metrics: exact floats, visible at once, cut off at the restored step."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rods_jax.metrics import open_metrics, read_metrics
+
+
+def test_values_come_back_exactly(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    single = np.float32(0.1)
+    with open_metrics(path) as write:
+        write(1, {"a": 0.1 + 0.2, "b": single, "c": jnp.float32(0.1), "task_mean": np.array([1 / 3, 1.0]), "stage": "x"})
+    assert read_metrics(path) == [
+        {"step": 1, "a": 0.1 + 0.2, "b": float(single), "c": float(single), "task_mean": [1 / 3, 1.0], "stage": "x"}
+    ]
+
+
+def test_every_line_is_on_disk_before_the_next(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with open_metrics(path) as write:
+        for step in range(3):
+            write(step, {"loss": float(step)})
+            assert [record["step"] for record in read_metrics(path)] == list(range(step + 1))
+
+
+def test_resume_cuts_off_later_steps_and_a_torn_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with open_metrics(path) as write:
+        for step in range(5):
+            write(step, {"loss": step / 3})
+    before = path.read_text().splitlines()
+    with path.open("a") as file:
+        file.write('{"step": 5, "lo')
+    assert len(read_metrics(path)) == 5
+    with open_metrics(path, resume_step=2) as write:
+        write(3, {"loss": 9.0})
+    assert path.read_text().splitlines() == [*before[:3], '{"step": 3, "loss": 9.0}']
+
+
+def test_resume_without_a_file_starts_one(tmp_path):
+    with open_metrics(tmp_path / "metrics.jsonl", resume_step=7) as write:
+        write(8, {})
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 8}]
+
+
+def test_two_runs_are_never_mixed(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with open_metrics(path) as write:
+        write(0, {})
+    with pytest.raises(FileExistsError), open_metrics(path):
+        pass
+    assert len(read_metrics(path)) == 1
+
+
+def test_a_broken_line_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0}\nnonsense\n{"step": 2}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2"):
+        read_metrics(path)

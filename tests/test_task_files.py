@@ -1,0 +1,122 @@
+"""Task files: exact round trip, errors that name file, line and field, nothing half-written."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rods_jax.task_files import TaskFileError, read_tasks, task_from_json, task_to_json, write_tasks
+from rods_jax.types import CATEGORIES, Call, Task, Turn
+
+TASK = Task(
+    id="t1",
+    scenario="s1",
+    category="missing_function",
+    classes=("Files", "Tickets"),
+    initial_state={"Tickets": {"z": 1, "a": [1.5, None, True]}, "Files": {"root": {}}},
+    turns=(
+        Turn("List the files.", (Call("ls", {"all": True}), Call("pwd"))),
+        Turn("And now?", (), ("open_ticket",)),
+    ),
+    ancestry=("t0",),
+)
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+objects = st.dictionaries(st.text(), json_values, max_size=3)
+names = st.text(min_size=1, max_size=5)
+calls = st.builds(Call, names, objects)
+turns = st.builds(
+    Turn, st.text(), st.lists(calls, max_size=2).map(tuple), st.lists(names, max_size=2).map(tuple)
+)
+tasks = st.builds(
+    Task,
+    id=names,
+    scenario=st.text(),
+    category=st.sampled_from(CATEGORIES),
+    classes=st.lists(names, max_size=2).map(tuple),
+    initial_state=objects,
+    turns=st.lists(turns, min_size=1, max_size=3).map(tuple),
+    ancestry=st.lists(names, max_size=2).map(tuple),
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(task=tasks)
+def test_any_task_survives_json(task):
+    assert task_from_json(json.loads(json.dumps(task_to_json(task)))) == task
+
+
+def test_file_round_trip_keeps_order_of_tasks_and_of_state(tmp_path):
+    path = tmp_path / "tasks.jsonl"
+    other = Task("t2", "s2", "base", (), {}, (Turn("line\u2028separator\r\nand é"),))
+    write_tasks(path, [TASK, other])
+    assert read_tasks(path) == (TASK, other)
+    assert list(read_tasks(path)[0].initial_state) == ["Tickets", "Files"]
+    assert list(read_tasks(path)[0].initial_state["Tickets"]) == ["z", "a"]
+    assert len(path.read_text().splitlines()) == 2
+
+
+def _edited(**changes):
+    return task_to_json(TASK) | changes
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (_edited(colour="red"), "unknown field colour"),
+        (_edited(id=3), "field id must be a string: got 3"),
+        (_edited(id=""), "field id must not be empty"),
+        (_edited(category="bases"), "field category must be one of base"),
+        (_edited(version=2), "field version must be 1: got 2"),
+        (_edited(classes="Files"), "field classes must be a list: got 'Files'"),
+        (_edited(initial_state=[]), "field initial_state must be an object"),
+        (_edited(turns=[]), "field turns must not be empty"),
+        (_edited(turns=[{"user": "a"}, {"user": "b", "gold": [{"name": None}]}]), r"field turns\[1\].gold\[0\].name"),
+        (_edited(turns=[{"gold": []}]), r"missing field turns\[0\].user"),
+        (_edited(turns=[{"user": "a", "golden": []}]), r"unknown field turns\[0\].golden"),
+        ([1, 2], "a task must be an object"),
+    ],
+)
+def test_a_wrong_field_is_named_with_file_and_line(tmp_path, record, words):
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(json.dumps(task_to_json(TASK)) + "\n\n" + json.dumps(record) + "\n")
+    with pytest.raises(TaskFileError, match=rf"tasks\.jsonl, line 3: {words}"):
+        read_tasks(path)
+
+
+def test_text_that_is_not_json_names_line_and_column(tmp_path):
+    path = tmp_path / "tasks.jsonl"
+    path.write_text('{"version": 1, ')
+    with pytest.raises(TaskFileError, match=r"line 1: not JSON .* column 16"):
+        read_tasks(path)
+
+
+def test_a_repeated_id_names_both_lines(tmp_path):
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(2 * (json.dumps(task_to_json(TASK)) + "\n"))
+    with pytest.raises(TaskFileError, match="line 2: field id 't1' is already used on line 1"):
+        read_tasks(path)
+
+
+def test_missing_and_binary_files_are_named(tmp_path):
+    with pytest.raises(TaskFileError, match="nowhere.jsonl cannot be read"):
+        read_tasks(tmp_path / "nowhere.jsonl")
+    (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(TaskFileError, match="binary.jsonl cannot be read"):
+        read_tasks(tmp_path / "binary.jsonl")
+
+
+@pytest.mark.parametrize("value", [(1, 2), {3: "x"}, float("nan"), {1, 2}])
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, value):
+    path = tmp_path / "tasks.jsonl"
+    write_tasks(path, [TASK])
+    wrong = Task("t3", "s", "base", (), {"Files": {"value": value}}, (Turn("u"),))
+    with pytest.raises(TaskFileError, match="task t3 cannot be written"):
+        write_tasks(path, [TASK, wrong])
+    assert read_tasks(path) == (TASK,)
+    assert list(tmp_path.iterdir()) == [path]
