@@ -1,0 +1,127 @@
+"""Where a literal argument comes from: schema, domain, live state, earlier outputs, known examples, defaults.
+
+Left out on purpose: any check of the value beyond its JSON type. The simulator judges, by running the call.
+"""
+
+import json
+import random
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from rods_jax.environments.protocol import Domain
+from rods_jax.synthesis.values import can_flow, fields, has_type
+from rods_jax.types import Json, ToolSpec
+
+MAX_STRING = 200  # characters of an argument, RODS section 5 stage IV
+MAX_ITEMS = 5  # of a list argument
+
+NUMBERS = (1, 2, 3, 4, 5, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 75, 100, 150, 200, 500)
+TEXTS = (
+    "The weekly summary is ready",
+    "Please look at the latest numbers",
+    "Meeting moved to Thursday",
+    "Thanks for the quick reply",
+    "The delivery arrived this morning",
+    "Draft for the spring review",
+    "Looking forward to the trip",
+    "All checks are done",
+)
+
+
+def candidate(
+    domain: Domain,
+    tool: ToolSpec,
+    parameter: str,
+    rng: random.Random,
+    state: Mapping[str, Mapping[str, Json]],
+    outputs: Sequence[Json],
+    examples: Mapping[str, Sequence[Json]],
+) -> Json:
+    """One random value for a parameter, or None where no source has one."""
+    schema = tool.parameters["properties"][parameter]
+    choices = described_choices(schema)
+    if choices:
+        return _pick(rng, choices, schema)
+    known = _usable(examples.get(parameter, ()), schema)
+    if domain.sample_argument is not None and not (known and rng.random() < 0.5):
+        value = domain.sample_argument(rng, tool, parameter)
+        if value is not None:
+            return value
+    visible = (state.get(tool.class_name, {}), *outputs)
+    matching = _usable([value for where in visible for value in _matching(where, parameter)], schema)
+    sources = [source for source in (matching, known) if source]
+    if not sources:
+        sources = [_usable([value for where in visible for value in _all_values(where)], schema)]
+    if sources[0] and (domain.sample_argument is not None or rng.random() < 0.8):
+        return rng.choice(rng.choice(sources))
+    return schema["default"] if schema.get("default") is not None else _free(rng, schema)
+
+
+def described_choices(schema: Mapping[str, Json]) -> list[Json]:
+    """The values of an enumeration: the schema's own, or those that its description lists after "[Enum]:"."""
+    if "enum" in schema:
+        return list(schema["enum"])
+    described = re.search(r"\[Enum\]:\s*(\[[^\]]*\]|[^.\[\]]+)", schema.get("description", ""))
+    if described is None:
+        return []
+    try:
+        return json.loads(described[1])
+    except ValueError:
+        return [choice.strip(" \"'") for choice in described[1].split(",") if choice.strip(" \"'")]
+
+
+def _pick(rng: random.Random, choices: Sequence[Json], schema: Mapping[str, Json]) -> Json:
+    if schema.get("type") == "array":
+        return rng.sample(list(choices), rng.randint(1, min(len(choices), MAX_ITEMS)))
+    return rng.choice(list(choices))
+
+
+def _matching(value: Json, parameter: str) -> Iterator[Json]:
+    """Values under a key that fits the parameter, and keys of a container whose name is its plural."""
+    stem = re.sub(r"_?(id|name|number)s?$", "", parameter) or parameter
+    for key, item in fields(value):
+        if can_flow(key, parameter):
+            yield item
+        if isinstance(item, Mapping) and key.rstrip("s").endswith(stem.rstrip("s")):
+            yield from item
+
+
+def _all_values(value: Json) -> Iterator[Json]:
+    for key, item in fields(value):
+        yield key
+        yield item
+
+
+def _usable(values: Collection[Json], schema: Mapping[str, Json]) -> list[Json]:
+    """Those of the schema's type and of modest size, integer keys of JSON objects turned back to integers."""
+    usable: list[Json] = []
+    for value in values:
+        if schema.get("type") == "integer" and isinstance(value, str) and value.isdigit():
+            value = int(value)
+        if has_type(value, schema) and _modest(value) and value not in usable:
+            usable.append(value)
+    return usable
+
+
+def _modest(value: Json) -> bool:
+    if isinstance(value, str):
+        return 0 < len(value) <= 80 and "\n" not in value
+    if isinstance(value, list):
+        return 0 < len(value) <= MAX_ITEMS and all(map(_modest, value))
+    return value is not None
+
+
+def _free(rng: random.Random, schema: Mapping[str, Json]) -> Json:
+    match schema.get("type"):
+        case "string":
+            return rng.choice(TEXTS)
+        case "integer":
+            return rng.choice(NUMBERS)
+        case "number":
+            return float(rng.choice(NUMBERS))
+        case "boolean":
+            return rng.random() < 0.5
+        case "array":
+            items = [_free(rng, schema.get("items", {"type": "string"})) for _ in range(rng.randint(2, 4))]
+            return list(dict.fromkeys(items)) if all(isinstance(item, str) for item in items) else items
+    return None

@@ -1,0 +1,94 @@
+"""Stage V: makes the turns of a task, with what its category withholds (RODS section 5, Appendix P).
+
+Runs before the gates, which check its result. Long context needs no turn of its own: the simulator does it.
+"""
+
+import random
+from typing import NamedTuple
+
+from rods_jax.environments.protocol import Domain
+from rods_jax.synthesis.errors import CONVERSATION_CONSTRUCT_FAILED, Rejected
+from rods_jax.synthesis.execute import ExecutedCall, Execution
+from rods_jax.synthesis.rewrite import noun, show, word_turn
+from rods_jax.synthesis.values import fields, mentions
+from rods_jax.types import Json, Turn
+
+RELEASES = (
+    "More tools are available now. Please try again.",
+    "I have just given you another tool. Does that help?",
+    "There is a new tool for you now. Please go on with what I asked.",
+)
+SUPPLIES = ("The {noun} is {value}.", "Use {value} as the {noun}.", "I mean {value} for the {noun}.")
+
+
+def augment(
+    domain: Domain,
+    execution: Execution,
+    queries: tuple[str, ...],
+    category: str,
+    withheld_turn: int | None,
+    rng: random.Random,
+) -> tuple[Turn, ...]:
+    """Joins queries and gold calls to turns; in the two missing categories the withheld turn becomes two.
+
+    Raises Rejected("conversation_construct_failed") where nothing in that turn can be withheld.
+    """
+    if len(queries) != len(execution.turns):
+        detail = f"{len(queries)} queries for {len(execution.turns)} turns"
+        raise Rejected(CONVERSATION_CONSTRUCT_FAILED, detail)
+    turns = [
+        Turn(query, tuple(executed.call for executed in calls))
+        for query, calls in zip(queries, execution.turns, strict=True)
+    ]
+    if category == "missing_function":
+        turns[withheld_turn : withheld_turn + 1] = _withhold_function(domain, execution, turns, withheld_turn, rng)
+    if category == "missing_parameter":
+        turns[withheld_turn : withheld_turn + 1] = _withhold_parameter(domain, execution, turns, withheld_turn, rng)
+    return tuple(turns)
+
+
+def _withhold_function(domain: Domain, execution: Execution, turns, index: int, rng: random.Random) -> list[Turn]:
+    """The query unanswered for want of a tool that no earlier turn used, then the tool."""
+    used = {call.name for turn in turns[:index] for call in turn.gold}
+    names = [call.name for call in turns[index].gold if call.name not in used]
+    if not names or len(domain.tools_of(execution.classes)) < 2:
+        raise Rejected(CONVERSATION_CONSTRUCT_FAILED, f"no tool of turn {index} can be withheld")
+    released = (rng.choice(names),)
+    return [Turn(turns[index].user), Turn(rng.choice(RELEASES), turns[index].gold, released)]
+
+
+class _Gap(NamedTuple):
+    call: int
+    parameter: str
+    value: Json
+
+
+def _withhold_parameter(domain: Domain, execution: Execution, turns, index: int, rng: random.Random) -> list[Turn]:
+    """The query without one required value that nothing said or returned so far tells, then the value."""
+    calls = execution.turns[index]
+    said = "\n".join(turn.user for turn in turns[:index])
+    returned = [value for turn in execution.turns[:index] for call in turn for _, value in fields(call.output)]
+    gaps = [
+        gap
+        for gap in _gaps(domain, calls)
+        if not mentions(said, gap.value) and gap.value not in returned
+    ]
+    rng.shuffle(gaps)
+    for gap in gaps:
+        query = word_turn(domain, calls, rng, (gap.call, gap.parameter))
+        if not mentions(query, gap.value):
+            supply = rng.choice(SUPPLIES).format(noun=noun(domain, gap.parameter), value=show(gap.value))
+            return [Turn(query), Turn(supply, turns[index].gold)]
+    raise Rejected(CONVERSATION_CONSTRUCT_FAILED, f"no argument of turn {index} can be withheld")
+
+
+def _gaps(domain: Domain, calls: tuple[ExecutedCall, ...]) -> list[_Gap]:
+    return [
+        _Gap(position, parameter, argument.value)
+        for position, executed in enumerate(calls)
+        for parameter, argument in executed.arguments.items()
+        if argument.producer is None
+        and parameter in domain.tools[executed.tool].parameters.get("required", ())
+        and isinstance(argument.value, str | int | float)
+        and not isinstance(argument.value, bool)
+    ]

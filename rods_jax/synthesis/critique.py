@@ -1,0 +1,128 @@
+"""Stage IV: deterministic gates; each returns None or the reason why a task is refused (RODS section 5).
+
+Left out on purpose: a quality judge and its refinement cycle. A judge is one more gate.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Collection, Sequence
+
+from rods_jax.environments.protocol import Domain
+from rods_jax.environments.scoring import replay, turn_passed
+from rods_jax.synthesis.arguments import MAX_ITEMS, MAX_STRING
+from rods_jax.synthesis.profile import Profile, extract_profile, profile_match
+from rods_jax.types import Json, Task
+
+Gate = Callable[[Domain, Task], str | None]
+
+
+def available_tools(domain: Domain, task: Task) -> str | None:
+    """Every gold call uses a tool of the task's classes that no later turn releases."""
+    hidden = set(task.withheld_tools)
+    visible = {tool.name for tool in domain.tools_of(task.classes)}
+    if not visible - hidden:
+        return "no tool is left at the start"
+    for index, turn in enumerate(task.turns):
+        hidden -= set(turn.released_tools)
+        for call in turn.gold:
+            if call.name not in visible or call.name in hidden:
+                return f"{call.name} is not available in turn {index}"
+    return None
+
+
+def modest_arguments(domain: Domain, task: Task) -> str | None:
+    """Strings of at most 200 characters and lists of at most 5 items, at every depth."""
+    for turn in task.turns:
+        for call in turn.gold:
+            if not _modest(dict(call.arguments)):
+                return f"{call.name}: an argument is too large"
+    return None
+
+
+def _modest(value: Json) -> bool:
+    if isinstance(value, str):
+        return len(value) <= MAX_STRING
+    if isinstance(value, list | tuple):
+        return len(value) <= MAX_ITEMS and all(map(_modest, value))
+    return not isinstance(value, dict) or all(map(_modest, value.values()))
+
+
+def executable(domain: Domain, task: Task) -> str | None:
+    """All gold calls run on a new simulator."""
+    simulator = domain.simulator(task.classes, task.initial_state, task.long_context)
+    for turn in task.turns:
+        for call in turn.gold:
+            observation = simulator.call(call)
+            if not observation.ok:
+                return f"{call.name}: {observation.text[:200]}"
+    return None
+
+
+def gold_passes(domain: Domain, task: Task) -> str | None:
+    """The gold answer passes every turn."""
+    passed = replay(domain, task, [turn.gold for turn in task.turns], turn_passed)
+    return None if all(passed) else f"gold fails in turn {passed.index(False)}"
+
+
+def silence_fails(domain: Domain, task: Task) -> str | None:
+    """An agent that never calls a tool passes no turn that asks for calls, and there is one."""
+    passed = replay(domain, task, [() for _ in task.turns], turn_passed)
+    asking = [index for index, turn in enumerate(task.turns) if turn.gold]
+    if not asking:
+        return "no turn asks for a call"
+    return next((f"silence passes turn {index}" for index in asking if passed[index]), None)
+
+
+def plain_queries(domain: Domain, task: Task) -> str | None:
+    """No query is empty or names a tool by its snake_case or camelCase identifier."""
+    names = [name for name in domain.tools if re.search(r"_|[a-z][A-Z]", name)]
+    for index, turn in enumerate(task.turns):
+        if not turn.user.strip():
+            return f"turn {index} has no query"
+        for name in names:
+            if name in turn.user and re.search(rf"(?<!\w){name}(?!\w)", turn.user):
+                return f"turn {index} names {name}"
+    return None
+
+
+GATES: tuple[Gate, ...] = (available_tools, modest_arguments, executable, gold_passes, silence_fails, plain_queries)
+
+
+def has_profile(profile: Profile) -> Gate:
+    """Gate: the task has this profile, in every part."""
+
+    def same_profile(domain: Domain, task: Task) -> str | None:
+        match = profile_match(extract_profile(domain, task), profile)
+        differing = [part for part, value in match.items() if value != 1]
+        return f"differs from its seed in {', '.join(differing)}" if differing else None
+
+    return same_profile
+
+
+def is_new(known_hashes: Collection[str]) -> Gate:
+    """Gate: no known task has the same content."""
+
+    def unseen(domain: Domain, task: Task) -> str | None:
+        return "same content as a known task" if content_hash(task) in known_hashes else None
+
+    return unseen
+
+
+def critique(domain: Domain, task: Task, gates: Sequence[Gate]) -> tuple[str, str] | None:
+    """(name of the first gate that refuses, its reason), or None."""
+    for gate in gates:
+        reason = gate(domain, task)
+        if reason is not None:
+            return gate.__name__, reason
+    return None
+
+
+def content_hash(task: Task) -> str:
+    """sha256 of the canonical JSON of category, classes, initial state and turns; ids and ancestry do not count."""
+    turns = [
+        [turn.user, [[call.name, dict(call.arguments)] for call in turn.gold], list(turn.released_tools)]
+        for turn in task.turns
+    ]
+    content = [task.category, sorted(task.classes), task.initial_state, turns]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=dict).encode()).hexdigest()

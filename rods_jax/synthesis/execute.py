@@ -1,0 +1,235 @@
+"""Stage II: fills in arguments and runs every call, before any user text exists (RODS section 5).
+
+Left out on purpose: patching the initial state after a failure, which needs a judge of what to patch;
+a failed call is tried with other arguments, then with the plan's spare tools, then the attempt ends.
+"""
+
+import random
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from rods_jax.environments.protocol import Domain, Simulator
+from rods_jax.synthesis.arguments import candidate
+from rods_jax.synthesis.errors import (
+    DUPLICATE_FUNC,
+    FUNC_SAMPLE_FAILED,
+    PARAM_GEN_FAILED,
+    VM_EXEC_FAILED,
+    Rejected,
+)
+from rods_jax.synthesis.plan import Plan
+from rods_jax.synthesis.values import Pair, atoms, can_flow, fields, output_links, parse_output
+from rods_jax.types import Call, Json
+
+TRIES = 12  # argument draws per tool
+
+
+class Argument(NamedTuple):
+    """A value and its origin: the call whose output gave it, or None for one that user text spells out."""
+
+    value: Json
+    producer: int | None = None
+
+
+@dataclass(frozen=True)
+class ExecutedCall:
+    """A call that ran, with the origin of every argument."""
+
+    tool: str
+    arguments: Mapping[str, Argument]
+    output: Json
+
+    @property
+    def call(self) -> Call:
+        return Call(self.tool, {name: argument.value for name, argument in self.arguments.items()})
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The calls of each turn that holds calls, run in order on one simulator."""
+
+    classes: tuple[str, ...]
+    initial_state: Mapping[str, Json]
+    turns: tuple[tuple[ExecutedCall, ...], ...]
+
+
+@dataclass
+class _Session:
+    """What is known while a plan runs; replaying `done` on a fresh simulator is the only undo."""
+
+    domain: Domain
+    plan: Plan
+    classes: tuple[str, ...]
+    initial_state: Mapping[str, Json]
+    long_context: bool
+    rng: random.Random
+    examples: Mapping[str, Sequence[Json]]
+    done: list[ExecutedCall] = field(default_factory=list)
+
+    def fresh(self) -> Simulator:
+        simulator = self.domain.simulator(self.classes, self.initial_state, self.long_context)
+        for executed in self.done:
+            simulator.call(executed.call)
+        return simulator
+
+
+def execute(
+    domain: Domain,
+    plan: Plan,
+    rng: random.Random,
+    *,
+    classes: Sequence[str],
+    initial_state: Mapping[str, Json],
+    long_context: bool,
+    examples: Mapping[str, Sequence[Json]] = {},
+) -> Execution:
+    """Runs the plan on one simulator; `examples` are values by parameter that are known to suit the state.
+
+    Every kept call changes state or returns something new, and every planned link carries a value that a
+    user can refer to without ambiguity. Raises Rejected with a type of errors.py and the tool to avoid.
+    """
+    session = _Session(domain, plan, tuple(classes), initial_state, long_context, rng, examples)
+    simulator = session.fresh()
+    turns = []
+    for turn in plan.turns:
+        start = len(session.done)
+        for planned in turn:
+            used = {executed.tool for executed in session.done[start:]}
+            tools = [name for name in (planned.tool, *planned.spares) if name not in used]
+            if not tools:
+                raise Rejected(DUPLICATE_FUNC, f"{planned.tool} twice in a turn", (planned.tool,))
+            failures = []
+            for name in tools:
+                ran, simulator, failure = _run(session, simulator, name)
+                if ran is not None:
+                    session.done.append(ran)
+                    break
+                failures.append(failure)
+            else:
+                raise Rejected(*failures[0])
+        turns.append(tuple(session.done[start:]))
+    return Execution(session.classes, initial_state, tuple(turns))
+
+
+def _run(session: _Session, simulator: Simulator, name: str):
+    """(executed call or None, simulator that ran what is kept, (error, detail, tools) of the last failure)."""
+    failure = (PARAM_GEN_FAILED, f"{name}: no arguments", (name,))
+    tried: list[Mapping[str, Json]] = []
+    for _ in range(TRIES):
+        arguments = _arguments(session, simulator, name)
+        if arguments is None:
+            continue
+        call = Call(name, {parameter: argument.value for parameter, argument in arguments.items()})
+        if call.arguments in tried or call in [executed.call for executed in session.done]:
+            continue
+        tried.append(call.arguments)
+        trial = session.fresh()
+        observation = trial.call(call)
+        output = parse_output(observation.text)
+        if not observation.ok or isinstance(output, Mapping) and "error" in output:
+            failure = (VM_EXEC_FAILED, f"{name}: {observation.text[:200]}", (name,))
+            continue
+        executed = ExecutedCall(name, arguments, output)
+        reason = _useless(session, simulator, trial, executed)
+        if reason is None:
+            return executed, trial, None
+        failure = (FUNC_SAMPLE_FAILED, f"{name}: {reason}", (name,))
+    return None, simulator, failure
+
+
+def _useless(session: _Session, before: Simulator, after: Simulator, executed: ExecutedCall) -> str | None:
+    """Why a call that ran is not kept."""
+    news = executed.output not in (None, "", "None", {}, []) and all(
+        executed.output != earlier.output for earlier in session.done
+    )
+    if not news and before.state() == after.state():
+        return "neither changes nor shows anything"
+    position = len(session.done)
+    consumers = [consumer for producer, consumer in session.plan.links if producer == position]
+    planned = [call for turn in session.plan.turns for call in turn]
+    for consumer in sorted(consumers):
+        names = (planned[consumer].tool, *planned[consumer].spares)
+        if not any(_bindings(session, executed, name) for name in names):
+            return f"returns nothing for {names[0]}"
+    return None
+
+
+def _bindings(session: _Session, producer: ExecutedCall, consumer: str) -> dict[Pair, Json]:
+    """What `consumer` may take of a call's output, each value first seen there and never spelled out before."""
+    tools = session.domain.tools
+    links = output_links(tools[producer.tool], producer.output, tools[consumer], session.plan.pairs)
+    earlier = session.done[: _index(session.done, producer)]
+    known = [value for call in earlier for _, value in fields(call.output)]
+    spoken = [
+        atom
+        for call in (*session.done, producer)
+        for argument in call.arguments.values()
+        if argument.producer is None
+        for atom in atoms(argument.value)
+    ]
+    return {
+        pair: value
+        for pair, value in links.items()
+        if not any(atom in known or atom in spoken for atom in atoms(value))
+    }
+
+
+def _index(done: Sequence[ExecutedCall], executed: ExecutedCall) -> int:
+    return next((index for index, other in enumerate(done) if other is executed), len(done))
+
+
+def _arguments(session: _Session, simulator: Simulator, name: str) -> dict[str, Argument] | None:
+    """Arguments of one call: planned references first, then literals; None where a value is lacking."""
+    tool = session.domain.tools[name]
+    arguments: dict[str, Argument] = {}
+    for producer in sorted(producer for producer, consumer in session.plan.links if consumer == len(session.done)):
+        bindings = _bindings(session, session.done[producer], name)
+        options = [
+            (parameter, value)
+            for (_, parameter), value in bindings.items()
+            if parameter not in arguments and _unambiguous(session, producer, name, parameter, value)
+        ]
+        if not options:
+            return None
+        named = [option for option in options if option[0] in session.domain.nouns]
+        parameter, value = session.rng.choice(named or options)
+        arguments[parameter] = Argument(value, producer)
+    referred = [atom for argument in arguments.values() for atom in atoms(argument.value)]
+    outputs = [executed.output for executed in session.done]
+    for parameter in _parameters(session, name, arguments):
+        value = candidate(session.domain, tool, parameter, session.rng, simulator.state(), outputs, session.examples)
+        if value is None or any(atom in referred for atom in atoms(value)):
+            return None
+        arguments[parameter] = Argument(value)
+    properties = tool.parameters.get("properties", {})
+    return {parameter: arguments[parameter] for parameter in properties if parameter in arguments}
+
+
+def _parameters(session: _Session, name: str, bound: Mapping[str, Argument]) -> list[str]:
+    """Parameters to fill beside the bound ones: those that a wording names, or all required and some optional."""
+    schema = session.domain.tools[name].parameters
+    wordings = [
+        [parameter for _, parameter, _, _ in string.Formatter().parse(wording) if parameter]
+        for wording in session.domain.phrases.get(name, ())
+    ]
+    wordings = [names for names in wordings if all(parameter in names for parameter in bound)]
+    if wordings:
+        names = session.rng.choice(wordings)
+    else:
+        required = schema.get("required", ())
+        names = [p for p in schema.get("properties", {}) if p in required or session.rng.random() < 0.2]
+    return [parameter for parameter in names if parameter not in bound]
+
+
+def _unambiguous(session: _Session, producer: int, name: str, parameter: str, value: Json) -> bool:
+    """Whether "that ..." can mean only this value: nothing of the kind was named or returned since."""
+    tools = session.domain.tools
+    for later in session.done[producer + 1 :]:
+        same_class = tools[later.tool].class_name == tools[name].class_name
+        named = [(key, argument.value) for key, argument in later.arguments.items()]
+        for key, other in (*named, *fields(later.output)):
+            if other != value and can_flow(key, parameter, session.plan.pairs, same_class):
+                return False
+    return True

@@ -1,0 +1,143 @@
+"""Stage I: a new sequence of tool names with the seed's profile (RODS section 5).
+
+Left out on purpose: arguments, which stage II fills while it executes; a narrative, which templates do not need.
+"""
+
+import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rods_jax.environments.protocol import Domain
+from rods_jax.synthesis.errors import NO_PATTERN, Rejected
+from rods_jax.synthesis.profile import Profile
+from rods_jax.synthesis.values import Pair, can_flow, schema_fields
+from rods_jax.types import ToolSpec
+
+MAX_SPARES = 6  # tools tried in place of a planned one that cannot be executed
+MAX_NODES = 2_000  # of the backtracking search
+
+
+@dataclass(frozen=True)
+class PlannedCall:
+    """A tool to call, and spare tools of its class that fit the plan as well, in order of preference."""
+
+    tool: str
+    spares: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to call in each turn that holds calls; which call's output must flow into which call."""
+
+    turns: tuple[tuple[PlannedCall, ...], ...]
+    links: frozenset[tuple[int, int]] = frozenset()  # (producer, consumer), calls counted over the task
+    pairs: tuple[Pair, ...] = ()  # (key, parameter) flows that names do not tell but the seed shows
+
+
+def sample_plan(
+    domain: Domain,
+    profile: Profile,
+    rng: random.Random,
+    tool_weights: Mapping[str, float] | None = None,
+    blocked: Collection[str] = (),
+) -> Plan:
+    """Draws tools by weight (1 where none is given), no tool twice in a turn, every link possible by name and type.
+
+    Raises Rejected("no_pattern"): the profile is not one of a category's, or no tools of the domain fit it.
+    """
+    missing = profile.category.startswith("missing")
+    if profile.calls_per_turn.count(0) != missing or missing and profile.withheld_turn is None:
+        raise Rejected(NO_PATTERN, f"calls per turn {profile.calls_per_turn} in category {profile.category}")
+    turns = [classes for classes in profile.call_classes if classes]
+    pairs = tuple(dict.fromkeys((edge.key, edge.parameter) for edge in profile.edges if edge.key))
+    search = _Search(domain, turns, sorted(profile.links), pairs)
+    orders = [search.order(class_name, rng, tool_weights or {}, blocked) for class_name in search.classes]
+    chosen = search.first(orders)
+    if chosen is None:
+        raise Rejected(NO_PATTERN, f"no tools fit classes {turns} with links {sorted(profile.links)}")
+    calls = iter(search.with_spares(chosen, orders))
+    return Plan(tuple(tuple(next(calls) for _ in turn) for turn in turns), profile.links, pairs)
+
+
+class _Search:
+    """Backtracking over positions; `fits` looks at one position given what is chosen elsewhere."""
+
+    def __init__(self, domain: Domain, turns: Sequence[Sequence[str]], links, pairs: Collection[Pair]):
+        self.domain = domain
+        self.classes = [class_name for turn in turns for class_name in turn]
+        self.turn_of = [index for index, turn in enumerate(turns) for _ in turn]
+        self.links = links
+        self.pairs = pairs
+        self.flow_cache: dict[tuple[str, str], frozenset[str]] = {}
+
+    def order(self, class_name: str, rng: random.Random, weights: Mapping[str, float], blocked) -> list[str]:
+        """The tools of a class in weighted random order (Efraimidis and Spirakis 2006)."""
+        keyed = []
+        for tool in self.domain.tools_of((class_name,)):
+            weight = weights.get(tool.name, 1.0)
+            key = rng.random()  # drawn for every tool: a block must not shift the others' draws
+            if weight > 0 and tool.name not in blocked:
+                keyed.append((-(key ** (1 / weight)), tool.name))
+        return [name for _, name in sorted(keyed)]
+
+    def first(self, orders: Sequence[Sequence[str]]) -> list[str] | None:
+        """Depth first, without recursion: plans of BFCL may hold dozens of calls."""
+        chosen: list[str] = []
+        branches: list[Iterator[str]] = [iter(orders[0])] if orders else []
+        for _ in range(MAX_NODES):
+            if len(chosen) == len(orders):
+                return chosen
+            tool = next((tool for tool in branches[-1] if self.fits(tool, len(chosen), chosen)), None)
+            if tool is None:
+                branches.pop()
+                if not branches:
+                    return None
+                chosen.pop()
+                continue
+            chosen.append(tool)
+            if len(chosen) < len(orders):
+                branches.append(iter(orders[len(chosen)]))
+        return None
+
+    def fits(self, tool: str, position: int, chosen: Sequence[str]) -> bool:
+        """Whether `tool` may stand at `position`: not twice in its turn, its links possible with those chosen."""
+        taken: list[frozenset[str]] = []
+        for other, name in enumerate(chosen):
+            if other != position and self.turn_of[other] == self.turn_of[position] and name == tool:
+                return False
+        for producer, consumer in self.links:
+            if consumer == position and producer < len(chosen):
+                taken.append(self.flow(chosen[producer], tool))
+            elif producer == position and consumer < len(chosen):
+                if not self.flow(tool, chosen[consumer]):
+                    return False
+            elif producer == position and not self.flows_into_class(tool, self.classes[consumer]):
+                return False
+        return all(taken) and len(frozenset().union(*taken)) >= len(taken)
+
+    def flow(self, producer: str, consumer: str) -> frozenset[str]:
+        """Parameters of `consumer` that an output of `producer` may fill."""
+        if (producer, consumer) not in self.flow_cache:
+            tools = self.domain.tools
+            self.flow_cache[producer, consumer] = _flow(tools[producer], tools[consumer], self.pairs)
+        return self.flow_cache[producer, consumer]
+
+    def flows_into_class(self, producer: str, class_name: str) -> bool:
+        return any(self.flow(producer, tool.name) for tool in self.domain.tools_of((class_name,)))
+
+    def with_spares(self, chosen: Sequence[str], orders: Sequence[Sequence[str]]) -> list[PlannedCall]:
+        planned = []
+        for position, name in enumerate(chosen):
+            spares = [tool for tool in orders[position] if tool != name and self.fits(tool, position, chosen)]
+            planned.append(PlannedCall(name, tuple(spares[:MAX_SPARES])))
+        return planned
+
+
+def _flow(producer: ToolSpec, consumer: ToolSpec, pairs: Collection[Pair]) -> frozenset[str]:
+    same_class = producer.class_name == consumer.class_name
+    keys = set(schema_fields(producer.response))
+    return frozenset(
+        parameter
+        for parameter in consumer.parameters.get("properties", {})
+        if any(can_flow(key, parameter, pairs, same_class) for key in keys)
+    )

@@ -1,0 +1,110 @@
+"""The complexity profile of a task: what a variant must share with its seed (RODS section 5).
+
+Left out on purpose: any distance between profiles with weights to tune. Two profiles match part by part.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from rods_jax.environments.protocol import Domain
+from rods_jax.synthesis.values import atoms, can_flow, fields, is_atom, is_distinctive, mentions, parse_output
+from rods_jax.types import Call, Json, Task
+
+
+class Edge(NamedTuple):
+    """Call `consumer` takes as `parameter` what call `producer` returned under `key`; calls counted over the task."""
+
+    producer: int
+    consumer: int
+    key: str
+    parameter: str
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Structural difficulty of a task, free of its story, entities and values."""
+
+    category: str
+    classes: tuple[str, ...]
+    call_classes: tuple[tuple[str, ...], ...]  # per turn, the class of every gold call; () where none is asked
+    edges: tuple[Edge, ...] = ()
+
+    @property
+    def calls_per_turn(self) -> tuple[int, ...]:
+        return tuple(len(turn) for turn in self.call_classes)
+
+    @property
+    def withheld_turn(self) -> int | None:
+        """The turn that cannot be served yet: empty, and followed by the turn that recovers its calls."""
+        counts = self.calls_per_turn
+        return next((turn for turn, count in enumerate(counts[:-1]) if not count and counts[turn + 1]), None)
+
+    @property
+    def links(self) -> frozenset[tuple[int, int]]:
+        """(producer, consumer) pairs."""
+        return frozenset((edge.producer, edge.consumer) for edge in self.edges)
+
+    @property
+    def depth(self) -> int:
+        """Calls on the longest producer -> consumer chain."""
+        length = [1] * sum(self.calls_per_turn)
+        for producer, consumer in sorted(self.links, key=lambda link: link[1]):
+            length[consumer] = max(length[consumer], length[producer] + 1)
+        return max(length, default=0)
+
+
+def extract_profile(domain: Domain, task: Task) -> Profile:
+    """Runs the gold calls and reads off the profile.
+
+    An edge is literal flow: an argument that no user message so far has named and that an earlier output holds;
+    its producer is the first such output. KeyError: a gold call of a tool that the domain lacks.
+    """
+    simulator = domain.simulator(task.classes, task.initial_state, task.long_context)
+    edges: list[Edge] = []
+    produced: list[tuple[int, Call, dict[str, list[Json]]]] = []
+    text = ""
+    for turn in task.turns:
+        text += "\n" + turn.user
+        for call in turn.gold:
+            consumer = len(produced)
+            for parameter, argument in call.arguments.items():
+                if any(True for _ in atoms(argument)) and not mentions(text, argument):
+                    edges += _first_edge(domain, produced, consumer, call, parameter, argument)
+            output = parse_output(simulator.call(call).text)
+            produced.append((consumer, call, _atoms_by_key(output)))
+    call_classes = tuple(tuple(domain.tools[call.name].class_name for call in turn.gold) for turn in task.turns)
+    return Profile(task.category, tuple(task.classes), call_classes, tuple(edges))
+
+
+def _atoms_by_key(output: Json) -> dict[str, list[Json]]:
+    by_key: dict[str, list[Json]] = {}
+    for key, value in fields(output):
+        if is_atom(value):
+            by_key.setdefault(key, []).append(value)
+    return by_key
+
+
+def _first_edge(domain: Domain, produced, consumer: int, call: Call, parameter: str, argument: Json) -> list[Edge]:
+    tool = domain.tools[call.name]
+    wanted = list(atoms(argument))
+    for producer, source, by_key in produced:
+        same_class = domain.tools[source.name].class_name == tool.class_name
+        for key, values in by_key.items():
+            named = can_flow(key, parameter, same_class=same_class)
+            if all(atom in values and (named or is_distinctive(atom)) for atom in wanted):
+                return [Edge(producer, consumer, key, parameter)]
+    return []
+
+
+def profile_match(a: Profile, b: Profile) -> Mapping[str, bool | float]:
+    """Part by part: booleans, and for edges the shared fraction |a & b| / |a | b|; all 1 where profiles are equal."""
+    union = a.links | b.links
+    return {
+        "category": a.category == b.category,
+        "num_turns": len(a.call_classes) == len(b.call_classes),
+        "calls_per_turn": a.calls_per_turn == b.calls_per_turn,
+        "classes": a.call_classes == b.call_classes,
+        "depth": a.depth == b.depth,
+        "edges": len(a.links & b.links) / len(union) if union else 1.0,
+    }
