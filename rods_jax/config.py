@@ -1,0 +1,322 @@
+"""The configuration of a run: frozen dataclasses, one per stage, checked when they are built.
+
+An experiment is a Python file that ends in `CONFIG = Config(...)`; the command line overrides
+single keys.  Left out on purpose: names that stand for functions (a config passes the function).
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import math
+import re
+import sys
+import traceback
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from rods_jax.types import CATEGORIES, Json
+
+
+class ConfigError(ValueError):
+    """An impossible configuration, in one sentence that names the key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColdStartConfig:
+    """Supervised learning on demonstrations until the held-out progress reward reaches a target."""
+
+    learning_rate: float
+    batch_size: int
+    max_steps: int
+    target_reward: float  # mean held-out progress reward at which to stop
+    evaluate_every: int  # steps
+
+    def __post_init__(self) -> None:
+        check_types("cold_start", self)
+        _positive("cold_start", self, "learning_rate", "batch_size", "max_steps", "evaluate_every")
+        _fraction("cold_start", self, "target_reward")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One stage of the curriculum (RODS section 4)."""
+
+    name: str
+    reward: Literal["progress", "format"]
+    epochs: int
+    synthesis: bool
+    categories: tuple[str, ...] = CATEGORIES
+
+    def __post_init__(self) -> None:
+        key = f"stages.{self.name}"
+        check_types(key, self)
+        _positive(key, self, "epochs")
+        unknown = [category for category in self.categories if category not in CATEGORIES]
+        _require(not unknown and self.categories, f"{key}.categories must be some of {CATEGORIES}: got {self.categories}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutConfig:
+    """How a batch of N tasks is rolled out G times each (RODS section 1.4)."""
+
+    tasks_per_step: int  # N
+    group_size: int  # G
+    max_prompt_tokens: int  # P
+    max_suffix_tokens: int  # S, the whole episode
+    max_action_tokens: int  # one assistant message
+    max_attempts: int = 5  # a user turn is closed when its attempts exceed this
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        check_types("rollout", self)
+        _positive("rollout", self, "tasks_per_step", "max_prompt_tokens", "max_suffix_tokens", "max_action_tokens")
+        _positive("rollout", self, "max_attempts", "temperature", "top_p", "top_k")
+        _require(self.group_size >= 2, f"rollout.group_size must be at least 2: got {self.group_size}")
+        _require(self.top_p <= 1, f"rollout.top_p must be at most 1: got {self.top_p}")
+        _require(
+            self.max_action_tokens <= self.max_suffix_tokens,
+            "rollout.max_action_tokens must be at most rollout.max_suffix_tokens: "
+            f"got {self.max_action_tokens} > {self.max_suffix_tokens}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateConfig:
+    """The GRPO update (RODS section 3)."""
+
+    learning_rate: float
+    aggregate: Callable[..., Any]  # token losses -> scalar
+    ratio: Callable[..., Any]  # log-probabilities -> importance ratio
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    dual_clip: float | None = 10.0
+    kl_coefficient: float = 0.01
+    entropy_coefficient: float = 0.001
+    normalize: Literal["std", "none"] = "std"
+    micro_batch_size: int | None = None  # rollouts of each group in one pass; None: all G
+
+    def __post_init__(self) -> None:
+        check_types("update", self)
+        _positive("update", self, "learning_rate", "max_grad_norm", "clip_low", "clip_high", "micro_batch_size")
+        _not_negative("update", self, "warmup_steps", "weight_decay", "kl_coefficient", "entropy_coefficient")
+        _require(self.clip_low < 1, f"update.clip_low must be below 1: got {self.clip_low}")
+        _require(
+            self.dual_clip is None or self.dual_clip > 1 + self.clip_high,
+            f"update.dual_clip must be above 1 + update.clip_high: got {self.dual_clip} <= 1 + {self.clip_high}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplaySettings:
+    """The life cycle of generated tasks (RODS sections 2.2, 2.3 and 6); r is the latest mean reward."""
+
+    capacity: int = 400  # P_max: generated items, human seeds not counted
+    injection_fraction: float = 0.20  # of the active pool, at each epoch's start
+    lower: float = 0.20  # r < lower: hard, a generated item leaves
+    upper: float = 0.85  # lower <= r <= upper: boundary
+    retire_above: float = 0.95  # r > retire_above: mastered, the item leaves
+    retire_seeds: bool = False  # True: mastered human seeds leave too
+    replace: bool = False  # True: a full pool makes room by pruning its lowest boundary scores
+    cooldown: int = 13  # steps before a task may be a seed again
+    history: int = 4  # latest measurements kept of each item
+    log_size: int = 100  # latest retirements kept; the counts are complete
+
+    def __post_init__(self) -> None:
+        check_types("replay", self)
+        _not_negative("replay", self, "capacity", "cooldown")
+        _positive("replay", self, "history", "log_size")
+        _fraction("replay", self, "injection_fraction", "lower", "upper", "retire_above")
+        for low, high in (("lower", "upper"), ("upper", "retire_above")):
+            a, b = getattr(self, low), getattr(self, high)
+            _require(a < b, f"replay.{high} must be above replay.{low}: got {b} <= {a}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Greedy evaluation on held-out tasks."""
+
+    num_tasks: int
+    every: int  # steps
+
+    def __post_init__(self) -> None:
+        check_types("evaluation", self)
+        _positive("evaluation", self, "num_tasks", "every")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run."""
+
+    name: str
+    seed: int
+    run_dir: str
+    model: Any  # a frozen dataclass that the policy's builder reads
+    load_world: Callable[..., Any]  # () -> domain and tasks
+    cold_start: ColdStartConfig | None
+    stages: tuple[StageConfig, ...]
+    rollout: RolloutConfig
+    update: UpdateConfig
+    evaluation: EvaluationConfig
+    replay: ReplaySettings = field(default_factory=ReplaySettings)
+    checkpoint_every: int  # steps
+
+    def __post_init__(self) -> None:
+        check_types("", self)
+        _not_negative("", self, "seed")
+        _positive("", self, "checkpoint_every")
+        names = [stage.name for stage in self.stages]
+        _require(names, "stages must not be empty")
+        _require(len(set(names)) == len(names), f"stages must have different names: got {names}")
+        micro_batch, group = self.update.micro_batch_size, self.rollout.group_size
+        _require(
+            micro_batch is None or group % micro_batch == 0,
+            f"rollout.group_size must be divisible by update.micro_batch_size: got {group} and {micro_batch}",
+        )
+
+
+# ------------------------------------------------------------------------- reading and comparing
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Runs a config file, takes its CONFIG, and applies `--rollout.group-size 4` and the like.
+
+    Anything wrong in the file raises ConfigError with file, line and key; a wrong override exits
+    with the message that tyro prints.
+    """
+    name = f"{Path(path).resolve().parent.name}.{Path(path).stem}"  # as an import would name it
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or not Path(path).is_file():
+        raise ConfigError(f"{path} is not a Python file")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(f"{path}, {_where(path, error)}: {_what(error)}") from error
+    config = getattr(module, "CONFIG", None)
+    if not isinstance(config, Config):
+        raise ConfigError(f"{path} must end in CONFIG = Config(...): got {config!r}")
+    return tyro.cli(
+        Config, default=config, args=list(overrides), prog=str(path), config=(tyro.conf.AvoidSubcommands,)
+    )
+
+
+def resolved(config: Any) -> Json:
+    """The configuration as plain JSON values; a function becomes "module:name"."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {item.name: resolved(getattr(config, item.name)) for item in dataclasses.fields(config)}
+    if isinstance(config, Mapping):
+        return {str(name): resolved(value) for name, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [resolved(value) for value in config]
+    if isinstance(config, functools.partial):
+        return {"partial": resolved(config.func), "args": resolved(config.args), "keywords": resolved(config.keywords)}
+    if callable(config):
+        return f"{config.__module__}:{config.__qualname__}"
+    return config if isinstance(config, (bool, int, float, type(None))) else str(config)
+
+
+def differences(a: Json, b: Json, key: str = "") -> tuple[str, ...]:
+    """The dotted names of the keys in which two resolved configurations differ, in order."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        names = [*a, *(name for name in b if name not in a)]
+        pairs = [(str(name), a.get(name, differences), b.get(name, differences)) for name in names]
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        pairs = [(str(i), *pair) for i, pair in enumerate(zip(a, b, strict=True))]
+    else:
+        return () if a == b and type(a) is type(b) else (key,)
+    return tuple(found for name, x, y in pairs for found in differences(x, y, f"{key}.{name}" if key else name))
+
+
+# ---------------------------------------------------------------------------------------- checks
+def check_types(key: str, config: Any) -> None:
+    """Compares every field with its annotation; raises ConfigError naming the key."""
+    for name, annotation in _type_hints(type(config)).items():
+        value = getattr(config, name)
+        if not _matches(value, annotation):
+            raise ConfigError(f"{_join(key, name)} must be {_named(annotation)}: got {value!r}")
+
+
+_type_hints = functools.cache(typing.get_type_hints)
+
+
+def _matches(value: Any, annotation: Any) -> bool:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is Any:
+        return True
+    if origin in (types.UnionType, typing.Union):
+        return any(_matches(value, option) for option in arguments)
+    if origin is Literal:
+        return isinstance(value, str) and value in arguments
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_matches(item, arguments[0]) for item in value)
+    if origin is Callable:
+        return callable(value)
+    if annotation is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, annotation) and (annotation is bool or not isinstance(value, bool))
+
+
+def _named(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return "one of " + ", ".join(map(repr, arguments))
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(_named(option) for option in arguments)
+    if origin is tuple:
+        return f"a tuple of {_named(arguments[0])}"
+    if origin is Callable:
+        return "a function"
+    return "None" if annotation is type(None) else annotation.__name__
+
+
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
+
+
+def _require(condition: Any, sentence: str) -> None:
+    if not condition:
+        raise ConfigError(sentence)
+
+
+def _positive(key: str, config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(value is None or 0 < value < math.inf, f"{_join(key, name)} must be above 0: got {value}")
+
+
+def _not_negative(key: str, config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(0 <= value < math.inf, f"{_join(key, name)} must not be negative: got {value}")
+
+
+def _fraction(key: str, config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(0 <= value <= 1, f"{_join(key, name)} must be between 0 and 1: got {value}")
+
+
+def _where(path: str | Path, error: Exception) -> str:
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f"line {frames[-1].lineno}" if frames else "line 0"
+
+
+def _what(error: Exception) -> str:
+    unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if unknown:
+        return f"{unknown[1]} has no key {unknown[2]}"
+    missing = re.search(r"(\w+)\.__init__\(\) missing \d+ required keyword-only arguments?: (.*)", str(error))
+    if missing:
+        return f"{missing[1]} needs the key {missing[2]}"
+    return str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"

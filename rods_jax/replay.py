@@ -1,0 +1,316 @@
+"""The replay pool: human seeds and generated tasks that come and go with the policy (RODS section 6).
+
+    staged -> trial -> active -> retired {mastered, hard, pruned}
+
+A generated task waits in the staged queue until the epoch after its synthesis, is on trial until
+its first measurement, and leaves when the policy masters it or cannot do it.  All functions are
+pure; the state is a small host record.  Left out on purpose: retirement for staleness (every
+active task is in every epoch, so no measurement is older than one epoch) and choosing seeds
+(boundary.py, on device).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from rods_jax.config import ReplaySettings
+from rods_jax.task_files import task_from_json, task_to_json
+from rods_jax.types import Json, Task
+
+REASONS = ("mastered", "hard", "pruned", "duplicate")
+
+
+class Measurement(NamedTuple):
+    """Turns passed out of all turns of a task's rollouts (G * U), at a training step."""
+
+    passed: int
+    total: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """A task in the pool."""
+
+    task: Task
+    measurements: tuple[Measurement, ...] = ()  # the latest few, newest last
+    seeded: int | None = None  # step at which it was last dispatched as a seed
+
+    @property
+    def status(self) -> Literal["human", "trial", "active"]:
+        """Burn-in is one measurement long (RODS section 14, 12)."""
+        if not self.task.ancestry:
+            return "human"
+        return "active" if self.measurements else "trial"
+
+
+class Staged(NamedTuple):
+    """A validated candidate and the epoch that made it."""
+
+    task: Task
+    epoch: int
+
+
+class Retired(NamedTuple):
+    """A task that left, why, and its last measurement."""
+
+    task_id: str
+    reason: str  # one of REASONS
+    epoch: int
+    last: Measurement | None
+
+
+class Events(NamedTuple):
+    """What the start of an epoch changed."""
+
+    retired: tuple[Retired, ...] = ()
+    injected: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReplayState:
+    """The pool; generated items live in a ring of `settings.capacity` slots."""
+
+    settings: ReplaySettings
+    seeds: tuple[Item, ...]
+    slots: tuple[Item | None, ...]
+    cursor: int = 0  # the slot at which the search for a free one begins
+    staged: tuple[Staged, ...] = ()  # first in, first out
+    retired: tuple[Retired, ...] = ()  # the latest few
+    retired_counts: tuple[int, ...] = (0,) * len(REASONS)  # all, in the order of REASONS
+    injected: int = 0
+    epoch: int = -1  # the last one begun
+
+    @property
+    def items(self) -> Iterator[Item]:
+        """All that is trained on: human seeds, then generated items in slot order."""
+        yield from self.seeds
+        yield from (item for item in self.slots if item is not None)
+
+
+def create(tasks: Sequence[Task], settings: ReplaySettings) -> ReplayState:
+    """A pool of human seeds; raises ValueError on a repeated id or a task that has ancestors."""
+    ids = [task.id for task in tasks]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"task ids must be unique: {sorted(i for i in set(ids) if ids.count(i) > 1)} are repeated")
+    if generated := [task.id for task in tasks if task.ancestry]:
+        raise ValueError(f"human seeds have no ancestry: {generated} do")
+    return ReplayState(settings, tuple(map(Item, tasks)), (None,) * settings.capacity)
+
+
+def stage(state: ReplayState, tasks: Sequence[Task], epoch: int) -> ReplayState:
+    """Queues what `epoch` synthesised; an id that is already in the pool or queue is counted as duplicate."""
+    if human := [task.id for task in tasks if not task.ancestry]:
+        raise ValueError(f"a generated task names its ancestry: {human} do not")
+    taken = {item.task.id for item in state.items} | {entry.task.id for entry in state.staged}
+    staged, duplicates = list(state.staged), []
+    for task in tasks:
+        if task.id in taken:
+            duplicates.append(Retired(task.id, "duplicate", epoch, None))
+        else:
+            taken.add(task.id)
+            staged.append(Staged(task, epoch))
+    return _log(replace(state, staged=tuple(staged)), duplicates)
+
+
+def begin_epoch(state: ReplayState, epoch: int) -> tuple[ReplayState, Events]:
+    """Retires, prunes and injects, in this order (RODS section 6); each epoch begins once.
+
+    At most floor(injection_fraction * pool after retirement) candidates enter, oldest first, only
+    ones that an earlier epoch staged, and no more than there are free slots.
+    """
+    if epoch <= state.epoch:
+        raise ValueError(f"epoch {epoch} cannot begin after epoch {state.epoch}")
+    settings = state.settings
+
+    retired = [
+        Retired(item.task.id, reason, epoch, item.measurements[-1])
+        for item in state.items
+        if (reason := _retirement(item, settings)) is not None
+    ]
+    state = _remove(state, retired)
+
+    due = [entry for entry in state.staged if entry.epoch < epoch]
+    quota = int(_exact(settings.injection_fraction) * sum(1 for _ in state.items))
+    due = due[:quota]
+    free = state.slots.count(None)
+    if settings.replace and len(due) > free:
+        measured = [item for item in state.slots if item is not None and item.measurements]
+        measured.sort(key=lambda item: (_boundary_score(item), item.measurements[-1].step, item.task.id))
+        pruned = [Retired(i.task.id, "pruned", epoch, i.measurements[-1]) for i in measured[: len(due) - free]]
+        state = _remove(state, pruned)
+        retired += pruned
+        free += len(pruned)
+
+    injected = [entry.task for entry in due[:free]]
+    state = _log(_insert(replace(state, epoch=epoch), injected), retired)
+    return state, Events(tuple(retired), tuple(task.id for task in injected))
+
+
+def observe(state: ReplayState, task_id: str, passed: int, total: int, step: int) -> ReplayState:
+    """Records that `passed` of `total` (> 0) turns of the task's rollouts succeeded at `step`.
+
+    Raises KeyError when the task is not in the pool: read a step's results before the next epoch begins.
+    """
+    if not 0 <= passed <= total or total == 0:
+        raise ValueError(f"task {task_id}: {passed} passed turns of {total} is no measurement")
+    measurement = Measurement(int(passed), int(total), int(step))
+
+    def measured(item: Item) -> Item:
+        return replace(item, measurements=(*item.measurements, measurement)[-state.settings.history :])
+
+    return _change(state, task_id, measured)
+
+
+def mark_seed(state: ReplayState, task_id: str, step: int) -> ReplayState:
+    """Starts the cooldown of a task that was dispatched as a seed; KeyError when it is not in the pool."""
+    return _change(state, task_id, lambda item: replace(item, seeded=int(step)))
+
+
+def eligible(state: ReplayState, task_id: str, step: int) -> bool:
+    """Whether the task's cooldown is over; KeyError when it is not in the pool."""
+    seeded = _find(state, task_id).seeded
+    return seeded is None or step - seeded >= state.settings.cooldown
+
+
+def active_tasks(state: ReplayState) -> tuple[Task, ...]:
+    """What an epoch trains on, human seeds first, in a fixed order."""
+    return tuple(item.task for item in state.items)
+
+
+def epoch_batches(state: ReplayState, *, seed: int, epoch: int, batch_size: int) -> tuple[tuple[Task, ...], ...]:
+    """Every active task once, shuffled by (seed, epoch); the first ones again to fill the last batch."""
+    tasks = active_tasks(state)
+    if len(tasks) < batch_size:
+        raise ValueError(f"a batch of {batch_size} different tasks cannot be drawn from a pool of {len(tasks)}")
+    order = np.random.default_rng([seed, epoch]).permutation(len(tasks))
+    shuffled = [tasks[i] for i in order]
+    shuffled += shuffled[: -len(tasks) % batch_size]
+    return tuple(tuple(shuffled[i : i + batch_size]) for i in range(0, len(shuffled), batch_size))
+
+
+def counts(state: ReplayState) -> dict[str, int]:
+    """Pool composition, zones of the latest measurements, and totals since the start, as metrics."""
+    result = {f"pool_{status}": 0 for status in ("human", "trial", "active")}
+    result |= {"pool_staged": len(state.staged)}
+    result |= {f"zone_{zone}": 0 for zone in ("hard", "boundary", "mastered")}
+    for item in state.items:
+        result[f"pool_{item.status}"] += 1
+        if item.measurements:
+            result[f"zone_{_zone(item, state.settings)}"] += 1
+    result |= {f"retired_{reason}": n for reason, n in zip(REASONS, state.retired_counts, strict=True)}
+    return result | {"injected": state.injected}
+
+
+def to_json(state: ReplayState) -> dict[str, Json]:
+    """The whole state as plain JSON values."""
+    return {
+        "settings": asdict(state.settings),
+        "seeds": [_item_to_json(item) for item in state.seeds],
+        "slots": [item and _item_to_json(item) for item in state.slots],
+        "cursor": state.cursor,
+        "staged": [[task_to_json(entry.task), entry.epoch] for entry in state.staged],
+        "retired": [[*entry[:-1], entry.last and list(entry.last)] for entry in state.retired],
+        "retired_counts": list(state.retired_counts),
+        "injected": state.injected,
+        "epoch": state.epoch,
+    }
+
+
+def from_json(record: Mapping[str, Json]) -> ReplayState:
+    """Inverse of `to_json`: `from_json(to_json(state)) == state`."""
+    return ReplayState(
+        settings=ReplaySettings(**record["settings"]),
+        seeds=tuple(_item_from_json(item) for item in record["seeds"]),
+        slots=tuple(item and _item_from_json(item) for item in record["slots"]),
+        cursor=record["cursor"],
+        staged=tuple(Staged(task_from_json(task), epoch) for task, epoch in record["staged"]),
+        retired=tuple(Retired(*entry, last and Measurement(*last)) for *entry, last in record["retired"]),
+        retired_counts=tuple(record["retired_counts"]),
+        injected=record["injected"],
+        epoch=record["epoch"],
+    )
+
+
+# ------------------------------------------------------------------------------------------ rules
+def _exact(threshold: float) -> Fraction:
+    """0.2 as 1/5: the decimal that was written, not the binary number nearest to it."""
+    return Fraction(repr(float(threshold)))
+
+
+def _mean(item: Item) -> Fraction:
+    return Fraction(item.measurements[-1].passed, item.measurements[-1].total)
+
+
+def _boundary_score(item: Item) -> Fraction:
+    return 4 * _mean(item) * (1 - _mean(item))
+
+
+def _zone(item: Item, settings: ReplaySettings) -> str:
+    mean = _mean(item)
+    if mean < _exact(settings.lower):
+        return "hard"
+    return "boundary" if mean <= _exact(settings.upper) else "mastered"
+
+
+def _retirement(item: Item, settings: ReplaySettings) -> str | None:
+    """A human seed leaves only when mastered, and only by choice; too hard today, it is kept to be learned."""
+    human = item.status == "human"
+    if not item.measurements or (human and not settings.retire_seeds):
+        return None
+    if _mean(item) > _exact(settings.retire_above):
+        return "mastered"
+    return "hard" if _mean(item) < _exact(settings.lower) and not human else None
+
+
+# -------------------------------------------------------------------------------------- the store
+def _insert(state: ReplayState, tasks: Sequence[Task]) -> ReplayState:
+    """Moves staged tasks into the next free slots, from the cursor on; a live item is never overwritten."""
+    slots, cursor = list(state.slots), state.cursor
+    for task in tasks:
+        while slots[cursor] is not None:
+            cursor = (cursor + 1) % len(slots)
+        slots[cursor] = Item(task)
+        cursor = (cursor + 1) % len(slots)
+    ids = {task.id for task in tasks}
+    staged = tuple(entry for entry in state.staged if entry.task.id not in ids)
+    return replace(state, slots=tuple(slots), cursor=cursor, staged=staged, injected=state.injected + len(tasks))
+
+
+def _remove(state: ReplayState, retired: Sequence[Retired]) -> ReplayState:
+    ids = {entry.task_id for entry in retired}
+    seeds = tuple(item for item in state.seeds if item.task.id not in ids)
+    slots = tuple(None if item is not None and item.task.id in ids else item for item in state.slots)
+    return replace(state, seeds=seeds, slots=slots)
+
+
+def _log(state: ReplayState, retired: Sequence[Retired]) -> ReplayState:
+    reasons = [entry.reason for entry in retired]
+    totals = tuple(n + reasons.count(reason) for n, reason in zip(state.retired_counts, REASONS, strict=True))
+    return replace(state, retired=(*state.retired, *retired)[-state.settings.log_size :], retired_counts=totals)
+
+
+def _find(state: ReplayState, task_id: str) -> Item:
+    for item in state.items:
+        if item.task.id == task_id:
+            return item
+    raise KeyError(f"task {task_id} is not in the pool")
+
+
+def _change(state: ReplayState, task_id: str, change: Callable[[Item], Item]) -> ReplayState:
+    new = change(_find(state, task_id))
+    seeds = tuple(new if item.task.id == task_id else item for item in state.seeds)
+    slots = tuple(new if item is not None and item.task.id == task_id else item for item in state.slots)
+    return replace(state, seeds=seeds, slots=slots)
+
+
+def _item_to_json(item: Item) -> dict[str, Json]:
+    return {"task": task_to_json(item.task), "measurements": [list(m) for m in item.measurements], "seeded": item.seeded}
+
+
+def _item_from_json(record: Mapping[str, Json]) -> Item:
+    measurements = tuple(Measurement(*m) for m in record["measurements"])
+    return Item(task_from_json(record["task"]), measurements, record["seeded"])

@@ -1,0 +1,220 @@
+"""Configuration: every impossible value fails before any work, in one sentence that names the key."""
+
+import dataclasses
+import functools
+import json
+
+import pytest
+
+from rods_jax.config import (
+    ColdStartConfig,
+    Config,
+    ConfigError,
+    EvaluationConfig,
+    ReplaySettings,
+    RolloutConfig,
+    StageConfig,
+    UpdateConfig,
+    differences,
+    load_config,
+    resolved,
+)
+
+FILE = '''
+from dataclasses import dataclass
+from functools import partial
+
+from rods_jax.config import ColdStartConfig, Config, EvaluationConfig, ReplaySettings, RolloutConfig, StageConfig
+from rods_jax.config import UpdateConfig
+
+
+@dataclass(frozen=True)
+class Shape:
+    width: int = 128
+
+
+def load_world(num_tasks):
+    return num_tasks
+
+
+CONFIG = Config(
+    name="tiny",
+    seed=0,
+    run_dir="runs/tiny",
+    model=Shape(),
+    load_world=partial(load_world, num_tasks=4),
+    cold_start=ColdStartConfig(learning_rate=2e-3, batch_size=8, max_steps=100, target_reward=0.4, evaluate_every=10),
+    stages=(
+        StageConfig(name="format", reward="format", epochs=1, synthesis=False, categories=("base",)),
+        StageConfig(name="full", reward="progress", epochs=5, synthesis=True),
+    ),
+    rollout=RolloutConfig(
+        tasks_per_step=4, group_size=8, max_prompt_tokens=64, max_suffix_tokens=128, max_action_tokens=32
+    ),
+    update=UpdateConfig(learning_rate=1e-4, aggregate=sum, ratio=max),
+    evaluation=EvaluationConfig(num_tasks=16, every=5),
+    checkpoint_every=10,
+)
+'''
+
+
+@pytest.fixture
+def path(tmp_path):
+    (tmp_path / "tiny.py").write_text(FILE)
+    return tmp_path / "tiny.py"
+
+
+@pytest.fixture
+def config(path):
+    return load_config(path)
+
+
+def test_a_file_and_overrides_make_a_config(path):
+    config = load_config(
+        path,
+        ["--rollout.group-size", "4", "--replay.upper=0.8", "--seed", "3", "--model.width", "64", "--replay.replace"]
+        + ["--stages.1.epochs", "2", "--cold_start.max_steps", "7", "--rollout.top_k", "20"],
+    )
+    assert (config.rollout.group_size, config.rollout.top_k, config.replay.upper, config.seed) == (4, 20, 0.8, 3)
+    assert (config.model.width, config.stages[1].epochs, config.cold_start.max_steps) == (64, 2, 7)
+    assert config.load_world() == 4 and config.replay.replace
+    assert config.stages[0].categories == ("base",)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["--replay.uper", "0.8"], "--replay.uper"),
+        (["--rollout.group-size", "many"], "--rollout.group-size"),
+        (["--replay.upper", "0.1"], "replay.upper must be above replay.lower: got 0.1 <= 0.2"),
+        (["--load-world", "x"], "--load-world"),
+    ],
+)
+def test_a_wrong_override_exits_and_names_the_key(path, capsys, overrides, words):
+    with pytest.raises(SystemExit) as exit_:
+        load_config(path, overrides)
+    assert exit_.value.code == 2
+    assert words in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("group_size=8", "group_sise=8", r"tiny\.py, line \d+: RolloutConfig has no key group_sise"),
+        ("seed=0,", "", r"tiny\.py, line \d+: Config needs the key 'seed'"),
+        ("group_size=8", "group_size='8'", r"tiny\.py, line \d+: rollout.group_size must be int: got '8'"),
+        ("CONFIG =", "CONFIGURATION =", r"tiny\.py must end in CONFIG = Config\(\.\.\.\): got None"),
+        ("seed=0,", "seed=zero,", r"tiny\.py, line \d+: NameError: name 'zero' is not defined"),
+        ("seed=0,", "seed=(,", r"tiny\.py, line \d+: SyntaxError"),
+        ("import dataclass", "import dataclasss", r"tiny\.py, line 2: ImportError"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence_with_file_line_and_key(path, old, new, words):
+    assert old in FILE
+    path.write_text(FILE.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=words) as error:
+        load_config(path)
+    assert "\n" not in str(error.value)
+
+
+def test_the_line_is_that_of_the_mistake(path):
+    line = FILE[: FILE.index("    rollout=Roll")].count("\n") + 1
+    path.write_text(FILE.replace("group_size=8", "group_size=1"))
+    with pytest.raises(ConfigError, match=f"line {line}: rollout.group_size must be at least 2: got 1"):
+        load_config(path)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    for name in ("nowhere.py", "tasks.jsonl"):
+        with pytest.raises(ConfigError, match=f"{name} is not a Python file"):
+            load_config(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("seed", True, "seed must be int: got True"),
+        ("seed", -1, "seed must not be negative: got -1"),
+        ("load_world", "bfcl", "load_world must be a function: got 'bfcl'"),
+        ("cold_start", 3, "cold_start must be ColdStartConfig or None: got 3"),
+        ("stages", (), "stages must not be empty"),
+        ("stages", ("full",), "stages must be a tuple of StageConfig: got"),
+        ("checkpoint_every", 0, "checkpoint_every must be above 0: got 0"),
+        ("cold_start.target_reward", 1.5, "cold_start.target_reward must be between 0 and 1: got 1.5"),
+        ("rollout.top_k", 0, "rollout.top_k must be above 0: got 0"),
+        ("rollout.top_p", 1.2, "rollout.top_p must be at most 1: got 1.2"),
+        ("rollout.temperature", float("nan"), "rollout.temperature must be above 0: got nan"),
+        ("rollout.max_action_tokens", 500, "rollout.max_action_tokens must be at most rollout.max_suffix_tokens"),
+        ("update.learning_rate", float("inf"), "update.learning_rate must be above 0: got inf"),
+        ("update.clip_low", 1.0, "update.clip_low must be below 1: got 1.0"),
+        ("update.dual_clip", 1.2, r"update.dual_clip must be above 1 \+ update.clip_high: got 1.2 <= 1 \+ 0.28"),
+        ("update.normalize", "mean", "update.normalize must be one of 'std', 'none': got 'mean'"),
+        ("update.micro_batch_size", 3, "rollout.group_size must be divisible by update.micro_batch_size: got 8 and 3"),
+        ("replay.upper", 0.1, "replay.upper must be above replay.lower: got 0.1 <= 0.2"),
+        ("replay.retire_above", 0.85, "replay.retire_above must be above replay.upper: got 0.85 <= 0.85"),
+        ("replay.capacity", -1, "replay.capacity must not be negative: got -1"),
+        ("replay.injection_fraction", "0.2", "replay.injection_fraction must be float: got '0.2'"),
+        ("evaluation.every", 2.0, "evaluation.every must be int: got 2.0"),
+    ],
+)
+def test_an_impossible_value_names_its_key(config, key, value, words):
+    with pytest.raises(ConfigError, match=words):
+        if "." in key:
+            part, name = key.split(".")
+            value, key = dataclasses.replace(getattr(config, part), **{name: value}), part
+        dataclasses.replace(config, **{key: value})
+
+
+def test_a_stage_names_itself():
+    with pytest.raises(ConfigError, match="stages.full.reward must be one of 'progress', 'format': got 'speed'"):
+        StageConfig(name="full", reward="speed", epochs=1, synthesis=True)
+    with pytest.raises(ConfigError, match="stages.full.categories must be some of"):
+        StageConfig(name="full", reward="progress", epochs=1, synthesis=True, categories=("basic",))
+
+
+def test_two_stages_of_one_name_are_refused(config):
+    with pytest.raises(ConfigError, match="stages must have different names"):
+        dataclasses.replace(config, stages=config.stages[:1] * 2)
+
+
+def test_the_resolved_config_is_json(path, config):
+    record = resolved(config)
+    assert json.loads(json.dumps(record)) == record
+    assert record["load_world"] == {"partial": f"{path.parent.name}.tiny:load_world", "args": [], "keywords": {"num_tasks": 4}}
+    assert record["update"]["aggregate"] == "builtins:sum"
+    assert record["model"] == {"width": 128}
+    assert record["stages"][0]["categories"] == ["base"]
+
+
+def test_differences_are_the_keys_that_differ(config):
+    changed = dataclasses.replace(
+        config,
+        seed=1,
+        load_world=functools.partial(config.load_world, num_tasks=5),
+        replay=dataclasses.replace(config.replay, upper=0.8),
+        cold_start=None,
+        stages=(config.stages[0], dataclasses.replace(config.stages[1], epochs=4)),
+    )
+    assert differences(resolved(config), resolved(config)) == ()
+    assert differences(resolved(config), resolved(changed)) == (
+        "seed", "load_world.keywords.num_tasks", "cold_start", "stages.1.epochs", "replay.upper"
+    )  # fmt: skip
+    assert differences({"a": 1}, {"b": 1}) == ("a", "b")
+    assert differences({"a": 1}, {"a": True}) == ("a",)
+    assert differences({"a": [1]}, {"a": [1, 2]}) == ("a",)
+
+
+def test_defaults_are_the_published_ones():
+    replay = ReplaySettings()
+    assert (replay.capacity, replay.injection_fraction, replay.lower, replay.upper) == (400, 0.20, 0.20, 0.85)
+    assert (replay.retire_above, replay.cooldown, replay.retire_seeds) == (0.95, 13, False)
+
+
+def test_configs_are_frozen(config):
+    assert {type(config.rollout), type(config.update), type(config.evaluation)} == {
+        RolloutConfig, UpdateConfig, EvaluationConfig
+    }  # fmt: skip
+    for part in (config, config.rollout, config.update, config.replay, config.evaluation, config.cold_start):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            part.seed = 1
+    assert isinstance(config, Config) and isinstance(config.cold_start, ColdStartConfig)
