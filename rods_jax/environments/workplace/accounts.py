@@ -24,9 +24,7 @@ class AccountStatus(Result):
 class Accounts:
     """Expense accounts, one for each person, in whole dollars."""
 
-    def __init__(
-        self, accounts: Sequence[Record] = (), next_account_id: int = 1, long_context: bool = False
-    ):
+    def __init__(self, accounts: Sequence[Record] = (), next_account_id: int = 1, long_context: bool = False):
         # {"account_id": int, "person": str, "balance": int, "status": "active" | "frozen"}
         self.accounts = list(accounts)
         self.next_account_id = next_account_id

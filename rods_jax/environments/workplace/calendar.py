@@ -33,7 +33,8 @@ class Calendar:
     """Events of one week in four rooms."""
 
     def __init__(self, events: Sequence[Record] = (), next_event_id: int = 1, long_context: bool = False):
-        self.events = list(events)  # {"event_id": int, "title": str, "day": Day, "room": Room | "", "guests": [str]}
+        # {"event_id": int, "title": str, "day": Day, "room": Room | "", "guests": [str]}
+        self.events = list(events)
         self.next_event_id = next_event_id
         self._history = history("attended", long_context)
 

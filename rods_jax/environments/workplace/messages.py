@@ -132,7 +132,6 @@ class Messages:
     def _send(self, person: str, topic: str, priority: str) -> int:
         message_id = self.next_message_id
         self.next_message_id += 1
-        self.messages.append(
-            {"message_id": message_id, "person": person, "topic": topic, "priority": priority, "state": "sent"}
-        )
+        message = {"message_id": message_id, "person": person, "topic": topic, "priority": priority}
+        self.messages.append({**message, "state": "sent"})
         return message_id

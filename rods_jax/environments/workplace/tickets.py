@@ -29,9 +29,7 @@ class TicketStatus(Result):
 class Tickets:
     """Tickets of a help desk."""
 
-    def __init__(
-        self, tickets: Sequence[Record] = (), next_ticket_id: int = 1, long_context: bool = False
-    ):
+    def __init__(self, tickets: Sequence[Record] = (), next_ticket_id: int = 1, long_context: bool = False):
         # {"ticket_id": int, "title": str, "priority": str, "status": str, "owner": str, "comments": [str]}
         self.tickets = list(tickets)
         self.next_ticket_id = next_ticket_id
@@ -122,13 +120,13 @@ class Tickets:
         ticket["status"] = "open"
         return {"status": "open", **self._history}
 
-    def list_tickets(self, status: Literal["open", "closed"] = "open") -> TicketIds:
+    def list_tickets(self, kind: Literal["open", "closed"] = "open") -> TicketIds:
         """Lists the open or the closed tickets.
 
         Args:
-            status: Which tickets to list.
+            kind: Which tickets to list.
         """
-        ids = [ticket["ticket_id"] for ticket in self.tickets if ticket["status"] == status]
+        ids = [ticket["ticket_id"] for ticket in self.tickets if ticket["status"] == kind]
         return {"ticket_ids": ids, **self._history}
 
     def _owned(self, ticket_id: int) -> Record:
