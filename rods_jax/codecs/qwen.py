@@ -1,0 +1,118 @@
+"""Qwen's tool-call format through a tokenizer's own chat template.
+
+    <tool_call>\n{"name": ..., "arguments": {...}}\n</tool_call>
+
+An assistant message is either one or more such blocks and nothing else, or a plain answer.  A
+leading <think>...</think> block is allowed in both.  Text of users and tools is encoded with special
+tokens switched off, so nothing that a tool returns can open or close a message.
+
+Left out on purpose: other families (one module each), and re-tokenising what was generated.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from rods_jax.types import Action, Call, Codec, Json, Message, ToolSpec
+
+MAX_ACTION_CHARACTERS = 8_000  # longer text is a parse error: bounds the work that model text can cause
+_BLOCK = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+_THINK = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+_MARK = "\u241f"  # stands for untrusted text while a template is rendered
+
+
+def qwen_codec(tokenizer: Any) -> Codec:
+    """Builds the codec of a transformers tokenizer whose template follows Qwen's."""
+    stop = tokenizer.eos_token
+
+    def trusted(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False)
+
+    def untrusted(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
+    def render(messages: Sequence[dict[str, str]], tools: Sequence[ToolSpec] = ()) -> str:
+        return tokenizer.apply_chat_template(
+            list(messages), tools=[_schema(tool) for tool in tools] or None, tokenize=False, add_generation_prompt=True
+        )
+
+    @lru_cache(maxsize=None)
+    def between(roles: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+        """The template's own tokens around the contents of messages that follow an assistant message."""
+        messages = [{"role": role, "content": _MARK} for role in ("user", "assistant", *roles)]
+        _, _, after = render(messages).split(_MARK, 2)
+        return tuple(tuple(trusted(part)) for part in after.removeprefix(stop).split(_MARK))
+
+    def fill(parts: Sequence[Sequence[int]], contents: Sequence[str]) -> list[int]:
+        tokens = list(parts[0])
+        for part, content in zip(parts[1:], contents, strict=True):
+            tokens += [*untrusted(content), *part]
+        return tokens
+
+    prompts: dict[tuple[str, ...], list[list[int]]] = {}  # a tool's name stands for its document: one codec a domain
+
+    def encode_prompt(tools: Sequence[ToolSpec], user: str) -> list[int]:
+        names = tuple(tool.name for tool in tools)
+        if names not in prompts:
+            rendered = render([{"role": "user", "content": _MARK}], tools)
+            prompts[names] = [trusted(part) for part in rendered.split(_MARK)]
+        return fill(prompts[names], [user])
+
+    def encode_messages(messages: Sequence[Message]) -> list[int]:
+        return fill(between(tuple(message.role for message in messages)), [_content(message) for message in messages])
+
+    def encode_action(calls: Sequence[Call], answer: str) -> list[int]:
+        blocks = [trusted("<tool_call>\n") + untrusted(_call_json(call)) + trusted("\n</tool_call>") for call in calls]
+        newline = trusted("\n")
+        tokens = untrusted(answer) if not calls else blocks[0] + [t for block in blocks[1:] for t in newline + block]
+        return tokens + [tokenizer.eos_token_id]
+
+    def decode(tokens: Sequence[int]) -> str:
+        return tokenizer.decode(tokens, skip_special_tokens=False).removesuffix(stop)
+
+    return Codec(encode_prompt, encode_messages, encode_action, decode, parse, tokenizer.eos_token_id)
+
+
+def parse(text: str) -> Action:
+    """Reads calls or an answer; whatever is neither becomes an Action with an error, never an exception."""
+    if len(text) > MAX_ACTION_CHARACTERS:
+        return Action(error=f"the message is longer than {MAX_ACTION_CHARACTERS} characters")
+    text = _THINK.sub("", text, count=1) if text.lstrip().startswith("<think>") else text
+    blocks = _BLOCK.findall(text)
+    outside = _BLOCK.sub("", text).strip()
+    if any(tag in outside for tag in ("<tool_call>", "</tool_call>", "<think>", "</think>")):
+        return Action(error="a tag is not closed or not opened")
+    if not blocks:
+        return Action(answer=outside) if outside else Action(error="the message is empty")
+    if outside:
+        return Action(error="a message with tool calls must hold nothing else")
+    try:
+        return Action(calls=tuple(_read_call(block) for block in blocks))
+    except (ValueError, RecursionError) as error:  # JSON that is malformed, or nested too deeply
+        return Action(error=f"the tool call cannot be read: {error}")
+
+
+def _read_call(block: str) -> Call:
+    record = json.loads(block)
+    if not isinstance(record, dict) or set(record) != {"name", "arguments"}:
+        raise ValueError("expected an object with name and arguments")
+    if not isinstance(record["name"], str) or not isinstance(record["arguments"], dict):
+        raise ValueError("name must be a string and arguments an object")
+    return Call(record["name"], record["arguments"])
+
+
+def _call_json(call: Call) -> str:
+    return json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
+
+
+def _schema(tool: ToolSpec) -> dict[str, Json]:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": function}
+
+
+def _content(message: Message) -> str:
+    """Tools that are released later arrive with the user's message."""
+    documents = [json.dumps(_schema(tool)["function"], ensure_ascii=False) for tool in message.tools]
+    return "\n".join([*documents, message.content])

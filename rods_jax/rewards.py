@@ -1,0 +1,30 @@
+"""Rewards of a finished trajectory: the progress reward, the format reward, and their terms.
+
+Left out on purpose: anything an LLM would have to judge.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rods_jax.types import Trajectory
+
+PARSE_ERROR, CALL_FAILED, CALLED, TURN_FAILED, TURN_PASSED = -3, -2, -1, 0, 1  # RODS 1.2
+
+
+def progress_reward(trajectory: Trajectory) -> float:
+    """Passed turns / all turns of the task; turns never reached count as failed (RODS 1.1). In [0, 1]."""
+    return sum(trajectory.turns_passed) / len(trajectory.turns_passed)
+
+
+def format_reward(trajectory: Trajectory) -> float:
+    """I (F + Q) in [0, 2]: stage 1 of the curriculum (RODS 1.3)."""
+    return format_score([step.code for step in trajectory.steps])
+
+
+def format_score(codes: Sequence[int]) -> float:
+    """I = a call was executed; F = share of parsable actions; Q = share of executed actions without exception."""
+    counts = Counter(codes)
+    executed = counts[CALLED] + counts[CALL_FAILED]
+    if not executed:
+        return 0.0
+    return (len(codes) - counts[PARSE_ERROR]) / len(codes) + counts[CALLED] / executed
