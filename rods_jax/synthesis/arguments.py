@@ -45,7 +45,7 @@ def candidate(
     known = _usable(examples.get(parameter, ()), schema)
     if domain.sample_argument is not None and not (known and rng.random() < 0.5):
         value = domain.sample_argument(rng, tool, parameter)
-        if value is not None:
+        if value is not None and is_modest(value):
             return value
     visible = (state.get(tool.class_name, {}), *outputs)
     matching = _usable([value for where in visible for value in _matching(where, parameter)], schema)
@@ -98,17 +98,18 @@ def _usable(values: Collection[Json], schema: Mapping[str, Json]) -> list[Json]:
     for value in values:
         if schema.get("type") == "integer" and isinstance(value, str) and value.isdigit():
             value = int(value)
-        if has_type(value, schema) and _modest(value) and value not in usable:
+        if value not in (None, "", [], {}) and has_type(value, schema) and is_modest(value) and value not in usable:
             usable.append(value)
     return usable
 
 
-def _modest(value: Json) -> bool:
+def is_modest(value: Json) -> bool:
+    """Strings of at most 200 characters and lists of at most 5 items, at every depth."""
     if isinstance(value, str):
-        return 0 < len(value) <= 80 and "\n" not in value
-    if isinstance(value, list):
-        return 0 < len(value) <= MAX_ITEMS and all(map(_modest, value))
-    return value is not None
+        return len(value) <= MAX_STRING
+    if isinstance(value, list | tuple):
+        return len(value) <= MAX_ITEMS and all(map(is_modest, value))
+    return not isinstance(value, Mapping) or all(map(is_modest, value.values()))
 
 
 def _free(rng: random.Random, schema: Mapping[str, Json]) -> Json:

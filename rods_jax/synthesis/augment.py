@@ -87,7 +87,7 @@ def _gaps(domain: Domain, calls: tuple[ExecutedCall, ...]) -> list[_Gap]:
         _Gap(position, parameter, argument.value)
         for position, executed in enumerate(calls)
         for parameter, argument in executed.arguments.items()
-        if argument.producer is None
+        if argument.origin is None
         and parameter in domain.tools[executed.tool].parameters.get("required", ())
         and isinstance(argument.value, str | int | float)
         and not isinstance(argument.value, bool)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Sequence
 
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import replay, turn_passed
-from rods_jax.synthesis.arguments import MAX_ITEMS, MAX_STRING
+from rods_jax.synthesis.arguments import is_modest
 from rods_jax.synthesis.profile import Profile, extract_profile, profile_match
-from rods_jax.types import Json, Task
+from rods_jax.types import Task
 
 Gate = Callable[[Domain, Task], str | None]
 
@@ -35,17 +35,9 @@ def modest_arguments(domain: Domain, task: Task) -> str | None:
     """Strings of at most 200 characters and lists of at most 5 items, at every depth."""
     for turn in task.turns:
         for call in turn.gold:
-            if not _modest(dict(call.arguments)):
+            if not is_modest(call.arguments):
                 return f"{call.name}: an argument is too large"
     return None
-
-
-def _modest(value: Json) -> bool:
-    if isinstance(value, str):
-        return len(value) <= MAX_STRING
-    if isinstance(value, list | tuple):
-        return len(value) <= MAX_ITEMS and all(map(_modest, value))
-    return not isinstance(value, dict) or all(map(_modest, value.values()))
 
 
 def executable(domain: Domain, task: Task) -> str | None:

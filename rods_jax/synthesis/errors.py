@@ -7,7 +7,6 @@ NO_PATTERN = "no_pattern"  # the profile has no plan in this domain
 PARAM_GEN_FAILED = "param_gen_failed"  # no value for a required argument, or none for a reference
 VM_EXEC_FAILED = "vm_exec_failed"  # the simulator refused every call that was tried
 FUNC_SAMPLE_FAILED = "func_sample_failed"  # calls run, but none observes, changes or produces what it must
-DUPLICATE_FUNC = "duplicate_func"  # only tools are left that this turn has called already
 CONVERSATION_CONSTRUCT_FAILED = "conversation_construct_failed"  # wording or augmentation impossible
 PIPELINE_EXCEPTION = "pipeline_exception"  # anything else
 

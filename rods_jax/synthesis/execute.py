@@ -13,24 +13,33 @@ from typing import NamedTuple
 from rods_jax.environments.protocol import Domain, Simulator
 from rods_jax.synthesis.arguments import candidate
 from rods_jax.synthesis.errors import (
-    DUPLICATE_FUNC,
     FUNC_SAMPLE_FAILED,
     PARAM_GEN_FAILED,
     VM_EXEC_FAILED,
     Rejected,
 )
 from rods_jax.synthesis.plan import Plan
-from rods_jax.synthesis.values import Pair, atoms, can_flow, fields, output_links, parse_output
+from rods_jax.synthesis.values import Pair, atoms, can_flow, fields, is_atom, output_links, parse_output
 from rods_jax.types import Call, Json
 
 TRIES = 12  # argument draws per tool
+ORDINALS = ("first", "second", "third")
+RESTARTS = 4  # runs of one plan from its initial state
+
+
+class Reference(NamedTuple):
+    """The origin of a value that user text refers to instead of spelling it out."""
+
+    producer: int  # the call whose output first held it, counted over the task
+    key: str  # where in that output
+    rank: int = 0  # 0: the latest of its kind ("that ticket"); n: the n-th one returned ("the second ticket")
 
 
 class Argument(NamedTuple):
-    """A value and its origin: the call whose output gave it, or None for one that user text spells out."""
+    """A value and its origin; None: user text spells it out."""
 
     value: Json
-    producer: int | None = None
+    origin: Reference | None = None
 
 
 @dataclass(frozen=True)
@@ -90,18 +99,31 @@ def execute(
     Every kept call changes state or returns something new, and every planned link carries a value that a
     user can refer to without ambiguity. Raises Rejected with a type of errors.py and the tool to avoid.
     """
-    session = _Session(domain, plan, tuple(classes), initial_state, long_context, rng, examples)
+    rejected = None
+    for restart in range(RESTARTS):
+        session = _Session(domain, plan, tuple(classes), initial_state, long_context, rng, examples)
+        try:
+            return Execution(session.classes, initial_state, _run_plan(session, shuffled=restart > 0))
+        except Rejected as reason:
+            rejected = rejected or reason
+    raise rejected
+
+
+def _run_plan(session: _Session, shuffled: bool) -> tuple[tuple[ExecutedCall, ...], ...]:
+    """Runs every turn; `shuffled` forgets which tools the plan prefers to its spares."""
     simulator = session.fresh()
     turns = []
-    for turn in plan.turns:
+    for turn in session.plan.turns:
         start = len(session.done)
         for planned in turn:
+            names = [planned.tool, *planned.spares]
+            if shuffled:
+                session.rng.shuffle(names)
             used = {executed.tool for executed in session.done[start:]}
-            tools = [name for name in (planned.tool, *planned.spares) if name not in used]
-            if not tools:
-                raise Rejected(DUPLICATE_FUNC, f"{planned.tool} twice in a turn", (planned.tool,))
             failures = []
-            for name in tools:
+            for name in names:
+                if name in used and name != planned.tool:
+                    continue
                 ran, simulator, failure = _run(session, simulator, name)
                 if ran is not None:
                     session.done.append(ran)
@@ -110,7 +132,7 @@ def execute(
             else:
                 raise Rejected(*failures[0])
         turns.append(tuple(session.done[start:]))
-    return Execution(session.classes, initial_state, tuple(turns))
+    return tuple(turns)
 
 
 def _run(session: _Session, simulator: Simulator, name: str):
@@ -166,7 +188,7 @@ def _bindings(session: _Session, producer: ExecutedCall, consumer: str) -> dict[
         atom
         for call in (*session.done, producer)
         for argument in call.arguments.values()
-        if argument.producer is None
+        if argument.origin is None
         for atom in atoms(argument.value)
     ]
     return {
@@ -185,17 +207,17 @@ def _arguments(session: _Session, simulator: Simulator, name: str) -> dict[str, 
     tool = session.domain.tools[name]
     arguments: dict[str, Argument] = {}
     for producer in sorted(producer for producer, consumer in session.plan.links if consumer == len(session.done)):
-        bindings = _bindings(session, session.done[producer], name)
         options = [
-            (parameter, value)
-            for (_, parameter), value in bindings.items()
-            if parameter not in arguments and _unambiguous(session, producer, name, parameter, value)
+            (parameter, Argument(value, Reference(producer, key, rank)))
+            for (key, parameter), value in _bindings(session, session.done[producer], name).items()
+            if parameter not in arguments
+            and (rank := _rank(session, producer, name, (key, parameter), value)) is not None
         ]
         if not options:
             return None
-        named = [option for option in options if option[0] in session.domain.nouns]
-        parameter, value = session.rng.choice(named or options)
-        arguments[parameter] = Argument(value, producer)
+        nouns = [option for option in options if option[0] in session.domain.nouns]
+        parameter, argument = session.rng.choice(nouns or options)
+        arguments[parameter] = argument
     referred = [atom for argument in arguments.values() for atom in atoms(argument.value)]
     outputs = [executed.output for executed in session.done]
     for parameter in _parameters(session, name, arguments):
@@ -223,13 +245,27 @@ def _parameters(session: _Session, name: str, bound: Mapping[str, Argument]) -> 
     return [parameter for parameter in names if parameter not in bound]
 
 
-def _unambiguous(session: _Session, producer: int, name: str, parameter: str, value: Json) -> bool:
-    """Whether "that ..." can mean only this value: nothing of the kind was named or returned since."""
+def _rank(session: _Session, producer: int, name: str, pair: Pair, value: Json) -> int | None:
+    """How to refer to a value without ambiguity (see Reference.rank), or None if one cannot.
+
+    "That ..." is the latest if nothing of its kind was named or returned since; otherwise the values
+    returned under its key can be counted, if no other of its kind was named since.
+    """
     tools = session.domain.tools
+    key, parameter = pair
+    latest = True
     for later in session.done[producer + 1 :]:
         same_class = tools[later.tool].class_name == tools[name].class_name
-        named = [(key, argument.value) for key, argument in later.arguments.items()]
-        for key, other in (*named, *fields(later.output)):
-            if other != value and can_flow(key, parameter, session.plan.pairs, same_class):
-                return False
-    return True
+        for spoken, argument in later.arguments.items():
+            if argument.value != value and can_flow(spoken, parameter, session.plan.pairs, same_class):
+                return None
+        for returned, other in fields(later.output):
+            if other != value and can_flow(returned, parameter, session.plan.pairs, same_class):
+                if returned != key:
+                    return None
+                latest = False
+    if latest:
+        return 0
+    kind = [other for call in session.done for returned, other in fields(call.output) if returned == key]
+    rank = list(dict.fromkeys(kind)).index(value) + 1 if all(map(is_atom, kind)) else len(ORDINALS) + 1
+    return rank if rank <= len(ORDINALS) else None

@@ -13,7 +13,7 @@ from rods_jax.synthesis.profile import Profile
 from rods_jax.synthesis.values import Pair, can_flow, schema_fields
 from rods_jax.types import ToolSpec
 
-MAX_SPARES = 6  # tools tried in place of a planned one that cannot be executed
+MAX_SPARES = 12  # tools tried in place of a planned one that cannot be executed
 MAX_NODES = 2_000  # of the backtracking search
 
 
@@ -41,7 +41,8 @@ def sample_plan(
     tool_weights: Mapping[str, float] | None = None,
     blocked: Collection[str] = (),
 ) -> Plan:
-    """Draws tools by weight (1 where none is given), no tool twice in a turn, every link possible by name and type.
+    """Draws tools by weight (1 where none is given), every link possible by name; a tool comes twice in a turn
+    only where the links need it.
 
     Raises Rejected("no_pattern"): the profile is not one of a category's, or no tools of the domain fit it.
     """
@@ -53,6 +54,9 @@ def sample_plan(
     search = _Search(domain, turns, sorted(profile.links), pairs)
     orders = [search.order(class_name, rng, tool_weights or {}, blocked) for class_name in search.classes]
     chosen = search.first(orders)
+    if chosen is None:
+        search.repeats = True
+        chosen = search.first(orders)
     if chosen is None:
         raise Rejected(NO_PATTERN, f"no tools fit classes {turns} with links {sorted(profile.links)}")
     calls = iter(search.with_spares(chosen, orders))
@@ -68,6 +72,7 @@ class _Search:
         self.turn_of = [index for index, turn in enumerate(turns) for _ in turn]
         self.links = links
         self.pairs = pairs
+        self.repeats = False  # may a turn call a tool twice? Some links need it: two look-ups, then a comparison
         self.flow_cache: dict[tuple[str, str], frozenset[str]] = {}
 
     def order(self, class_name: str, rng: random.Random, weights: Mapping[str, float], blocked) -> list[str]:
@@ -103,7 +108,8 @@ class _Search:
         """Whether `tool` may stand at `position`: not twice in its turn, its links possible with those chosen."""
         taken: list[frozenset[str]] = []
         for other, name in enumerate(chosen):
-            if other != position and self.turn_of[other] == self.turn_of[position] and name == tool:
+            same_turn = other != position and self.turn_of[other] == self.turn_of[position]
+            if same_turn and name == tool and not self.repeats:
                 return False
         for producer, consumer in self.links:
             if consumer == position and producer < len(chosen):
@@ -135,7 +141,9 @@ class _Search:
 
 def _flow(producer: ToolSpec, consumer: ToolSpec, pairs: Collection[Pair]) -> frozenset[str]:
     same_class = producer.class_name == consumer.class_name
-    keys = set(schema_fields(producer.response))
+    own = producer.parameters.get("properties", {})
+    # What a tool merely echoes is no news: the user, or an earlier call, has named it.
+    keys = {key for key in schema_fields(producer.response) if not any(can_flow(key, name) for name in own)}
     return frozenset(
         parameter
         for parameter in consumer.parameters.get("properties", {})

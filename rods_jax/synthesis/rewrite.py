@@ -11,8 +11,8 @@ import string
 from collections.abc import Sequence
 
 from rods_jax.environments.protocol import Domain
-from rods_jax.synthesis.execute import Argument, ExecutedCall, Execution
-from rods_jax.synthesis.values import words
+from rods_jax.synthesis.execute import ORDINALS, Argument, ExecutedCall, Execution
+from rods_jax.synthesis.values import can_flow, words
 from rods_jax.types import Json, ToolSpec
 
 OPENERS = ("please {}", "I need you to {}", "could you {}", "next, {}", "{}")
@@ -75,9 +75,19 @@ def _field(domain: Domain, parameter: str, argument: Argument, hidden: bool) -> 
     name = noun(domain, parameter)
     if hidden:
         return f"a certain {name}"
-    if argument.producer is not None:
-        return f"those {name}" if isinstance(argument.value, list) else f"that {name}"
+    if argument.origin is not None:
+        return _refer(domain, parameter, argument)
     return f"{name} {show(argument.value)}" if parameter in domain.nouns else show(argument.value)
+
+
+def _refer(domain: Domain, parameter: str, argument: Argument) -> str:
+    """ "that ticket", or "the second ticket" where several were returned; by the output's name if it tells more."""
+    key = argument.origin.key
+    related = parameter in domain.nouns or can_flow(key, parameter)
+    name = noun(domain, parameter if related else key)
+    if argument.origin.rank:
+        return f"the {ORDINALS[argument.origin.rank - 1]} {name}"
+    return f"those {name}" if isinstance(argument.value, list) else f"that {name}"
 
 
 def _word_generically(domain: Domain, call: ExecutedCall, rng: random.Random, hidden: str | None) -> str:
@@ -86,8 +96,8 @@ def _word_generically(domain: Domain, call: ExecutedCall, rng: random.Random, hi
     for parameter, argument in call.arguments.items():
         if parameter == hidden:
             details.append(f"a certain {noun(domain, parameter)}")
-        elif argument.producer is not None:
-            details.append(_field(domain, parameter, argument, False))
+        elif argument.origin is not None:
+            details.append(f"{_refer(domain, parameter, argument)} as {words(parameter)}")
         else:
             shown = show(argument.value)
             details.append(f"{words(parameter)} {repr(shown) if isinstance(argument.value, str) else shown}")
