@@ -29,7 +29,7 @@ class Domain(NamedTuple):
     sample_state: Callable[[random.Random, Sequence[str]], Mapping[str, Json]] | None = None  # None: reuse the seed's state
     sample_argument: Callable[[random.Random, ToolSpec, str], Json] | None = None  # (rng, tool, parameter) -> a free value, None when it must come from state or outputs
     phrases: Mapping[str, Sequence[str]] = {}  # tool name -> wordings with {parameter} fields
-    nouns: Mapping[str, str] = {}  # parameter -> noun: a field reads "ticket 41", or "41" without; "that ticket"
+    nouns: Mapping[str, str] = {}  # parameter -> noun: "ticket 41" (without: "41"), "that ticket"
 
     def tools_of(self, classes: Sequence[str]) -> tuple[ToolSpec, ...]:
         return tuple(tool for tool in self.tools.values() if tool.class_name in classes)
