@@ -7,6 +7,7 @@ import json
 import random
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from rods_jax.environments.protocol import Domain
 from rods_jax.synthesis.values import can_flow, fields, has_type
@@ -28,32 +29,38 @@ TEXTS = (
 )
 
 
-def candidate(
-    domain: Domain,
-    tool: ToolSpec,
-    parameter: str,
-    rng: random.Random,
-    state: Mapping[str, Mapping[str, Json]],
-    outputs: Sequence[Json],
-    examples: Mapping[str, Sequence[Json]],
-) -> Json:
+class Sources(NamedTuple):
+    """Values that may suit one parameter at one point of a dialogue, best source first."""
+
+    choices: list[Json]  # an enumeration: nothing else will do
+    examples: list[Json]
+    matching: list[Json]  # in live state and earlier outputs, under a key that fits
+    related: list[Json]  # there under any key, where nothing matches
+
+
+def sources(
+    tool: ToolSpec, parameter: str, visible: Sequence[Json], examples: Mapping[str, Sequence[Json]]
+) -> Sources:
+    """Searches `visible`: the live state of the tool's class, and earlier outputs."""
+    schema = tool.parameters["properties"][parameter]
+    known = _usable(examples.get(parameter, ()), schema)
+    matching = _usable([value for where in visible for value in _matching(where, parameter)], schema)
+    related = [] if known or matching else _usable([v for where in visible for v in _all_values(where)], schema)
+    return Sources(described_choices(schema), known, matching, related)
+
+
+def candidate(domain: Domain, tool: ToolSpec, parameter: str, rng: random.Random, found: Sources) -> Json:
     """One random value for a parameter, or None where no source has one."""
     schema = tool.parameters["properties"][parameter]
-    choices = described_choices(schema)
-    if choices:
-        return _pick(rng, choices, schema)
-    known = _usable(examples.get(parameter, ()), schema)
-    if domain.sample_argument is not None and not (known and rng.random() < 0.5):
+    if found.choices:
+        return _pick(rng, found.choices, schema)
+    if domain.sample_argument is not None and not (found.examples and rng.random() < 0.5):
         value = domain.sample_argument(rng, tool, parameter)
         if value is not None and is_modest(value):
             return value
-    visible = (state.get(tool.class_name, {}), *outputs)
-    matching = _usable([value for where in visible for value in _matching(where, parameter)], schema)
-    sources = [source for source in (matching, known) if source]
-    if not sources:
-        sources = [_usable([value for where in visible for value in _all_values(where)], schema)]
-    if sources[0] and (domain.sample_argument is not None or rng.random() < 0.8):
-        return rng.choice(rng.choice(sources))
+    options = [values for values in (found.examples, found.matching, found.related) if values]
+    if options and (domain.sample_argument is not None or rng.random() < 0.8):
+        return rng.choice(rng.choice(options))
     return schema["default"] if schema.get("default") is not None else _free(rng, schema)
 
 
@@ -87,9 +94,11 @@ def _matching(value: Json, parameter: str) -> Iterator[Json]:
 
 
 def _all_values(value: Json) -> Iterator[Json]:
+    """Every value, and every key of a record; the name of a field is no value."""
     for key, item in fields(value):
-        yield key
         yield item
+        if isinstance(item, Mapping):
+            yield key
 
 
 def _usable(values: Collection[Json], schema: Mapping[str, Json]) -> list[Json]:

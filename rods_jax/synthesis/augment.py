@@ -67,12 +67,13 @@ def _withhold_parameter(domain: Domain, execution: Execution, turns, index: int,
     """The query without one required value that nothing said or returned so far tells, then the value."""
     calls = execution.turns[index]
     said = "\n".join(turn.user for turn in turns[:index])
-    returned = [value for turn in execution.turns[:index] for call in turn for _, value in fields(call.output)]
-    gaps = [
-        gap
-        for gap in _gaps(domain, calls)
-        if not mentions(said, gap.value) and gap.value not in returned
-    ]
+    earlier = [call for turn in execution.turns[:index] for call in turn]
+    gaps = []
+    for gap in _gaps(domain, calls):
+        outputs = [call.output for call in (*earlier, *calls[: gap.call])]
+        returned = any(gap.value == value for output in outputs for _, value in fields(output))
+        if not returned and not mentions(said, gap.value):
+            gaps.append(gap)
     rng.shuffle(gaps)
     for gap in gaps:
         query = word_turn(domain, calls, rng, (gap.call, gap.parameter))

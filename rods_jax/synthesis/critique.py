@@ -40,6 +40,15 @@ def modest_arguments(domain: Domain, task: Task) -> str | None:
     return None
 
 
+def distinct_calls(domain: Domain, task: Task) -> str | None:
+    """No turn makes the same call twice."""
+    for turn in task.turns:
+        for index, call in enumerate(turn.gold):
+            if call in turn.gold[:index]:
+                return f"{call.name} twice with the same arguments"
+    return None
+
+
 def executable(domain: Domain, task: Task) -> str | None:
     """All gold calls run on a new simulator."""
     simulator = domain.simulator(task.classes, task.initial_state, task.long_context)
@@ -78,7 +87,15 @@ def plain_queries(domain: Domain, task: Task) -> str | None:
     return None
 
 
-GATES: tuple[Gate, ...] = (available_tools, modest_arguments, executable, gold_passes, silence_fails, plain_queries)
+GATES: tuple[Gate, ...] = (
+    available_tools,
+    modest_arguments,
+    distinct_calls,
+    plain_queries,
+    executable,
+    gold_passes,
+    silence_fails,
+)
 
 
 def has_profile(profile: Profile) -> Gate:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rods_jax.environments.protocol import Domain, Simulator
-from rods_jax.synthesis.arguments import candidate
+from rods_jax.synthesis.arguments import Sources, candidate, is_modest, sources
 from rods_jax.synthesis.errors import (
     FUNC_SAMPLE_FAILED,
     PARAM_GEN_FAILED,
@@ -138,9 +138,17 @@ def _run_plan(session: _Session, shuffled: bool) -> tuple[tuple[ExecutedCall, ..
 def _run(session: _Session, simulator: Simulator, name: str):
     """(executed call or None, simulator that ran what is kept, (error, detail, tools) of the last failure)."""
     failure = (PARAM_GEN_FAILED, f"{name}: no arguments", (name,))
+    references = _references(session, name)
+    if not all(references):
+        return None, simulator, failure
+    visible = (
+        simulator.state().get(session.domain.tools[name].class_name, {}),
+        *(executed.output for executed in session.done),
+    )
+    found: dict[str, Sources] = {}
     tried: list[Mapping[str, Json]] = []
     for _ in range(TRIES):
-        arguments = _arguments(session, simulator, name)
+        arguments = _arguments(session, name, references, visible, found)
         if arguments is None:
             continue
         call = Call(name, {parameter: argument.value for parameter, argument in arguments.items()})
@@ -194,7 +202,7 @@ def _bindings(session: _Session, producer: ExecutedCall, consumer: str) -> dict[
     return {
         pair: value
         for pair, value in links.items()
-        if not any(atom in known or atom in spoken for atom in atoms(value))
+        if is_modest(value) and not any(atom in known or atom in spoken for atom in atoms(value))
     }
 
 
@@ -202,26 +210,41 @@ def _index(done: Sequence[ExecutedCall], executed: ExecutedCall) -> int:
     return next((index for index, other in enumerate(done) if other is executed), len(done))
 
 
-def _arguments(session: _Session, simulator: Simulator, name: str) -> dict[str, Argument] | None:
-    """Arguments of one call: planned references first, then literals; None where a value is lacking."""
+def _references(session: _Session, name: str) -> list[list[tuple[str, Argument]]]:
+    """For each planned link into the next call, the (parameter, value) that it may carry."""
+    references = []
+    for producer in sorted(producer for producer, consumer in session.plan.links if consumer == len(session.done)):
+        options = []
+        for (key, parameter), value in _bindings(session, session.done[producer], name).items():
+            rank = _rank(session, producer, name, (key, parameter), value)
+            if rank is not None:
+                options.append((parameter, Argument(value, Reference(producer, key, rank))))
+        # A thing that the domain has a noun for is what people refer to.
+        references.append([option for option in options if option[0] in session.domain.nouns] or options)
+    return references
+
+
+def _arguments(
+    session: _Session,
+    name: str,
+    references: Sequence[Sequence[tuple[str, Argument]]],
+    visible: Sequence[Json],
+    found: dict[str, Sources],
+) -> dict[str, Argument] | None:
+    """Arguments of one call: references first, then literals; None where one is lacking. Fills `found`."""
     tool = session.domain.tools[name]
     arguments: dict[str, Argument] = {}
-    for producer in sorted(producer for producer, consumer in session.plan.links if consumer == len(session.done)):
-        options = [
-            (parameter, Argument(value, Reference(producer, key, rank)))
-            for (key, parameter), value in _bindings(session, session.done[producer], name).items()
-            if parameter not in arguments
-            and (rank := _rank(session, producer, name, (key, parameter), value)) is not None
-        ]
-        if not options:
+    for options in references:
+        free = [option for option in options if option[0] not in arguments]
+        if not free:
             return None
-        nouns = [option for option in options if option[0] in session.domain.nouns]
-        parameter, argument = session.rng.choice(nouns or options)
+        parameter, argument = session.rng.choice(free)
         arguments[parameter] = argument
     referred = [atom for argument in arguments.values() for atom in atoms(argument.value)]
-    outputs = [executed.output for executed in session.done]
     for parameter in _parameters(session, name, arguments):
-        value = candidate(session.domain, tool, parameter, session.rng, simulator.state(), outputs, session.examples)
+        if parameter not in found:
+            found[parameter] = sources(tool, parameter, visible, session.examples)
+        value = candidate(session.domain, tool, parameter, session.rng, found[parameter])
         if value is None or any(atom in referred for atom in atoms(value)):
             return None
         arguments[parameter] = Argument(value)

@@ -15,7 +15,7 @@ from rods_jax.synthesis.execute import ORDINALS, Argument, ExecutedCall, Executi
 from rods_jax.synthesis.values import can_flow, words
 from rods_jax.types import Json, ToolSpec
 
-OPENERS = ("please {}", "I need you to {}", "could you {}", "next, {}", "{}")
+OPENERS = ("please {}", "I need you to {}", "could you {}", "{}")
 CONNECTIVES = ("; then ", ", then ", ", and after that ")
 
 
@@ -97,7 +97,9 @@ def _word_generically(domain: Domain, call: ExecutedCall, rng: random.Random, hi
         if parameter == hidden:
             details.append(f"a certain {noun(domain, parameter)}")
         elif argument.origin is not None:
-            details.append(f"{_refer(domain, parameter, argument)} as {words(parameter)}")
+            referred = _refer(domain, parameter, argument)
+            known = can_flow(argument.origin.key, parameter)
+            details.append(referred if known else f"{referred} as {words(parameter)}")
         else:
             shown = show(argument.value)
             details.append(f"{words(parameter)} {repr(shown) if isinstance(argument.value, str) else shown}")
