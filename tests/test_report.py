@@ -1,0 +1,139 @@
+"""The report: the numbers it prints, what its plots show, and runs that lack a part."""
+
+import io
+import json
+import struct
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from rods_jax.metrics import open_metrics
+from scripts.report import draw_pool, draw_reward, draw_variance, draw_zones, print_summary, summarize, write_report
+
+PLOTS = ("reward", "zones", "pool", "variance", "overview")
+
+
+def _records(num_steps=20):
+    """A run that learns: tasks go from hard through the boundary to mastered."""
+    for step in range(1, num_steps + 1):
+        rewards = np.linspace(0, 1, 8)[None] ** np.array([[8 / step], [4 / step]])
+        yield {
+            "step": step,
+            "stage": "format" if step <= 5 else "full",
+            "progress_mean": float(rewards.mean()),
+            "zone_hard": 20 - step,
+            "zone_boundary": 10,
+            "zone_mastered": step,
+            "pool_human": 24,
+            "pool_trial": 2,
+            "pool_active": step,
+            "pool_staged": 3,
+            "injected": 2 * step,
+            "retired_mastered": step // 2,
+            "retired_hard": 0,
+            "retired_pruned": 0,
+            "candidates": 3,
+            "rejected": 1,
+            "seconds_rollout": 2.0,
+            "seconds_update": 1.0,
+            "seconds_synthesis": 0.5,
+            "task_mean": rewards.mean(axis=1).tolist(),
+            "task_variance": rewards.var(axis=1).tolist(),
+        } | ({"held_out_progress": 0.4 + 0.02 * step} if step % 10 == 0 else {})
+
+
+def _write(run_dir, records):
+    with open_metrics(run_dir / "metrics.jsonl") as write:
+        for record in records:
+            write(record["step"], {key: value for key, value in record.items() if key != "step"})
+
+
+def _axes(draw, records):
+    axes = Figure().subplots()
+    draw(axes, list(records))
+    return axes
+
+
+def _png_size(path):
+    head = path.read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", head[16:24])
+
+
+def test_a_run_becomes_five_plots_and_a_summary(tmp_path):
+    _write(tmp_path, _records())
+    before = dict(matplotlib.rcParams)
+    summary = write_report(tmp_path)
+    assert dict(matplotlib.rcParams) == before
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    for name in PLOTS:
+        width, height = _png_size(tmp_path / "plots" / f"{name}.png")
+        assert width > 1000 and height > 600
+    print_summary(summary, Console(file=(out := io.StringIO()), width=100))
+    assert "20 steps" in out.getvalue() and "retired mastered 10" in out.getvalue()
+
+
+def test_the_summary_by_hand():
+    summary = summarize(list(_records()))
+    assert summary["steps"] == 20
+    assert summary["held_out_progress"] == pytest.approx({"first": 0.6, "last": 0.8, "best": 0.8, "gain": 0.2})
+    assert summary["zone_mastered"] == {"first": 1.5, "last": 19.5}  # two steps are a tenth
+    assert (summary["candidates"], summary["rejected"]) == (60, 20)  # sums of the steps
+    assert (summary["injected"], summary["retired_mastered"]) == (40, 10)  # already totals
+    assert (summary["pool_human"], summary["pool_active"]) == (24, 20)
+    assert summary["seconds"] == {"rollout": 40.0, "update": 20.0, "synthesis": 10.0}
+
+
+def test_the_variance_of_middle_groups_is_set_against_the_others():
+    records = [{"step": 1, "task_mean": [0.5, 0.25, 1.0, 0.1], "task_variance": [0.2, 0.1, 0.0, 0.06]}]
+    assert summarize(records)["variance"] == pytest.approx({"middle": 0.15, "outside": 0.03})
+
+
+def test_held_out_points_are_drawn_where_they_were_measured():
+    axes = _axes(draw_reward, _records())
+    line = next(line for line in axes.get_lines() if line.get_label() == "held-out tasks")
+    np.testing.assert_allclose(line.get_xydata(), [[10, 0.6], [20, 0.8]])
+    assert {"0.60", "0.80", "format ", "full "} <= {text.get_text() for text in axes.texts}
+
+
+def test_the_stacks_add_up_and_are_named():
+    for draw, names, top in (
+        (draw_zones, ["hard", "boundary", "mastered"], 30),
+        (draw_pool, ["human seeds", "generated, active", "generated, on trial"], 46),
+    ):
+        axes = _axes(draw, _records())
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == names
+        highest = max(path.vertices[:, 1].max() for area in axes.collections for path in area.get_paths())
+        assert highest == top
+
+
+def test_every_group_lies_below_the_bound_and_equal_ones_share_a_dot():
+    records = [*_records(), {"step": 21, "task_mean": [0.5] * 7, "task_variance": [0.25] * 7}]
+    axes = _axes(draw_variance, records)
+    dots = axes.collections[0]
+    means, variances = np.asarray(dots.get_offsets()).T
+    assert (variances <= means * (1 - means) + 1e-9).all()
+    assert ((means == 0.5) & (variances == 0.25)).sum() == 1
+    assert dots.get_sizes().max() == dots.get_sizes()[(means == 0.5) & (variances == 0.25)][0]
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [{"step": 0, "held_out_progress": 0.4}],
+        [{"step": 1, "progress_mean": 0.5, "pool_human": 4}],
+    ],
+)
+def test_a_run_that_has_only_begun_is_drawn_too(tmp_path, records):
+    _write(tmp_path, records)
+    write_report(tmp_path)
+    assert all((tmp_path / "plots" / f"{name}.png").exists() for name in PLOTS)
+
+
+def test_no_steps_is_said(tmp_path):
+    (tmp_path / "metrics.jsonl").touch()
+    with pytest.raises(ValueError, match="metrics.jsonl holds no step yet"):
+        write_report(tmp_path)
