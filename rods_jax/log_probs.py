@@ -89,14 +89,10 @@ def log_probs(
             unembedding_VD.astype(hidden.dtype),
             preferred_element_type=jnp.float32,
         )
-        logits = logits / temperature
-        log_normalizer = jax.nn.logsumexp(logits, axis=-1)
-        taken = jnp.take_along_axis(logits, jnp.where(mask, targets, 0)[..., None], axis=-1)[..., 0]
-        entropy = jnp.zeros_like(taken)
-        if with_entropy:
-            probabilities = jnp.exp(logits - log_normalizer[..., None])
-            entropy = log_normalizer - (probabilities * logits).sum(axis=-1)
-        return LogProbs(jnp.where(mask, taken - log_normalizer, 0.0), jnp.where(mask, entropy, 0.0))
+        log_all = jax.nn.log_softmax(logits / temperature, axis=-1)
+        taken = jnp.take_along_axis(log_all, jnp.where(mask, targets, 0)[..., None], axis=-1)[..., 0]
+        entropy = -(jnp.exp(log_all) * log_all).sum(axis=-1) if with_entropy else jnp.zeros_like(taken)
+        return LogProbs(jnp.where(mask, taken, 0.0), jnp.where(mask, entropy, 0.0))
 
     # prevent_cse: the loop already keeps the compiler from merging the two computations.
     chunks = lax.map(jax.checkpoint(chunk, prevent_cse=False), (split(hidden_TD), split(targets_T), split(mask_T)))

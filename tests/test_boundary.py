@@ -100,7 +100,7 @@ def test_selection_equals_plain_python(tasks, quotas):
 def test_unused_quota_is_not_redistributed_and_ties_go_to_the_lower_index():
     scores_N = jnp.array([0.7, 0.9, 0.9, 0.9, 1.0])
     zones_N = jnp.array([BOUNDARY, BOUNDARY, BOUNDARY, BOUNDARY, MASTERED])
-    seeds = select_seeds(scores_N, zones_N, jnp.array([1, 0, 0, 0, 1]), jnp.ones(5, bool), quotas=(2, 4))
+    seeds = jitted(scores_N, zones_N, jnp.array([1, 0, 0, 0, 1]), jnp.ones(5, bool), quotas=(2, 4))
     assert seeds.indices_k.tolist() == [1, 2, 0, -1, -1, -1] and seeds.count == 3
 
 

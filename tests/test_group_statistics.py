@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rods_jax.group_statistics import group_statistics, segment_group_statistics
+from rods_jax.group_statistics import GroupStatistics, group_statistics, segment_group_statistics
 
 N, G = 4, 16
 DEVICES = np.array(jax.devices())
@@ -104,24 +104,24 @@ def test_segments_equal_the_dense_form_in_any_order():
     rng = np.random.default_rng(0)
     rewards_NG, mask_NG = random_batch(rng)
     order = rng.permutation(N * G)
-    dense = group_statistics(rewards_NG, mask_NG)
-    ragged = segment_group_statistics(
+    dense = jitted(rewards_NG, mask_NG)
+    ragged = jitted_segments(
         rewards_NG.ravel()[order], (np.arange(N * G) // G)[order], num_groups=N, mask_B=mask_NG.ravel()[order]
     )
     for name in ("mean_N", "variance_N", "count_N"):
         np.testing.assert_allclose(getattr(ragged, name), getattr(dense, name), rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(ragged.advantages_NG, dense.advantages_NG.ravel()[order], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ragged.advantages_NG, np.ravel(dense.advantages_NG)[order], rtol=1e-5, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------- exactness
 FRACTIONS = sorted({k / u for u in range(1, 9) for k in range(u + 1)})
 
 
-@pytest.mark.parametrize("group_size", [2, 3, 7, 16, 31])
+@pytest.mark.parametrize("group_size", [2, 7, 16, 31])
 def test_equal_rewards_give_exactly_zero(group_size):
-    rewards_NG = jnp.array(FRACTIONS, jnp.float32)[:, None] * jnp.ones((1, group_size))
-    mask_NG = jnp.arange(group_size)[None, :] != jnp.arange(len(FRACTIONS))[:, None] % group_size
-    ids_B = jnp.repeat(jnp.arange(len(FRACTIONS)), group_size)
+    rewards_NG = np.repeat(np.float32(FRACTIONS)[:, None], group_size, axis=1)
+    mask_NG = np.arange(group_size) != np.arange(len(FRACTIONS))[:, None] % group_size
+    ids_B = np.repeat(np.arange(len(FRACTIONS)), group_size)
     for result in (
         jitted(rewards_NG),
         jitted(rewards_NG, mask_NG),
@@ -134,7 +134,7 @@ def test_equal_rewards_give_exactly_zero(group_size):
 
 def test_the_plain_formula_would_not_give_zero():
     """Guards the test above: without the shift, float32 invents a deviation for equal fractions."""
-    rewards_NG = jnp.array(FRACTIONS, jnp.float32)[:, None] * jnp.ones((1, 31))
+    rewards_NG = np.repeat(np.float32(FRACTIONS)[:, None], 31, axis=1)
     assert (jnp.var(rewards_NG, axis=1) != 0).any()
 
 
@@ -154,7 +154,7 @@ def test_bhatia_davis_and_popoviciu_bound_the_population_variance(rewards_NG):
 @pytest.mark.parametrize("epsilon", [1e-6, 0.0])
 def test_empty_and_singleton_groups_are_defined(normalize, epsilon):
     rewards_NG = jnp.array([[0.3, 0.7], [0.3, 0.7]])
-    result = group_statistics(
+    result = jitted(
         rewards_NG, jnp.array([[False, False], [False, True]]), normalize=normalize, epsilon=epsilon
     )
     np.testing.assert_array_equal(result.mean_N, np.float32([0, 0.7]))
@@ -224,6 +224,7 @@ def under_pmap(rewards_NG, mask_NG):
     result = jax.pmap(lambda r, m: group_statistics(r, m, axis_name="g"), axis_name="g")(
         shard(rewards_NG), shard(mask_NG)
     )
+    result = jax.tree.map(np.asarray, result)
     for x in (result.mean_N, result.variance_N, result.count_N):
         np.testing.assert_array_equal(x, np.broadcast_to(x[0], x.shape))
     first = jax.tree.map(lambda x: x[0], result)
@@ -231,12 +232,11 @@ def under_pmap(rewards_NG, mask_NG):
 
 
 def under_vmap(rewards_NG, mask_NG):
-    shard = lambda x: jnp.stack(jnp.split(x, 8, axis=1))
-    result = jax.vmap(lambda r, m: group_statistics(r, m, axis_name="g"), axis_name="g")(
-        shard(rewards_NG), shard(mask_NG)
-    )
+    shard = lambda x: np.stack(np.split(np.asarray(x), 8, axis=1))
+    split = jax.vmap(lambda r, m: group_statistics(r, m, axis_name="g"), axis_name="g")
+    result = jax.jit(split)(shard(rewards_NG), shard(mask_NG))
     first = jax.tree.map(lambda x: x[0], result)
-    return first._replace(advantages_NG=jnp.concatenate(list(result.advantages_NG), axis=1))
+    return first._replace(advantages_NG=np.concatenate(list(result.advantages_NG), axis=1))
 
 
 def under_shard_map(rewards_NG, mask_NG):
@@ -248,7 +248,7 @@ def under_shard_map(rewards_NG, mask_NG):
             lambda r, m: group_statistics(r, m, axis_name="g"),
             mesh=mesh,
             in_specs=(PartitionSpec("n", "g"), PartitionSpec("n", "g")),
-            out_specs=type(group_statistics(rewards_NG))(*specs),
+            out_specs=GroupStatistics(*specs),
         )
     )(rewards_NG, mask_NG)
 
@@ -275,17 +275,16 @@ def test_one_answer_under_every_kind_of_parallelism(run):
 
 def test_segments_split_over_eight_devices_equal_the_whole():
     rng = np.random.default_rng(5)
-    rewards_B = jnp.asarray(rng.integers(0, 4, 64) / 3, jnp.float32)
-    ids_B = jnp.asarray(rng.integers(-1, 6, 64), jnp.int32)
-    rewards_B = jnp.where(ids_B == 4, 1 / 3, rewards_B)  # an equal-reward group that every shard holds a part of
-    whole = segment_group_statistics(rewards_B, ids_B, num_groups=5)
+    ids_B = np.int32(rng.integers(-1, 6, 64))
+    rewards_B = np.where(ids_B == 4, 1 / 3, rng.integers(0, 4, 64) / 3).astype(np.float32)  # an equal-reward group that every shard holds a part of
+    whole = jitted_segments(rewards_B, ids_B, num_groups=5)
     spec = PartitionSpec("b")
     split = jax.jit(
         jax.shard_map(
             lambda r, i: segment_group_statistics(r, i, num_groups=5, axis_name="b"),
             mesh=Mesh(DEVICES, ("b",)),
             in_specs=(spec, spec),
-            out_specs=type(whole)(PartitionSpec(), PartitionSpec(), spec, PartitionSpec()),
+            out_specs=GroupStatistics(PartitionSpec(), PartitionSpec(), spec, PartitionSpec()),
         )
     )(rewards_B, ids_B)
     for name in whole._fields:

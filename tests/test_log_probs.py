@@ -1,6 +1,7 @@
 """Chunked log-probabilities: equal to the dense computation, and no array of all the logits anywhere."""
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -22,78 +23,85 @@ def dense(hidden, unembedding, targets, temperature=1.0):
     return taken, -(jnp.exp(log_all) * log_all).sum(-1)
 
 
-def inputs(shape=(T,), dtype=jnp.float32):
-    keys = jax.random.split(jax.random.key(0), 4)
-    return (
-        jax.random.normal(keys[0], (*shape, D), dtype),
-        jax.random.normal(keys[1], (V, D), dtype),
-        jax.random.randint(keys[2], shape, 0, V),
-        jax.random.normal(keys[3], (2, *shape)),
-    )
+jitted = jax.jit(log_probs, static_argnames=("chunk_size", "with_entropy"))
+jitted_dense = jax.jit(dense)
+
+
+def inputs(shape=(T,)):
+    """Hidden states, unembedding, targets, and two sets of weights for a loss."""
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: np.float32(rng.normal(size=shape))
+    return normal(*shape, D), normal(V, D), np.int32(rng.integers(0, V, shape)), normal(2, *shape)
 
 
 def test_uniform_and_hand_computed_distributions():
-    uniform = log_probs(jnp.zeros((3, D)), jnp.ones((V, D)), jnp.array([0, 1, V - 1]), with_entropy=True)
+    uniform = jitted(jnp.zeros((3, D)), jnp.ones((V, D)), jnp.array([0, 1, V - 1]), with_entropy=True)
     np.testing.assert_allclose(uniform.log_probs_T, -math.log(V), rtol=1e-6)
     np.testing.assert_allclose(uniform.entropy_T, math.log(V), rtol=1e-6)
     # logits (ln 3, 0): probabilities (3/4, 1/4); at temperature 1/2 they are (9/10, 1/10)
     hidden, unembedding = jnp.array([[math.log(3)]]), jnp.array([[1.0], [0.0]])
-    result = log_probs(hidden, unembedding, jnp.array([1]), with_entropy=True)
+    result = jitted(hidden, unembedding, jnp.array([1]), with_entropy=True)
     assert result.log_probs_T[0] == pytest.approx(math.log(1 / 4), rel=1e-6)
     assert result.entropy_T[0] == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)), rel=1e-6)
     cold = log_probs(hidden, unembedding, jnp.array([0]), temperature=0.5)
     assert cold.log_probs_T[0] == pytest.approx(math.log(0.9), rel=1e-6)
 
 
-@pytest.mark.parametrize("shape, chunk_size", [((T,), 8), ((T,), 1), ((T,), 1000), ((2, 3, 11), 16), ((5, 4), 2)])
+@pytest.mark.parametrize("shape, chunk_size", [((T,), 8), ((T,), 1000), ((2, 3, 11), 16), ((5, 4), 2)])
 def test_value_and_gradient_equal_the_dense_computation(shape, chunk_size):
     hidden, unembedding, targets, weights = inputs(shape)
 
-    def chunked(hidden, unembedding, temperature):
-        return log_probs(
-            hidden, unembedding, targets, temperature=temperature, chunk_size=chunk_size, with_entropy=True
+    chunked = lambda h, u, t: tuple(
+        log_probs(h, u, targets, temperature=t, chunk_size=chunk_size, with_entropy=True)
+    )
+
+    def run(function):
+        def loss(*arguments):
+            values = function(*arguments)
+            return sum((w * x).sum() for w, x in zip(weights, values)), values
+
+        (_, values), gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(
+            hidden, unembedding, jnp.float32(0.7)
         )
+        return values, gradients
 
-    def loss(function):
-        return lambda *arrays: sum((w * x).sum() for w, x in zip(weights, function(*arrays)))
-
-    arguments = hidden, unembedding, jnp.float32(0.7)
-    for result, expected in zip(jax.jit(chunked)(*arguments), dense(hidden, unembedding, targets, 0.7)):
+    values, gradients = run(chunked)
+    expected_values, expected_gradients = run(lambda h, u, t: dense(h, u, targets, t))
+    for result, expected in zip(values, expected_values):
         assert result.shape == shape and result.dtype == jnp.float32
         np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
-    gradients = jax.jit(jax.grad(loss(chunked), argnums=(0, 1, 2)))(*arguments)
-    expected = jax.jit(jax.grad(loss(lambda h, u, t: dense(h, u, targets, t)), argnums=(0, 1, 2)))(*arguments)
-    for result, reference in zip(gradients, expected):
-        np.testing.assert_allclose(result, reference, rtol=1e-4, atol=1e-5 * (1 + jnp.abs(reference).max()))
+    for result, expected in zip(gradients, expected_gradients):
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5 * (1 + np.abs(expected).max()))
 
 
 def test_entropy_is_zero_unless_asked_for():
     hidden, unembedding, targets, _ = inputs()
-    assert (log_probs(hidden, unembedding, targets).entropy_T == 0).all()
-    assert (log_probs(hidden, unembedding, targets, with_entropy=True).entropy_T > 0).all()
+    without, with_entropy = (jitted(hidden, unembedding, targets, with_entropy=flag) for flag in (False, True))
+    assert (without.entropy_T == 0).all() and (with_entropy.entropy_T > 0).all()
+    np.testing.assert_array_equal(without.log_probs_T, with_entropy.log_probs_T)
 
 
 def test_masked_tokens_give_exactly_zero_and_no_gradient():
     hidden, unembedding, targets, _ = inputs()
-    mask = jnp.arange(T) % 3 != 0
-    poisoned = jnp.where(mask[:, None], hidden, jnp.nan)
-    wild = jnp.where(mask, targets, -100)
+    mask = np.arange(T) % 3 != 0
+    poisoned = np.where(mask[:, None], hidden, np.float32(np.nan))
+    wild = np.where(mask, targets, -100)
 
     def loss(hidden, unembedding):
         result = log_probs(hidden, unembedding, wild, mask_T=mask, chunk_size=5, with_entropy=True)
         return (result.log_probs_T + result.entropy_T).sum(), result
 
     (_, result), gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(poisoned, unembedding)
-    expected, entropy = dense(hidden, unembedding, targets)
-    np.testing.assert_allclose(result.log_probs_T, jnp.where(mask, expected, 0), rtol=1e-5, atol=1e-5)
+    expected = jitted_dense(hidden, unembedding, targets)[0]
+    np.testing.assert_allclose(result.log_probs_T, np.where(mask, expected, 0), rtol=1e-5, atol=1e-5)
     assert (result.log_probs_T[~mask] == 0).all() and (result.entropy_T[~mask] == 0).all()
     assert (gradients[0][~mask] == 0).all()
-    wanted = jax.grad(lambda u: jnp.where(mask, sum(dense(hidden, u, targets)), 0).sum())(unembedding)
+    wanted = jax.jit(jax.grad(lambda u: jnp.where(mask, sum(dense(hidden, u, targets)), 0).sum()))(unembedding)
     np.testing.assert_allclose(gradients[1], wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_bfloat16_gradients_add_up_in_float32():
-    """256 chunks of one token: a bfloat16 running sum would stop growing, a float32 one does not."""
+    """1,024 chunks of one token: a bfloat16 running sum would stop growing, a float32 one does not."""
     unembedding = jnp.zeros((2, 1), jnp.bfloat16)
     hidden, targets = jnp.ones((1024, 1), jnp.bfloat16), jnp.zeros(1024, jnp.int32)
     gradient = jax.jit(
@@ -126,16 +134,17 @@ def test_no_array_holds_all_the_logits():
 
 @pytest.mark.parametrize("spec", [PartitionSpec("data"), PartitionSpec(None, "data")], ids=["rows", "sequence"])
 def test_sharded_tokens_stay_where_they_are(spec):
-    """Chunking moves no hidden state between devices, and every device works on every chunk."""
+    """Chunking moves no hidden state between devices, and every device computes an eighth of every chunk."""
     hidden, unembedding, targets, _ = inputs((8, 64))
     sharding = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), spec)
     function = jax.jit(lambda h, u, t: log_probs(h, u, t, chunk_size=64).log_probs_T)
     arguments = jax.device_put(hidden, sharding), unembedding, jax.device_put(targets, sharding)
     text = function.lower(*arguments).compile().as_text()
     assert not any(name in text for name in ("all-gather", "all-to-all", "collective-permute"))
-    np.testing.assert_allclose(
-        function(*arguments), dense(hidden, unembedding, targets)[0], rtol=1e-5, atol=1e-5
-    )
+    logits = [math.prod(map(int, shape.split(","))) for shape in re.findall(rf"f32\[((?:\d+,)*{V})\]", text)]
+    assert max(logits) == 8 * V
+    expected = jitted_dense(hidden, unembedding, targets)[0]
+    np.testing.assert_allclose(function(*arguments), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_wrong_arguments_are_refused():

@@ -1,0 +1,220 @@
+"""What importing costs, who may import whom, what the wheel holds, and what product code never calls."""
+
+import ast
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+import rods_jax
+
+ROOT = Path(__file__).parent.parent
+PRODUCT = ("rods_jax", "models", "scripts", "configs")
+
+
+# ------------------------------------------------------------------------------ the public kernels
+def test_importing_the_package_needs_only_jax_and_numpy():
+    code = (
+        "import sys, jax, numpy, jax.numpy; before = {m.split('.')[0] for m in sys.modules}; import rods_jax;"
+        "print(*sorted({m.split('.')[0] for m in sys.modules} - before - sys.stdlib_module_names));"
+        "print(*(m for m in ('flax', 'optax', 'transformers', 'orbax', 'tokenizers') if m in sys.modules))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert output.stdout.splitlines() == ["rods_jax", ""]
+
+
+def test_functions_named_like_their_modules_work_either_way():
+    from rods_jax.group_statistics import GroupStatistics, segment_group_statistics
+    from rods_jax.log_probs import LogProbs
+
+    assert rods_jax.group_statistics(jnp.array([[0.0, 1.0]])).variance_N == 0.25
+    assert rods_jax.log_probs(jnp.ones((1, 1)), jnp.ones((2, 1)), jnp.array([0])).log_probs_T < 0
+    assert rods_jax.segment_group_statistics is segment_group_statistics
+    assert rods_jax.GroupStatistics is GroupStatistics and rods_jax.LogProbs is LogProbs
+
+
+def test_all_names_exist():
+    assert all(hasattr(rods_jax, name) for name in rods_jax.__all__)
+    assert (rods_jax.HARD, rods_jax.BOUNDARY, rods_jax.MASTERED) == (0, 1, 2)
+
+
+# ------------------------------------------------------------------------------- the import arrows
+KERNELS = {"group_statistics", "boundary", "log_probs"}
+STAGES = {
+    "grpo", "generation", "rollout", "rewards", "curriculum",
+    "synthesis", "replay", "checkpoint", "journal", "metrics",
+}  # fmt: skip
+WORLD = {"environments", "codecs"}
+ALSO = {  # beyond types, the kernels and the helpers that are no stage
+    "rollout": ("generation", "environments", "codecs"),
+    "synthesis": ("environments.protocol", "environments.scoring"),
+}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
+    """Dotted names of everything imported; `from a import b` yields a.b, relative imports are resolved."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = module.split(".")
+                package = parts[: len(parts) - node.level + is_package]
+                base = ".".join([*package, base] if base else package)
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def allowed(importer: str, imported: str) -> bool:
+    """Whether architecture's arrows let the module `importer` import the dotted name `imported`."""
+    room, *inside = importer.split(".")
+    target, *target_inside = imported.split(".")
+    if target not in PRODUCT:
+        return True
+    if room != "rods_jax":
+        return not (room == "models" and target != "models")
+    if target != "rods_jax":
+        return False
+    source, destination = inside[0] if inside else "", target_inside[0] if target_inside else ""
+    if not source:
+        return destination in KERNELS  # rods_jax/__init__.py re-exports the kernels
+    if source == "types" or source in KERNELS:
+        return False
+    if source == destination:
+        return True
+    if source in WORLD:
+        return destination not in STAGES
+    if source in STAGES and destination in STAGES | WORLD | {"loop", ""}:
+        path = ".".join(target_inside)
+        return any(path == name or path.startswith(f"{name}.") for name in ALSO.get(source, ()))
+    return True
+
+
+def product_files() -> list[Path]:
+    return sorted(path for name in PRODUCT for path in (ROOT / name).rglob("*.py"))
+
+
+def test_imports_follow_the_arrows():
+    wrong = []
+    for path in product_files():
+        importer = module_name(path)
+        for imported in imports(ast.parse(path.read_text("utf-8")), importer, path.name == "__init__.py"):
+            if not allowed(importer, imported):
+                wrong.append(f"{importer} -> {imported}")
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    "importer, statement, verdict",
+    [
+        ("rods_jax.types", "from rods_jax.config import Config", False),
+        ("rods_jax.log_probs", "import rods_jax.types", False),
+        ("rods_jax.log_probs", "import jax", True),
+        ("rods_jax.grpo", "from rods_jax.log_probs import log_probs", True),
+        ("rods_jax.grpo", "from rods_jax.replay import stage", False),
+        ("rods_jax.grpo", "from rods_jax import replay", False),
+        ("rods_jax.grpo", "from . import replay", False),
+        ("rods_jax.grpo", "from rods_jax.loop import train", False),
+        ("rods_jax.grpo", "from models.decoder import Decoder", False),
+        ("rods_jax.loop", "from rods_jax.replay import stage", True),
+        ("rods_jax.rollout", "from rods_jax.environments.episode import Episode", True),
+        ("rods_jax.rollout", "from rods_jax.rewards import progress_reward", False),
+        ("rods_jax.rewards", "from rods_jax.environments.scoring import turn_passed", False),
+        ("rods_jax.synthesis.plan", "from .profile import Profile", True),
+        ("rods_jax.synthesis.plan", "from ..replay import stage", False),
+        ("rods_jax.synthesis.plan", "from rods_jax.environments.protocol import Domain", True),
+        ("rods_jax.synthesis.plan", "from rods_jax.environments.bfcl import DOMAIN", False),
+        ("rods_jax.codecs.qwen", "from rods_jax.rollout import collect", False),
+        ("models.decoder", "from rods_jax.types import Policy", False),
+        ("models.decoder", "def f():\n    import scripts.train", False),
+        ("scripts.train", "from models.decoder import Decoder; from rods_jax.loop import train", True),
+    ],
+)
+def test_the_arrow_test_can_tell_right_from_wrong(importer, statement, verdict):
+    names = list(imports(ast.parse(statement), importer, is_package=False))
+    assert names and all(allowed(importer, name) for name in names) == verdict
+
+
+# -------------------------------------------------------------------------- calls that never happen
+FORBIDDEN = {
+    "eval", "exec", "builtins.eval", "builtins.exec", "os.system", "os.popen",
+    "pickle.load", "pickle.loads", "pickle.Unpickler",
+}  # fmt: skip
+
+
+def forbidden_calls(tree: ast.AST) -> Iterator[str]:
+    """Calls that run text or data as code, through any import alias; `model.eval()` is no such call."""
+    aliases = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            aliases |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom):
+            aliases |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        first, dot, rest = ast.unparse(node.func).partition(".")
+        name = aliases.get(first, first) + dot + rest
+        if name in FORBIDDEN:
+            yield name
+        for keyword in node.keywords:
+            if keyword.arg in ("shell", "allow_pickle") and ast.unparse(keyword.value) != "False":
+                yield f"{name}({keyword.arg}=...)"
+
+
+def test_product_code_never_runs_text_as_code():
+    found = [
+        f"{module_name(path)}: {call}"
+        for path in product_files()
+        for call in forbidden_calls(ast.parse(path.read_text("utf-8")))
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "code, count",
+    [
+        ("eval('1')", 1),
+        ("import pickle as p\np.loads(b'')", 1),
+        ("from os import system\nsystem('ls')", 1),
+        ("import subprocess\nsubprocess.run('ls', shell=True)", 1),
+        ("import numpy as np\nnp.load('x', allow_pickle=True)", 1),
+        ("model.eval()\nregex.exec('a')\nsubprocess.run(['ls'], shell=False)", 0),
+    ],
+)
+def test_the_call_test_can_tell_right_from_wrong(code, count):
+    assert len(list(forbidden_calls(ast.parse(code)))) == count
+
+
+# --------------------------------------------------------------------------------------- the wheel
+def test_the_wheel_holds_the_library_and_nothing_else(tmp_path):
+    """Built from a copy, so that nothing is written into the checkout and nothing stale gets in."""
+    pytest.importorskip("build")
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in (*PRODUCT, "tests"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE")):
+        if path.exists():
+            shutil.copy(path, source)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
+    built = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    top = {name.split("/")[0] for name in names}
+    (metadata,) = (name for name in top if name.endswith(".dist-info"))
+    assert top == {"rods_jax", metadata}
+    assert {name for name in names if name.endswith(".py")} == {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "rods_jax").rglob("*.py")
+    }
