@@ -26,7 +26,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rods_jax.environments.bfcl_safety import MAX_RESPONSE_CHARACTERS, file_tree, isolated, refusal, with_sorted_error
+from rods_jax.environments.bfcl_safety import (
+    MAX_RESPONSE_CHARACTERS,
+    file_tree,
+    isolated,
+    refusal,
+    with_sorted_error,
+)
 from rods_jax.environments.protocol import Domain
 from rods_jax.types import CATEGORIES, Call, Json, Observation, Task, ToolSpec, Turn
 
@@ -60,23 +66,24 @@ class _Backend(NamedTuple):
 
 @functools.cache
 def _backend() -> _Backend:
-    root = release_root()
+    documents = release_root() / "data/multi_turn_func_doc"
+    classes, tools = {}, {}
     try:
         table = importlib.import_module("bfcl_eval.constants.executable_backend_config")
-        classes = {name: getattr(importlib.import_module(table.CLASS_FILE_PATH_MAPPING[name]), name) for name in CLASSES}
+        for name in CLASSES:
+            classes[name] = getattr(importlib.import_module(table.CLASS_FILE_PATH_MAPPING[name]), name)
     except ImportError as error:
         raise ImportError(f"BFCL needs {error.name}, which is not installed: {INSTALL}") from error
-    tools = {}
-    for class_name in CLASSES:
-        for doc in _lines(root / "data/multi_turn_func_doc" / table.MULTI_TURN_FUNC_DOC_FILE_MAPPING[class_name]):
-            tools[doc["name"]] = ToolSpec(
-                doc["name"], doc["description"], _schema(doc["parameters"]), class_name, _schema(doc["response"])
-            )
-    defaults = {
-        name: {key: schema["default"] for key, schema in properties.items() if isinstance(schema.get("default"), list)}
-        for name, properties in ((name, tool.parameters["properties"]) for name, tool in tools.items())
-    }
-    return _Backend(classes, tools, {name: lists for name, lists in defaults.items() if lists}, table.STATELESS_CLASSES)
+    for name in CLASSES:
+        for doc in _lines(documents / table.MULTI_TURN_FUNC_DOC_FILE_MAPPING[name]):
+            schemas = _schema(doc["parameters"]), _schema(doc["response"])
+            tools[doc["name"]] = ToolSpec(doc["name"], doc["description"], schemas[0], name, schemas[1])
+    defaults: dict[str, dict[str, Json]] = {}
+    for tool in tools.values():
+        for parameter, schema in tool.parameters["properties"].items():
+            if isinstance(schema.get("default"), list):
+                defaults.setdefault(tool.name, {})[parameter] = schema["default"]
+    return _Backend(classes, tools, defaults, table.STATELESS_CLASSES)
 
 
 @functools.cache
@@ -92,7 +99,7 @@ def release_root() -> Path:
 
 
 def verify(root: Path) -> None:
-    """ValueError, with both hashes, unless the tasks, answers, tool documents and tool classes are the release's."""
+    """ValueError, with both hashes, unless tasks, answers, documents and tool classes are the release's."""
     digest = hashlib.sha256()
     folders = ("data", "data/possible_answer", "data/multi_turn_func_doc")
     paths = [path for folder in folders for path in (root / folder).glob("*multi_turn*.json")]
@@ -158,7 +165,7 @@ def _task(category: str, entry: Mapping[str, Json], ground_truth: Sequence[Seque
 
 
 def _gold_call(text: str) -> Call:
-    """`f(1, b='x')` as a Call; positional arguments take the documented names in order."""
+    """`f(1, b='x')` as a Call; positional arguments take the documented names in documented order."""
     node = ast.parse(text, mode="eval").body
     names = _backend().tools[node.func.id].parameters["properties"]
     arguments = dict(zip(names, map(ast.literal_eval, node.args)))
@@ -166,15 +173,15 @@ def _gold_call(text: str) -> Call:
 
 
 def split(tasks: Sequence[Task], *, seed: int = 0) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
-    """(train, held out) by scenario: half of every block of 50 indices, so half of every category (RODS section 9).
+    """(train, held out) by scenario: half of every block of 50 indices (RODS section 9: 100 a category).
 
     The four categories of one index are one scenario and stay together. Consumes its own Random(seed).
     """
-    blocks: dict[int, list[str]] = {}
-    for index, scenario in sorted({(int(task.scenario.removeprefix("bfcl_")), task.scenario) for task in tasks}):
-        blocks.setdefault(index // 50, []).append(scenario)
+    blocks: dict[int, list[int]] = {}
+    for index in sorted({int(task.scenario.removeprefix("bfcl_")) for task in tasks}):
+        blocks.setdefault(index // 50, []).append(index)
     rng = random.Random(seed)
-    train = {scenario for block in blocks.values() for scenario in rng.sample(block, len(block) // 2)}
+    train = {f"bfcl_{index}" for block in blocks.values() for index in rng.sample(block, len(block) // 2)}
     return (
         tuple(task for task in tasks if task.scenario in train),
         tuple(task for task in tasks if task.scenario not in train),
@@ -200,10 +207,10 @@ class BfclSimulator:
         """Runs one documented tool. Text: str as is, dict as JSON (or str), anything else as str."""
         backend = _backend()
         try:
-            instance = self._objects[backend.tools[call.name].class_name]
-        except (KeyError, TypeError):
-            return _error(f"no tool is named {call.name!r:.80}")
-        try:
+            tool = backend.tools.get(call.name)
+            if tool is None or tool.class_name not in self._objects:
+                return _error(f"no tool is named {call.name!r:.80}")
+            instance = self._objects[tool.class_name]
             arguments = copy.deepcopy({**backend.defaults.get(call.name, {}), **call.arguments})
             refused = refusal(call.name, instance, arguments)
             if refused:
@@ -245,7 +252,7 @@ def _plain(value: Any) -> Json:
 
 # --------------------------------------------------------------------------------------- domain
 def bfcl_domain(vocabulary_tasks: Sequence[Task] = ()) -> Domain:
-    """BFCL as a Domain; free argument values come from the gold calls of `vocabulary_tasks` (training tasks only)."""
+    """BFCL as a Domain; free values come from the gold calls of `vocabulary_tasks`: training tasks only."""
     vocabulary = argument_vocabulary(vocabulary_tasks)
 
     def sample_argument(rng: random.Random, tool: ToolSpec, parameter: str) -> Json:
@@ -263,13 +270,15 @@ def argument_vocabulary(tasks: Sequence[Task]) -> Mapping[tuple[str, str], tuple
     are not free (ids, names of existing files) is left out: it must come from state or outputs.
     """
     simulators = [BfclSimulator(task.classes, task.initial_state, task.long_context) for task in tasks]
-    states = [{name: set(_leaves(state)) for name, state in simulator.state().items()} for simulator in simulators]
-    num_tasks = Counter(name for state in states for name in state)
-    num_holding = Counter((name, leaf) for state in states for name, leaves in state.items() for leaf in leaves)
+    held = [
+        {(name, leaf) for name, state in simulator.state().items() for leaf in _leaves(state)}
+        for simulator in simulators
+    ]  # per task: (class, leaf of its initial state)
+    num_holding = Counter(pair for pairs in held for pair in pairs)
+    num_tasks = Counter(name for task in tasks for name in task.classes)
     uses: dict[tuple[str, str], list[tuple[Json, bool]]] = {}
-    for task, simulator, state in zip(tasks, simulators, states):
-        held = ((name, leaf) for name, leaves in state.items() for leaf in leaves)
-        known = {leaf for name, leaf in held if 2 * num_holding[name, leaf] < num_tasks[name]}
+    for task, simulator, pairs in zip(tasks, simulators, held):
+        known = {leaf for name, leaf in pairs if 2 * num_holding[name, leaf] < num_tasks[name]}
         for call in (call for turn in task.turns for call in turn.gold):
             for parameter, value in call.arguments.items():
                 free = isinstance(value, bool) or not known.issuperset(_leaves(value))
