@@ -101,11 +101,13 @@ def release_root() -> Path:
 def verify(root: Path) -> None:
     """ValueError, with both hashes, unless tasks, answers, documents and tool classes are the release's."""
     digest = hashlib.sha256()
-    folders = ("data", "data/possible_answer", "data/multi_turn_func_doc")
-    paths = [path for folder in folders for path in (root / folder).glob("*multi_turn*.json")]
-    paths += (root / "data/multi_turn_func_doc").glob("*.json")
-    paths += (root / "eval_checker/multi_turn_eval/func_source_code").glob("*.py")
-    for path in sorted(set(paths)):
+    paths = [
+        *(root / "data").glob("*multi_turn*.json"),
+        *(root / "data/possible_answer").glob("*multi_turn*.json"),
+        *(root / "data/multi_turn_func_doc").glob("*.json"),
+        *(root / "eval_checker/multi_turn_eval/func_source_code").glob("*.py"),
+    ]
+    for path in sorted(paths):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     if digest.hexdigest() != SHA256:
         raise ValueError(
@@ -119,10 +121,8 @@ def _lines(path: Path) -> list[dict[str, Json]]:
         return [json.loads(line) for line in file]
 
 
-def _schema(node: Json) -> Json:
-    """A documented schema with JSON schema's own type names; properties may be called `type`."""
-    if not isinstance(node, dict):
-        return node
+def _schema(node: Mapping[str, Json]) -> dict[str, Json]:
+    """A documented schema with JSON schema's own type names."""
     schema = {key: _schema(value) if key == "items" else value for key, value in node.items()}
     schema["type"] = _JSON_TYPES.get(node["type"], node["type"])
     if "properties" in node:
