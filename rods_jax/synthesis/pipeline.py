@@ -19,7 +19,7 @@ from rods_jax.synthesis.profile import Edge, Profile, extract_profile
 from rods_jax.synthesis.rewrite import rewrite
 from rods_jax.types import CATEGORIES, Json, Task, Turn
 
-MAX_PROFILES = 50  # profiles that the author samples for one task
+MAX_PROFILES = 200  # profiles that the author samples for one task
 
 
 class Roles(NamedTuple):
@@ -105,7 +105,7 @@ def author_tasks(
 
     `chain_length` counts the calls of a task's one chain, in which each call takes a value that the one
     before returned; 1 is no chain. A weight below 1 makes a tool rare, 0 absent. ValueError: the domain
-    cannot start by itself. RuntimeError: 50 profiles in a row led to no task.
+    cannot start by itself. RuntimeError: 200 profiles in a row led to no task.
     """
     if domain.sample_state is None:
         raise ValueError(f"domain {domain.name} has no sample_state to author tasks from")
@@ -114,8 +114,10 @@ def author_tasks(
     for index in range(count):
         own = random.Random(rng.getrandbits(64))
         category = categories[index % len(categories)]
+        # Drawn once: redrawing them with each profile would favour what is easy to realise.
+        dials = own.randint(*turns), own.randint(*classes_per_task), own.randint(*chain_length)
         for _ in range(MAX_PROFILES):
-            profile = _sample_profile(domain, category, own, turns, calls_per_turn, classes_per_task, chain_length)
+            profile = _sample_profile(domain, category, own, calls_per_turn, *dials)
             try:
                 draft = _draft(domain, profile, own, RULE_BASED, tool_weights, (), None)
                 task = _accept(domain, draft, (*GATES, has_profile(profile), is_new(known)))
@@ -182,18 +184,17 @@ def _sample_profile(
     domain: Domain,
     category: str,
     rng: random.Random,
-    turns: tuple[int, int],
     calls_per_turn: tuple[int, int],
-    classes_per_task: tuple[int, int],
-    chain_length: tuple[int, int],
+    num_turns: int,
+    num_classes: int,
+    chain_length: int,
 ) -> Profile:
     """A random profile: one class a turn, classes in alternation, one chain over random calls."""
-    num_turns = rng.randint(*turns)
     names = list(dict.fromkeys(tool.class_name for tool in domain.tools.values()))
-    classes = rng.sample(names, min(rng.randint(*classes_per_task), num_turns, len(names)))
+    classes = rng.sample(names, min(num_classes, num_turns, len(names)))
     per_turn = [(classes[turn % len(classes)],) * rng.randint(*calls_per_turn) for turn in range(num_turns)]
     num_calls = sum(map(len, per_turn))
-    chain = sorted(rng.sample(range(num_calls), min(rng.randint(*chain_length), num_calls)))
+    chain = sorted(rng.sample(range(num_calls), min(chain_length, num_calls)))
     edges = tuple(Edge(producer, consumer, "", "") for producer, consumer in zip(chain, chain[1:]))
     if category.startswith("missing"):
         per_turn.insert(rng.randrange(num_turns), ())

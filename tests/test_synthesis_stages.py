@@ -1,0 +1,245 @@
+"""Profile, plan, execute, rewrite, augment: each against a domain whose answers are known by hand."""
+
+import random
+from dataclasses import replace
+
+import pytest
+from synthesis_toy import FINE, PHRASED, STATE, TASK, TOY
+
+from rods_jax.synthesis.augment import augment
+from rods_jax.synthesis.errors import Rejected
+from rods_jax.synthesis.execute import Argument, ExecutedCall, Execution, Reference, execute
+from rods_jax.synthesis.plan import Plan, PlannedCall, sample_plan
+from rods_jax.synthesis.profile import Edge, Profile, extract_profile, profile_match
+from rods_jax.synthesis.rewrite import rewrite, word_turn
+from rods_jax.synthesis.values import can_flow, has_type, mentions, words
+from rods_jax.types import Call, Turn
+
+
+def run(plan, seed=0, domain=TOY, state=STATE):
+    return execute(
+        domain, plan, random.Random(seed), classes=("Library", "Till"), initial_state=state, long_context=False
+    )
+
+
+# ------------------------------------------------------------------------------------- values
+@pytest.mark.parametrize(
+    ("text", "value", "named"),
+    [
+        ("close ticket 41", 41, True),
+        ("close ticket 410", 41, False),
+        ("pay 4.15 now", 4, False),
+        ("pay 5 now", 5.0, True),
+        ("pay 5.", 5, True),
+        ("at -5 degrees", 5, False),
+        ("mail ANNA", "anna", True),
+        ("mail annabel", "anna", False),
+        ("buy AAPL and MSFT", ["AAPL", "MSFT"], True),
+        ("buy AAPL", ["AAPL", "MSFT"], False),
+    ],
+)
+def test_text_names_whole_values_only(text, value, named):
+    assert mentions(text, value) is named
+
+
+def test_flow_by_name():
+    assert can_flow("ticket_id", "ticket_id", same_class=False)
+    assert can_flow("id", "ticket_id") and not can_flow("id", "ticket_id", same_class=False)
+    assert not can_flow("zipcode", "city") and can_flow("zipcode", "city", [("zipcode", "city")])
+
+
+def test_types_are_those_of_json():
+    assert has_type(3, {"type": "number"}) and not has_type(True, {"type": "integer"})
+    assert not has_type(3.0, {"type": "integer"}) and not has_type("d", {"type": "string", "enum": ["a", "b"]})
+    assert has_type(["x"], {"type": "array", "items": {"type": "string"}})
+    assert not has_type([1], {"type": "array", "items": {"type": "string"}})
+
+
+def test_identifiers_become_words():
+    assert words("startEngine") == "start engine" and words("new_file_name") == "new file name"
+
+
+# ------------------------------------------------------------------------------------ profile
+def test_profile_of_a_task_known_by_hand():
+    profile = extract_profile(TOY, TASK)
+    assert profile.call_classes == (("Library", "Library"), ("Library",), ("Till",))
+    assert profile.edges == (
+        Edge(0, 1, "book_id", "book_id"),
+        Edge(0, 2, "book_id", "book_id"),
+        Edge(2, 3, "amount", "amount"),
+    )
+    assert (profile.calls_per_turn, profile.depth, profile.withheld_turn) == ((2, 1, 1), 3, None)
+
+
+def test_a_value_that_the_user_spells_out_is_no_edge():
+    spelled = replace(TASK.turns[1], user="What is the fine for book 700?")
+    profile = extract_profile(TOY, replace(TASK, turns=(TASK.turns[0], spelled, TASK.turns[2])))
+    assert profile.links == {(0, 1), (2, 3)} and profile.depth == 2
+
+
+def test_withheld_turn_is_the_empty_one_before_its_recovery():
+    turns = (*TASK.turns[:2], Turn("Put money into the till."), Turn("I mean 50.", (Call("deposit_cash", {"amount": 50}),)))
+    profile = extract_profile(TOY, replace(TASK, category="missing_parameter", turns=turns))
+    assert profile.withheld_turn == 2 and profile.calls_per_turn == (2, 1, 0, 1)
+    assert Profile("base", (), ((), ())).withheld_turn is None
+
+
+def test_profile_match_tells_which_part_differs():
+    profile = extract_profile(TOY, TASK)
+    assert set(profile_match(profile, profile).values()) == {1}
+    fewer = replace(profile, edges=profile.edges[:2])
+    assert profile_match(profile, fewer) == {
+        "category": True,
+        "num_turns": True,
+        "calls_per_turn": True,
+        "classes": True,
+        "depth": False,
+        "edges": pytest.approx(2 / 3),
+    }
+
+
+# --------------------------------------------------------------------------------------- plan
+def test_plan_has_the_profile_and_only_possible_links():
+    profile = extract_profile(TOY, TASK)
+    for seed in range(20):
+        plan = sample_plan(TOY, profile, random.Random(seed))
+        names = [call.tool for turn in plan.turns for call in turn]
+        # Only a new book has an id to pass on twice, and only a fine has an amount.
+        assert names[0] == "add_book" and names[2:] == ["compute_fine", "deposit_cash"]
+        assert names[1] in ("lend_book", "compute_fine")
+        assert plan == sample_plan(TOY, profile, random.Random(seed))
+
+
+def test_weights_and_blocks_steer_the_plan():
+    profile = Profile("base", ("Library",), (("Library",),))
+    draws = [sample_plan(TOY, profile, random.Random(seed), {"add_book": 0.1}).turns[0][0].tool for seed in range(300)]
+    assert 1 <= draws.count("add_book") <= 40  # a share of 0.1 / 2.1 is 14
+    blocked = sample_plan(TOY, profile, random.Random(0), {"compute_fine": 0}, blocked=("add_book",))
+    assert blocked.turns == ((PlannedCall("lend_book"),),)
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        Profile("base", ("Till",), (("Till",), ("Till",)), (Edge(0, 1, "", ""),)),  # a balance is no amount
+        Profile("base", ("Till",), (("Till",), ())),  # an empty turn that nothing recovers
+        Profile("missing_function", ("Till",), (("Till",),)),  # nothing withheld
+        Profile("base", ("Absent",), (("Absent",),)),
+    ],
+)
+def test_a_profile_without_a_plan_is_rejected(profile):
+    with pytest.raises(Rejected) as rejected:
+        sample_plan(TOY, profile, random.Random(0))
+    assert rejected.value.error == "no_pattern"
+
+
+# ------------------------------------------------------------------------------------ execute
+CHAIN = Plan(
+    ((PlannedCall("add_book"), PlannedCall("compute_fine")), (PlannedCall("deposit_cash"),)),
+    frozenset({(0, 1), (1, 2)}),
+)
+
+
+def test_links_carry_the_producers_output():
+    add, fine, deposit = (call for turn in run(CHAIN).turns for call in turn)
+    assert add.arguments["title"].origin is None
+    assert fine.arguments == {"book_id": Argument(700, Reference(0, "book_id"))}
+    assert deposit.arguments == {"amount": Argument(FINE, Reference(1, "amount"))}
+    assert run(CHAIN) == run(CHAIN)
+
+
+def test_a_spare_replaces_a_tool_that_cannot_run():
+    plan = Plan(((PlannedCall("lend_book", ("add_book",)),),))
+    assert run(plan).turns[0][0].tool == "add_book"  # there is no book to lend
+
+
+def test_failures_are_typed_and_name_the_tool():
+    with pytest.raises(Rejected) as rejected:
+        run(Plan(((PlannedCall("lend_book"),),)))
+    assert (rejected.value.error, rejected.value.functions) == ("vm_exec_failed", ("lend_book",))
+    with pytest.raises(Rejected) as rejected:
+        run(Plan(((PlannedCall("deposit_cash"), PlannedCall("add_book")),), frozenset({(0, 1)})))
+    assert rejected.value.error == "func_sample_failed"
+
+
+def test_that_book_is_the_latest_and_earlier_ones_are_counted():
+    add, fine = PlannedCall("add_book"), PlannedCall("compute_fine")
+    first, _, looked_up = (call for turn in run(Plan(((add,), (add, fine)), frozenset({(0, 2)}))).turns for call in turn)
+    assert looked_up.arguments["book_id"] == Argument(700, Reference(0, "book_id", rank=1))
+    assert word_turn(TOY, [looked_up], random.Random(0)).endswith("using the first book.")
+    latest = [call for turn in run(Plan(((add,), (add, fine)), frozenset({(1, 2)}))).turns for call in turn][2]
+    assert latest.arguments["book_id"] == Argument(701, Reference(1, "book_id"))
+
+
+def test_no_reference_past_another_book_that_was_named():
+    state = {"Library": {"books": [{"book_id": 5, "title": "Emma", "borrower": ""}], "next_book_id": 700}}
+    add, lend, fine = PlannedCall("add_book"), PlannedCall("lend_book"), PlannedCall("compute_fine")
+    plan = Plan(((add,), (lend,), (fine,)), frozenset({(0, 2)}))
+    for seed in range(10):
+        try:
+            lent = run(plan, seed, state=state).turns[1][0].arguments["book_id"].value
+        except Rejected:
+            continue
+        assert lent == 700  # had book 5 been named, "that book" would be book 5
+
+
+# ------------------------------------------------------------------------------------ rewrite
+def executed(tool, **arguments):
+    return ExecutedCall(tool, arguments, {})
+
+
+def test_phrases_take_nouns_values_and_references():
+    add = executed("add_book", title=Argument("Hamlet"))
+    lend = executed("lend_book", book_id=Argument(700, Reference(0, "book_id")), borrower=Argument("anna"))
+    text = word_turn(PHRASED, [add, lend], random.Random(0))
+    assert text.startswith("put Hamlet on the shelf") and text.endswith("give that book to anna.")
+    literal = executed("lend_book", book_id=Argument(41), borrower=Argument("anna"))
+    assert word_turn(PHRASED, [literal], random.Random(0)) == "give book 41 to anna."
+    assert word_turn(PHRASED, [literal], random.Random(0), (0, "book_id")) == "give a certain book to anna."
+
+
+def test_without_phrases_the_description_speaks():
+    text = word_turn(TOY, [executed("lend_book", book_id=Argument(41), borrower=Argument("anna"))], random.Random(1))
+    assert "lend a book to somebody, using book id 41 and borrower 'anna'." in text
+    assert "_" not in text
+
+
+def test_one_query_per_turn():
+    assert len(rewrite(TOY, run(CHAIN), random.Random(0))) == 2
+
+
+# ------------------------------------------------------------------------------------ augment
+def test_missing_function_withholds_a_tool_that_no_earlier_turn_used():
+    execution = run(CHAIN)
+    turns = augment(TOY, execution, ("one", "two"), "missing_function", 1, random.Random(0))
+    assert [turn.user for turn in turns[:2]] == ["one", "two"]
+    assert turns[1].gold == () and turns[2].released_tools == ("deposit_cash",)
+    assert turns[2].gold == (Call("deposit_cash", {"amount": FINE}),)
+    again = Execution(("Library",), STATE, (execution.turns[0], execution.turns[0]))
+    with pytest.raises(Rejected, match="no tool of turn 1"):
+        augment(TOY, again, ("one", "two"), "missing_function", 1, random.Random(0))
+
+
+def test_missing_parameter_moves_one_value_to_the_next_message():
+    execution = run(CHAIN)
+    title = execution.turns[0][0].arguments["title"].value
+    turns = augment(TOY, execution, rewrite(TOY, execution, random.Random(0)), "missing_parameter", 0, random.Random(0))
+    assert not mentions(turns[0].user, title) and "a certain title" in turns[0].user and turns[0].gold == ()
+    assert mentions(turns[1].user, title) and turns[1].gold == tuple(call.call for call in execution.turns[0])
+    assert len(turns) == 3
+
+
+def test_a_value_that_the_history_tells_is_not_missing():
+    execution = run(CHAIN)
+    with pytest.raises(Rejected, match="no argument of turn 1"):  # its only argument is a reference
+        augment(TOY, execution, ("one", "two"), "missing_parameter", 1, random.Random(0))
+    title = execution.turns[0][0].arguments["title"].value
+    said = Execution(("Library",), STATE, ((executed("lend_book"),), execution.turns[0]))
+    with pytest.raises(Rejected, match="no argument of turn 1"):
+        augment(TOY, said, (f"Talk about {title}.", "two"), "missing_parameter", 1, random.Random(0))
+
+
+def test_a_rewrite_with_too_few_queries_is_rejected():
+    with pytest.raises(Rejected) as rejected:
+        augment(TOY, run(CHAIN), ("one",), "base", None, random.Random(0))
+    assert rejected.value.error == "conversation_construct_failed"
