@@ -31,7 +31,9 @@ def save(checkpoints: ocp.CheckpointManager, step: int, train_state: Any, host: 
     """
     latest = checkpoints.latest_step()
     if latest is not None and step <= latest:
-        raise CheckpointError(f"{checkpoints.directory} already holds step {latest}: step {step} is not saved")
+        raise CheckpointError(
+            f"{checkpoints.directory} already holds step {latest}: step {step} is not saved"
+        )
     checkpoints.save(
         step,
         args=ocp.args.Composite(train_state=ocp.args.StandardSave(train_state), host=ocp.args.JsonSave(host)),
@@ -50,15 +52,18 @@ def restore(
     found = checkpoints.latest_step() if step is None else step
     if found is None or found not in checkpoints.all_steps():
         wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
-        raise CheckpointError(f"{checkpoints.directory} holds no {wanted}: it has {sorted(checkpoints.all_steps())}")
+        raise CheckpointError(
+            f"{checkpoints.directory} holds no {wanted}: it has {sorted(checkpoints.all_steps())}"
+        )
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
     try:
         restored = checkpoints.restore(
             found,
-            args=ocp.args.Composite(train_state=ocp.args.StandardRestore(abstract), host=ocp.args.JsonRestore()),
+            args=ocp.args.Composite(
+                train_state=ocp.args.StandardRestore(abstract), host=ocp.args.JsonRestore()
+            ),
         )
     except Exception as error:  # Orbax raises many kinds; whatever it was, the checkpoint is of no use
         reason = " ".join(str(error).split())[:400]
         raise CheckpointError(f"{checkpoints.directory}/{found} cannot be restored: {reason}") from error
     return found, restored.train_state, restored.host
-

@@ -58,7 +58,10 @@ class StageConfig:
         check_types(key, self)
         _positive(key, self, "epochs")
         unknown = [category for category in self.categories if category not in CATEGORIES]
-        _require(not unknown and self.categories, f"{key}.categories must be some of {CATEGORIES}: got {self.categories}")
+        _require(
+            not unknown and self.categories,
+            f"{key}.categories must be some of {CATEGORIES}: got {self.categories}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +80,9 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         check_types("rollout", self)
-        _positive("rollout", self, "tasks_per_step", "max_prompt_tokens", "max_suffix_tokens", "max_action_tokens")
+        _positive(
+            "rollout", self, "tasks_per_step", "max_prompt_tokens", "max_suffix_tokens", "max_action_tokens"
+        )
         _positive("rollout", self, "max_attempts", "temperature", "top_p", "top_k")
         _require(self.group_size >= 2, f"rollout.group_size must be at least 2: got {self.group_size}")
         _require(self.top_p <= 1, f"rollout.top_p must be at most 1: got {self.top_p}")
@@ -93,27 +98,32 @@ class UpdateConfig:
     """The GRPO update (RODS section 3)."""
 
     learning_rate: float
-    aggregate: Callable[..., Any]  # token losses -> scalar
-    ratio: Callable[..., Any]  # log-probabilities -> importance ratio
+    ratio: Callable[..., Any]  # grpo.token_ratio or grpo.sequence_ratio
+    aggregate: Callable[..., Any]  # grpo.sequence_mean or grpo.token_mean
     warmup_steps: int = 0
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     clip_low: float = 0.2
     clip_high: float = 0.28
-    dual_clip: float | None = 10.0
+    dual_clip: float = 10.0
     kl_coefficient: float = 0.01
     entropy_coefficient: float = 0.001
     normalize: Literal["std", "none"] = "std"
-    micro_batch_size: int | None = None  # rollouts of each group in one pass; None: all G
+    quotas: tuple[int, ...] = (4, 4, 4, 4)  # seeds per step of each category, in the order of CATEGORIES
 
     def __post_init__(self) -> None:
         check_types("update", self)
-        _positive("update", self, "learning_rate", "max_grad_norm", "clip_low", "clip_high", "micro_batch_size")
+        _positive("update", self, "learning_rate", "max_grad_norm", "clip_low", "clip_high")
         _not_negative("update", self, "warmup_steps", "weight_decay", "kl_coefficient", "entropy_coefficient")
         _require(self.clip_low < 1, f"update.clip_low must be below 1: got {self.clip_low}")
         _require(
-            self.dual_clip is None or self.dual_clip > 1 + self.clip_high,
-            f"update.dual_clip must be above 1 + update.clip_high: got {self.dual_clip} <= 1 + {self.clip_high}",
+            self.dual_clip > 1 + self.clip_high,
+            "update.dual_clip must be above 1 + update.clip_high: "
+            f"got {self.dual_clip} <= 1 + {self.clip_high}",
+        )
+        _require(
+            len(self.quotas) == len(CATEGORIES) and min(self.quotas) >= 0,
+            f"update.quotas must be {len(CATEGORIES)} numbers that are not negative: got {self.quotas}",
         )
 
 
@@ -140,6 +150,8 @@ class ReplaySettings:
         for low, high in (("lower", "upper"), ("upper", "retire_above")):
             a, b = getattr(self, low), getattr(self, high)
             _require(a < b, f"replay.{high} must be above replay.{low}: got {b} <= {a}")
+            # The device compares turn counts with these fractions in int32.
+            _require(round(a, 4) == a, f"replay.{low} must have at most four decimals: got {a}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,11 +190,6 @@ class Config:
         names = [stage.name for stage in self.stages]
         _require(names, "stages must not be empty")
         _require(len(set(names)) == len(names), f"stages must have different names: got {names}")
-        micro_batch, group = self.update.micro_batch_size, self.rollout.group_size
-        _require(
-            micro_batch is None or group % micro_batch == 0,
-            f"rollout.group_size must be divisible by update.micro_batch_size: got {group} and {micro_batch}",
-        )
 
 
 # ------------------------------------------------------------------------- reading and comparing
@@ -218,7 +225,11 @@ def resolved(config: Any) -> Json:
     if isinstance(config, (list, tuple)):
         return [resolved(value) for value in config]
     if isinstance(config, functools.partial):
-        return {"partial": resolved(config.func), "args": resolved(config.args), "keywords": resolved(config.keywords)}
+        return {
+            "partial": resolved(config.func),
+            "args": resolved(config.args),
+            "keywords": resolved(config.keywords),
+        }
     if callable(config):
         return f"{config.__module__}:{config.__qualname__}"
     return config if isinstance(config, (bool, int, float, type(None))) else str(config)
@@ -233,7 +244,9 @@ def differences(a: Json, b: Json, key: str = "") -> tuple[str, ...]:
         pairs = [(str(i), *pair) for i, pair in enumerate(zip(a, b, strict=True))]
     else:
         return () if a == b and type(a) is type(b) else (key,)
-    return tuple(found for name, x, y in pairs for found in differences(x, y, f"{key}.{name}" if key else name))
+    return tuple(
+        found for name, x, y in pairs for found in differences(x, y, f"{key}.{name}" if key else name)
+    )
 
 
 # ---------------------------------------------------------------------------------------- checks

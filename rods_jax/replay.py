@@ -95,7 +95,9 @@ def create(tasks: Sequence[Task], settings: ReplaySettings) -> ReplayState:
     """A pool of human seeds; raises ValueError on a repeated id or a task that has ancestors."""
     ids = [task.id for task in tasks]
     if len(set(ids)) < len(ids):
-        raise ValueError(f"task ids must be unique: {sorted(i for i in set(ids) if ids.count(i) > 1)} are repeated")
+        raise ValueError(
+            f"task ids must be unique: {sorted(i for i in set(ids) if ids.count(i) > 1)} are repeated"
+        )
     if generated := [task.id for task in tasks if task.ancestry]:
         raise ValueError(f"human seeds have no ancestry: {generated} do")
     return ReplayState(settings, tuple(map(Item, tasks)), (None,) * settings.capacity)
@@ -140,7 +142,9 @@ def begin_epoch(state: ReplayState, epoch: int) -> tuple[ReplayState, Events]:
     if settings.replace and len(due) > free:
         measured = [item for item in state.slots if item is not None and item.measurements]
         measured.sort(key=lambda item: (_boundary_score(item), item.measurements[-1].step, item.task.id))
-        pruned = [Retired(i.task.id, "pruned", epoch, i.measurements[-1]) for i in measured[: len(due) - free]]
+        pruned = [
+            Retired(i.task.id, "pruned", epoch, i.measurements[-1]) for i in measured[: len(due) - free]
+        ]
         state = _remove(state, pruned)
         retired += pruned
         free += len(pruned)
@@ -181,11 +185,15 @@ def active_tasks(state: ReplayState) -> tuple[Task, ...]:
     return tuple(item.task for item in state.items)
 
 
-def epoch_batches(state: ReplayState, *, seed: int, epoch: int, batch_size: int) -> tuple[tuple[Task, ...], ...]:
+def epoch_batches(
+    state: ReplayState, *, seed: int, epoch: int, batch_size: int
+) -> tuple[tuple[Task, ...], ...]:
     """Every active task once, shuffled by (seed, epoch); the first ones again to fill the last batch."""
     tasks = active_tasks(state)
     if len(tasks) < batch_size:
-        raise ValueError(f"a batch of {batch_size} different tasks cannot be drawn from a pool of {len(tasks)}")
+        raise ValueError(
+            f"a batch of {batch_size} different tasks cannot be drawn from a pool of {len(tasks)}"
+        )
     order = np.random.default_rng([seed, epoch]).permutation(len(tasks))
     shuffled = [tasks[i] for i in order]
     shuffled += shuffled[: -len(tasks) % batch_size]
@@ -257,7 +265,7 @@ def _zone(item: Item, settings: ReplaySettings) -> str:
 
 
 def _retirement(item: Item, settings: ReplaySettings) -> str | None:
-    """A human seed leaves only when mastered, and only by choice; too hard today, it is kept to be learned."""
+    """A human seed leaves only when mastered, and only by choice; a hard one stays to be learned."""
     human = item.status == "human"
     if not item.measurements or (human and not settings.retire_seeds):
         return None
@@ -277,7 +285,9 @@ def _insert(state: ReplayState, tasks: Sequence[Task]) -> ReplayState:
         cursor = (cursor + 1) % len(slots)
     ids = {task.id for task in tasks}
     staged = tuple(entry for entry in state.staged if entry.task.id not in ids)
-    return replace(state, slots=tuple(slots), cursor=cursor, staged=staged, injected=state.injected + len(tasks))
+    return replace(
+        state, slots=tuple(slots), cursor=cursor, staged=staged, injected=state.injected + len(tasks)
+    )
 
 
 def _remove(state: ReplayState, retired: Sequence[Retired]) -> ReplayState:
@@ -290,7 +300,9 @@ def _remove(state: ReplayState, retired: Sequence[Retired]) -> ReplayState:
 def _log(state: ReplayState, retired: Sequence[Retired]) -> ReplayState:
     reasons = [entry.reason for entry in retired]
     totals = tuple(n + reasons.count(reason) for n, reason in zip(state.retired_counts, REASONS, strict=True))
-    return replace(state, retired=(*state.retired, *retired)[-state.settings.log_size :], retired_counts=totals)
+    return replace(
+        state, retired=(*state.retired, *retired)[-state.settings.log_size :], retired_counts=totals
+    )
 
 
 def _find(state: ReplayState, task_id: str) -> Item:
@@ -308,7 +320,11 @@ def _change(state: ReplayState, task_id: str, change: Callable[[Item], Item]) ->
 
 
 def _item_to_json(item: Item) -> dict[str, Json]:
-    return {"task": task_to_json(item.task), "measurements": [list(m) for m in item.measurements], "seeded": item.seeded}
+    return {
+        "task": task_to_json(item.task),
+        "measurements": [list(m) for m in item.measurements],
+        "seeded": item.seeded,
+    }
 
 
 def _item_from_json(record: Mapping[str, Json]) -> Item:

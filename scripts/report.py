@@ -31,7 +31,12 @@ INK, MUTED, GRID = "#1F2933", "#697586", "#E4E7EB"
 # Lightness falls from one zone to the next, so that the order survives grey print and any colour vision.
 ZONES = {"mastered": "#B9D8D0", "boundary": "#E8A33D", "hard": "#3D4F73"}
 POOL = {"human": "#3D4F73", "active": "#E8A33D", "trial": "#F6DDB0"}
-FLOWS = {"injected": "#E8A33D", "retired_mastered": "#2F8F7F", "retired_hard": "#3D4F73", "retired_pruned": "#A35C8F"}
+FLOWS = {
+    "injected": "#E8A33D",
+    "retired_mastered": "#2F8F7F",
+    "retired_hard": "#3D4F73",
+    "retired_pruned": "#A35C8F",
+}
 TRAIN, HELD_OUT = "#8FA3BF", "#C2571A"
 BAND = (0.20, 0.85)  # boundary band, RODS section 2.2
 STYLE = {
@@ -57,7 +62,7 @@ STYLE = {
 
 
 def write_report(run_dir: str | Path) -> dict[str, Any]:
-    """Draws the plots, writes summary.json and returns the summary; ValueError when there is nothing to draw."""
+    """Draws the plots, writes and returns the summary; ValueError when there is nothing to draw."""
     run_dir = Path(run_dir)
     records = read_metrics(run_dir / "metrics.jsonl")
     if not records:
@@ -81,13 +86,21 @@ def summarize(records: Records) -> dict[str, Any]:
     _, held_out = _series(records, "held_out_progress")
     if held_out.size:
         first, last = float(held_out[0]), float(held_out[-1])
-        summary["held_out_progress"] = {"first": first, "last": last, "best": float(held_out.max()), "gain": last - first}
+        summary["held_out_progress"] = {
+            "first": first,
+            "last": last,
+            "best": float(held_out.max()),
+            "gain": last - first,
+        }
     for key in ("progress_mean", "zone_hard", "zone_boundary", "zone_mastered"):
         _, values = _series(records, key)
         if values.size:
             tenth = max(1, values.size // 10)
             summary[key] = {"first": float(values[:tenth].mean()), "last": float(values[-tenth:].mean())}
-    for keys, reduce in ((("candidates", "rejected"), np.sum), ((*FLOWS, *(f"pool_{name}" for name in POOL)), np.max)):
+    for keys, reduce in (
+        (("candidates", "rejected"), np.sum),
+        ((*FLOWS, *(f"pool_{name}" for name in POOL)), np.max),
+    ):
         for key in keys:
             _, values = _series(records, key)
             if values.size:
@@ -95,8 +108,14 @@ def summarize(records: Records) -> dict[str, Any]:
     means, variances, _ = _groups(records)
     middle = (means >= 0.25) & (means <= 0.75)
     if middle.any() and not middle.all():
-        summary["variance"] = {"middle": float(variances[middle].mean()), "outside": float(variances[~middle].mean())}
-    seconds = {name: float(_series(records, f"seconds_{name}")[1].sum()) for name in ("rollout", "update", "synthesis")}
+        summary["variance"] = {
+            "middle": float(variances[middle].mean()),
+            "outside": float(variances[~middle].mean()),
+        }
+    seconds = {
+        name: float(_series(records, f"seconds_{name}")[1].sum())
+        for name in ("rollout", "update", "synthesis")
+    }
     return summary | {"seconds": seconds}
 
 
@@ -109,10 +128,14 @@ def draw_reward(axes: Axes, records: Records) -> None:
         axes.plot(steps, _smoothed(progress), color=TRAIN, linewidth=2.2, label="training batches (smoothed)")
     steps, held_out = _series(records, "held_out_progress")
     if steps.size:
-        axes.plot(steps, held_out, color=HELD_OUT, linewidth=2, marker="o", markersize=4.5, label="held-out tasks")
+        axes.plot(
+            steps, held_out, color=HELD_OUT, linewidth=2, marker="o", markersize=4.5, label="held-out tasks"
+        )
         for at, offset, side in ((0, (6, -13), "left"), (-1, (4, 8), "right"))[: steps.size]:
             place, label = (steps[at], held_out[at]), f"{held_out[at]:.2f}"
-            text = axes.annotate(label, place, offset, textcoords="offset points", ha=side, color=HELD_OUT, weight="bold")
+            text = axes.annotate(
+                label, place, offset, textcoords="offset points", ha=side, color=HELD_OUT, weight="bold"
+            )
             text.set_path_effects([withStroke(linewidth=3, foreground="white")])
     axes.set(title="Progress reward", xlabel="step", ylabel="mean share of turns passed", ylim=(0, 1.05))
     _mark_stages(axes, records)
@@ -129,7 +152,9 @@ def draw_zones(axes: Axes, records: Records) -> None:
 def draw_pool(axes: Axes, records: Records) -> None:
     """Human seeds, and the generated tasks that came and went."""
     labels = {"human": "human seeds", "active": "generated, active", "trial": "generated, on trial"}
-    _stack(axes, records, {f"pool_{name}": (labels[name], color) for name, color in POOL.items()}, step="post")
+    _stack(
+        axes, records, {f"pool_{name}": (labels[name], color) for name, color in POOL.items()}, step="post"
+    )
     axes.set(title="Replay pool", xlabel="step", ylabel="tasks trained on")
 
 
@@ -138,7 +163,9 @@ def draw_flows(axes: Axes, records: Records) -> None:
     for key, color in FLOWS.items():
         steps, values = _series(records, key)
         if steps.size and values.any():
-            axes.plot(steps, values, color=color, linewidth=2, drawstyle="steps-post", label=key.replace("_", ", "))
+            axes.plot(
+                steps, values, color=color, linewidth=2, drawstyle="steps-post", label=key.replace("_", ", ")
+            )
     steps, staged = _series(records, "pool_staged")
     if steps.size:
         axes.plot(steps, staged, color=MUTED, linewidth=1.4, linestyle=(0, (3, 2)), label="staged, waiting")
@@ -163,18 +190,26 @@ def draw_variance(axes: Axes, records: Records) -> None:
     places = np.round(np.stack([means, variances], axis=1), 9)
     places, which, sizes = np.unique(places, axis=0, return_inverse=True, return_counts=True)
     average_step = np.bincount(which.ravel(), weights=steps) / sizes
-    dots = axes.scatter(*places.T, c=average_step, cmap="cividis_r", s=14 * sizes**0.6, linewidths=0, zorder=3)
+    dots = axes.scatter(
+        *places.T, c=average_step, cmap="cividis_r", s=14 * sizes**0.6, linewidths=0, zorder=3
+    )
     dots.set_clim(steps.min(), steps.max())
     bins = np.clip((means * 10).astype(int), 0, 9)
     filled = np.unique(bins)
     averages = [variances[bins == b].mean() for b in filled]
-    axes.plot((filled + 0.5) / 10, averages, color=HELD_OUT, linewidth=2, zorder=4, label="average by tenth of r")
+    axes.plot(
+        (filled + 0.5) / 10, averages, color=HELD_OUT, linewidth=2, zorder=4, label="average by tenth of r"
+    )
     axes.legend(loc="upper right", bbox_to_anchor=(1.0, 0.93), handlelength=1.2)
-    colorbar = axes.figure.colorbar(dots, ax=axes, pad=0.015, aspect=30, label="step, mean over a dot's groups")
+    colorbar = axes.figure.colorbar(
+        dots, ax=axes, pad=0.015, aspect=30, label="step, mean over a dot's groups"
+    )
     colorbar.outline.set_visible(False)
 
 
-def _stack(axes: Axes, records: Records, layers: Mapping[str, tuple[str, str]], step: str | None = None) -> None:
+def _stack(
+    axes: Axes, records: Records, layers: Mapping[str, tuple[str, str]], step: str | None = None
+) -> None:
     """Stacked areas, the first one lowest."""
     present = [key for key in layers if _series(records, key)[0].size]
     if present:
@@ -182,9 +217,13 @@ def _stack(axes: Axes, records: Records, layers: Mapping[str, tuple[str, str]], 
         steps = [record["step"] for record in rows]
         values = [[record[key] for record in rows] for key in present]
         labels, colors = zip(*(layers[key] for key in present), strict=True)
-        axes.stackplot(steps, values, labels=labels, colors=colors, step=step, linewidth=0.6, edgecolor="white")
+        axes.stackplot(
+            steps, values, labels=labels, colors=colors, step=step, linewidth=0.6, edgecolor="white"
+        )
         axes.set_xlim(steps[0], max(steps[-1], steps[0] + 1))
-        axes.set_ylim(0, 1.22 * max(map(sum, zip(*values, strict=True)), default=1))  # head-room for the legend
+        axes.set_ylim(
+            0, 1.22 * max(map(sum, zip(*values, strict=True)), default=1)
+        )  # head-room for the legend
         axes.legend(loc="upper left", ncols=len(present), handlelength=1.1, columnspacing=1.3)
     axes.set_axisbelow(False)
     axes.grid(color="white", alpha=0.35, linewidth=0.7)
@@ -200,7 +239,9 @@ def _mark_stages(axes: Axes, records: Records) -> None:
         axes.text(start, 1.04, f"{name} ", color=MUTED, fontsize=9, rotation=90, ha="right", va="top")
 
 
-def _save(path: Path, records: Records, rows: Sequence[Sequence[Callable]], size: tuple[float, float]) -> None:
+def _save(
+    path: Path, records: Records, rows: Sequence[Sequence[Callable]], size: tuple[float, float]
+) -> None:
     figure = Figure(figsize=size, dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08, hspace=0.03, wspace=0.03)
@@ -241,7 +282,9 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     totals = [f"{key.replace('_', ' ')} {value}" for key, value in summary.items() if isinstance(value, int)]
     console.print(", ".join(totals[1:]))
-    console.print("seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in summary["seconds"].items()))
+    console.print(
+        "seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in summary["seconds"].items())
+    )
 
 
 def main(run_dir: Path, /) -> None:

@@ -20,12 +20,12 @@ from rods_jax.config import (
     resolved,
 )
 
-FILE = '''
+FILE = """
 from dataclasses import dataclass
 from functools import partial
 
-from rods_jax.config import ColdStartConfig, Config, EvaluationConfig, ReplaySettings, RolloutConfig, StageConfig
-from rods_jax.config import UpdateConfig
+from rods_jax.config import ColdStartConfig, Config, EvaluationConfig
+from rods_jax.config import RolloutConfig, StageConfig, UpdateConfig
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ CONFIG = Config(
     run_dir="runs/tiny",
     model=Shape(),
     load_world=partial(load_world, num_tasks=4),
-    cold_start=ColdStartConfig(learning_rate=2e-3, batch_size=8, max_steps=100, target_reward=0.4, evaluate_every=10),
+    cold_start=ColdStartConfig(
+        learning_rate=2e-3, batch_size=8, max_steps=100, target_reward=0.4, evaluate_every=10
+    ),
     stages=(
         StageConfig(name="format", reward="format", epochs=1, synthesis=False, categories=("base",)),
         StageConfig(name="full", reward="progress", epochs=5, synthesis=True),
@@ -55,7 +57,7 @@ CONFIG = Config(
     evaluation=EvaluationConfig(num_tasks=16, every=5),
     checkpoint_every=10,
 )
-'''
+"""
 
 
 @pytest.fixture
@@ -70,12 +72,15 @@ def config(path):
 
 
 def test_a_file_and_overrides_make_a_config(path):
-    config = load_config(
-        path,
-        ["--rollout.group-size", "4", "--replay.upper=0.8", "--seed", "3", "--model.width", "64", "--replay.replace"]
-        + ["--stages.1.epochs", "2", "--cold_start.max_steps", "7", "--rollout.top_k", "20"],
+    overrides = "--rollout.group-size 4 --rollout.top_k 20 --replay.upper=0.8 --replay.replace --seed 3"
+    overrides += " --model.width 64 --stages.1.epochs 2 --cold_start.max_steps 7"
+    config = load_config(path, overrides.split())
+    assert (config.rollout.group_size, config.rollout.top_k, config.replay.upper, config.seed) == (
+        4,
+        20,
+        0.8,
+        3,
     )
-    assert (config.rollout.group_size, config.rollout.top_k, config.replay.upper, config.seed) == (4, 20, 0.8, 3)
     assert (config.model.width, config.stages[1].epochs, config.cold_start.max_steps) == (64, 2, 7)
     assert config.load_world() == 4 and config.replay.replace
     assert config.stages[0].categories == ("base",)
@@ -144,12 +149,21 @@ def test_a_file_that_is_not_there(tmp_path):
         ("rollout.top_k", 0, "rollout.top_k must be above 0: got 0"),
         ("rollout.top_p", 1.2, "rollout.top_p must be at most 1: got 1.2"),
         ("rollout.temperature", float("nan"), "rollout.temperature must be above 0: got nan"),
-        ("rollout.max_action_tokens", 500, "rollout.max_action_tokens must be at most rollout.max_suffix_tokens"),
+        (
+            "rollout.max_action_tokens",
+            500,
+            "rollout.max_action_tokens must be at most rollout.max_suffix_tokens",
+        ),
         ("update.learning_rate", float("inf"), "update.learning_rate must be above 0: got inf"),
         ("update.clip_low", 1.0, "update.clip_low must be below 1: got 1.0"),
-        ("update.dual_clip", 1.2, r"update.dual_clip must be above 1 \+ update.clip_high: got 1.2 <= 1 \+ 0.28"),
+        (
+            "update.dual_clip",
+            1.2,
+            r"update.dual_clip must be above 1 \+ update.clip_high: got 1.2 <= 1 \+ 0.28",
+        ),
         ("update.normalize", "mean", "update.normalize must be one of 'std', 'none': got 'mean'"),
-        ("update.micro_batch_size", 3, "rollout.group_size must be divisible by update.micro_batch_size: got 8 and 3"),
+        ("update.quotas", (4, 4), r"update.quotas must be 4 numbers that are not negative: got \(4, 4\)"),
+        ("replay.lower", 1 / 3, "replay.lower must have at most four decimals: got 0.333"),
         ("replay.upper", 0.1, "replay.upper must be above replay.lower: got 0.1 <= 0.2"),
         ("replay.retire_above", 0.85, "replay.retire_above must be above replay.upper: got 0.85 <= 0.85"),
         ("replay.capacity", -1, "replay.capacity must not be negative: got -1"),
@@ -166,7 +180,9 @@ def test_an_impossible_value_names_its_key(config, key, value, words):
 
 
 def test_a_stage_names_itself():
-    with pytest.raises(ConfigError, match="stages.full.reward must be one of 'progress', 'format': got 'speed'"):
+    with pytest.raises(
+        ConfigError, match="stages.full.reward must be one of 'progress', 'format': got 'speed'"
+    ):
         StageConfig(name="full", reward="speed", epochs=1, synthesis=True)
     with pytest.raises(ConfigError, match="stages.full.categories must be some of"):
         StageConfig(name="full", reward="progress", epochs=1, synthesis=True, categories=("basic",))
@@ -180,7 +196,11 @@ def test_two_stages_of_one_name_are_refused(config):
 def test_the_resolved_config_is_json(path, config):
     record = resolved(config)
     assert json.loads(json.dumps(record)) == record
-    assert record["load_world"] == {"partial": f"{path.parent.name}.tiny:load_world", "args": [], "keywords": {"num_tasks": 4}}
+    assert record["load_world"] == {
+        "partial": f"{path.parent.name}.tiny:load_world",
+        "args": [],
+        "keywords": {"num_tasks": 4},
+    }
     assert record["update"]["aggregate"] == "builtins:sum"
     assert record["model"] == {"width": 128}
     assert record["stages"][0]["categories"] == ["base"]

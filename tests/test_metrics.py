@@ -11,9 +11,25 @@ def test_values_come_back_exactly(tmp_path):
     path = tmp_path / "metrics.jsonl"
     single = np.float32(0.1)
     with open_metrics(path) as write:
-        write(1, {"a": 0.1 + 0.2, "b": single, "c": jnp.float32(0.1), "task_mean": np.array([1 / 3, 1.0]), "stage": "x"})
+        write(
+            1,
+            {
+                "a": 0.1 + 0.2,
+                "b": single,
+                "c": jnp.float32(0.1),
+                "task_mean": np.array([1 / 3, 1.0]),
+                "stage": "x",
+            },
+        )
     assert read_metrics(path) == [
-        {"step": 1, "a": 0.1 + 0.2, "b": float(single), "c": float(single), "task_mean": [1 / 3, 1.0], "stage": "x"}
+        {
+            "step": 1,
+            "a": 0.1 + 0.2,
+            "b": float(single),
+            "c": float(single),
+            "task_mean": [1 / 3, 1.0],
+            "stage": "x",
+        }
     ]
 
 

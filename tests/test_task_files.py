@@ -76,7 +76,10 @@ def _edited(**changes):
         (_edited(classes="Files"), "field classes must be a list: got 'Files'"),
         (_edited(initial_state=[]), "field initial_state must be an object"),
         (_edited(turns=[]), "field turns must not be empty"),
-        (_edited(turns=[{"user": "a"}, {"user": "b", "gold": [{"name": None}]}]), r"field turns\[1\].gold\[0\].name"),
+        (
+            _edited(turns=[{"user": "a"}, {"user": "b", "gold": [{"name": None}]}]),
+            r"field turns\[1\].gold\[0\].name",
+        ),
         (_edited(turns=[{"gold": []}]), r"missing field turns\[0\].user"),
         (_edited(turns=[{"user": "a", "golden": []}]), r"unknown field turns\[0\].golden"),
         ([1, 2], "a task must be an object"),
@@ -99,7 +102,7 @@ def test_text_that_is_not_json_names_line_and_column(tmp_path):
 def test_a_repeated_id_names_both_lines(tmp_path):
     path = tmp_path / "tasks.jsonl"
     path.write_text(2 * (json.dumps(task_to_json(TASK)) + "\n"))
-    with pytest.raises(TaskFileError, match="line 2: field id 't1' is already used on line 1"):
+    with pytest.raises(TaskFileError, match="line 2: field id 't1' is already on line 1"):
         read_tasks(path)
 
 
