@@ -45,7 +45,7 @@ def open_metrics(path: str | Path, resume_step: int | None = None) -> Iterator[M
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """All complete lines; a last one that a crash cut short is left out. Raises ValueError naming the line."""
+    """All complete lines; a last one that a crash cut short is left out. ValueError names the line."""
     records = []
     *lines, _unfinished = Path(path).read_text(encoding="utf-8").split("\n")
     for number, line in enumerate(lines, start=1):
