@@ -17,9 +17,8 @@ from rods_jax.types import Call, Turn
 
 
 def run(plan, seed=0, domain=TOY, state=STATE):
-    return execute(
-        domain, plan, random.Random(seed), classes=("Library", "Till"), initial_state=state, long_context=False
-    )
+    rng, classes = random.Random(seed), ("Library", "Till")
+    return execute(domain, plan, rng, classes=classes, initial_state=state, long_context=False)
 
 
 # ------------------------------------------------------------------------------------- values
@@ -50,7 +49,7 @@ def test_flow_by_name():
 
 def test_types_are_those_of_json():
     assert has_type(3, {"type": "number"}) and not has_type(True, {"type": "integer"})
-    assert not has_type(3.0, {"type": "integer"}) and not has_type("d", {"type": "string", "enum": ["a", "b"]})
+    assert not has_type(3.0, {"type": "integer"}) and not has_type("d", {"type": "string", "enum": ["a"]})
     assert has_type(["x"], {"type": "array", "items": {"type": "string"}})
     assert not has_type([1], {"type": "array", "items": {"type": "string"}})
 
@@ -78,7 +77,8 @@ def test_a_value_that_the_user_spells_out_is_no_edge():
 
 
 def test_withheld_turn_is_the_empty_one_before_its_recovery():
-    turns = (*TASK.turns[:2], Turn("Put money into the till."), Turn("I mean 50.", (Call("deposit_cash", {"amount": 50}),)))
+    deposit = Call("deposit_cash", {"amount": 50})
+    turns = (*TASK.turns[:2], Turn("Put money into the till."), Turn("I mean 50.", (deposit,)))
     profile = extract_profile(TOY, replace(TASK, category="missing_parameter", turns=turns))
     assert profile.withheld_turn == 2 and profile.calls_per_turn == (2, 1, 0, 1)
     assert Profile("base", (), ((), ())).withheld_turn is None
@@ -112,7 +112,8 @@ def test_plan_has_the_profile_and_only_possible_links():
 
 def test_weights_and_blocks_steer_the_plan():
     profile = Profile("base", ("Library",), (("Library",),))
-    draws = [sample_plan(TOY, profile, random.Random(seed), {"add_book": 0.1}).turns[0][0].tool for seed in range(300)]
+    weights = {"add_book": 0.1}
+    draws = [sample_plan(TOY, profile, random.Random(seed), weights).turns[0][0].tool for seed in range(300)]
     assert 1 <= draws.count("add_book") <= 40  # a share of 0.1 / 2.1 is 14
     blocked = sample_plan(TOY, profile, random.Random(0), {"compute_fine": 0}, blocked=("add_book",))
     assert blocked.turns == ((PlannedCall("lend_book"),),)
@@ -164,11 +165,12 @@ def test_failures_are_typed_and_name_the_tool():
 
 def test_that_book_is_the_latest_and_earlier_ones_are_counted():
     add, fine = PlannedCall("add_book"), PlannedCall("compute_fine")
-    first, _, looked_up = (call for turn in run(Plan(((add,), (add, fine)), frozenset({(0, 2)}))).turns for call in turn)
+    earlier = run(Plan(((add,), (add, fine)), frozenset({(0, 2)})))
+    looked_up = earlier.turns[1][1]
     assert looked_up.arguments["book_id"] == Argument(700, Reference(0, "book_id", rank=1))
     assert word_turn(TOY, [looked_up], random.Random(0)).endswith("using the first book.")
-    latest = [call for turn in run(Plan(((add,), (add, fine)), frozenset({(1, 2)}))).turns for call in turn][2]
-    assert latest.arguments["book_id"] == Argument(701, Reference(1, "book_id"))
+    latest = run(Plan(((add,), (add, fine)), frozenset({(1, 2)})))
+    assert latest.turns[1][1].arguments["book_id"] == Argument(701, Reference(1, "book_id"))
 
 
 def test_no_reference_past_another_book_that_was_named():
@@ -199,7 +201,8 @@ def test_phrases_take_nouns_values_and_references():
 
 
 def test_without_phrases_the_description_speaks():
-    text = word_turn(TOY, [executed("lend_book", book_id=Argument(41), borrower=Argument("anna"))], random.Random(1))
+    lend = executed("lend_book", book_id=Argument(41), borrower=Argument("anna"))
+    text = word_turn(TOY, [lend], random.Random(1))
     assert "lend a book to somebody, using book id 41 and borrower 'anna'." in text
     assert "_" not in text
 
@@ -223,7 +226,8 @@ def test_missing_function_withholds_a_tool_that_no_earlier_turn_used():
 def test_missing_parameter_moves_one_value_to_the_next_message():
     execution = run(CHAIN)
     title = execution.turns[0][0].arguments["title"].value
-    turns = augment(TOY, execution, rewrite(TOY, execution, random.Random(0)), "missing_parameter", 0, random.Random(0))
+    queries = rewrite(TOY, execution, random.Random(0))
+    turns = augment(TOY, execution, queries, "missing_parameter", 0, random.Random(0))
     assert not mentions(turns[0].user, title) and "a certain title" in turns[0].user and turns[0].gold == ()
     assert mentions(turns[1].user, title) and turns[1].gold == tuple(call.call for call in execution.turns[0])
     assert len(turns) == 3

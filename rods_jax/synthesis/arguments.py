@@ -45,7 +45,9 @@ def sources(
     schema = tool.parameters["properties"][parameter]
     known = _usable(examples.get(parameter, ()), schema)
     matching = _usable([value for where in visible for value in _matching(where, parameter)], schema)
-    related = [] if known or matching else _usable([v for where in visible for v in _all_values(where)], schema)
+    related = []
+    if not known and not matching:
+        related = _usable([value for where in visible for value in _all_values(where)], schema)
     return Sources(described_choices(schema), known, matching, related)
 
 
@@ -107,7 +109,8 @@ def _usable(values: Collection[Json], schema: Mapping[str, Json]) -> list[Json]:
     for value in values:
         if schema.get("type") == "integer" and isinstance(value, str) and value.isdigit():
             value = int(value)
-        if value not in (None, "", [], {}) and has_type(value, schema) and is_modest(value) and value not in usable:
+        fits = value not in (None, "", [], {}) and has_type(value, schema) and is_modest(value)
+        if fits and value not in usable:
             usable.append(value)
     return usable
 

@@ -4,6 +4,7 @@ Runs before the gates, which check its result. Long context needs no turn of its
 """
 
 import random
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from rods_jax.environments.protocol import Domain
@@ -14,11 +15,11 @@ from rods_jax.synthesis.values import fields, mentions
 from rods_jax.types import Json, Turn
 
 RELEASES = (
-    "More tools are available now. Please try again.",
-    "I have just given you another tool. Does that help?",
-    "There is a new tool for you now. Please go on with what I asked.",
+    "more tools are available now, please try again.",
+    "i have just given you another tool, does that help?",
+    "there is a new tool for you now, please go on with what i asked.",
 )
-SUPPLIES = ("The {noun} is {value}.", "Use {value} as the {noun}.", "I mean {value} for the {noun}.")
+SUPPLIES = ("the {noun} is {value}.", "use {value} as the {noun}.", "i mean {value} for the {noun}.")
 
 
 def augment(
@@ -40,14 +41,15 @@ def augment(
         Turn(query, tuple(executed.call for executed in calls))
         for query, calls in zip(queries, execution.turns, strict=True)
     ]
-    if category == "missing_function":
-        turns[withheld_turn : withheld_turn + 1] = _withhold_function(domain, execution, turns, withheld_turn, rng)
-    if category == "missing_parameter":
-        turns[withheld_turn : withheld_turn + 1] = _withhold_parameter(domain, execution, turns, withheld_turn, rng)
+    if category.startswith("missing"):
+        withhold = _withhold_function if category == "missing_function" else _withhold_parameter
+        turns[withheld_turn : withheld_turn + 1] = withhold(domain, execution, turns, withheld_turn, rng)
     return tuple(turns)
 
 
-def _withhold_function(domain: Domain, execution: Execution, turns, index: int, rng: random.Random) -> list[Turn]:
+def _withhold_function(
+    domain: Domain, execution: Execution, turns: Sequence[Turn], index: int, rng: random.Random
+) -> list[Turn]:
     """The query unanswered for want of a tool that no earlier turn used, then the tool."""
     used = {call.name for turn in turns[:index] for call in turn.gold}
     names = [call.name for call in turns[index].gold if call.name not in used]
@@ -63,7 +65,9 @@ class _Gap(NamedTuple):
     value: Json
 
 
-def _withhold_parameter(domain: Domain, execution: Execution, turns, index: int, rng: random.Random) -> list[Turn]:
+def _withhold_parameter(
+    domain: Domain, execution: Execution, turns: Sequence[Turn], index: int, rng: random.Random
+) -> list[Turn]:
     """The query without one required value that nothing said or returned so far tells, then the value."""
     calls = execution.turns[index]
     said = "\n".join(turn.user for turn in turns[:index])

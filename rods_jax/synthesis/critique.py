@@ -128,7 +128,7 @@ def critique(domain: Domain, task: Task, gates: Sequence[Gate]) -> tuple[str, st
 
 
 def content_hash(task: Task) -> str:
-    """sha256 of the canonical JSON of category, classes, initial state and turns; ids and ancestry do not count."""
+    """sha256 of the canonical JSON of category, classes, initial state and turns: what the policy meets."""
     turns = [
         [turn.user, [[call.name, dict(call.arguments)] for call in turn.gold], list(turn.released_tools)]
         for turn in task.turns

@@ -4,20 +4,16 @@ Left out on purpose: patching the initial state after a failure, which needs a j
 a failed call is tried with other arguments, then with the plan's spare tools, then the attempt ends.
 """
 
+import itertools
 import random
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rods_jax.environments.protocol import Domain, Simulator
 from rods_jax.synthesis.arguments import Sources, candidate, is_modest, sources
-from rods_jax.synthesis.errors import (
-    FUNC_SAMPLE_FAILED,
-    PARAM_GEN_FAILED,
-    VM_EXEC_FAILED,
-    Rejected,
-)
+from rods_jax.synthesis.errors import FUNC_SAMPLE_FAILED, PARAM_GEN_FAILED, VM_EXEC_FAILED, Rejected
 from rods_jax.synthesis.plan import Plan
 from rods_jax.synthesis.values import Pair, atoms, can_flow, fields, is_atom, output_links, parse_output
 from rods_jax.types import Call, Json
@@ -124,49 +120,54 @@ def _run_plan(session: _Session, shuffled: bool) -> tuple[tuple[ExecutedCall, ..
             for name in names:
                 if name in used and name != planned.tool:
                     continue
-                ran, simulator, failure = _run(session, simulator, name)
-                if ran is not None:
-                    session.done.append(ran)
+                try:
+                    executed, simulator = _run(session, simulator, name)
+                except Rejected as failure:
+                    failures.append(failure)
+                else:
+                    session.done.append(executed)
                     break
-                failures.append(failure)
             else:
-                raise Rejected(*failures[0])
+                raise failures[0]
         turns.append(tuple(session.done[start:]))
     return tuple(turns)
 
 
-def _run(session: _Session, simulator: Simulator, name: str):
-    """(executed call or None, simulator that ran what is kept, (error, detail, tools) of the last failure)."""
-    failure = (PARAM_GEN_FAILED, f"{name}: no arguments", (name,))
+def _run(session: _Session, simulator: Simulator, name: str) -> tuple[ExecutedCall, Simulator]:
+    """Finds arguments with which a tool can be called next; `simulator` itself stays as it is.
+
+    Returns the call and a simulator that has run it. Raises Rejected with the reason of the last try.
+    """
+    failure = Rejected(PARAM_GEN_FAILED, f"{name}: no arguments", (name,))
     references = _references(session, name)
     if not all(references):
-        return None, simulator, failure
+        raise failure
     visible = (
         simulator.state().get(session.domain.tools[name].class_name, {}),
         *(executed.output for executed in session.done),
     )
     found: dict[str, Sources] = {}
-    tried: list[Mapping[str, Json]] = []
+    tried = [executed.call for executed in session.done]
     for _ in range(TRIES):
         arguments = _arguments(session, name, references, visible, found)
         if arguments is None:
             continue
         call = Call(name, {parameter: argument.value for parameter, argument in arguments.items()})
-        if call.arguments in tried or call in [executed.call for executed in session.done]:
+        if call in tried:
             continue
-        tried.append(call.arguments)
+        tried.append(call)
         trial = session.fresh()
         observation = trial.call(call)
         output = parse_output(observation.text)
         if not observation.ok or isinstance(output, Mapping) and "error" in output:
-            failure = (VM_EXEC_FAILED, f"{name}: {observation.text[:200]}", (name,))
+            failure = Rejected(VM_EXEC_FAILED, f"{name}: {observation.text[:200]}", (name,))
             continue
         executed = ExecutedCall(name, arguments, output)
         reason = _useless(session, simulator, trial, executed)
         if reason is None:
-            return executed, trial, None
-        failure = (FUNC_SAMPLE_FAILED, f"{name}: {reason}", (name,))
-    return None, simulator, failure
+            return executed, trial
+        failure = Rejected(FUNC_SAMPLE_FAILED, f"{name}: {reason}", (name,))
+    raise failure
 
 
 def _useless(session: _Session, before: Simulator, after: Simulator, executed: ExecutedCall) -> str | None:
@@ -187,33 +188,32 @@ def _useless(session: _Session, before: Simulator, after: Simulator, executed: E
 
 
 def _bindings(session: _Session, producer: ExecutedCall, consumer: str) -> dict[Pair, Json]:
-    """What `consumer` may take of a call's output, each value first seen there and never spelled out before."""
+    """What `consumer` may take of a call's output: values first seen there and never spelled out so far."""
     tools = session.domain.tools
     links = output_links(tools[producer.tool], producer.output, tools[consumer], session.plan.pairs)
-    earlier = session.done[: _index(session.done, producer)]
-    known = [value for call in earlier for _, value in fields(call.output)]
-    spoken = [
-        atom
-        for call in (*session.done, producer)
-        for argument in call.arguments.values()
-        if argument.origin is None
-        for atom in atoms(argument.value)
-    ]
+    known = [*_spoken(producer)]
+    for call in session.done:
+        known += _spoken(call)
+    for call in itertools.takewhile(lambda call: call is not producer, session.done):
+        known += [value for _, value in fields(call.output)]
     return {
         pair: value
         for pair, value in links.items()
-        if is_modest(value) and not any(atom in known or atom in spoken for atom in atoms(value))
+        if is_modest(value) and not any(atom in known for atom in atoms(value))
     }
 
 
-def _index(done: Sequence[ExecutedCall], executed: ExecutedCall) -> int:
-    return next((index for index, other in enumerate(done) if other is executed), len(done))
+def _spoken(call: ExecutedCall) -> list[Json]:
+    """The strings and numbers that user text must spell out."""
+    literals = (argument.value for argument in call.arguments.values() if argument.origin is None)
+    return [atom for value in literals for atom in atoms(value)]
 
 
 def _references(session: _Session, name: str) -> list[list[tuple[str, Argument]]]:
     """For each planned link into the next call, the (parameter, value) that it may carry."""
     references = []
-    for producer in sorted(producer for producer, consumer in session.plan.links if consumer == len(session.done)):
+    position = len(session.done)
+    for producer in sorted(producer for producer, consumer in session.plan.links if consumer == position):
         options = []
         for (key, parameter), value in _bindings(session, session.done[producer], name).items():
             rank = _rank(session, producer, name, (key, parameter), value)
@@ -253,7 +253,7 @@ def _arguments(
 
 
 def _parameters(session: _Session, name: str, bound: Mapping[str, Argument]) -> list[str]:
-    """Parameters to fill beside the bound ones: those that a wording names, or all required and some optional."""
+    """Parameters to fill beside the bound ones: those of a wording, else the required and some optional."""
     schema = session.domain.tools[name].parameters
     wordings = [
         [parameter for _, parameter, _, _ in string.Formatter().parse(wording) if parameter]
@@ -271,24 +271,24 @@ def _parameters(session: _Session, name: str, bound: Mapping[str, Argument]) -> 
 def _rank(session: _Session, producer: int, name: str, pair: Pair, value: Json) -> int | None:
     """How to refer to a value without ambiguity (see Reference.rank), or None if one cannot.
 
-    "That ..." is the latest if nothing of its kind was named or returned since; otherwise the values
-    returned under its key can be counted, if no other of its kind was named since.
+    "That ..." is the latest of its kind that was named or returned; otherwise the values returned under
+    one key can be counted, if none of their kind was named at all.
     """
     tools = session.domain.tools
     key, parameter = pair
-    latest = True
-    for later in session.done[producer + 1 :]:
-        same_class = tools[later.tool].class_name == tools[name].class_name
-        for spoken, argument in later.arguments.items():
-            if argument.value != value and can_flow(spoken, parameter, session.plan.pairs, same_class):
-                return None
-        for returned, other in fields(later.output):
-            if other != value and can_flow(returned, parameter, session.plan.pairs, same_class):
-                if returned != key:
-                    return None
-                latest = False
-    if latest:
+
+    def of_kind(call: ExecutedCall, pairs: Iterable[tuple[str, Json]]) -> list[tuple[str, Json]]:
+        same_class = tools[call.tool].class_name == tools[name].class_name
+        others = [(k, v) for k, v in pairs if v != value]
+        return [(k, v) for k, v in others if can_flow(k, parameter, session.plan.pairs, same_class)]
+
+    named = [of_kind(call, ((k, a.value) for k, a in call.arguments.items())) for call in session.done]
+    returned = [of_kind(call, fields(call.output)) for call in session.done]
+    # "Reply to message 30, then delete that message" would mean message 30: the producer's arguments count.
+    if not any(named[producer:]) and not any(returned[producer + 1 :]):
         return 0
-    kind = [other for call in session.done for returned, other in fields(call.output) if returned == key]
-    rank = list(dict.fromkeys(kind)).index(value) + 1 if all(map(is_atom, kind)) else len(ORDINALS) + 1
-    return rank if rank <= len(ORDINALS) else None
+    if any(named) or any(other != key for pairs in returned for other, _ in pairs):
+        return None
+    values = [v for call in session.done for k, v in fields(call.output) if k == key]
+    rank = list(dict.fromkeys(values)).index(value) + 1 if all(map(is_atom, values)) else 0
+    return rank if 1 <= rank <= len(ORDINALS) else None

@@ -1,6 +1,6 @@
 """Stage I: a new sequence of tool names with the seed's profile (RODS section 5).
 
-Left out on purpose: arguments, which stage II fills while it executes; a narrative, which templates do not need.
+Left out on purpose: arguments, which stage II fills as it executes; a narrative, which templates do not need.
 """
 
 import random
@@ -41,8 +41,9 @@ def sample_plan(
     tool_weights: Mapping[str, float] | None = None,
     blocked: Collection[str] = (),
 ) -> Plan:
-    """Draws tools by weight (1 where none is given), every link possible by name; a tool comes twice in a turn
-    only where the links need it.
+    """Draws tools by weight (1 where none is given), such that every link is possible by name.
+
+    A tool comes twice in a turn only where the links need it: two look-ups, then a comparison.
 
     Raises Rejected("no_pattern"): the profile is not one of a category's, or no tools of the domain fit it.
     """
@@ -72,7 +73,7 @@ class _Search:
         self.turn_of = [index for index, turn in enumerate(turns) for _ in turn]
         self.links = links
         self.pairs = pairs
-        self.repeats = False  # may a turn call a tool twice? Some links need it: two look-ups, then a comparison
+        self.repeats = False  # may a turn call a tool twice?
         self.flow_cache: dict[tuple[str, str], frozenset[str]] = {}
 
     def order(self, class_name: str, rng: random.Random, weights: Mapping[str, float], blocked) -> list[str]:
@@ -105,7 +106,7 @@ class _Search:
         return None
 
     def fits(self, tool: str, position: int, chosen: Sequence[str]) -> bool:
-        """Whether `tool` may stand at `position`: not twice in its turn, its links possible with those chosen."""
+        """Whether `tool` may stand at `position`: no repeat, and links possible with the tools chosen."""
         taken: list[frozenset[str]] = []
         for other, name in enumerate(chosen):
             same_turn = other != position and self.turn_of[other] == self.turn_of[position]

@@ -3,7 +3,7 @@
 Left out on purpose: any distance between profiles with weights to tune. Two profiles match part by part.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from rods_jax.types import Call, Json, Task
 
 
 class Edge(NamedTuple):
-    """Call `consumer` takes as `parameter` what call `producer` returned under `key`; calls counted over the task."""
+    """Call `consumer` takes as `parameter` what call `producer` returned as `key`; counted over the task."""
 
     producer: int
     consumer: int
@@ -27,7 +27,7 @@ class Profile:
 
     category: str
     classes: tuple[str, ...]
-    call_classes: tuple[tuple[str, ...], ...]  # per turn, the class of every gold call; () where none is asked
+    call_classes: tuple[tuple[str, ...], ...]  # per turn, the class of every gold call
     edges: tuple[Edge, ...] = ()
 
     @property
@@ -54,27 +54,29 @@ class Profile:
         return max(length, default=0)
 
 
+_Produced = tuple[Call, dict[str, list[Json]]]  # a call that ran, and the atoms of its output by key
+
+
 def extract_profile(domain: Domain, task: Task) -> Profile:
     """Runs the gold calls and reads off the profile.
 
-    An edge is literal flow: an argument that no user message so far has named and that an earlier output holds;
-    its producer is the first such output. KeyError: a gold call of a tool that the domain lacks.
+    An edge is literal flow: an argument that no user message so far has named and that an earlier output
+    holds; its producer is the first such output. KeyError: a gold call of a tool that the domain lacks.
     """
     simulator = domain.simulator(task.classes, task.initial_state, task.long_context)
     edges: list[Edge] = []
-    produced: list[tuple[int, Call, dict[str, list[Json]]]] = []
+    produced: list[_Produced] = []
     text = ""
     for turn in task.turns:
         text += "\n" + turn.user
         for call in turn.gold:
-            consumer = len(produced)
             for parameter, argument in call.arguments.items():
                 if any(True for _ in atoms(argument)) and not mentions(text, argument):
-                    edges += _first_edge(domain, produced, consumer, call, parameter, argument)
-            output = parse_output(simulator.call(call).text)
-            produced.append((consumer, call, _atoms_by_key(output)))
-    call_classes = tuple(tuple(domain.tools[call.name].class_name for call in turn.gold) for turn in task.turns)
-    return Profile(task.category, tuple(task.classes), call_classes, tuple(edges))
+                    edge = _first_edge(domain, produced, call, parameter, argument)
+                    edges += [edge] if edge else []
+            produced.append((call, _atoms_by_key(parse_output(simulator.call(call).text))))
+    call_classes = (tuple(domain.tools[call.name].class_name for call in turn.gold) for turn in task.turns)
+    return Profile(task.category, tuple(task.classes), tuple(call_classes), tuple(edges))
 
 
 def _atoms_by_key(output: Json) -> dict[str, list[Json]]:
@@ -85,20 +87,22 @@ def _atoms_by_key(output: Json) -> dict[str, list[Json]]:
     return by_key
 
 
-def _first_edge(domain: Domain, produced, consumer: int, call: Call, parameter: str, argument: Json) -> list[Edge]:
+def _first_edge(
+    domain: Domain, produced: Sequence[_Produced], call: Call, parameter: str, argument: Json
+) -> Edge | None:
     tool = domain.tools[call.name]
     wanted = list(atoms(argument))
-    for producer, source, by_key in produced:
+    for producer, (source, by_key) in enumerate(produced):
         same_class = domain.tools[source.name].class_name == tool.class_name
         for key, values in by_key.items():
             named = can_flow(key, parameter, same_class=same_class)
             if all(atom in values and (named or is_distinctive(atom)) for atom in wanted):
-                return [Edge(producer, consumer, key, parameter)]
-    return []
+                return Edge(producer, len(produced), key, parameter)
+    return None
 
 
 def profile_match(a: Profile, b: Profile) -> Mapping[str, bool | float]:
-    """Part by part: booleans, and for edges the shared fraction |a & b| / |a | b|; all 1 where profiles are equal."""
+    """Part by part: booleans, and for edges |a & b| / |a | b|; all 1 where the profiles are equal."""
     union = a.links | b.links
     return {
         "category": a.category == b.category,

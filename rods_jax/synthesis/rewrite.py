@@ -15,7 +15,7 @@ from rods_jax.synthesis.execute import ORDINALS, Argument, ExecutedCall, Executi
 from rods_jax.synthesis.values import can_flow, words
 from rods_jax.types import Json, ToolSpec
 
-OPENERS = ("please {}", "I need you to {}", "could you {}", "{}")
+OPENERS = ("please {}", "i need you to {}", "could you {}", "{}")
 CONNECTIVES = ("; then ", ", then ", ", and after that ")
 
 
@@ -27,7 +27,7 @@ def rewrite(domain: Domain, execution: Execution, rng: random.Random) -> tuple[s
 def word_turn(
     domain: Domain, calls: Sequence[ExecutedCall], rng: random.Random, hidden: tuple[int, str] | None = None
 ) -> str:
-    """One query that asks for these calls in order; `hidden` is a (call, parameter) whose value is left out."""
+    """One query that asks for these calls in order, less the value of the `hidden` (call, parameter)."""
     parts = []
     for index, call in enumerate(calls):
         left_out = hidden[1] if hidden is not None and hidden[0] == index else None
@@ -39,7 +39,7 @@ def word_turn(
 
 
 def noun(domain: Domain, parameter: str) -> str:
-    """What a user calls the thing that a parameter takes: the domain's noun, or the parameter in plain words."""
+    """What a user calls the thing that a parameter takes: the domain's noun, or plain words."""
     if parameter in domain.nouns:
         return domain.nouns[parameter]
     return words(re.sub(r"_?[iI]ds?$", "", parameter)) or words(parameter)
@@ -56,7 +56,8 @@ def show(value: Json) -> str:
 
 def _word_call(domain: Domain, call: ExecutedCall, rng: random.Random, hidden: str | None) -> tuple[str, str]:
     """(wording, the mark that ends it)."""
-    fitting = [wording for wording in domain.phrases.get(call.tool, ()) if _fields(wording) == set(call.arguments)]
+    names = set(call.arguments)
+    fitting = [wording for wording in domain.phrases.get(call.tool, ()) if _fields(wording) == names]
     if not fitting:
         return _word_generically(domain, call, rng, hidden), "."
     filled = {
@@ -81,7 +82,7 @@ def _field(domain: Domain, parameter: str, argument: Argument, hidden: bool) -> 
 
 
 def _refer(domain: Domain, parameter: str, argument: Argument) -> str:
-    """ "that ticket", or "the second ticket" where several were returned; by the output's name if it tells more."""
+    """`that ticket`, or `the second ticket` of several; named after the output where that tells more."""
     key = argument.origin.key
     related = parameter in domain.nouns or can_flow(key, parameter)
     name = noun(domain, parameter if related else key)
@@ -107,7 +108,7 @@ def _word_generically(domain: Domain, call: ExecutedCall, rng: random.Random, hi
 
 
 def _imperative(tool: ToolSpec) -> str:
-    """First sentence of the description, as an order without identifiers: "Starts the engine." -> "start the engine"."""
+    """First sentence of the description, as an order without identifiers: `Starts it.` becomes `start it`."""
     sentence = re.split(r"[.;\n](?:\s|$)", tool.description.split("Tool description:")[-1].strip())[0]
     verb, _, rest = sentence.replace(tool.name, words(tool.name)).replace("_", " ").partition(" ")
     verb = verb.lower()

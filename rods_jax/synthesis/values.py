@@ -80,8 +80,10 @@ def can_flow(key: str, parameter: str, pairs: Collection[Pair] = (), same_class:
     return same_class and (parameter.endswith("_" + key) or key.endswith("_" + parameter))
 
 
-def output_links(producer: ToolSpec, output: Json, consumer: ToolSpec, pairs: Collection[Pair]) -> dict[Pair, Json]:
-    """(key, parameter) -> value, for what `producer` has returned once under a key and `consumer` may take."""
+def output_links(
+    producer: ToolSpec, output: Json, consumer: ToolSpec, pairs: Collection[Pair]
+) -> dict[Pair, Json]:
+    """(key, parameter) -> value: what `producer` returned once under a key, and `consumer` may take."""
     by_key: dict[str, list[Json]] = {}
     for key, value in fields(output):
         if value not in by_key.setdefault(key, []):
@@ -90,7 +92,8 @@ def output_links(producer: ToolSpec, output: Json, consumer: ToolSpec, pairs: Co
     links = {}
     for parameter, schema in consumer.parameters.get("properties", {}).items():
         for key, values in by_key.items():
-            fitting = [value for value in values if has_type(value, schema) and any(True for _ in atoms(value))]
+            typed = [value for value in values if has_type(value, schema)]
+            fitting = [value for value in typed if next(atoms(value), None) is not None]
             if len(fitting) == 1 and can_flow(key, parameter, pairs, same_class):
                 links[key, parameter] = fitting[0]
     return links
