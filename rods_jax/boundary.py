@@ -1,6 +1,6 @@
-"""Public kernel: which tasks sit at the policy's capability boundary, and which of them become seeds, on device.
+"""Public kernel: which tasks sit at the policy's capability boundary, and which become seeds, on device.
 
-Left out on purpose: cooldown bookkeeping (the caller clears `eligible_N`) and the retirement threshold (replay).
+Left out on purpose: cooldown bookkeeping (the caller clears `eligible_N`) and retirement (replay).
 """
 
 from fractions import Fraction
@@ -22,7 +22,7 @@ class Seeds(NamedTuple):
 
 
 def boundary_score(mean: jax.Array) -> jax.Array:
-    """4 r (1 - r), the upper bound r (1 - r) of the reward variance scaled to [0, 1]; any shape (RODS section 2.1)."""
+    """4 r (1 - r): the bound of the reward variance, scaled to [0, 1]; any shape (RODS section 2.1)."""
     return 4.0 * mean * (1.0 - mean)
 
 
@@ -35,8 +35,8 @@ def partition(
 ) -> jax.Array:
     """Zone of each task: HARD if r < lower, MASTERED if r > upper, else BOUNDARY, with r = passed / total.
 
-    Exact at the inclusive edges: a threshold is read as the decimal that it prints as (0.85 is 17/20) and compared
-    by cross-multiplied integers.  A task without turns (every rollout masked) is HARD, hence never a seed.
+    Exact at the inclusive edges: a threshold is read as the decimal that it prints as (0.85 is 17/20) and
+    compared by cross-multiplied integers.  A task without turns (all masked) is HARD, hence never a seed.
 
     Args:
       passed_turns_N: [N] integers, turns passed by the task's valid rollouts together.
@@ -67,7 +67,7 @@ def select_seeds(
     *,
     quotas: tuple[int, ...],
 ) -> Seeds:
-    """The best-scored eligible boundary tasks, at most `quotas[c]` of category c, best first, ties by lower index.
+    """The best-scored eligible boundary tasks, at most `quotas[c]` of category c, ties by lower index.
 
     Unused quota is not redistributed.  A category outside [0, len(quotas)) has no quota.
 
@@ -80,7 +80,9 @@ def select_seeds(
 
     Raises ValueError (shapes, negative quota).  Source: RODS section 2.3.
     """
-    scores_N, zones_N, categories_N, eligible_N = map(jnp.asarray, (scores_N, zones_N, categories_N, eligible_N))
+    scores_N, zones_N, categories_N, eligible_N = map(
+        jnp.asarray, (scores_N, zones_N, categories_N, eligible_N)
+    )
     if scores_N.ndim != 1 or not scores_N.shape == zones_N.shape == categories_N.shape == eligible_N.shape:
         shapes = [x.shape for x in (scores_N, zones_N, categories_N, eligible_N)]
         raise ValueError(f"scores, zones, categories and eligible must all be [N], got {shapes}")

@@ -31,18 +31,18 @@ def group_statistics(
 ) -> GroupStatistics:
     """Group-relative advantages (R - mean) / (std + epsilon), or R - mean, with the statistics behind them.
 
-    `variance_N` is the population variance, so variance <= r(1 - r) for rewards in [0, 1]; `std` is the sample
-    deviation (divides by count - 1).  Equal rewards give variance and advantage exactly 0.  An empty group has
-    mean, variance and count 0; a singleton has its reward as mean and variance 0; both have advantages 0.  No
-    value and no gradient is NaN, whatever stands in the masked entries.
+    `variance_N` is the population variance, so variance <= r(1 - r) for rewards in [0, 1]; `std` is the
+    sample deviation (divides by count - 1).  Equal rewards give variance and advantage exactly 0.  An empty
+    group has mean, variance and count 0; a singleton has its reward as mean and variance 0; both have
+    advantages 0.  No value and no gradient is NaN, whatever stands in the masked entries.
 
     Args:
       rewards_NG: [N, G] real numbers; computed in float32.
       mask_NG: [N, G] bool, True where the reward counts; None counts all.
       normalize: "std", or "none" for mean-centred advantages (Dr. GRPO).
       epsilon: added to the deviation, in units of reward.
-      axis_name: mapped axis (pmap, shard_map, vmap) over which G is split; N is then the same everywhere.  Under
-        plain jit with shardings leave it None: the compiler inserts the collectives.
+      axis_name: mapped axis (pmap, shard_map, vmap) over which G is split; N is then the same everywhere.
+        Under plain jit with shardings leave it None: the compiler inserts the collectives.
 
     Raises ValueError (shapes, normalize) and TypeError (mask dtype).  Source: RODS sections 2.1 and 3.
     """
@@ -80,10 +80,12 @@ def segment_group_statistics(
       num_groups: static, at least 1.
       mask_B: [B] bool, True where the reward counts; None counts all.
 
-    Raises ValueError (shapes, num_groups, normalize) and TypeError (dtypes).  Source: RODS sections 2.1 and 3.
+    Raises ValueError (shapes, num_groups, normalize) and TypeError (dtypes).  Source: RODS 2.1 and 3.
     """
     if rewards_B.ndim != 1 or group_ids_B.shape != rewards_B.shape:
-        raise ValueError(f"rewards_B and group_ids_B must both be [B], got {rewards_B.shape}, {group_ids_B.shape}")
+        raise ValueError(
+            f"rewards_B and group_ids_B must both be [B], got {rewards_B.shape}, {group_ids_B.shape}"
+        )
     if not jnp.issubdtype(group_ids_B.dtype, jnp.integer):
         raise TypeError(f"group_ids_B must be integers, got {group_ids_B.dtype}")
     if num_groups < 1:
@@ -111,15 +113,15 @@ def _statistics(
     normalize: str,
     epsilon: float,
 ) -> GroupStatistics:
-    """The formula, once: `total` and `largest` reduce entries to groups, `spread` takes groups back to entries."""
+    """The formula, once: `total` and `largest` reduce entries to groups, `spread` goes back to entries."""
     if normalize not in ("std", "none"):
         raise ValueError(f'normalize must be "std" or "none", got {normalize!r}')
     rewards = rewards.astype(jnp.float32)
     count_N = total(mask.astype(jnp.int32))
     divisor_N = jnp.maximum(count_N, 1).astype(jnp.float32)
 
-    # Shifted by a member of the group, equal rewards become exact zeros, whose mean has no rounding error.  The
-    # largest member is one that every shard agrees on.  The shift cancels, so it carries no gradient.
+    # Shifted by a member of the group, equal rewards become exact zeros, whose mean has no rounding error.
+    # The largest member is one that every shard agrees on.  The shift cancels, so it carries no gradient.
     largest_N = largest(jnp.where(mask, lax.stop_gradient(rewards), -jnp.inf))
     pivot_N = jnp.where(count_N > 0, largest_N, 0.0)
     shifted = jnp.where(mask, rewards - spread(pivot_N), 0.0)

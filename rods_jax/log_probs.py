@@ -1,8 +1,8 @@
 """Public kernel: log-probabilities (and entropy) of taken tokens, without ever holding all the logits.
 
-The chunk is over tokens, not over the vocabulary: tokens are independent, so a chunk is a plain softmax over the whole
-vocabulary, to be recomputed in the backward pass, with no running maximum to carry and rescale; the matrix product
-keeps its widest side, and an unembedding that is sharded over the vocabulary stays where it is.
+The chunk is over tokens, not over the vocabulary: tokens are independent, so a chunk is a plain softmax over
+the whole vocabulary, to be recomputed in the backward pass, with no running maximum to carry and rescale; the
+matrix product keeps its widest side, and an unembedding sharded over the vocabulary stays so.
 
 Left out on purpose: sampling filters (top-p, top-k), which are the generator's.
 """
@@ -31,10 +31,10 @@ def log_probs(
     chunk_size: int = 1024,
     with_entropy: bool = False,
 ) -> LogProbs:
-    """log softmax(h W^T / temperature)[target], and the entropy of that softmax, `chunk_size` tokens at a time.
+    """log softmax(h W^T / temperature)[target], and that softmax's entropy, `chunk_size` tokens at a time.
 
-    Logits exist for one chunk only, in the forward and in the backward pass.  Values and gradients equal the dense
-    computation to float32 rounding.
+    Logits exist for one chunk only, in the forward and in the backward pass.  Values and gradients equal the
+    dense computation to float32 rounding.
 
     Args:
       hidden_TD: [..., T, D] final hidden states; the product runs in their dtype and accumulates in float32.
@@ -42,8 +42,8 @@ def log_probs(
       targets_T: [..., T] integers in [0, V); anything where masked.
       mask_T: [..., T] bool; a token outside gives exactly 0 and no gradient, whatever its hidden state holds.
       temperature: positive scalar, may be traced.
-      chunk_size: static; tokens per chunk.  A chunk takes the same number of positions, at least one, from every
-        row of the leading axes, so it holds at least as many tokens as there are rows.
+      chunk_size: static; tokens per chunk.  A chunk takes the same number of positions, at least one, from
+        every row of the leading axes, so it holds at least as many tokens as there are rows.
       with_entropy: static; False computes nothing and returns zeros.
 
     Raises ValueError (shapes, chunk_size) and TypeError (dtypes).  Source: RODS section 3 (loss per token).
@@ -56,7 +56,9 @@ def log_probs(
     if mask_T is None:
         mask_T = jnp.ones(targets_T.shape, bool)
     if mask_T.shape != targets_T.shape:
-        raise ValueError(f"mask_T and targets_T must have one shape, got {mask_T.shape} and {targets_T.shape}")
+        raise ValueError(
+            f"mask_T and targets_T must have one shape, got {mask_T.shape} and {targets_T.shape}"
+        )
     if mask_T.dtype != bool:
         raise TypeError(f"mask_T must be bool, got {mask_T.dtype}")
     if chunk_size < 1:
@@ -69,8 +71,8 @@ def log_probs(
     unembedding_VD = unembedding_VD.astype(jnp.float32)  # the gradient adds up over the chunks: in float32
 
     def split(x: jax.Array) -> jax.Array:
-        # Position t goes to chunk t % num_chunks: an axis that is sharded stays sharded inside every chunk, while
-        # contiguous chunks of a sharded axis would leave all devices but one idle.
+        # Position t goes to chunk t % num_chunks: an axis that is sharded stays sharded inside every chunk,
+        # while contiguous chunks of a sharded axis would leave all devices but one idle.
         axis = targets_T.ndim - 1
         padding = [(0, width * num_chunks - length if i == axis else 0) for i in range(x.ndim)]
         x = jnp.pad(x, padding)
@@ -95,5 +97,7 @@ def log_probs(
         return LogProbs(jnp.where(mask, taken, 0.0), jnp.where(mask, entropy, 0.0))
 
     # prevent_cse: the loop already keeps the compiler from merging the two computations.
-    chunks = lax.map(jax.checkpoint(chunk, prevent_cse=False), (split(hidden_TD), split(targets_T), split(mask_T)))
+    chunks = lax.map(
+        jax.checkpoint(chunk, prevent_cse=False), (split(hidden_TD), split(targets_T), split(mask_T))
+    )
     return LogProbs(*map(join, chunks))

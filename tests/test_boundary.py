@@ -70,7 +70,9 @@ def seeds_by_hand(tasks, quotas):
     """Walks the ranked tasks and takes what the quota of the category still allows."""
     left = dict(enumerate(quotas))
     taken = []
-    for score, index, zone, category, eligible in sorted((-s, i, z, c, e) for i, (s, z, c, e) in enumerate(tasks)):
+    for score, index, zone, category, eligible in sorted(
+        (-s, i, z, c, e) for i, (s, z, c, e) in enumerate(tasks)
+    ):
         if zone == BOUNDARY and eligible and left.get(category, 0) > 0:
             left[category] -= 1
             taken.append(index)
@@ -90,7 +92,9 @@ tasks_lists = st.lists(
 @given(tasks_lists, st.sampled_from([(4, 4, 4, 4), (1, 0, 2, 1), (0, 0, 0, 3), (2,), ()]))
 def test_selection_equals_plain_python(tasks, quotas):
     columns = [np.array(column) for column in zip(*tasks)]
-    seeds = jitted(np.float32(columns[0]), np.int32(columns[1]), np.int32(columns[2]), columns[3], quotas=quotas)
+    seeds = jitted(
+        np.float32(columns[0]), np.int32(columns[1]), np.int32(columns[2]), columns[3], quotas=quotas
+    )
     expected = seeds_by_hand(tasks, quotas)
     assert seeds.count == len(expected)
     assert seeds.indices_k.tolist() == expected + [-1] * (sum(quotas) - len(expected))
@@ -105,9 +109,7 @@ def test_unused_quota_is_not_redistributed_and_ties_go_to_the_lower_index():
 
 
 def test_fewer_tasks_than_seeds_even_none():
-    one = select_seeds(
-        jnp.ones(1), jnp.array([BOUNDARY]), jnp.array([0]), jnp.array([True]), quotas=(4, 4)
-    )
+    one = select_seeds(jnp.ones(1), jnp.array([BOUNDARY]), jnp.array([0]), jnp.array([True]), quotas=(4, 4))
     assert one.indices_k.tolist() == [0] + [-1] * 7
     empty = jnp.zeros(0, jnp.int32)
     none = select_seeds(jnp.zeros(0), empty, empty, jnp.zeros(0, bool), quotas=(2, 1))

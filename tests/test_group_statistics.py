@@ -1,4 +1,4 @@
-"""Group statistics: golden values, exactness, float64 reference, and one answer under every kind of parallelism."""
+"""Group statistics: golden values, exactness, a float64 reference, one answer under every parallelism."""
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +68,11 @@ def test_a_hand_computed_group_with_a_masked_reward():
 
 
 @few
-@given(hnp.arrays(np.float32, (3, 7), elements=rewards), hnp.arrays(bool, (3, 7)), st.sampled_from(["std", "none"]))
+@given(
+    hnp.arrays(np.float32, (3, 7), elements=rewards),
+    hnp.arrays(bool, (3, 7)),
+    st.sampled_from(["std", "none"]),
+)
 def test_equals_the_float64_reference(rewards_NG, mask_NG, normalize):
     result = jitted(rewards_NG, mask_NG, normalize=normalize)
     for i, (row, valid) in enumerate(zip(rewards_NG, mask_NG)):
@@ -110,7 +114,9 @@ def test_segments_equal_the_dense_form_in_any_order():
     )
     for name in ("mean_N", "variance_N", "count_N"):
         np.testing.assert_allclose(getattr(ragged, name), getattr(dense, name), rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(ragged.advantages_NG, np.ravel(dense.advantages_NG)[order], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        ragged.advantages_NG, np.ravel(dense.advantages_NG)[order], rtol=1e-5, atol=1e-6
+    )
 
 
 # ------------------------------------------------------------------------------------- exactness
@@ -188,7 +194,9 @@ def test_masked_nan_reaches_neither_values_nor_gradients(normalize):
     value, gradient_NG = jax.jit(jax.value_and_grad(dense))(rewards_NG)
     assert jnp.isfinite(value) and jnp.isfinite(gradient_NG).all()
     assert (gradient_NG[~mask_NG] == 0).all() and (gradient_NG[0, :3] != 0).all()
-    np.testing.assert_allclose(jax.jit(jax.grad(ragged))(rewards_NG.ravel()), gradient_NG.ravel(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(jax.grad(ragged))(rewards_NG.ravel()), gradient_NG.ravel(), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_gradients_of_mean_and_variance_are_the_formulas():
@@ -276,7 +284,9 @@ def test_one_answer_under_every_kind_of_parallelism(run):
 def test_segments_split_over_eight_devices_equal_the_whole():
     rng = np.random.default_rng(5)
     ids_B = np.int32(rng.integers(-1, 6, 64))
-    rewards_B = np.where(ids_B == 4, 1 / 3, rng.integers(0, 4, 64) / 3).astype(np.float32)  # an equal-reward group that every shard holds a part of
+    rewards_B = np.where(ids_B == 4, 1 / 3, rng.integers(0, 4, 64) / 3).astype(
+        np.float32
+    )  # an equal-reward group that every shard holds a part of
     whole = jitted_segments(rewards_B, ids_B, num_groups=5)
     spec = PartitionSpec("b")
     split = jax.jit(
@@ -288,7 +298,9 @@ def test_segments_split_over_eight_devices_equal_the_whole():
         )
     )(rewards_B, ids_B)
     for name in whole._fields:
-        np.testing.assert_allclose(getattr(split, name), getattr(whole, name), rtol=1e-5, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(
+            getattr(split, name), getattr(whole, name), rtol=1e-5, atol=1e-6, err_msg=name
+        )
     assert split.variance_N[4] == 0 and (split.advantages_NG[ids_B == 4] == 0).all()
 
 

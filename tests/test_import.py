@@ -24,7 +24,9 @@ def test_importing_the_package_needs_only_jax_and_numpy():
         "print(*sorted({m.split('.')[0] for m in sys.modules} - before - sys.stdlib_module_names));"
         "print(*(m for m in ('flax', 'optax', 'transformers', 'orbax', 'tokenizers') if m in sys.modules))"
     )
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert output.stdout.splitlines() == ["rods_jax", ""]
 
 
