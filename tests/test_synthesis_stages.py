@@ -200,6 +200,20 @@ def test_phrases_take_nouns_values_and_references():
     assert word_turn(PHRASED, [literal], random.Random(0), (0, "book_id")) == "give a certain book to anna."
 
 
+@pytest.mark.parametrize(
+    ("key", "rank", "ending"),
+    [
+        ("book_id", 0, "using that book and"),
+        ("id", 0, "using that book and"),
+        ("serial", 0, "using that serial as book id and"),
+        ("book_id", 2, "using the second book and"),
+    ],
+)
+def test_a_reference_is_named_after_the_output_where_that_tells_more(key, rank, ending):
+    lend = executed("lend_book", book_id=Argument(700, Reference(0, key, rank)), borrower=Argument("anna"))
+    assert ending in word_turn(TOY, [lend], random.Random(0))
+
+
 def test_without_phrases_the_description_speaks():
     lend = executed("lend_book", book_id=Argument(41), borrower=Argument("anna"))
     text = word_turn(TOY, [lend], random.Random(1))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-# RODS Appendix E, less the types that only language models can raise.
+# RODS Appendix E, less what only language models can raise; duplicate_func is the gate `distinct_calls`.
 NO_PATTERN = "no_pattern"  # the profile has no plan in this domain
 PARAM_GEN_FAILED = "param_gen_failed"  # no value for a required argument, or none for a reference
 VM_EXEC_FAILED = "vm_exec_failed"  # the simulator refused every call that was tried

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from rods_jax.environments.protocol import Domain
 from rods_jax.synthesis.execute import ORDINALS, Argument, ExecutedCall, Execution
-from rods_jax.synthesis.values import can_flow, words
+from rods_jax.synthesis.values import words
 from rods_jax.types import Json, ToolSpec
 
 OPENERS = ("please {}", "i need you to {}", "could you {}", "{}")
@@ -83,12 +83,15 @@ def _field(domain: Domain, parameter: str, argument: Argument, hidden: bool) -> 
 
 def _refer(domain: Domain, parameter: str, argument: Argument) -> str:
     """`that ticket`, or `the second ticket` of several; named after the output where that tells more."""
-    key = argument.origin.key
-    related = parameter in domain.nouns or can_flow(key, parameter)
-    name = noun(domain, parameter if related else key)
+    name = noun(domain, parameter if _same_thing(domain, parameter, argument) else argument.origin.key)
     if argument.origin.rank:
         return f"the {ORDINALS[argument.origin.rank - 1]} {name}"
     return f"those {name}" if isinstance(argument.value, list) else f"that {name}"
+
+
+def _same_thing(domain: Domain, parameter: str, argument: Argument) -> bool:
+    """Whether the output's key tells no more than the parameter: `price` for `min_price` does."""
+    return parameter in domain.nouns or argument.origin.key in (parameter, "id")
 
 
 def _word_generically(domain: Domain, call: ExecutedCall, rng: random.Random, hidden: str | None) -> str:
@@ -99,8 +102,8 @@ def _word_generically(domain: Domain, call: ExecutedCall, rng: random.Random, hi
             details.append(f"a certain {noun(domain, parameter)}")
         elif argument.origin is not None:
             referred = _refer(domain, parameter, argument)
-            known = can_flow(argument.origin.key, parameter)
-            details.append(referred if known else f"{referred} as {words(parameter)}")
+            same = _same_thing(domain, parameter, argument)
+            details.append(referred if same else f"{referred} as {words(parameter)}")
         else:
             shown = show(argument.value)
             details.append(f"{words(parameter)} {repr(shown) if isinstance(argument.value, str) else shown}")
