@@ -217,7 +217,7 @@ def test_a_reference_is_named_after_the_output_where_that_tells_more(key, rank, 
 def test_without_phrases_the_description_speaks():
     lend = executed("lend_book", book_id=Argument(41), borrower=Argument("anna"))
     text = word_turn(TOY, [lend], random.Random(1))
-    assert "lend a book to somebody, using book id 41 and borrower 'anna'." in text
+    assert 'lend a book to somebody, using book id 41 and borrower "anna".' in text
     assert "_" not in text
 
 
