@@ -106,7 +106,8 @@ def _word_generically(domain: Domain, call: ExecutedCall, rng: random.Random, hi
             details.append(referred if same else f"{referred} as {words(parameter)}")
         else:
             shown = show(argument.value)
-            details.append(f"{words(parameter)} " + (f'"{shown}"' if isinstance(argument.value, str) else shown))
+            quoted = f'"{shown}"' if isinstance(argument.value, str) else shown
+            details.append(f"{words(parameter)} {quoted}")
     return text + (f", using {' and '.join(details)}" if details else "")
 
 
