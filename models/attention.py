@@ -3,7 +3,8 @@
 Each part returns its unnormalised output with the maximum and the sum of its softmax, so parts
 with different batch structure (one prompt for G rollouts, one cache per rollout) never have to be
 concatenated.  Shapes: N tasks, G rollouts, T query tokens, P prompt keys, S own keys, K key/value
-heads, Q queries per key/value head, E head width.
+heads, Q queries per key/value head, E head width.  Heads stand before tokens, so that every product
+is a plain batched matrix product.
 
 Left out on purpose: blockwise scores and platform kernels; a part's score matrix exists as a whole.
 """
@@ -18,33 +19,39 @@ from jax import lax
 class Part(NamedTuple):
     """softmax(scores) @ values = output / total, before normalisation, relative to exp(maximum)."""
 
-    output_NGTKQE: jax.Array
-    maximum_NGTKQ: jax.Array
-    total_NGTKQ: jax.Array
+    output_NGKQTE: jax.Array
+    maximum_NGKQT: jax.Array
+    total_NGKQT: jax.Array
 
 
-def attend_shared(query_NGTKQE, key_NPKE, value_NPKE, mask_NP) -> Part:
+def attend_shared(query_NGKQTE, key_NKPE, value_NKPE, mask_NP) -> Part:
     """Every rollout's queries attend to its task's one prompt."""
-    scores = jnp.einsum("ngtkqe,npke->nkgtqp", query_NGTKQE, key_NPKE, preferred_element_type=jnp.float32)
-    weights, maximum, total = _softmax_terms(scores, mask_NP[:, None, None, None, None, :])
-    output = jnp.einsum("nkgtqp,npke->nkgtqe", weights.astype(value_NPKE.dtype), value_NPKE)
-    return Part(*(jnp.moveaxis(x, 1, 3) for x in (output, maximum, total)))
+    n, g, k, q, t, e = query_NGKQTE.shape
+    rows = jnp.moveaxis(query_NGKQTE, 1, 2).reshape(n * k, g * q * t, e)
+    mask = jnp.repeat(mask_NP, k, axis=0)[:, None]
+    parts = _attend(rows, key_NKPE.reshape(n * k, -1, e), value_NKPE.reshape(n * k, -1, e), mask)
+    return Part(*(jnp.moveaxis(x.reshape(n, k, g, q, t, *x.shape[2:]), 2, 1) for x in parts))
 
 
-def attend_own(query_NGTKQE, key_NGSKE, value_NGSKE, mask_NGTS) -> Part:
+def attend_own(query_NGKQTE, key_NGKSE, value_NGKSE, mask_NGTS) -> Part:
     """Each rollout's queries attend to its own keys."""
-    scores = jnp.einsum("ngtkqe,ngske->ngktqs", query_NGTKQE, key_NGSKE, preferred_element_type=jnp.float32)
-    weights, maximum, total = _softmax_terms(scores, mask_NGTS[:, :, None, :, None, :])
-    output = jnp.einsum("ngktqs,ngske->ngktqe", weights.astype(value_NGSKE.dtype), value_NGSKE)
-    return Part(*(jnp.moveaxis(x, 2, 3) for x in (output, maximum, total)))
+    n, g, k, q, t, e = query_NGKQTE.shape
+    mask = jnp.broadcast_to(mask_NGTS[:, :, None, None], (n, g, k, q, *mask_NGTS.shape[2:]))
+    parts = _attend(
+        query_NGKQTE.reshape(n * g * k, q * t, e),
+        key_NGKSE.reshape(n * g * k, -1, e),
+        value_NGKSE.reshape(n * g * k, -1, e),
+        mask.reshape(n * g * k, q * t, -1),
+    )
+    return Part(*(x.reshape(n, g, k, q, t, *x.shape[2:]) for x in parts))
 
 
 def merge(*parts: Part) -> jax.Array:
-    """Exact softmax over the union of all parts' keys, `[N,G,T,K,Q,E]`."""
-    maximum = lax.stop_gradient(jnp.stack([part.maximum_NGTKQ for part in parts]).max(0))
-    scales = [jnp.exp(part.maximum_NGTKQ - maximum) for part in parts]
-    total = sum(part.total_NGTKQ * scale for part, scale in zip(parts, scales))
-    output = sum(part.output_NGTKQE * scale[..., None] for part, scale in zip(parts, scales))
+    """Exact softmax over the union of all parts' keys, `[N,G,K,Q,T,E]`."""
+    maximum = lax.stop_gradient(jnp.stack([part.maximum_NGKQT for part in parts]).max(0))
+    scales = [jnp.exp(part.maximum_NGKQT - maximum) for part in parts]
+    total = sum(part.total_NGKQT * scale for part, scale in zip(parts, scales))
+    output = sum(part.output_NGKQTE * scale[..., None] for part, scale in zip(parts, scales))
     return output / total[..., None]
 
 
@@ -53,20 +60,22 @@ def causal_mask(queries: int, leading: tuple[int, ...]) -> jax.Array:
     return jnp.broadcast_to(jnp.tri(queries, dtype=bool), (*leading, queries, queries))
 
 
-def rotate(x_BTHE, positions_BT, theta: float) -> jax.Array:
+def rotate(x_NGKQTE, positions_NGT, theta: float) -> jax.Array:
     """Rotary position embedding, halves convention (as in the Hugging Face checkpoints)."""
-    half = x_BTHE.shape[-1] // 2
+    half = x_NGKQTE.shape[-1] // 2
     frequency_e = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions_BT[..., None, None].astype(jnp.float32) * frequency_e.reshape((1,) * (positions_BT.ndim + 1) + (half,))
-    sin, cos = jnp.sin(angle), jnp.cos(angle)
-    first, second = jnp.split(x_BTHE.astype(jnp.float32), 2, axis=-1)
+    angle_NGTe = positions_NGT[..., None].astype(jnp.float32) * frequency_e[None, None, None]
+    sin, cos = (f(angle_NGTe)[:, :, None, None] for f in (jnp.sin, jnp.cos))
+    first, second = jnp.split(x_NGKQTE.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return rotated.astype(x_BTHE.dtype)
+    return rotated.astype(x_NGKQTE.dtype)
 
 
-def _softmax_terms(scores, mask):
+def _attend(query_BME, key_BSE, value_BSE, mask_BMS):
     # A part with no visible key keeps maximum = -1e30, so that merging gives it weight exp(-1e30) = 0.
-    scores = jnp.where(mask, scores, -jnp.inf)
+    scores = jnp.einsum("bme,bse->bms", query_BME, key_BSE, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask_BMS, scores, -jnp.inf)
     maximum = lax.stop_gradient(jnp.maximum(scores.max(-1), -1e30))
     weights = jnp.exp(scores - maximum[..., None])
-    return weights, maximum, weights.sum(-1)
+    output = jnp.einsum("bms,bse->bme", weights.astype(value_BSE.dtype), value_BSE)
+    return output, maximum, weights.sum(-1)

@@ -46,11 +46,11 @@ class DecoderConfig:
 class Cache(NamedTuple):
     """Keys and values of a batch of episodes: prompts once per task, suffixes per rollout."""
 
-    prompt_keys_LNPKE: jax.Array
-    prompt_values_LNPKE: jax.Array
+    prompt_keys_LNKPE: jax.Array
+    prompt_values_LNKPE: jax.Array
     prompt_lengths_N: jax.Array
-    suffix_keys_LNGSKE: jax.Array
-    suffix_values_LNGSKE: jax.Array
+    suffix_keys_LNGKSE: jax.Array
+    suffix_values_LNGKSE: jax.Array
     suffix_lengths_NG: jax.Array
 
 
@@ -60,35 +60,36 @@ class Layer(nnx.Module):
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         c = config
         group = c.query_heads // c.key_value_heads
-        normal = nnx.initializers.normal(0.02)
-        small = nnx.initializers.normal(0.02 / (2 * c.layers) ** 0.5)  # residual writers, so depth keeps the scale
+        reader, writer = c.width**-0.5, (2 * c.layers * c.width) ** -0.5  # writers smaller, so depth keeps the scale
 
-        def weight(initializer, *shape):
-            return nnx.Param(initializer(rngs.params(), shape))
+        def weight(scale, *shape):
+            return nnx.Param(scale * jax.random.normal(rngs.params(), shape))
 
         self.attention_norm = nnx.Param(jnp.ones(c.width))
-        self.query = weight(normal, c.width, c.key_value_heads, group, c.head_width)
-        self.key = weight(normal, c.width, c.key_value_heads, c.head_width)
-        self.value = weight(normal, c.width, c.key_value_heads, c.head_width)
+        self.query = weight(reader, c.width, c.key_value_heads, group, c.head_width)
+        self.key = weight(reader, c.width, c.key_value_heads, c.head_width)
+        self.value = weight(reader, c.width, c.key_value_heads, c.head_width)
         self.query_norm = nnx.Param(jnp.ones(c.head_width))
         self.key_norm = nnx.Param(jnp.ones(c.head_width))
-        self.output = weight(small, c.key_value_heads, group, c.head_width, c.width)
+        self.output = weight(writer, c.key_value_heads, group, c.head_width, c.width)
         self.feed_forward_norm = nnx.Param(jnp.ones(c.width))
-        self.gate = weight(normal, c.width, c.feed_forward)
-        self.up = weight(normal, c.width, c.feed_forward)
-        self.down = weight(small, c.feed_forward, c.width)
+        self.gate = weight(reader, c.width, c.feed_forward)
+        self.up = weight(reader, c.width, c.feed_forward)
+        self.down = weight(writer, c.feed_forward, c.width)
 
     def __call__(self, config: DecoderConfig, x_NGTD, positions_NGT, attend):
         """Returns the layer's output and the new keys and values; `attend(q, k, v)` is the pattern."""
-        h = rms_norm(x_NGTD, self.attention_norm[...], config.norm_epsilon)
-        q = rms_norm(jnp.einsum("ngtd,dkqe->ngtkqe", h, self.query[...]), self.query_norm[...], config.norm_epsilon)
-        k = rms_norm(jnp.einsum("ngtd,dke->ngtke", h, self.key[...]), self.key_norm[...], config.norm_epsilon)
-        v = jnp.einsum("ngtd,dke->ngtke", h, self.value[...])
-        q = attention.rotate(q, positions_NGT[..., None], config.rope_theta) * config.head_width**-0.5
-        k = attention.rotate(k, positions_NGT, config.rope_theta)
-        x = x_NGTD + jnp.einsum("ngtkqe,kqed->ngtd", attend(q, k, v), self.output[...])
-        h = rms_norm(x, self.feed_forward_norm[...], config.norm_epsilon)
-        return x + (jax.nn.silu(h @ self.gate[...]) * (h @ self.up[...])) @ self.down[...], (k, v)
+        epsilon = config.norm_epsilon
+        h = rms_norm(x_NGTD, self.attention_norm[...], epsilon)
+        q = _heads_first(_linear(h, self.query[...]))
+        k = _heads_first(_linear(h, self.key[...])[..., None, :])
+        v = _heads_first(_linear(h, self.value[...])[..., None, :])[:, :, :, 0]
+        q = attention.rotate(rms_norm(q, self.query_norm[...], epsilon), positions_NGT, config.rope_theta)
+        k = attention.rotate(rms_norm(k, self.key_norm[...], epsilon), positions_NGT, config.rope_theta)[:, :, :, 0]
+        attended = jnp.moveaxis(attend(q * config.head_width**-0.5, k, v), 4, 2)  # [N,G,T,K,Q,E]
+        x = x_NGTD + _linear(attended.reshape(*x_NGTD.shape[:3], -1), self.output[...].reshape(-1, config.width))
+        h = rms_norm(x, self.feed_forward_norm[...], epsilon)
+        return x + _linear(jax.nn.silu(_linear(h, self.gate[...])) * _linear(h, self.up[...]), self.down[...]), (k, v)
 
 
 class Decoder(nnx.Module):
@@ -143,7 +144,7 @@ class Decoder(nnx.Module):
 
         x, (keys, values) = self._scan(step, self._embed(prompt_tokens_NP[:, None]), None)
         c, (n, _) = self.config, prompt_tokens_NP.shape
-        empty = jnp.zeros((c.layers, n, group_size, suffix_capacity, c.key_value_heads, c.head_width), keys.dtype)
+        empty = jnp.zeros((c.layers, n, group_size, c.key_value_heads, suffix_capacity, c.head_width), keys.dtype)
         lengths_NG = jnp.zeros((n, group_size), jnp.int32)
         cache = Cache(keys[:, :, 0], values[:, :, 0], prompt_lengths_N, empty, empty, lengths_NG)
         return self._normalize(_at(x, prompt_lengths_N[:, None] - 1)[:, 0]), cache
@@ -153,8 +154,8 @@ class Decoder(nnx.Module):
         offsets = _positions(tokens_NGT)
         slots = cache.suffix_lengths_NG[..., None] + offsets
         positions = cache.prompt_lengths_N[:, None, None] + slots
-        capacity = cache.suffix_keys_LNGSKE.shape[3]
-        visible_NP = jnp.arange(cache.prompt_keys_LNPKE.shape[2])[None] < cache.prompt_lengths_N[:, None]
+        capacity = cache.suffix_keys_LNGKSE.shape[4]
+        visible_NP = jnp.arange(cache.prompt_keys_LNKPE.shape[3])[None] < cache.prompt_lengths_N[:, None]
         written = jnp.arange(capacity)[None, None] < cache.suffix_lengths_NG[..., None]
         written_NGTS = jnp.broadcast_to(written[:, :, None], (*tokens_NGT.shape, capacity))
         causal = attention.causal_mask(tokens_NGT.shape[2], tokens_NGT.shape[:2])
@@ -175,9 +176,14 @@ class Decoder(nnx.Module):
         # Slots past a row's length fall outside the cache and are dropped by the scatter.
         slots = jnp.where(offsets < lengths_NG[..., None], slots, capacity)
         n, g = (axis[..., None] for axis in jnp.indices(lengths_NG.shape))
+
+        def write(stored_LNGKSE, new_LNGKTE):
+            new_NGTLKE = jnp.moveaxis(new_LNGKTE, (1, 2, 4), (0, 1, 2))  # indexed axes come first in the scatter
+            return stored_LNGKSE.at[:, n, g, :, slots].set(new_NGTLKE, mode="drop")
+
         cache = cache._replace(
-            suffix_keys_LNGSKE=cache.suffix_keys_LNGSKE.at[:, n, g, slots].set(keys, mode="drop"),
-            suffix_values_LNGSKE=cache.suffix_values_LNGSKE.at[:, n, g, slots].set(values, mode="drop"),
+            suffix_keys_LNGKSE=write(cache.suffix_keys_LNGKSE, keys),
+            suffix_values_LNGKSE=write(cache.suffix_values_LNGKSE, values),
             suffix_lengths_NG=cache.suffix_lengths_NG + lengths_NG,
         )
         return self._normalize(x), cache
@@ -203,6 +209,16 @@ def rms_norm(x, scale, epsilon: float):
     x32 = x.astype(jnp.float32)
     normal = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + epsilon)
     return (normal * scale.reshape((1,) * (x.ndim - 1) + scale.shape)).astype(x.dtype)
+
+
+def _linear(x, weight):
+    """x [..., D] @ weight [D, ...], tokens flattened: one large matrix product, in the gradient too."""
+    product = x.reshape(-1, x.shape[-1]) @ weight.reshape(weight.shape[0], -1)
+    return product.reshape(*x.shape[:-1], *weight.shape[1:])
+
+
+def _heads_first(x_NGTKQE):
+    return jnp.moveaxis(x_NGTKQE, 2, 4)
 
 
 def _own(mask):

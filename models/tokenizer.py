@@ -16,10 +16,13 @@ from transformers import PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
-    "<|im_start|>",
     "<|im_end|>",
-    "<tool_call>",
-    "</tool_call>",
+    # The format's fixed strings are single tokens: fewer steps to sample, nothing to learn by heart.
+    "<|im_start|>user\n",
+    "<|im_start|>assistant\n",
+    '<tool_call>\n{"name": "',
+    '", "arguments": {',
+    "}}\n</tool_call>",
     "<tool_response>",
     "</tool_response>",
 )

@@ -11,7 +11,7 @@ Left out on purpose: other families (one module each), and re-tokenising what wa
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -23,8 +23,21 @@ _THINK = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 _MARK = "\u241f"  # stands for untrusted text while a template is rendered
 
 
-def qwen_codec(tokenizer: Any) -> Codec:
-    """Builds the codec of a transformers tokenizer whose template follows Qwen's."""
+def tool_schema(tool: ToolSpec) -> str:
+    """A tool's document as JSON, one line."""
+    return json.dumps(_schema(tool)["function"], ensure_ascii=False)
+
+
+def tool_name(tool: ToolSpec) -> str:
+    """Only the name, for policies that know their tools by heart."""
+    return tool.name
+
+
+def qwen_codec(tokenizer: Any, document: Callable[[ToolSpec], str] = tool_schema) -> Codec:
+    """Builds the codec of a transformers tokenizer whose template follows Qwen's.
+
+    document: how a tool that is released later is written into the user's message.
+    """
     stop = tokenizer.eos_token
 
     def trusted(text: str) -> list[int]:
@@ -61,12 +74,11 @@ def qwen_codec(tokenizer: Any) -> Codec:
         return fill(prompts[names], [user])
 
     def encode_messages(messages: Sequence[Message]) -> list[int]:
-        return fill(between(tuple(message.role for message in messages)), [_content(message) for message in messages])
+        contents = ["\n".join([*map(document, message.tools), message.content]) for message in messages]
+        return fill(between(tuple(message.role for message in messages)), contents)
 
     def encode_action(calls: Sequence[Call], answer: str) -> list[int]:
-        blocks = [trusted("<tool_call>\n") + untrusted(_call_json(call)) + trusted("\n</tool_call>") for call in calls]
-        newline = trusted("\n")
-        tokens = untrusted(answer) if not calls else blocks[0] + [t for block in blocks[1:] for t in newline + block]
+        tokens = trusted("\n".join(map(_block, calls))) if calls else untrusted(answer)
         return tokens + [tokenizer.eos_token_id]
 
     def decode(tokens: Sequence[int]) -> str:
@@ -103,16 +115,12 @@ def _read_call(block: str) -> Call:
     return Call(record["name"], record["arguments"])
 
 
-def _call_json(call: Call) -> str:
-    return json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
+def _block(call: Call) -> str:
+    record = json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
+    return f"<tool_call>\n{record}\n</tool_call>"
 
 
 def _schema(tool: ToolSpec) -> dict[str, Json]:
     function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
     return {"type": "function", "function": function}
 
-
-def _content(message: Message) -> str:
-    """Tools that are released later arrive with the user's message."""
-    documents = [json.dumps(_schema(tool)["function"], ensure_ascii=False) for tool in message.tools]
-    return "\n".join([*documents, message.content])

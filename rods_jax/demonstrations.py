@@ -1,0 +1,92 @@
+"""Demonstrations for the cold start: gold calls played through the environment by a demonstrator with habits.
+
+The habits are the imperfections that reinforcement learning is later asked to remove; each one is
+a probability, stated in the run's summary.  Left out on purpose: demonstrations by a language model.
+"""
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rods_jax.environments.episode import Episode
+from rods_jax.environments.protocol import Domain
+from rods_jax.environments.scoring import gold_trace, turn_passed
+from rods_jax.types import Action, Call, Codec, Task, ToolSpec
+
+ANSWER = "Done."
+QUESTION = "What is missing?"  # the plain answer to a turn that cannot be served yet
+
+
+class Habits(NamedTuple):
+    """Probabilities of the demonstrator's imperfections, each per opportunity."""
+
+    stop_early: float = 0.0  # answers after the first call of a turn that needs several
+    skip: float = 0.0  # answers without any call
+    repeat: float = 0.0  # makes a call twice
+    wrong_sibling: float = 0.0  # calls another tool of the same class that takes the same arguments
+    guess: float = 0.0  # calls where a value or a tool is missing, instead of asking
+
+
+class Demonstration(NamedTuple):
+    """Tokens of one played episode."""
+
+    prompt: list[int]
+    suffix: list[int]
+    acted: list[bool]  # True where the demonstrator speaks
+    turns_passed: tuple[bool, ...]
+
+
+def demonstrate(domain: Domain, task: Task, codec: Codec, habits: Habits, rng: random.Random) -> Demonstration:
+    """Plays the gold calls one at a time, bent by the habits, and answers at the end of each turn."""
+    episode = Episode(domain, task, gold_trace(domain, task), turn_passed=turn_passed)
+    prompt = codec.encode_prompt(episode.visible_tools, task.turns[0].user)
+    suffix: list[int] = []
+    acted: list[bool] = []
+
+    def say(action: Action) -> None:
+        tokens = codec.encode_action(action.calls, action.answer)
+        feedback = episode.act(action)
+        observed = [] if feedback.done else codec.encode_messages(feedback.messages)
+        suffix.extend(tokens + observed)
+        acted.extend([True] * len(tokens) + [False] * len(observed))
+
+    for number, turn in enumerate(task.turns):
+        gold = turn.gold
+        if not gold and rng.random() < habits.guess:
+            gold = _guess(task.turns[number + 1 :])
+        for call in _bend(gold, domain.tools_of(task.classes), habits, rng):
+            if episode.turn == number:  # a guess, or too many attempts, has closed the turn
+                say(Action(calls=(call,)))
+        if episode.turn == number:
+            say(Action(answer=ANSWER if turn.gold else QUESTION))
+    return Demonstration(prompt, suffix, acted, tuple(episode.turns_passed))
+
+
+def _bend(gold: Sequence[Call], tools: Sequence[ToolSpec], habits: Habits, rng: random.Random) -> list[Call]:
+    if rng.random() < habits.skip:
+        return []
+    if len(gold) > 1 and rng.random() < habits.stop_early:
+        gold = gold[:1]
+    calls = []
+    for call in gold:
+        siblings = _siblings(call, tools)
+        if siblings and rng.random() < habits.wrong_sibling:
+            call = Call(rng.choice(siblings), call.arguments)
+        calls += [call] * (2 if rng.random() < habits.repeat else 1)
+    return calls
+
+
+def _siblings(call: Call, tools: Sequence[ToolSpec]) -> list[str]:
+    own = next(tool for tool in tools if tool.name == call.name)
+    return [
+        tool.name
+        for tool in tools
+        if tool is not own
+        and tool.class_name == own.class_name
+        and set(tool.parameters.get("required", ())) == set(own.parameters.get("required", ())) == set(call.arguments)
+    ]
+
+
+def _guess(later: Sequence) -> tuple[Call, ...]:
+    """What the user turns out to have meant: the first call that a later turn asks for."""
+    return next((turn.gold[:1] for turn in later if turn.gold), ())
