@@ -1,0 +1,38 @@
+# One stamp stands for the whole set-up, so that only a change of what is installed installs again.
+VENV := .venv
+STAMP := $(VENV)/.installed
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt
+
+USABLE := -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	$$name $(USABLE) && { echo $$name; exit; }; done; echo python3)
+
+.PHONY: help train test soak clean
+
+help: ## print this list (the default)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+train: $(STAMP) ## set up, then train the quickstart on this machine; ARGS=--resume continues
+	@$(VENV)/bin/python -m scripts.train --config configs/quickstart.py $(ARGS)
+
+test: $(STAMP) ## set up, then run the tests; ARGS goes to pytest
+	@$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
+
+soak: $(STAMP) ## set up, then run the long tests
+	@$(VENV)/bin/python -m pytest -m slow $(ARGS)
+
+clean: ## remove the environment, the caches and the build output, but no run
+	rm -rf $(VENV) .cache .pytest_cache .hypothesis build dist *.egg-info
+	find rods_jax models configs scripts tests -name __pycache__ -prune -exec rm -rf {} +
+
+# bfcl-eval comes without its dependencies: their pins exclude numpy 2, and its simulators need only mpmath.
+# No isolated builds: those would fetch a second setuptools, of any version.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) $(USABLE) || { echo "rods_jax needs Python 3.11 or newer with its venv module, which $(PYTHON)" \
+		"is not: install it (Debian, Ubuntu: python3-venv) or name one, as in make PYTHON=/path/to/python." >&2; exit 1; }
+	@echo "Installing into $(VENV): about 300 MB to download, 1 GB on disk."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) setuptools
+	@$(PIP) --no-warn-conflicts --no-build-isolation -e ".[bfcl,test]"
+	@$(PIP) --no-deps bfcl-eval
+	@touch $@
