@@ -44,13 +44,19 @@ TOOL_SCHEMAS = "{%- if tools %}{% for tool in tools %}{{- tool.function | tojson
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int, chat_template: str) -> PreTrainedTokenizerFast:
-    """Bytes, special tokens, and the most frequent pieces of `texts`, at most `vocab_size` in all."""
+    """Bytes, special tokens, and the most frequent pieces of `texts`, at most `vocab_size` in all.
+
+    ValueError: `vocab_size` has no room for the bytes and the special tokens.
+    """
     split = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(_PIECES, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if vocab_size < len(SPECIAL_TOKENS) + len(alphabet):
+        raise ValueError(f"vocab_size must be at least {len(SPECIAL_TOKENS) + len(alphabet)}: got {vocab_size}")
     counts = Counter(piece for text in texts for piece, _ in split.pre_tokenize_str(text))
     pieces = sorted(counts, key=lambda piece: (-counts[piece], piece))
-    vocabulary = list(dict.fromkeys([*SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet()), *pieces]))
+    vocabulary = list(dict.fromkeys([*SPECIAL_TOKENS, *alphabet, *pieces]))
     # ignore_merges: a piece that is in the vocabulary is one token, any other is spelled in bytes.
     model = models.BPE(
         vocab={token: i for i, token in enumerate(vocabulary[:vocab_size])}, merges=[], ignore_merges=True

@@ -3,8 +3,9 @@
     <tool_call>\n{"name": ..., "arguments": {...}}\n</tool_call>
 
 An assistant message is either one or more such blocks and nothing else, or a plain answer.  A
-leading <think>...</think> block is allowed in both.  Text of users and tools is encoded with special
-tokens switched off, so nothing that a tool returns can open or close a message.
+leading <think>...</think> block is allowed in both.  What users and tools say is encoded so that no
+added token can match, and calls are written without "<": neither can open or close a message.  Tool
+documents in the prompt are the domain's own, hence trusted.
 
 Left out on purpose: other families (one module each), and re-tokenising what was generated.
 """
@@ -43,8 +44,13 @@ def qwen_codec(tokenizer: Any, document: Callable[[ToolSpec], str] = tool_schema
     def trusted(text: str) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False)
 
+    # `split_special_tokens` alone would let tokens through that are added but not special, as Qwen's <tool_call>.
+    added = re.compile(f"(?={'|'.join(map(re.escape, sorted(tokenizer.get_added_vocab())))})")
+
     def untrusted(text: str) -> list[int]:
-        return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        cuts = [match.start() + 1 for match in added.finditer(text)]
+        parts = (text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)]))
+        return [token for part in parts for token in trusted(part)]
 
     def render(messages: Sequence[dict[str, str]], tools: Sequence[ToolSpec] = ()) -> str:
         return tokenizer.apply_chat_template(
@@ -91,7 +97,8 @@ def parse(text: str) -> Action:
     """Reads calls or an answer; whatever is neither becomes an Action with an error, never an exception."""
     if len(text) > MAX_ACTION_CHARACTERS:
         return Action(error=f"the message is longer than {MAX_ACTION_CHARACTERS} characters")
-    text = _THINK.sub("", text, count=1) if text.lstrip().startswith("<think>") else text
+    think = _THINK.match(text)
+    text = text[think.end() :] if think else text
     blocks = _BLOCK.findall(text)
     outside = _BLOCK.sub("", text).strip()
     if any(tag in outside for tag in ("<tool_call>", "</tool_call>", "<think>", "</think>")):
@@ -108,6 +115,7 @@ def parse(text: str) -> Action:
 
 def _read_call(block: str) -> Call:
     record = json.loads(block)
+    json.dumps(record, ensure_ascii=False, allow_nan=False).encode()  # refuses NaN, infinities and lone surrogates
     if not isinstance(record, dict) or set(record) != {"name", "arguments"}:
         raise ValueError("expected an object with name and arguments")
     if not isinstance(record["name"], str) or not isinstance(record["arguments"], dict):
@@ -117,6 +125,7 @@ def _read_call(block: str) -> Call:
 
 def _block(call: Call) -> str:
     record = json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
+    record = record.replace("<", r"\u003c")  # a string that holds a tag must not close the block
     return f"<tool_call>\n{record}\n</tool_call>"
 
 

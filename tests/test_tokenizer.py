@@ -1,0 +1,105 @@
+"""The small tokenizer loses nothing, learns the same thing every time, and survives the disk."""
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from models.tokenizer import SPECIAL_TOKENS, TOOL_NAMES, TOOL_SCHEMAS, load_tokenizer, train_tokenizer
+
+TEXTS = ["please open the report", 'the report {"file_name": "budget"}', "the ticket 42"]
+
+
+def train(texts=TEXTS, vocab_size=300, chat_template=TOOL_NAMES):
+    return train_tokenizer(texts, vocab_size=vocab_size, chat_template=chat_template)
+
+
+TOKENIZER = train()
+
+
+def pieces(text, tokenizer=TOKENIZER):
+    return tokenizer.convert_ids_to_tokens(tokenizer.encode(text, add_special_tokens=False))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text())
+@example("the report  \r\n\t\u00a0 \u200b\x00e\u0301 \U0001f600 \u0662\u0663 \u4f60\u597d\ufffd .  ,  n't")
+@example("".join(SPECIAL_TOKENS))
+def test_any_text_comes_back_whole(text):
+    tokens = TOKENIZER.encode(text, add_special_tokens=False)
+    assert TOKENIZER.decode(tokens, skip_special_tokens=False) == text
+    assert all(0 <= token < len(TOKENIZER) for token in tokens)
+
+
+def test_frequent_words_and_fixed_strings_are_one_token_and_digits_stand_alone():
+    assert pieces("the report 427") == ["the", "Ġ", "report", "Ġ", "4", "2", "7"]
+    assert pieces("7", train(texts=[])) == ["7"]
+    for token in SPECIAL_TOKENS:
+        assert pieces(token) == [token]
+    assert "".join(pieces("tho")) == "tho" and len(pieces("tho")) == 3  # never seen: bytes
+
+
+def test_a_word_is_the_same_token_wherever_it_stands():
+    (report,) = TOKENIZER.encode("report")
+    for text in ("report", " report", '{"report": 1}', "report.", "\nreport", "1report"):
+        assert report in TOKENIZER.encode(text)
+
+
+def test_the_most_frequent_pieces_win_and_ties_are_alphabetical():
+    least = 256 + len(SPECIAL_TOKENS)
+    small = train(["cc cc cc bb aa bb aa zz"], vocab_size=least + 3)
+    assert len(small) == least + 3
+    assert small.convert_ids_to_tokens([least, least + 1, least + 2]) == ["cc", "aa", "bb"]  # " " is a byte
+    assert len(train(["aa bb"], vocab_size=1000)) == least + 2  # no more than there is
+    with pytest.raises(ValueError, match=f"vocab_size must be at least {least}: got {least - 1}"):
+        train(vocab_size=least - 1)
+
+
+def test_training_is_deterministic_and_does_not_see_the_order_of_texts():
+    assert train().get_vocab() == TOKENIZER.get_vocab()
+    assert train(reversed(TEXTS)).get_vocab() == TOKENIZER.get_vocab()
+
+
+@pytest.mark.parametrize("template", [TOOL_NAMES, TOOL_SCHEMAS])
+def test_saved_and_loaded_is_the_same_tokenizer(tmp_path, template):
+    tokenizer = train(chat_template=template)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.get_vocab() == tokenizer.get_vocab()
+    assert loaded.chat_template == template
+    assert (loaded.eos_token, loaded.pad_token) == ("<|im_end|>", "<|endoftext|>")
+    text = "the report 42 , .  don 't \u00e9\n" + "".join(SPECIAL_TOKENS)
+    for split in (True, False):
+        tokens = tokenizer.encode(text, split_special_tokens=split)
+        assert loaded.encode(text, split_special_tokens=split) == tokens
+    assert loaded.decode(tokens) == text
+    chat = [{"role": "user", "content": text}, {"role": "assistant", "content": "Done."}]
+    assert loaded.apply_chat_template(chat, tokenize=False) == tokenizer.apply_chat_template(chat, tokenize=False)
+
+
+def test_the_two_templates_differ_in_how_they_show_the_tools():
+    function = {"name": "open_file", "description": 'Opens "it" <now>.', "parameters": {"type": "object"}}
+    messages = [
+        {"role": "user", "content": "u1"},
+        {"role": "assistant", "content": "a1"},
+        {"role": "tool", "content": "t1"},
+        {"role": "tool", "content": "t2"},
+        {"role": "assistant", "content": "a2"},
+        {"role": "user", "content": "u2"},
+    ]
+    chat = (
+        "<|im_start|>user\nu1<|im_start|>assistant\na1<|im_end|>"
+        "<tool_response>t1</tool_response><tool_response>t2</tool_response>"
+        "<|im_start|>assistant\na2<|im_end|><|im_start|>user\nu2<|im_start|>assistant\n"
+    )
+    head = {
+        TOOL_NAMES: "open_file ",
+        TOOL_SCHEMAS: '{"name": "open_file", "description": "Opens \\"it\\" <now>.", "parameters": {"type": "object"}}\n',
+    }
+    for template, start in head.items():
+        rendered = train(chat_template=template).apply_chat_template(
+            messages,
+            tools=[{"type": "function", "function": function}],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        assert rendered == start + chat
