@@ -30,7 +30,7 @@ clean: ## remove the environment, the caches and the build output, but no run
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) $(USABLE) || { echo "rods_jax needs Python 3.11 or newer with its venv module, which $(PYTHON)" \
 		"is not: install it (Debian, Ubuntu: python3-venv) or name one, as in make PYTHON=/path/to/python." >&2; exit 1; }
-	@echo "Installing into $(VENV): about 300 MB to download, 1 GB on disk."
+	@echo "Installing into $(VENV) (the first time: 230 MB to download, 1.1 GB on disk)."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) setuptools
 	@$(PIP) --no-warn-conflicts --no-build-isolation -e ".[bfcl,test]"
