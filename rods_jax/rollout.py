@@ -71,11 +71,10 @@ def collect(
     seed: int,
     step: int,
     reward: Callable[[Trajectory], float],
-    eligible: Sequence[bool] | None = None,
 ) -> Rollouts:
     """Plays every task `group_size` times to the end; noise depends on (seed, step, task, rollout, position) only.
 
-    reward: trajectory -> float.  eligible: tasks that may become seeds (default: all).
+    limits: `suffix` and `action` as the generator was built with.  reward: trajectory -> float.  The batch calls every task eligible; the caller knows better.
     """
     prompts, lengths_N, rows = _start(tasks, domain, codec, group_size, limits)
     episodes = generator.start(params, prompts, lengths_N, rollout_keys(seed, step, [t.id for t in tasks], group_size))
@@ -85,7 +84,7 @@ def collect(
         _play(rows, generated, codec, limits)
         episodes = _observe(params, rows, episodes, generator, active.shape, limits.chunk)
     trajectories = tuple(_trajectory(task, g, rows[n * group_size + g]) for n, task in enumerate(tasks) for g in range(group_size))
-    return Rollouts(_batch(tasks, prompts, lengths_N, rows, trajectories, limits, reward, eligible), trajectories)
+    return Rollouts(_batch(tasks, prompts, lengths_N, rows, trajectories, limits, reward), trajectories)
 
 
 def _start(tasks, domain, codec, group_size, limits):
@@ -127,6 +126,7 @@ def _play(rows: Sequence[_Row], generated, codec: Codec, limits: Limits) -> None
         turn = row.episode.turn
         try:
             feedback = row.episode.act(action)
+            observed = [] if feedback.done else codec.encode_messages(feedback.messages)
         except Exception as error:
             row.done, row.failure = True, f"{type(error).__name__}: {error}"
             continue
@@ -134,7 +134,7 @@ def _play(rows: Sequence[_Row], generated, codec: Codec, limits: Limits) -> None
         row.done = feedback.done
         if row.done:
             continue
-        row.pending = ([] if ended else [codec.stop_token]) + codec.encode_messages(feedback.messages)
+        row.pending = ([] if ended else [codec.stop_token]) + observed
         if len(row.tokens) + len(row.pending) >= limits.suffix:
             row.done, row.truncated, row.pending = True, f"the episode is longer than {limits.suffix} tokens", []
 
@@ -158,7 +158,7 @@ def _trajectory(task: Task, rollout: int, row: _Row) -> Trajectory:
     return Trajectory(task.id, rollout, passed, tuple(row.steps), row.truncated, row.failure)
 
 
-def _batch(tasks, prompts, lengths_N, rows, trajectories, limits, reward, eligible) -> RolloutBatch:
+def _batch(tasks, prompts, lengths_N, rows, trajectories, limits, reward) -> RolloutBatch:
     shape = (len(tasks), len(rows) // len(tasks))
 
     def padded(lists, dtype):
@@ -182,5 +182,13 @@ def _batch(tasks, prompts, lengths_N, rows, trajectories, limits, reward, eligib
         passed_turns_NG=per_row((sum(t.turns_passed) for t in trajectories), np.int32),
         num_turns_N=np.array([len(task.turns) for task in tasks], np.int32),
         categories_N=np.array([CATEGORIES.index(task.category) for task in tasks], np.int32),
-        eligible_N=np.ones(len(tasks), bool) if eligible is None else np.array(eligible, bool),
+        eligible_N=np.ones(len(tasks), bool),
     )
+
+
+def trim(batch: RolloutBatch, sizes: Sequence[int]) -> RolloutBatch:
+    """Cuts the suffixes' padding to the smallest of `sizes` (increasing) that holds every rollout."""
+    longest = batch.suffix_lengths_NG.max()
+    size = next(size for size in sizes if size >= longest)
+    names = ("suffix_tokens_NGS", "action_mask_NGS", "behavior_log_probs_NGS")
+    return batch._replace(**{name: getattr(batch, name)[:, :, :size] for name in names})

@@ -1,0 +1,400 @@
+"""Rollouts: a scripted policy shows the token path, a tiny decoder the numbers, broken worlds the records."""
+
+import random
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.decoder import DecoderConfig
+from models.policy import callables
+from models.tokenizer import TOOL_NAMES, train_tokenizer
+from rods_jax.codecs.qwen import qwen_codec, tool_name
+from rods_jax.demonstrations import Habits, corpus, demonstrate
+from rods_jax.environments.episode import Episode
+from rods_jax.environments.scoring import gold_trace, turn_passed
+from rods_jax.environments.workplace import WORKPLACE
+from rods_jax.generation import Generator, Sampling, generator
+from rods_jax.rewards import format_reward, progress_reward
+from rods_jax.rollout import Limits, collect, trim
+from rods_jax.synthesis.pipeline import author_tasks
+from rods_jax.types import CATEGORIES, Action, Call, Message, Observation, Policy
+
+N, G = 4, 2
+LIMITS = Limits(prompt=128, suffix=416, action=48, chunk=16)
+ALL_TASKS = author_tasks(WORKPLACE, count=2 * N, rng=random.Random(0))
+TASKS, OTHERS = ALL_TASKS[:N], ALL_TASKS[N:]
+TOKENIZER = train_tokenizer(corpus(WORKPLACE, ALL_TASKS), vocab_size=600, chat_template=TOOL_NAMES)
+CODEC = qwen_codec(TOKENIZER, tool_name)
+V, STOP = len(TOKENIZER), CODEC.stop_token
+GOLD = {task.id: demonstrate(WORKPLACE, task, CODEC, Habits(), random.Random(0)) for task in TASKS}
+DONE = Action(answer="Done.")
+
+
+def compiled(policy):
+    return generator(policy, stop_token=STOP, group_size=G, suffix_capacity=LIMITS.suffix, max_action_tokens=LIMITS.action)
+
+
+def gather(params, generate, tasks=TASKS, domain=WORKPLACE, limits=LIMITS, seed=0, step=0, codec=CODEC, **keywords):
+    settings = dict(sampling=Sampling(temperature=0.0), reward=progress_reward) | keywords
+    return collect(
+        params, tasks, domain=domain, codec=codec, generator=generate, group_size=G, limits=limits, seed=seed, step=step,
+        **settings,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------- a scripted policy
+class Script(NamedTuple):
+    """A cache that knows only how far each rollout has come."""
+
+    tokens_NS: jax.Array
+    lengths_NG: jax.Array
+
+
+def _says(tokens):
+    return 50.0 * jax.nn.one_hot(tokens, V)
+
+
+def _extend(params, cache, tokens_NGT, lengths_NG):
+    positions = cache.lengths_NG[..., None] + jnp.arange(tokens_NGT.shape[2])[None, None] + 1
+    n = jnp.arange(len(positions))[:, None, None]
+    return _says(cache.tokens_NS[n, positions]), cache._replace(lengths_NG=cache.lengths_NG + lengths_NG)
+
+
+# Greedily says params[n, s] at suffix position s, whatever it has read.
+SCRIPTED = Policy(
+    init=None,
+    forward=None,
+    unembedding=lambda params: jnp.eye(V),
+    prefill=lambda params, tokens, lengths, group_size, capacity: (
+        _says(params[:, 0]), Script(params, jnp.zeros((len(params), group_size), jnp.int32))
+    ),
+    extend=_extend,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recite():
+    return compiled(SCRIPTED)
+
+
+def script(*suffixes):
+    array = np.full((len(suffixes), LIMITS.suffix + LIMITS.chunk + 1), 9, np.int32)
+    for row, suffix in zip(array, suffixes):
+        row[: len(suffix)] = suffix
+    return array
+
+
+def gold_script(tasks=TASKS):
+    return script(*(GOLD[task.id].suffix for task in tasks))
+
+
+def suffix_of(task, actions, domain=WORKPLACE):
+    """The suffix of an episode in which the policy takes these actions."""
+    episode = Episode(domain, task, gold_trace(domain, task), turn_passed=turn_passed)
+    tokens = []
+    for action in actions:
+        tokens += CODEC.encode_action(action.calls, action.answer)
+        feedback = episode.act(action)
+        tokens += [] if feedback.done else CODEC.encode_messages(feedback.messages)
+    return tokens
+
+
+def test_a_policy_that_recites_the_gold_calls_is_rewarded_in_full(recite):
+    batch, trajectories = gather(gold_script(), recite)
+    assert max(len(demo.suffix) for demo in GOLD.values()) < LIMITS.suffix
+    for n, task in enumerate(TASKS):
+        demo = GOLD[task.id]
+        length = batch.prompt_lengths_N[n]
+        assert batch.prompt_tokens_NP[n, :length].tolist() == demo.prompt and not batch.prompt_tokens_NP[n, length:].any()
+        for g in range(G):
+            length = batch.suffix_lengths_NG[n, g]
+            assert batch.suffix_tokens_NGS[n, g, :length].tolist() == demo.suffix
+            assert batch.action_mask_NGS[n, g, :length].tolist() == demo.acted
+            assert not batch.suffix_tokens_NGS[n, g, length:].any() and not batch.action_mask_NGS[n, g, length:].any()
+            one = trajectories[n * G + g]
+            assert (one.task_id, one.rollout, one.truncated, one.failure) == (task.id, g, None, None)
+            assert all(one.turns_passed) and {step.code for step in one.steps} == {-1, 1}
+    np.testing.assert_array_equal(batch.rewards_NG, 1.0)
+    np.testing.assert_array_equal(batch.behavior_log_probs_NGS, 0.0)  # a script has no doubt
+    np.testing.assert_array_equal(batch.num_turns_N, [len(task.turns) for task in TASKS])
+    np.testing.assert_array_equal(batch.passed_turns_NG, batch.num_turns_N[:, None].repeat(G, 1))
+    assert [CATEGORIES[c] for c in batch.categories_N] == [task.category for task in TASKS] == list(CATEGORIES)
+    assert batch.valid_NG.all() and batch.eligible_N.all()
+    # Some observation was longer than a chunk, so it entered the cache in several.
+    acted = batch.action_mask_NGS[0, 0]
+    assert any(not acted[s : s + LIMITS.chunk + 1].any() for s in range(batch.suffix_lengths_NG[0, 0] - LIMITS.chunk))
+
+
+def test_dtypes_and_shapes(recite):
+    batch, _ = gather(gold_script(), recite)
+    shapes = {"P": LIMITS.prompt, "S": LIMITS.suffix, "N": N, "G": G}
+    for name, array in batch._asdict().items():
+        assert array.shape == tuple(shapes[axis] for axis in name.rpartition("_")[2]), name
+        kind = bool if name.startswith(("action", "valid", "eligible")) else np.float32
+        assert array.dtype == (kind if kind is bool or name.startswith(("behavior", "rewards")) else np.int32), name
+
+
+def test_the_steps_are_what_the_tokens_say(recite):
+    """Early stops, repeats and guesses: the batch, decoded action by action, is the trajectory's text."""
+    habits = Habits(stop_early=0.5, skip=0.2, repeat=0.2, guess=0.5)
+    demos = [demonstrate(WORKPLACE, task, CODEC, habits, random.Random(3)) for task in TASKS]
+    assert {passed for demo in demos for passed in demo.turns_passed} == {True, False}
+    batch, trajectories = gather(script(*(demo.suffix for demo in demos)), recite, reward=format_reward)
+    for n, demo in enumerate(demos):
+        one = trajectories[n * G]
+        assert one.turns_passed == demo.turns_passed
+        assert batch.passed_turns_NG[n, 0] == sum(demo.turns_passed)
+        assert batch.rewards_NG[n, 0] == np.float32(format_reward(one))
+        assert actions_of(batch, n, 0) == [step.text for step in one.steps]
+        assert [step.turn for step in one.steps] == sorted(step.turn for step in one.steps)
+
+
+def actions_of(batch, n, g):
+    """The generated tokens of one rollout as texts, one per run of the action mask."""
+    texts, run = [], []
+    for token, acted in zip(batch.suffix_tokens_NGS[n, g].tolist(), batch.action_mask_NGS[n, g].tolist()):
+        if acted:
+            run.append(token)
+        if run and (not acted or token == STOP):
+            texts.append(CODEC.decode(run))
+            run = []
+    return texts + ([CODEC.decode(run)] if run else [])
+
+
+# ------------------------------------------------------------------------------------------ limits
+def test_an_action_without_a_stop_is_a_parse_error_and_is_closed_for_the_policy(recite):
+    endless = [9] * (LIMITS.suffix + 1)
+    batch, trajectories = gather(script(endless, *(GOLD[t.id].suffix for t in TASKS[1:])), recite)
+    one = trajectories[0]
+    assert one.truncated == f"the episode is longer than {LIMITS.suffix} tokens"
+    assert one.failure is None and batch.valid_NG.all()
+    assert {step.code for step in one.steps} == {-3}
+    told = one.steps[0].observations
+    assert told == (f"Error: the message is longer than {LIMITS.action} tokens.",)
+    tokens, acted = batch.suffix_tokens_NGS[0, 0], batch.action_mask_NGS[0, 0]
+    between = CODEC.encode_action((), "")  # the stop that the policy did not say: read, not learned
+    assert acted[: LIMITS.action].all() and not acted[LIMITS.action : LIMITS.action + len(between)].any()
+    assert tokens[LIMITS.action] == STOP
+    assert batch.suffix_lengths_NG[0, 0] <= LIMITS.suffix
+    assert batch.rewards_NG[0, 0] == 0 and (batch.rewards_NG[1:] == 1).all()
+
+
+def test_six_attempts_close_a_turn_and_the_episode_goes_on(recite):
+    task = TASKS[0]
+    turns = len(task.turns)
+    calls = [Action(calls=(Call("fly"),))] * 6 * turns
+    batch, trajectories = gather(script(suffix_of(task, calls), *(GOLD[t.id].suffix for t in TASKS[1:])), recite)
+    one = trajectories[0]
+    assert (batch.rewards_NG[1:] == 1).all()
+    assert [step.turn for step in one.steps] == [turn for turn in range(turns) for _ in range(6)]
+    assert {step.code for step in one.steps} == {-2} and one.truncated is None and batch.rewards_NG[0, 0] == 0
+
+
+def first_turn_of_length(task, length):
+    """Actions that pass the first turn, padded to a suffix of exactly `length` tokens with the next question."""
+    golds = [Action(calls=(call,)) for call in task.turns[0].gold]
+    for digits in range(40):
+        actions = [Action(calls=(Call("7" * digits),))] * 3 + golds
+        missing = length - len(suffix_of(task, [*actions, Action(answer="7")]))
+        if 0 <= missing < LIMITS.action - 2:
+            return [*actions, Action(answer="7" * (missing + 1))]
+    raise AssertionError("the padding is too short")
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_an_episode_ends_where_no_token_could_be_said_any_more(recite, room):
+    task = TASKS[0]
+    actions = first_turn_of_length(task, LIMITS.suffix - room)
+    so_far = suffix_of(task, actions)
+    assert len(so_far) == LIMITS.suffix - room
+    batch, trajectories = gather(script(so_far, *(GOLD[t.id].suffix for t in TASKS[1:])), recite)
+    one = trajectories[0]
+    assert one.truncated == f"the episode is longer than {LIMITS.suffix} tokens"
+    assert len(one.steps) == len(actions) + room  # one token of room is one more token said
+    asked = len(CODEC.encode_messages([Message("user", task.turns[1].user)]))
+    assert batch.suffix_lengths_NG[0, 0] == (LIMITS.suffix if room else LIMITS.suffix - asked)
+    assert one.turns_passed == (True,) + (False,) * (len(task.turns) - 1)
+    assert batch.passed_turns_NG[0, 0] == 1 and batch.valid_NG.all()
+    assert batch.rewards_NG[0, 0] == np.float32(1 / len(task.turns)) and (batch.rewards_NG[1:] == 1).all()
+
+
+def test_a_prompt_that_is_too_long_is_a_record(recite):
+    length = len(GOLD[TASKS[1].id].prompt)
+    others = [n for n, task in enumerate(TASKS) if len(GOLD[task.id].prompt) < length]
+    assert others
+    batch, trajectories = gather(gold_script(), recite, limits=LIMITS._replace(prompt=length - 1))
+    assert f"the prompt has {length} tokens, more than the limit of {length - 1}" in trajectories[G].failure
+    assert not batch.valid_NG[1].any() and batch.suffix_lengths_NG[1].sum() == 0 and trajectories[G].steps == ()
+    for n in others:
+        assert batch.valid_NG[n].all() and (batch.rewards_NG[n] == 1).all()
+
+
+def test_trim_cuts_padding_only(recite):
+    batch, _ = gather(gold_script(), recite)
+    longest = int(batch.suffix_lengths_NG.max())
+    short = trim(batch, (longest - 1, longest, LIMITS.suffix))
+    for name in ("suffix_tokens_NGS", "action_mask_NGS", "behavior_log_probs_NGS"):
+        assert getattr(short, name).shape == (N, G, longest)
+        np.testing.assert_array_equal(getattr(short, name), getattr(batch, name)[:, :, :longest])
+    assert trim(batch, (8, LIMITS.suffix)).suffix_tokens_NGS.shape == (N, G, LIMITS.suffix)
+    np.testing.assert_array_equal(short.prompt_tokens_NP, batch.prompt_tokens_NP)
+
+
+# ----------------------------------------------------------------------------------- broken worlds
+class Broken(RuntimeError):
+    """What an environment's own defect raises."""
+
+
+class Fragile:
+    """A simulator that breaks at the wanted place, once the gold calls have been traced."""
+
+    def __init__(self, inner, where):
+        self.inner, self.where, self.calls = inner, where, 0
+
+    def call(self, call):
+        self.calls += 1
+        if self.where == "call" and self.calls == 2:
+            raise Broken("the disk is full")
+        text = self.inner.call(call)
+        return Observation("\ud800") if self.where == "text" else text
+
+    def state(self):
+        if self.where == "state":
+            raise Broken("the disk is full")
+        return self.inner.state()
+
+
+def breaking(where):
+    """WORKPLACE, but the task whose initial state says "broken" breaks at `where`."""
+    built = []
+
+    def simulator(classes, initial_state, long_context):
+        inner = WORKPLACE.simulator(classes, initial_state, long_context)
+        if "broken" not in initial_state:
+            return inner
+        built.append(where)
+        if where == "trace" or where == "construction" and len(built) == 3:
+            raise Broken("the disk is full")  # construction: of the second rollout, after the trace and the first
+        return inner if len(built) == 1 else Fragile(inner, where)
+
+    return WORKPLACE._replace(simulator=simulator)
+
+
+@pytest.fixture(scope="module")
+def sound(recite):
+    return gather(gold_script(), recite)
+
+
+@pytest.mark.parametrize(
+    "where, complaint",
+    [
+        ("trace", "Broken: the disk is full"),
+        ("gold", "GoldError: "),
+        ("classes", "KeyError: "),
+        ("construction", "Broken: the disk is full"),
+        ("call", "Broken: the disk is full"),
+        ("state", "Broken: the disk is full"),
+        ("text", "TypeError: "),  # an observation that no tokenizer can read
+    ],
+)
+def test_a_broken_world_is_a_masked_record_and_touches_no_other_task(recite, sound, where, complaint):
+    worst = 1
+    bad = replace(TASKS[worst], initial_state={**TASKS[worst].initial_state, "broken": {}})
+    if where == "gold":
+        bad = replace(bad, turns=(replace(bad.turns[0], gold=(Call("fly"),)), *bad.turns[1:]))
+    if where == "classes":
+        bad = replace(bad, classes=("Nowhere",))
+    tasks = [*TASKS[:worst], bad, *TASKS[worst + 1 :]]
+    batch, trajectories = gather(gold_script(), recite, tasks=tasks, domain=breaking(where))
+    for one in trajectories[worst * G : worst * G + G]:
+        assert one.failure.startswith(complaint) and one.task_id == bad.id
+        assert len(one.turns_passed) == len(bad.turns) and not all(one.turns_passed)
+    np.testing.assert_array_equal(batch.valid_NG, np.arange(N)[:, None].repeat(G, 1) != worst)
+    others = [n for n in range(N) if n != worst]
+    for before, after in zip(sound.batch, batch):
+        np.testing.assert_array_equal(before[others], after[others])
+    for n in others:
+        assert trajectories[n * G : n * G + G] == sound.trajectories[n * G : n * G + G]
+
+
+# ------------------------------------------------------------------------------------ a tiny decoder
+@pytest.fixture(scope="module")
+def policy():
+    return Policy(**callables(DecoderConfig(V, 1, 16, 2, 1, 8, 16, rematerialize=False)))
+
+
+@pytest.fixture(scope="module")
+def decode(policy):
+    return compiled(policy)
+
+
+@pytest.fixture(scope="module")
+def params(policy):
+    """Random, but it likes to stop: episodes of many actions, one cut by the limit."""
+    params = jax.tree.map(lambda x: x * 2, policy.init(jax.random.key(0)))
+    return params | {"embedding": params["embedding"].at[STOP].multiply(6)}
+
+
+HOT = Sampling(temperature=0.9)
+
+
+@pytest.fixture(scope="module")
+def sampled(params, decode):
+    return gather(params, decode, sampling=HOT)
+
+
+def test_behavior_log_probs_equal_the_updates_recomputation(policy, params, sampled):
+    batch, _ = sampled
+    hidden = jax.jit(policy.forward)(params, batch.prompt_tokens_NP, batch.prompt_lengths_N, batch.suffix_tokens_NGS)
+    logits = jnp.einsum("ngsd,vd->ngsv", hidden, policy.unembedding(params)) / HOT.temperature
+    taken = jnp.take_along_axis(jax.nn.log_softmax(logits), batch.suffix_tokens_NGS[..., None], -1)[..., 0]
+    mask = batch.action_mask_NGS
+    assert mask.sum() > 300 and (~mask[:, :, : LIMITS.chunk]).any()
+    np.testing.assert_allclose(taken[mask], batch.behavior_log_probs_NGS[mask], atol=1e-4)
+    assert (batch.behavior_log_probs_NGS[~mask] == 0).all() and (batch.behavior_log_probs_NGS[mask] < 0).mean() > 0.9
+
+
+def test_sampled_tokens_are_the_trajectories_steps(sampled):
+    batch, trajectories = sampled
+    ended = 0
+    for n, g in np.ndindex(N, G):
+        one = trajectories[n * G + g]
+        assert actions_of(batch, n, g) == [step.text for step in one.steps]
+        length = batch.suffix_lengths_NG[n, g]
+        assert not batch.action_mask_NGS[n, g, length:].any() and batch.action_mask_NGS[n, g, 0]
+        ended += sum(step.code in (0, 1) for step in one.steps)
+    assert ended  # some messages were answers, with a stop of the policy's own
+
+
+def test_the_same_call_gives_the_same_bits(params, decode, sampled):
+    again = gather(params, decode, sampling=HOT)
+    assert again.trajectories == sampled.trajectories
+    for before, after in zip(sampled.batch, again.batch):
+        np.testing.assert_array_equal(before, after)
+    for changed in (dict(seed=1), dict(step=1)):
+        assert gather(params, decode, sampling=HOT, **changed).trajectories != sampled.trajectories
+    assert any(a.steps != b.steps for a, b in zip(sampled.trajectories[::G], sampled.trajectories[1::G]))
+
+
+def test_a_task_does_not_feel_its_place_or_its_company(params, decode, sampled):
+    order = [2, 0, 3, 1]
+    moved = gather(params, decode, sampling=HOT, tasks=[TASKS[n] for n in order])
+    among_others = gather(params, decode, sampling=HOT, tasks=[OTHERS[0], OTHERS[1], TASKS[2], OTHERS[3]])
+    for place, n in enumerate(order):
+        assert moved.trajectories[place * G : place * G + G] == sampled.trajectories[n * G : n * G + G]
+    assert among_others.trajectories[2 * G : 3 * G] == sampled.trajectories[2 * G : 3 * G]
+    for name in sampled.batch._fields:
+        whole = getattr(sampled.batch, name)
+        np.testing.assert_allclose(getattr(moved.batch, name), whole[order], atol=1e-5)
+        np.testing.assert_allclose(getattr(among_others.batch, name)[2], whole[2], atol=1e-5)
+
+
+def test_nothing_recompiles_from_episode_to_episode(params, decode, sampled):
+    assert isinstance(decode, Generator)
+    before = [function._cache_size() for function in decode]
+    gather(params, decode, sampling=Sampling(temperature=0.5, top_k=20), step=7)
+    assert [function._cache_size() for function in decode] == before
