@@ -4,6 +4,7 @@ The habits are the imperfections that reinforcement learning is later asked to r
 a probability, stated in the run's summary.  Left out on purpose: demonstrations by a language model.
 """
 
+import json
 import random
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,7 +24,7 @@ class Habits(NamedTuple):
     stop_early: float = 0.0  # answers after the first call of a turn that needs several
     skip: float = 0.0  # answers without any call
     repeat: float = 0.0  # makes a call twice
-    wrong_sibling: float = 0.0  # calls another tool of the same class that takes the same arguments
+    wrong_sibling: float = 0.0  # calls another visible tool of the class that takes the same arguments
     guess: float = 0.0  # calls where a value or a tool is missing, instead of asking
 
 
@@ -54,12 +55,24 @@ def demonstrate(domain: Domain, task: Task, codec: Codec, habits: Habits, rng: r
         gold = turn.gold
         if not gold and rng.random() < habits.guess:
             gold = _guess(task.turns[number + 1 :])
-        for call in _bend(gold, domain.tools_of(task.classes), habits, rng):
+        for call in _bend(gold, episode.visible_tools, habits, rng):
             if episode.turn == number:  # a guess, or too many attempts, has closed the turn
                 say(Action(calls=(call,)))
         if episode.turn == number:
             say(Action(answer=ANSWER if turn.gold else QUESTION))
     return Demonstration(prompt, suffix, acted, tuple(episode.turns_passed))
+
+
+def corpus(domain: Domain, tasks: Sequence[Task]) -> list[str]:
+    """All text that a policy of this domain reads or writes, for training a tokenizer."""
+    texts = [ANSWER, QUESTION]
+    for tool in domain.tools.values():
+        texts += [tool.name, tool.description, json.dumps(tool.parameters, ensure_ascii=False)]
+    for task in tasks:
+        texts += [turn.user for turn in task.turns]
+        texts += [json.dumps(dict(call.arguments), ensure_ascii=False) for turn in task.turns for call in turn.gold]
+        texts += [output for turn in gold_trace(domain, task) for output in turn.outputs]
+    return texts
 
 
 def _bend(gold: Sequence[Call], tools: Sequence[ToolSpec], habits: Habits, rng: random.Random) -> list[Call]:
@@ -77,9 +90,10 @@ def _bend(gold: Sequence[Call], tools: Sequence[ToolSpec], habits: Habits, rng: 
 
 
 def _siblings(call: Call, tools: Sequence[ToolSpec]) -> list[str]:
-    own = next(tool for tool in tools if tool.name == call.name)
     return [
         tool.name
+        for own in tools
+        if own.name == call.name
         for tool in tools
         if tool is not own
         and tool.class_name == own.class_name

@@ -53,7 +53,7 @@ def jit_step(policy: Policy, optimizer: optax.GradientTransformation):
     return step
 
 
-def batches(
+def stream(
     demonstrations: Sequence[Demonstration],
     *,
     batch_size: int,
@@ -62,21 +62,25 @@ def batches(
     observed_weight: float,
     rng: random.Random,
 ) -> Iterator[DemonstrationBatch]:
-    """One pass in random order; each batch holds rows of one suffix bucket, leftovers are dropped.
+    """Endless passes in random order; each batch holds rows of one suffix size.
 
-    Demonstrations longer than the largest bucket, or with a longer prompt, are left out.
+    Demonstrations that do not fit the largest size, or whose prompt does not fit, are left out.  Raises
+    ValueError when no size has enough for one batch.
     """
     buckets: dict[int, list[Demonstration]] = {size: [] for size in suffix_sizes}
-    order = rng.sample(range(len(demonstrations)), len(demonstrations))
-    for index in order:
-        one = demonstrations[index]
+    for one in demonstrations:
         size = next((size for size in suffix_sizes if len(one.suffix) <= size), None)
-        if size is None or len(one.prompt) > prompt_size:
-            continue
-        buckets[size].append(one)
-        if len(buckets[size]) == batch_size:
-            yield _batch(buckets[size], prompt_size, size, observed_weight)
-            buckets[size] = []
+        if size is not None and len(one.prompt) <= prompt_size:
+            buckets[size].append(one)
+    if all(len(rows) < batch_size for rows in buckets.values()):
+        raise ValueError(f"no size of {tuple(suffix_sizes)} tokens has the {batch_size} demonstrations of one batch")
+    while True:
+        batches = []
+        for size, rows in buckets.items():
+            rows = rng.sample(rows, len(rows))
+            batches += [(size, rows[i : i + batch_size]) for i in range(0, len(rows) - batch_size + 1, batch_size)]
+        for size, rows in rng.sample(batches, len(batches)):
+            yield _batch(rows, prompt_size, size, observed_weight)
 
 
 def _batch(rows: Sequence[Demonstration], prompt_size: int, suffix_size: int, observed_weight: float):
