@@ -74,7 +74,8 @@ def collect(
 ) -> Rollouts:
     """Plays every task `group_size` times to the end; noise depends on (seed, step, task, rollout, position) only.
 
-    limits: `suffix` and `action` as the generator was built with.  reward: trajectory -> float.  The batch calls every task eligible; the caller knows better.
+    limits: `suffix` and `action` are those that the generator was built with.  reward: trajectory -> float.
+    The batch calls every task eligible; the caller knows better.
     """
     prompts, lengths_N, rows = _start(tasks, domain, codec, group_size, limits)
     episodes = generator.start(params, prompts, lengths_N, rollout_keys(seed, step, [t.id for t in tasks], group_size))

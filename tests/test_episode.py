@@ -41,7 +41,12 @@ class Shelf:
 
 
 SHELF = toolkit.domain("shelf", {"Shelf": Shelf})
-ADD_A, ADD_B, COUNT, EMPTY = Call("add", {"book": "a"}), Call("add", {"book": "b"}), Call("count"), Call("empty")
+ADD_A, ADD_B, COUNT, EMPTY = (
+    Call("add", {"book": "a"}),
+    Call("add", {"book": "b"}),
+    Call("count"),
+    Call("empty"),
+)
 DONE, UNREADABLE = Action(answer="Done."), Action(error="the message is empty")
 
 
@@ -68,11 +73,15 @@ TWO = task(Turn("add a", (ADD_A,)), Turn("add b and count", (ADD_B, COUNT)))
 def test_a_gold_episode_word_for_word():
     episode = start(TWO)
     assert [tool.name for tool in episode.visible_tools] == ["add", "count", "empty"]
-    assert episode.act(act(ADD_A)) == Feedback(-1, (Message("tool", '{"books": 2}'),), ('{"books": 2}',), False)
+    assert episode.act(act(ADD_A)) == Feedback(
+        -1, (Message("tool", '{"books": 2}'),), ('{"books": 2}',), False
+    )
     assert episode.act(DONE) == Feedback(1, (Message("user", "add b and count"),), (), False)
     assert (episode.turn, episode.turns_passed) == (1, [True, False])
     both = ('{"books": 3}', '{"books": 3}')
-    assert episode.act(act(ADD_B, COUNT)) == Feedback(-1, tuple(Message("tool", text) for text in both), both, False)
+    assert episode.act(act(ADD_B, COUNT)) == Feedback(
+        -1, tuple(Message("tool", text) for text in both), both, False
+    )
     assert episode.act(DONE) == Feedback(1, (), (), True)
     assert (episode.turn, episode.turns_passed) == (2, [True, True])
 
@@ -83,10 +92,26 @@ def test_a_gold_episode_word_for_word():
         ([DONE, DONE], [0, 0], [False, False]),
         ([act(ADD_A), DONE], [-1, 1], [True, False]),  # the second turn is never reached
         ([UNREADABLE, act(ADD_A), DONE], [-3, -1, 1], [True, False]),
-        ([act(Call("add", {"book": "x"})), act(ADD_A), DONE], [-2, -1, 1], [True, False]),  # an error costs nothing
-        ([act(Call("fly")), act(Call("add", {"title": "a"})), act(Call("add", {"book": 1}))], [-2] * 3, [False] * 2),
-        ([act(COUNT, Call("fly"), ADD_A), DONE], [-2, 1], [True, False]),  # one failure names the action, all are run
-        ([act(ADD_A, ADD_B), DONE, act(COUNT, COUNT), DONE], [-1, 0, -1, 1], [False, True]),  # state, then caught up
+        (
+            [act(Call("add", {"book": "x"})), act(ADD_A), DONE],
+            [-2, -1, 1],
+            [True, False],
+        ),  # an error costs nothing
+        (
+            [act(Call("fly")), act(Call("add", {"title": "a"})), act(Call("add", {"book": 1}))],
+            [-2] * 3,
+            [False] * 2,
+        ),
+        (
+            [act(COUNT, Call("fly"), ADD_A), DONE],
+            [-2, 1],
+            [True, False],
+        ),  # one failure names the action, all are run
+        (
+            [act(ADD_A, ADD_B), DONE, act(COUNT, COUNT), DONE],
+            [-1, 0, -1, 1],
+            [False, True],
+        ),  # state, then caught up
         ([act(ADD_A), DONE, DONE], [-1, 1, 0], [True, False]),
         ([act(ADD_A, ADD_B, COUNT), DONE, DONE], [-1, 0, 0], [False, False]),  # all done early, then silence
         ([act(EMPTY, ADD_A), DONE, act(ADD_B), DONE], [-1, 0, -1, 0], [False, False]),
@@ -107,14 +132,18 @@ def test_a_parse_error_is_told_and_nothing_else_happens():
 
 
 # ------------------------------------------------------------------------------------ attempt limit
-@pytest.mark.parametrize("first, code, passed", [(ADD_A, -1, True), (COUNT, -1, False), (Call("fly"), -2, False)])
+@pytest.mark.parametrize(
+    "first, code, passed", [(ADD_A, -1, True), (COUNT, -1, False), (Call("fly"), -2, False)]
+)
 def test_the_sixth_attempt_closes_the_turn_which_is_then_scored_normally(first, code, passed):
     episode = start(TWO)
     rest = [UNREADABLE, act(COUNT), act(Call("fly")), UNREADABLE]
     assert not any(episode.act(action).done for action in [act(first), *rest]) and episode.turn == 0
     feedback = episode.act(act(COUNT))
     books = f'{{"books": {2 if first == ADD_A else 1}}}'
-    assert feedback == Feedback(-1, (Message("tool", books), Message("user", "add b and count")), (books,), False)
+    assert feedback == Feedback(
+        -1, (Message("tool", books), Message("user", "add b and count")), (books,), False
+    )
     assert (episode.turn, episode.turns_passed) == (1, [passed, False])
     # The count begins anew: five attempts leave the turn open, the sixth ends the episode without a message.
     assert all(episode.act(UNREADABLE).messages for _ in range(5)) and episode.turn == 1

@@ -12,7 +12,10 @@ from rods_jax.codecs.qwen import MAX_ACTION_CHARACTERS, parse, qwen_codec, tool_
 from rods_jax.types import Action, Call, Message, ToolSpec
 
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
-TOOLS = (ToolSpec("open_file", 'Opens a "file".', SCHEMA, "Files"), ToolSpec("sign_out", "Ends.", {}, "Messages"))
+TOOLS = (
+    ToolSpec("open_file", 'Opens a "file".', SCHEMA, "Files"),
+    ToolSpec("sign_out", "Ends.", {}, "Messages"),
+)
 TEXTS = ["please open the file report", '{"lines": 2, "name": "report"}', "Done."]
 
 
@@ -26,14 +29,26 @@ TOKENIZER, CODEC = build(extra=["<think>", "<tool_call>", "</tool_call>"])
 SCHEMA_TOKENIZER, SCHEMA_CODEC = build(TOOL_SCHEMAS, tool_schema)
 ADDED = set(TOKENIZER.get_added_vocab().values())
 
-NASTY = ["</tool_call>", "<tool_call>", "<think>", "</think>", '", "arguments": {', "}}\n</tool_call>", "<|im_end|>"]
-strings = st.text(max_size=20) | st.sampled_from([*NASTY, *SPECIAL_TOKENS, '"\\\n\r\t', "\u2028\x00\U0001f600"])
+NASTY = [
+    "</tool_call>",
+    "<tool_call>",
+    "<think>",
+    "</think>",
+    '", "arguments": {',
+    "}}\n</tool_call>",
+    "<|im_end|>",
+]
+strings = st.text(max_size=20) | st.sampled_from(
+    [*NASTY, *SPECIAL_TOKENS, '"\\\n\r\t', "\u2028\x00\U0001f600"]
+)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | strings,
     lambda children: st.lists(children, max_size=3) | st.dictionaries(strings, children, max_size=3),
     max_leaves=6,
 )
-calls = st.lists(st.builds(Call, strings, st.dictionaries(strings, json_values, max_size=3)), min_size=1, max_size=3)
+calls = st.lists(
+    st.builds(Call, strings, st.dictionaries(strings, json_values, max_size=3)), min_size=1, max_size=3
+)
 
 
 # ------------------------------------------------------------------------- writing, then reading
@@ -57,7 +72,9 @@ def test_an_answer_is_read_back_or_refused_but_never_a_call(answer):
 
 
 def test_what_is_read_keeps_json_types():
-    (call,) = parse('<tool_call>{"name": "f", "arguments": {"a": 1, "b": 1.0, "c": true, "d": null}}</tool_call>').calls
+    (call,) = parse(
+        '<tool_call>{"name": "f", "arguments": {"a": 1, "b": 1.0, "c": true, "d": null}}</tool_call>'
+    ).calls
     assert [type(value) for value in call.arguments.values()] == [int, float, bool, type(None)]
 
 
@@ -67,7 +84,11 @@ def test_what_is_read_keeps_json_types():
 ])  # fmt: skip
 def test_an_episode_in_parts_is_the_conversation_in_one_go(tokenizer, codec, document):
     release = Message("user", "and now 17, caf\u00e9?\n", (TOOLS[1],))
-    told = [(Message("tool", '{"lines": 2}'), Message("tool", "")), (release,), (Message("tool", "Error: <no>"),)]
+    told = [
+        (Message("tool", '{"lines": 2}'), Message("tool", "")),
+        (release,),
+        (Message("tool", "Error: <no>"),),
+    ]
     actions = [Action(calls=(Call("open_file", {"name": "report"}), Call("f", {}))), Action(answer="Done."),
                Action(calls=(Call("sign_out", {"a": [1, {"b": "\u00fc"}]}),))]  # fmt: skip
     tokens = codec.encode_prompt(TOOLS[:1], "open  the file\n")
@@ -98,7 +119,10 @@ def test_tool_documents():
 @example("<tool_call<tool_call><|im_end|><|im_start|>user\n<think>\u241f")
 @pytest.mark.parametrize("codec", [CODEC, SCHEMA_CODEC])
 def test_text_of_users_and_tools_never_becomes_structure(codec, text):
-    quiet = [*codec.encode_prompt(TOOLS, "a"), *codec.encode_messages([Message("tool", "a"), Message("user", "a", TOOLS)])]
+    quiet = [
+        *codec.encode_prompt(TOOLS, "a"),
+        *codec.encode_messages([Message("tool", "a"), Message("user", "a", TOOLS)]),
+    ]
     said = [
         *codec.encode_prompt(TOOLS, text),
         *codec.encode_messages([Message("tool", text), Message("user", text, TOOLS)]),
@@ -121,8 +145,14 @@ CALL = Call("f", {"a": 1})
         (f"\n<think></think>{GOOD}", Action(calls=(CALL,))),
         (f"<think>{GOOD}</think>Done.", Action(answer="Done.")),  # thinking of a call makes none
         (" Done. ", Action(answer="Done.")),
-        (json.dumps({"name": "f", "arguments": {}}), Action(answer='{"name": "f", "arguments": {}}')),  # not executed
-        (GOOD.replace('{"a": 1}', '{"a": 2, "a": 1}'), Action(calls=(CALL,))),  # as JSON readers do: the last counts
+        (
+            json.dumps({"name": "f", "arguments": {}}),
+            Action(answer='{"name": "f", "arguments": {}}'),
+        ),  # not executed
+        (
+            GOOD.replace('{"a": 1}', '{"a": 2, "a": 1}'),
+            Action(calls=(CALL,)),
+        ),  # as JSON readers do: the last counts
         ("__import__('os').system('x')", Action(answer="__import__('os').system('x')")),
     ],
 )
@@ -185,7 +215,22 @@ def test_the_longest_message_is_read():
 
 
 fragments = st.sampled_from(
-    [*NASTY, GOOD, '{"name": "f", "arguments": {"a": ', "{}", "[", "]", "}", '"', "\\ud8", "NaN", "1e999", ",", ":", " "]
+    [
+        *NASTY,
+        GOOD,
+        '{"name": "f", "arguments": {"a": ',
+        "{}",
+        "[",
+        "]",
+        "}",
+        '"',
+        "\\ud8",
+        "NaN",
+        "1e999",
+        ",",
+        ":",
+        " ",
+    ]
 )
 anything = st.characters() | st.characters(categories=["Cs"])
 
@@ -201,7 +246,9 @@ def test_no_text_raises_and_every_text_is_exactly_one_thing(text):
         json.dumps([call.name, call.arguments], ensure_ascii=False, allow_nan=False).encode()
 
 
-@pytest.mark.parametrize("unit", ["<tool_call>", "</tool_call>", "<think>", "<think> ", " ", "\n<", "{", '<tool_call>{"'])
+@pytest.mark.parametrize(
+    "unit", ["<tool_call>", "</tool_call>", "<think>", "<think> ", " ", "\n<", "{", '<tool_call>{"']
+)
 @pytest.mark.parametrize("head", ["", "<think>", "<tool_call>"])
 def test_no_text_is_slow(unit, head):
     text = (head + unit * MAX_ACTION_CHARACTERS)[:MAX_ACTION_CHARACTERS]

@@ -35,14 +35,16 @@ DONE = Action(answer="Done.")
 
 
 def compiled(policy):
-    return generator(policy, stop_token=STOP, group_size=G, suffix_capacity=LIMITS.suffix, max_action_tokens=LIMITS.action)
+    return generator(
+        policy, stop_token=STOP, group_size=G, suffix_capacity=LIMITS.suffix, max_action_tokens=LIMITS.action
+    )
 
 
-def gather(params, generate, tasks=TASKS, domain=WORKPLACE, limits=LIMITS, seed=0, step=0, codec=CODEC, **keywords):
+def gather(params, generate, tasks=TASKS, domain=WORKPLACE, limits=LIMITS, seed=0, step=0, **keywords):
     settings = dict(sampling=Sampling(temperature=0.0), reward=progress_reward) | keywords
     return collect(
-        params, tasks, domain=domain, codec=codec, generator=generate, group_size=G, limits=limits, seed=seed, step=step,
-        **settings,
+        params, tasks, domain=domain, codec=CODEC, generator=generate, group_size=G, limits=limits,
+        seed=seed, step=step, **settings,
     )  # fmt: skip
 
 
@@ -109,12 +111,18 @@ def test_a_policy_that_recites_the_gold_calls_is_rewarded_in_full(recite):
     for n, task in enumerate(TASKS):
         demo = GOLD[task.id]
         length = batch.prompt_lengths_N[n]
-        assert batch.prompt_tokens_NP[n, :length].tolist() == demo.prompt and not batch.prompt_tokens_NP[n, length:].any()
+        assert (
+            batch.prompt_tokens_NP[n, :length].tolist() == demo.prompt
+            and not batch.prompt_tokens_NP[n, length:].any()
+        )
         for g in range(G):
             length = batch.suffix_lengths_NG[n, g]
             assert batch.suffix_tokens_NGS[n, g, :length].tolist() == demo.suffix
             assert batch.action_mask_NGS[n, g, :length].tolist() == demo.acted
-            assert not batch.suffix_tokens_NGS[n, g, length:].any() and not batch.action_mask_NGS[n, g, length:].any()
+            assert (
+                not batch.suffix_tokens_NGS[n, g, length:].any()
+                and not batch.action_mask_NGS[n, g, length:].any()
+            )
             one = trajectories[n * G + g]
             assert (one.task_id, one.rollout, one.truncated, one.failure) == (task.id, g, None, None)
             assert all(one.turns_passed) and {step.code for step in one.steps} == {-1, 1}
@@ -122,11 +130,15 @@ def test_a_policy_that_recites_the_gold_calls_is_rewarded_in_full(recite):
     np.testing.assert_array_equal(batch.behavior_log_probs_NGS, 0.0)  # a script has no doubt
     np.testing.assert_array_equal(batch.num_turns_N, [len(task.turns) for task in TASKS])
     np.testing.assert_array_equal(batch.passed_turns_NG, batch.num_turns_N[:, None].repeat(G, 1))
-    assert [CATEGORIES[c] for c in batch.categories_N] == [task.category for task in TASKS] == list(CATEGORIES)
+    assert (
+        [CATEGORIES[c] for c in batch.categories_N] == [task.category for task in TASKS] == list(CATEGORIES)
+    )
     assert batch.valid_NG.all() and batch.eligible_N.all()
     # Some observation was longer than a chunk, so it entered the cache in several.
     acted = batch.action_mask_NGS[0, 0]
-    assert any(not acted[s : s + LIMITS.chunk + 1].any() for s in range(batch.suffix_lengths_NG[0, 0] - LIMITS.chunk))
+    assert any(
+        not acted[s : s + LIMITS.chunk + 1].any() for s in range(batch.suffix_lengths_NG[0, 0] - LIMITS.chunk)
+    )
 
 
 def test_dtypes_and_shapes(recite):
@@ -135,7 +147,9 @@ def test_dtypes_and_shapes(recite):
     for name, array in batch._asdict().items():
         assert array.shape == tuple(shapes[axis] for axis in name.rpartition("_")[2]), name
         kind = bool if name.startswith(("action", "valid", "eligible")) else np.float32
-        assert array.dtype == (kind if kind is bool or name.startswith(("behavior", "rewards")) else np.int32), name
+        assert array.dtype == (
+            kind if kind is bool or name.startswith(("behavior", "rewards")) else np.int32
+        ), name
 
 
 def test_the_steps_are_what_the_tokens_say(recite):
@@ -187,7 +201,9 @@ def test_six_attempts_close_a_turn_and_the_episode_goes_on(recite):
     task = TASKS[0]
     turns = len(task.turns)
     calls = [Action(calls=(Call("fly"),))] * 6 * turns
-    batch, trajectories = gather(script(suffix_of(task, calls), *(GOLD[t.id].suffix for t in TASKS[1:])), recite)
+    batch, trajectories = gather(
+        script(suffix_of(task, calls), *(GOLD[t.id].suffix for t in TASKS[1:])), recite
+    )
     one = trajectories[0]
     assert (batch.rewards_NG[1:] == 1).all()
     assert [step.turn for step in one.steps] == [turn for turn in range(turns) for _ in range(6)]
@@ -195,7 +211,7 @@ def test_six_attempts_close_a_turn_and_the_episode_goes_on(recite):
 
 
 def first_turn_of_length(task, length):
-    """Actions that pass the first turn, padded to a suffix of exactly `length` tokens with the next question."""
+    """Actions that pass the first turn, padded until the next question ends at `length` tokens."""
     golds = [Action(calls=(call,)) for call in task.turns[0].gold]
     for digits in range(40):
         actions = [Action(calls=(Call("7" * digits),))] * 3 + golds
@@ -228,7 +244,9 @@ def test_a_prompt_that_is_too_long_is_a_record(recite):
     assert others
     batch, trajectories = gather(gold_script(), recite, limits=LIMITS._replace(prompt=length - 1))
     assert f"the prompt has {length} tokens, more than the limit of {length - 1}" in trajectories[G].failure
-    assert not batch.valid_NG[1].any() and batch.suffix_lengths_NG[1].sum() == 0 and trajectories[G].steps == ()
+    assert (
+        not batch.valid_NG[1].any() and batch.suffix_lengths_NG[1].sum() == 0 and trajectories[G].steps == ()
+    )
     for n in others:
         assert batch.valid_NG[n].all() and (batch.rewards_NG[n] == 1).all()
 
@@ -278,7 +296,9 @@ def breaking(where):
             return inner
         built.append(where)
         if where == "trace" or where == "construction" and len(built) == 3:
-            raise Broken("the disk is full")  # construction: of the second rollout, after the trace and the first
+            raise Broken(
+                "the disk is full"
+            )  # construction: of the second rollout, after the trace and the first
         return inner if len(built) == 1 else Fragile(inner, where)
 
     return WORKPLACE._replace(simulator=simulator)
@@ -349,13 +369,17 @@ def sampled(params, decode):
 
 def test_behavior_log_probs_equal_the_updates_recomputation(policy, params, sampled):
     batch, _ = sampled
-    hidden = jax.jit(policy.forward)(params, batch.prompt_tokens_NP, batch.prompt_lengths_N, batch.suffix_tokens_NGS)
+    hidden = jax.jit(policy.forward)(
+        params, batch.prompt_tokens_NP, batch.prompt_lengths_N, batch.suffix_tokens_NGS
+    )
     logits = jnp.einsum("ngsd,vd->ngsv", hidden, policy.unembedding(params)) / HOT.temperature
     taken = jnp.take_along_axis(jax.nn.log_softmax(logits), batch.suffix_tokens_NGS[..., None], -1)[..., 0]
     mask = batch.action_mask_NGS
     assert mask.sum() > 300 and (~mask[:, :, : LIMITS.chunk]).any()
     np.testing.assert_allclose(taken[mask], batch.behavior_log_probs_NGS[mask], atol=1e-4)
-    assert (batch.behavior_log_probs_NGS[~mask] == 0).all() and (batch.behavior_log_probs_NGS[mask] < 0).mean() > 0.9
+    assert (batch.behavior_log_probs_NGS[~mask] == 0).all() and (
+        batch.behavior_log_probs_NGS[mask] < 0
+    ).mean() > 0.9
 
 
 def test_sampled_tokens_are_the_trajectories_steps(sampled):

@@ -70,7 +70,9 @@ def test_weight_zero_gives_no_gradient_and_a_quarter_gives_a_quarter():
     np.testing.assert_array_equal((gradient != 0).any(-1), batch.weights_NGS > 0)
     full = batch._replace(weights_NGS=(batch.weights_NGS > 0).astype(np.float32))
     scale = batch.weights_NGS * full.weights_NGS.sum() / batch.weights_NGS.sum()
-    np.testing.assert_allclose(gradient, jax.grad(loss)(params, full, TABLE)["hidden"] * scale[..., None], rtol=1e-5)
+    np.testing.assert_allclose(
+        gradient, jax.grad(loss)(params, full, TABLE)["hidden"] * scale[..., None], rtol=1e-5
+    )
     nan = params | {"hidden": jnp.where((batch.weights_NGS > 0)[..., None], params["hidden"], jnp.nan)}
     np.testing.assert_array_equal(jax.grad(loss)(nan, batch, TABLE)["hidden"], gradient)
 
@@ -147,9 +149,13 @@ def test_a_pass_holds_each_row_once_in_the_smallest_size_that_fits():
         assert sorted(index for batch in one_pass for index in rows_of(batch)) == list(lengths)
         for batch in one_pass:
             size = batch.suffix_tokens_NGS.shape[2]
-            assert all(4 < lengths[index] <= 8 if size == 8 else lengths[index] <= 4 for index in rows_of(batch))
+            assert all(
+                4 < lengths[index] <= 8 if size == 8 else lengths[index] <= 4 for index in rows_of(batch)
+            )
     assert [rows_of(batch) for batch in first] != [rows_of(batch) for batch in second]
-    sizes = {tuple(b.suffix_tokens_NGS.shape[2] for b in batches_of(rows, 4, seed=seed)) for seed in range(20)}
+    sizes = {
+        tuple(b.suffix_tokens_NGS.shape[2] for b in batches_of(rows, 4, seed=seed)) for seed in range(20)
+    }
     assert len(sizes) == 6  # every order of two short and two long batches
 
 
@@ -161,7 +167,12 @@ def test_the_rest_of_a_pass_is_another_rest_in_the_next():
 
 
 def test_what_does_not_fit_is_left_out_and_what_fits_exactly_is_not():
-    rows = [demonstration(1, S), demonstration(2, S, prompt=P), demonstration(3, S + 1), demonstration(4, 4, prompt=P + 1)]
+    rows = [
+        demonstration(1, S),
+        demonstration(2, S, prompt=P),
+        demonstration(3, S + 1),
+        demonstration(4, 4, prompt=P + 1),
+    ]
     assert {tuple(sorted(rows_of(batch))) for batch in batches_of(rows, 5)} == {(1, 2)}
 
 

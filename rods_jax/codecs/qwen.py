@@ -44,7 +44,7 @@ def qwen_codec(tokenizer: Any, document: Callable[[ToolSpec], str] = tool_schema
     def trusted(text: str) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False)
 
-    # `split_special_tokens` alone would let tokens through that are added but not special, as Qwen's <tool_call>.
+    # `split_special_tokens` would let tokens through that are added but not special, as Qwen's <tool_call>.
     added = re.compile(f"(?={'|'.join(map(re.escape, sorted(tokenizer.get_added_vocab())))})")
 
     def untrusted(text: str) -> list[int]:
@@ -115,7 +115,7 @@ def parse(text: str) -> Action:
 
 def _read_call(block: str) -> Call:
     record = json.loads(block)
-    json.dumps(record, ensure_ascii=False, allow_nan=False).encode()  # refuses NaN, infinities and lone surrogates
+    json.dumps(record, ensure_ascii=False, allow_nan=False).encode()  # no NaN, infinity or lone surrogate
     if not isinstance(record, dict) or set(record) != {"name", "arguments"}:
         raise ValueError("expected an object with name and arguments")
     if not isinstance(record["name"], str) or not isinstance(record["arguments"], dict):
