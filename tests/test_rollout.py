@@ -354,9 +354,10 @@ def decode(policy):
 
 @pytest.fixture(scope="module")
 def params(policy):
-    """Random, but it likes to stop: episodes of many actions, one cut by the limit."""
+    """Random, but it likes to stop: some episodes end, some are cut by the limit."""
     params = jax.tree.map(lambda x: x * 2, policy.init(jax.random.key(0)))
-    return params | {"embedding": params["embedding"].at[STOP].multiply(6)}
+    embedding = 0.04 * jax.random.normal(jax.random.key(1), params["embedding"].shape)
+    return params | {"embedding": embedding.at[STOP].multiply(6)}
 
 
 HOT = Sampling(temperature=0.9)

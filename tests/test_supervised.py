@@ -118,7 +118,7 @@ def test_the_loss_falls_and_the_same_batches_give_the_same_parameters(policy, st
             state, value = step(state, batch)
             losses.append(float(value))
         ends.append((losses, state.params))
-    assert abs(losses[0] - np.log(V)) < 0.5 and max(losses[-2:]) < 0.25 * losses[0]
+    assert abs(losses[0] - np.log(V)) < 1 and max(losses[-2:]) < 0.25 * losses[0]
     assert ends[0][0] == ends[1][0]
     jax.tree.map(np.testing.assert_array_equal, ends[0][1], ends[1][1])
     assert step._cache_size() == 1
