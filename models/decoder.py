@@ -97,7 +97,9 @@ class Decoder(nnx.Module):
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         self.config = config
-        self.embedding = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (config.vocab_size, config.width)))
+        # Large enough to stay audible in the residual stream: small policies copy words by their identity.
+        shape = (config.vocab_size, config.width)
+        self.embedding = nnx.Param(0.1 * jax.random.normal(rngs.params(), shape))
 
         @nnx.split_rngs(splits=config.layers)
         @nnx.vmap(in_axes=(0,), out_axes=0)

@@ -29,18 +29,23 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class ColdStartConfig:
-    """Supervised learning on demonstrations until the held-out progress reward reaches a target."""
+    """Supervised learning on demonstrations until the mean progress reward on validation tasks reaches a target."""
 
-    learning_rate: float
+    optimizer: Callable[..., Any]  # () -> optax transformation
+    habits: Any  # demonstrations.Habits
     batch_size: int
+    suffix_sizes: tuple[int, ...]  # tokens; each size compiles once
     max_steps: int
-    target_reward: float  # mean held-out progress reward at which to stop
+    target_reward: float  # sampled at temperature 1; stop here
     evaluate_every: int  # steps
+    rounds: int = 2  # demonstrations of each practice task, each with habits of its own
+    observed_weight: float = 0.1  # loss weight of tokens that the demonstrator only reads
 
     def __post_init__(self) -> None:
         check_types("cold_start", self)
-        _positive("cold_start", self, "learning_rate", "batch_size", "max_steps", "evaluate_every")
-        _fraction("cold_start", self, "target_reward")
+        _positive("cold_start", self, "batch_size", "max_steps", "evaluate_every", "rounds")
+        _fraction("cold_start", self, "target_reward", "observed_weight")
+        _increasing("cold_start.suffix_sizes", self.suffix_sizes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +53,7 @@ class StageConfig:
     """One stage of the curriculum (RODS section 4)."""
 
     name: str
-    reward: Literal["progress", "format"]
+    reward: Callable[..., float]  # rewards.progress_reward or rewards.format_reward
     epochs: int
     synthesis: bool
     categories: tuple[str, ...] = CATEGORIES
@@ -73,17 +78,19 @@ class RolloutConfig:
     max_prompt_tokens: int  # P
     max_suffix_tokens: int  # S, the whole episode
     max_action_tokens: int  # one assistant message
+    observation_chunk: int  # observations enter the cache this many tokens at a time
+    suffix_sizes: tuple[int, ...] = ()  # the update pads to the smallest that fits; each size compiles once
     max_attempts: int = 5  # a user turn is closed when its attempts exceed this
     temperature: float = 1.0
     top_p: float = 1.0
-    top_k: int | None = None
+    top_k: int = 0  # 0: all tokens
 
     def __post_init__(self) -> None:
         check_types("rollout", self)
-        _positive(
-            "rollout", self, "tasks_per_step", "max_prompt_tokens", "max_suffix_tokens", "max_action_tokens"
-        )
-        _positive("rollout", self, "max_attempts", "temperature", "top_p", "top_k")
+        _positive("rollout", self, "tasks_per_step", "max_prompt_tokens", "max_suffix_tokens")
+        _positive("rollout", self, "max_action_tokens", "observation_chunk", "max_attempts", "temperature", "top_p")
+        _not_negative("rollout", self, "top_k")
+        _increasing("rollout.suffix_sizes", (*self.suffix_sizes, self.max_suffix_tokens))
         _require(self.group_size >= 2, f"rollout.group_size must be at least 2: got {self.group_size}")
         _require(self.top_p <= 1, f"rollout.top_p must be at most 1: got {self.top_p}")
         _require(
@@ -156,14 +163,14 @@ class ReplaySettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Greedy evaluation on held-out tasks."""
+    """Held-out evaluation, once sampled at temperature 1 and once greedy."""
 
     num_tasks: int
-    every: int  # steps
+    every_epochs: int
 
     def __post_init__(self) -> None:
         check_types("evaluation", self)
-        _positive("evaluation", self, "num_tasks", "every")
+        _positive("evaluation", self, "num_tasks", "every_epochs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,20 +180,24 @@ class Config:
     name: str
     seed: int
     run_dir: str
-    model: Any  # a frozen dataclass that the policy's builder reads
-    load_world: Callable[..., Any]  # () -> domain and tasks
+    domain: Callable[..., Any]  # () -> environments.protocol.Domain
+    build_tasks: Callable[..., Any]  # (domain, seed) -> environments.protocol.TaskSplits
+    tokenizer: Callable[..., Any]  # (texts) -> transformers tokenizer
+    codec: Callable[..., Any]  # (tokenizer) -> Codec
+    model: Any  # models.decoder.DecoderConfig; its vocabulary shrinks to the tokenizer's
     cold_start: ColdStartConfig | None
     stages: tuple[StageConfig, ...]
     rollout: RolloutConfig
     update: UpdateConfig
     evaluation: EvaluationConfig
     replay: ReplaySettings = field(default_factory=ReplaySettings)
-    checkpoint_every: int  # steps
+    checkpoint_every: int  # steps; and at the end of each epoch
+    max_steps: int | None = None  # stop early, ready to be resumed
 
     def __post_init__(self) -> None:
         check_types("", self)
         _not_negative("", self, "seed")
-        _positive("", self, "checkpoint_every")
+        _positive("", self, "checkpoint_every", "max_steps")
         names = [stage.name for stage in self.stages]
         _require(names, "stages must not be empty")
         _require(len(set(names)) == len(names), f"stages must have different names: got {names}")
@@ -310,6 +321,13 @@ def _not_negative(key: str, config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         _require(0 <= value < math.inf, f"{_join(key, name)} must not be negative: got {value}")
+
+
+def _increasing(key: str, sizes: Sequence[int]) -> None:
+    _require(
+        all(0 < a for a in sizes) and all(a < b for a, b in zip(sizes, sizes[1:])),
+        f"{key} must increase from above 0, up to the largest size: got {tuple(sizes)}",
+    )
 
 
 def _fraction(key: str, config: Any, *names: str) -> None:

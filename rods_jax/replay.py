@@ -180,6 +180,17 @@ def eligible(state: ReplayState, task_id: str, step: int) -> bool:
     return seeded is None or step - seeded >= state.settings.cooldown
 
 
+def enter_stage(state: ReplayState, tasks: Sequence[Task]) -> ReplayState:
+    """Replaces the human seeds by those of a curriculum stage; generated items, queue and counts stay."""
+    known = {item.task.id: item for item in state.seeds}
+    return replace(state, seeds=tuple(known.get(task.id, Item(task)) for task in tasks))
+
+
+def all_tasks(state: ReplayState) -> tuple[Task, ...]:
+    """Everything in the pool and in the queue: what a new candidate must not repeat."""
+    return active_tasks(state) + tuple(entry.task for entry in state.staged)
+
+
 def active_tasks(state: ReplayState) -> tuple[Task, ...]:
     """What an epoch trains on, human seeds first, in a fixed order."""
     return tuple(item.task for item in state.items)

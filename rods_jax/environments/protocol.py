@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from rods_jax.types import Call, Json, Observation, ToolSpec
+from rods_jax.types import Call, Json, Observation, Task, ToolSpec
 
 
 class Simulator(Protocol):
@@ -33,3 +33,12 @@ class Domain(NamedTuple):
 
     def tools_of(self, classes: Sequence[str]) -> tuple[ToolSpec, ...]:
         return tuple(tool for tool in self.tools.values() if tool.class_name in classes)
+
+
+class TaskSplits(NamedTuple):
+    """The tasks of a run, in parts that no scenario crosses."""
+
+    seeds: tuple[Task, ...]  # the human seeds of the replay pool
+    held_out: tuple[Task, ...]  # what every reported score is measured on
+    practice: tuple[Task, ...] = ()  # what the cold start's demonstrations are made of
+    validation: tuple[Task, ...] = ()  # what the cold start stops on

@@ -1,0 +1,1 @@
+"""One Python file per experiment; each ends in CONFIG and can be overridden on the command line."""

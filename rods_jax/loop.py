@@ -1,0 +1,181 @@
+"""The straight line: tasks -> rollouts -> update with statistics -> seeds -> synthesis -> replay -> tasks.
+
+What travels round the circle is a `Position`: train state (device), replay state (host), the
+step, and the place in the epoch; a checkpoint is those four, and every random number comes from (run
+seed, step, task, rollout).  The feedback of a step is read while the next one is under way, so that
+the host never makes the device wait; synthesis runs while the device updates.
+
+Left out on purpose: what a step is made of.  `Stages` holds the callables, scripts wire them.
+"""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rods_jax import replay as pool
+from rods_jax.config import Config, StageConfig
+from rods_jax.curriculum import num_epochs, stage_of
+from rods_jax.grpo import Feedback
+from rods_jax.metrics import MetricWriter
+from rods_jax.replay import ReplayState
+from rods_jax.rollout import Rollouts
+from rods_jax.synthesis.critique import content_hash
+from rods_jax.synthesis.pipeline import Synthesis
+from rods_jax.types import Task, TrainState
+
+
+@dataclass(frozen=True)
+class Position:
+    """All that a run knows between two steps."""
+
+    train_state: TrainState
+    replay: ReplayState
+    step: int = 0
+    epoch: int = 0  # counted over all stages
+    batch: int = 0  # next batch of the epoch; 0: the epoch has not begun
+
+
+class Stages(NamedTuple):
+    """The callables of the circle, in its order."""
+
+    collect: Callable[[Any, Sequence[Task], int, StageConfig], Rollouts]  # (params, tasks, step, stage)
+    update: Callable[[TrainState, Any], tuple[TrainState, Feedback]]
+    synthesize: Callable[[Task, random.Random, int, frozenset[str]], Synthesis]  # (seed, rng, step, known hashes)
+    renew: Callable[[TrainState], TrainState]  # at a stage's start: fresh optimizer, reference = policy
+    evaluate: Callable[[Any, int], Mapping[str, float]]  # (params, step) -> held-out metrics
+    record: MetricWriter
+    show: Callable[[int, Rollouts, Sequence[Synthesis]], None]  # what a human may want to read
+    save: Callable[[Position], None]
+
+
+class _Pending(NamedTuple):
+    """A step whose feedback is still on the device."""
+
+    step: int
+    epoch: int
+    stage: StageConfig
+    tasks: tuple[Task, ...]
+    rollouts: Rollouts
+    feedback: Feedback
+    seconds_rollout: float
+
+
+def train(config: Config, seeds: Sequence[Task], held_out: Sequence[Task], stages: Stages, position: Position) -> Position:
+    """Runs from `position` to the end of the last epoch, or of `config.max_steps`; returns where it stopped."""
+    avoid = frozenset(map(content_hash, held_out))
+    state, replay, step = position.train_state, position.replay, position.step
+    first_batch = position.batch
+    if step == 0:
+        stages.record(0, {"epoch": 0} | pool.counts(replay) | stages.evaluate(state.params, 0))
+
+    for epoch in range(position.epoch, num_epochs(config)):
+        stage, is_first = stage_of(config, epoch)
+        if first_batch == 0:
+            if is_first:
+                state = stages.renew(state)
+                replay = pool.enter_stage(replay, [task for task in seeds if task.category in stage.categories])
+            replay, _ = pool.begin_epoch(replay, epoch)
+        batches = pool.epoch_batches(replay, seed=config.seed, epoch=epoch, batch_size=config.rollout.tasks_per_step)
+        pending = None
+        for index in range(first_batch, len(batches)):
+            started = time.perf_counter()
+            rollouts = stages.collect(state.params, batches[index], step, stage)
+            seconds = time.perf_counter() - started
+            replay, chosen = _observe(replay, pending)
+            eligible = np.array([pool.eligible(replay, task.id, step) for task in batches[index]])
+            state, feedback = stages.update(state, rollouts.batch._replace(eligible_N=eligible))
+            replay = _settle(replay, pending, chosen, stages, config.seed, avoid)
+            pending = _Pending(step, epoch, stage, batches[index], rollouts, feedback, seconds)
+            step += 1
+            last = index + 1 == len(batches)
+            stop = step == config.max_steps
+            if last or stop or step % config.checkpoint_every == 0:
+                replay, chosen = _observe(replay, pending)
+                held = stages.evaluate(state.params, step) if _due(config, epoch, last, stop) else {}
+                replay = _settle(replay, pending, chosen, stages, config.seed, avoid, held)
+                pending = None
+                place = (epoch + 1, 0) if last else (epoch, index + 1)
+                position = Position(state, replay, step, *place)
+                stages.save(position)
+            if stop:
+                return position
+        first_batch = 0
+    return position
+
+
+def _due(config: Config, epoch: int, last: bool, stop: bool) -> bool:
+    """Held-out evaluation: every few epochs, and at the end."""
+    final = epoch + 1 == num_epochs(config)
+    return stop or last and (final or (epoch + 1) % config.evaluation.every_epochs == 0)
+
+
+def _observe(replay: ReplayState, pending: _Pending | None) -> tuple[ReplayState, tuple[Task, ...]]:
+    """Reads a step's `[N]` statistics and seed indices: the pool's measurements, and the seeds' cooldown."""
+    if pending is None:
+        return replay, ()
+    tasks, step = pending.tasks, pending.step
+    passed_N, total_N, seeds = jax.device_get(
+        (pending.feedback.passed_turns_N, pending.feedback.total_turns_N, pending.feedback.seeds)
+    )
+    for task, passed, total in zip(tasks, passed_N.tolist(), total_N.tolist(), strict=True):
+        if total:
+            replay = pool.observe(replay, task.id, passed, total, step)
+    chosen = tuple(tasks[index] for index in seeds.indices_k.tolist() if index >= 0) if pending.stage.synthesis else ()
+    for task in chosen:
+        replay = pool.mark_seed(replay, task.id, step)
+    return replay, chosen
+
+
+def _settle(
+    replay: ReplayState,
+    pending: _Pending | None,
+    chosen: Sequence[Task],
+    stages: Stages,
+    seed: int,
+    avoid: frozenset[str],
+    held_out: Mapping[str, float] = {},
+) -> ReplayState:
+    """Synthesises from a step's seeds, stages what was accepted, and records the step."""
+    if pending is None:
+        return replay
+    started = time.perf_counter()
+    known = avoid | {content_hash(task) for task in pool.all_tasks(replay)} if chosen else avoid
+    results = []
+    for task in chosen:
+        rng = random.Random(f"{seed}/{pending.step}/{task.id}")
+        result = stages.synthesize(task, rng, pending.step, known)
+        results.append(result)
+        if result.candidate is not None:
+            replay = pool.stage(replay, [result.candidate], pending.epoch)
+            known |= {content_hash(result.candidate)}
+    seconds = time.perf_counter() - started
+
+    feedback = jax.device_get(pending.feedback)
+    rejections = Counter(rejection.error for result in results for rejection in result.rejections)
+    failures = [t.failure for t in pending.rollouts.trajectories if t.failure is not None]
+    values = {
+        "epoch": pending.epoch,
+        "stage": pending.stage.name,
+        **feedback.metrics,
+        **pool.counts(replay),
+        "seeds": len(chosen),
+        "candidates": sum(result.candidate is not None for result in results),
+        "rejected": sum(rejections.values()),
+        "rejections": dict(rejections),
+        "failed_rollouts": len(failures),
+        "truncated_rollouts": sum(t.truncated is not None for t in pending.rollouts.trajectories),
+        "task_mean": feedback.statistics.mean_N,
+        "task_variance": feedback.statistics.variance_N,
+        "seconds_rollout": pending.seconds_rollout,
+        "seconds_synthesis": seconds,
+        **held_out,
+    }
+    stages.record(pending.step + 1, values)
+    stages.show(pending.step + 1, pending.rollouts, results)
+    return replay

@@ -1,0 +1,91 @@
+"""What a person sees while a run is under way: one live panel, from the metrics alone.
+
+Left out on purpose: anything that slows a step down; without a terminal one line per epoch is printed.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from rods_jax.metrics import MetricWriter
+
+Show = Callable[..., None]
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+@contextmanager
+def cold_start_display(console: Console, max_steps: int, target: float) -> Iterator[Show]:
+    """show(step, loss, reward or None): the bar ends early when the target is reached."""
+    progress = _bar(console)
+    task = progress.add_task("cold start", total=max_steps)
+    with progress if console.is_terminal else _nothing():
+
+        def show(step: int, loss: float, reward: float | None = None) -> None:
+            progress.update(task, completed=step)
+            if reward is not None:
+                console.print(f"  cold start step {step}: loss {loss:.3f}, validation reward {reward:.3f} (target {target})")
+
+        yield show
+
+
+@contextmanager
+def training_display(console: Console, num_epochs: int, tasks_per_step: int, start: int) -> Iterator[MetricWriter]:
+    """A MetricWriter that draws step, reward, zones, pool and time left (were the pool to keep its size)."""
+    progress = _bar(console)
+    task = progress.add_task("RODS", total=None, completed=start)
+    held_out: list[float] = []
+    began = time.perf_counter()
+
+    def table(values: Mapping[str, Any]) -> Table:
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row(progress)
+        grid.add_row(_line(values, held_out))
+        return grid
+
+    with Live(progress, console=console, refresh_per_second=4) if console.is_terminal else _nothing() as live:
+
+        def write(step: int, values: Mapping[str, Any]) -> None:
+            size = sum(values[f"pool_{kind}"] for kind in ("human", "trial", "active"))
+            left = (num_epochs - 1 - values["epoch"]) * -(-size // tasks_per_step)
+            progress.update(task, completed=step, total=step + left)
+            if "held_out_progress" in values:
+                held_out.append(values["held_out_progress"])
+            if live is not None:
+                live.update(table(values))
+            elif "held_out_progress" in values or step % 10 == 0:
+                console.print(f"  {time.perf_counter() - began:5.0f} s  step {step:4d}  {_line(values, held_out)}", highlight=False)
+
+        yield write
+
+
+def _line(values: Mapping[str, Any], held_out: list[float]) -> str:
+    parts = []
+    if "progress_mean" in values:
+        parts.append(f"epoch {values['epoch']}  reward {float(values['progress_mean']):.2f}")
+        zones = "/".join(str(values[f"zone_{zone}"]) for zone in ("hard", "boundary", "mastered"))
+        parts.append(f"hard/boundary/mastered {zones}")
+    pool = f"pool {values['pool_human']}+{values['pool_trial']}+{values['pool_active']} (staged {values['pool_staged']})"
+    parts += [pool] + ([f"held out {held_out[-1]:.3f}"] if held_out else [])
+    return "  ".join(parts)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield None
