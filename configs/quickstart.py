@@ -10,7 +10,6 @@ import random
 from functools import partial
 
 from models.decoder import DecoderConfig
-from models.optimizers import cold_start_optimizer
 from models.tokenizer import TOOL_NAMES, train_tokenizer
 from rods_jax import grpo
 from rods_jax.codecs.qwen import qwen_codec, tool_name
@@ -36,11 +35,10 @@ def workplace() -> Domain:
 
 def build_tasks(domain: Domain, seed: int) -> TaskSplits:
     """Authored office tasks; every task is a scenario of its own, so no part can leak into another."""
-    tasks = author_tasks(domain, count=1152, rng=random.Random(f"{seed}/tasks"), turns=(2, 3))
-    short = author_tasks(domain, count=6000, rng=random.Random(f"{seed}/short tasks"), turns=(1, 1))
-    return TaskSplits(
-        seeds=tasks[:96], held_out=tasks[96:224], validation=tasks[224:352], practice=tasks[352:] + short
+    tasks = author_tasks(
+        domain, count=3352, rng=random.Random(seed), turns=(2, 3), classes_per_task=(1, 1), chain_length=(1, 2)
     )
+    return TaskSplits(seeds=tasks[:96], held_out=tasks[96:224], validation=tasks[224:352], practice=tasks[352:])
 
 
 CONFIG = Config(
@@ -49,10 +47,10 @@ CONFIG = Config(
     run_dir="runs/quickstart",
     domain=workplace,
     build_tasks=build_tasks,
-    tokenizer=partial(train_tokenizer, vocab_size=768, chat_template=TOOL_NAMES),
+    tokenizer=partial(train_tokenizer, vocab_size=1024, chat_template=TOOL_NAMES),
     codec=partial(qwen_codec, document=tool_name),
     model=DecoderConfig(
-        vocab_size=768,
+        vocab_size=1024,
         layers=3,
         width=128,
         query_heads=4,
@@ -62,24 +60,24 @@ CONFIG = Config(
         rope_theta=1e4,
     ),
     cold_start=ColdStartConfig(
-        optimizer=cold_start_optimizer,
+        learning_rate=3e-3,
         habits=Habits(stop_early=0.5, skip=0.1, repeat=0.1, guess=0.7),
-        batch_size=16,
-        suffix_sizes=(40, 64, 96, 144, 192, 256),
-        max_steps=1400,
+        batch_size=8,
+        suffix_sizes=(64, 96, 128, 160, 192),
+        max_steps=2400,
         target_reward=0.36,
-        evaluate_every=200,
+        evaluate_every=400,
         rounds=1,
     ),
     stages=(StageConfig(name="online synthesis", reward=progress_reward, epochs=8, synthesis=True),),
     rollout=RolloutConfig(
         tasks_per_step=12,
         group_size=8,
-        max_prompt_tokens=80,
-        max_suffix_tokens=256,
+        max_prompt_tokens=48,
+        max_suffix_tokens=192,
         max_action_tokens=32,
         observation_chunk=32,
-        suffix_sizes=(192,),
+        suffix_sizes=(144,),
     ),
     update=UpdateConfig(
         learning_rate=3e-4,

@@ -1,58 +1,121 @@
-"""Attention over [shared prompt | own suffix], as partial softmaxes that are merged exactly.
+"""Attention over [shared prompt | own suffix]: partial softmaxes that are merged exactly.
 
-Each part returns its unnormalised output with the maximum and the sum of its softmax, so parts
-with different batch structure (one prompt for G rollouts, one cache per rollout) never have to be
-concatenated.  Shapes: N tasks, G rollouts, T query tokens, P prompt keys, S own keys, K key/value
-heads, Q queries per key/value head, E head width.  Heads stand before tokens, so that every product
-is a plain batched matrix product.
+A query's keys lie in blocks of different batch structure (one prompt for G rollouts, one cache per
+rollout).  Each block gives its unnormalised output with the maximum and the sum of its softmax; their
+merge is the softmax over all keys, and nothing is ever concatenated.  The backward pass recomputes each
+block's weights from the saved log-sum-exp, so no weights are stored and no row is reduced twice.
 
-Left out on purpose: blockwise scores and platform kernels; a part's score matrix exists as a whole.
+Shapes: N tasks, G rollouts, T query tokens, P prompt keys, S own keys, K key/value heads, Q queries
+per key/value head, E head width.  Heads stand before tokens, so that every product is a plain batched
+matrix product over rows: B batches, M query rows.
+
+Left out on purpose: blockwise scores and platform kernels; a block's score matrix exists as a whole.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 
-class Part(NamedTuple):
-    """softmax(scores) @ values = output / total, before normalisation, relative to exp(maximum)."""
+class Shared(NamedTuple):
+    """One prompt for all rollouts of a task."""
 
-    output_NGKQTE: jax.Array
-    maximum_NGKQT: jax.Array
-    total_NGKQT: jax.Array
+    key_NKPE: jax.Array
+    value_NKPE: jax.Array
+    mask_NP: jax.Array
 
+    def rows(self, x_NGKQT):
+        """[N,G,K,Q,T,...] as [N*K, G*Q*T, ...]."""
+        n, g, k, q, t, *rest = x_NGKQT.shape
+        return jnp.moveaxis(x_NGKQT, 1, 2).reshape(n * k, g * q * t, *rest)
 
-def attend_shared(query_NGKQTE, key_NKPE, value_NKPE, mask_NP) -> Part:
-    """Every rollout's queries attend to its task's one prompt."""
-    n, g, k, q, t, e = query_NGKQTE.shape
-    rows = jnp.moveaxis(query_NGKQTE, 1, 2).reshape(n * k, g * q * t, e)
-    mask = jnp.repeat(mask_NP, k, axis=0)[:, None]
-    parts = _attend(rows, key_NKPE.reshape(n * k, -1, e), value_NKPE.reshape(n * k, -1, e), mask)
-    return Part(*(jnp.moveaxis(x.reshape(n, k, g, q, t, *x.shape[2:]), 2, 1) for x in parts))
+    def unrows(self, x_BM, shape):
+        n, g, k, q, t = shape
+        return jnp.moveaxis(x_BM.reshape(n, k, g, q, t, *x_BM.shape[2:]), 2, 1)
 
-
-def attend_own(query_NGKQTE, key_NGKSE, value_NGKSE, mask_NGTS) -> Part:
-    """Each rollout's queries attend to its own keys."""
-    n, g, k, q, t, e = query_NGKQTE.shape
-    mask = jnp.broadcast_to(mask_NGTS[:, :, None, None], (n, g, k, q, *mask_NGTS.shape[2:]))
-    parts = _attend(
-        query_NGKQTE.reshape(n * g * k, q * t, e),
-        key_NGKSE.reshape(n * g * k, -1, e),
-        value_NGKSE.reshape(n * g * k, -1, e),
-        mask.reshape(n * g * k, q * t, -1),
-    )
-    return Part(*(x.reshape(n, g, k, q, t, *x.shape[2:]) for x in parts))
+    def mask(self, shape):
+        return jnp.repeat(self.mask_NP, shape[2], axis=0)[:, None]
 
 
-def merge(*parts: Part) -> jax.Array:
-    """Exact softmax over the union of all parts' keys, `[N,G,K,Q,T,E]`."""
-    maximum = lax.stop_gradient(jnp.stack([part.maximum_NGKQT for part in parts]).max(0))
-    scales = [jnp.exp(part.maximum_NGKQT - maximum) for part in parts]
-    total = sum(part.total_NGKQT * scale for part, scale in zip(parts, scales))
-    output = sum(part.output_NGKQTE * scale[..., None] for part, scale in zip(parts, scales))
-    return output / total[..., None]
+class Own(NamedTuple):
+    """Each rollout's own keys."""
+
+    key_NGKSE: jax.Array
+    value_NGKSE: jax.Array
+    mask_NGTS: jax.Array
+
+    def rows(self, x_NGKQT):
+        """[N,G,K,Q,T,...] as [N*G*K, Q*T, ...]."""
+        n, g, k, q, t, *rest = x_NGKQT.shape
+        return x_NGKQT.reshape(n * g * k, q * t, *rest)
+
+    def unrows(self, x_BM, shape):
+        return x_BM.reshape(*shape, *x_BM.shape[2:])
+
+    def mask(self, shape):
+        n, g, k, q, t = shape
+        mask = jnp.broadcast_to(self.mask_NGTS[:, :, None, None], (*shape, self.mask_NGTS.shape[-1]))
+        return mask.reshape(n * g * k, q * t, -1)
+
+
+@jax.custom_vjp
+def attend(query_NGKQTE, blocks: tuple[Shared | Own, ...]):
+    """softmax(q k^T) v over the keys of all blocks together, `[N,G,K,Q,T,E]`. Every query sees some key."""
+    return _attend(query_NGKQTE, blocks)[0]
+
+
+def _attend(query, blocks):
+    shape = query.shape[:-1]
+    parts = []
+    for block in blocks:
+        # A block with no visible key keeps maximum = -1e30, so that merging gives it weight exp(-1e30) = 0.
+        scores = _scores(block.rows(query), block, shape)
+        maximum = jnp.maximum(scores.max(-1), -1e30)
+        weights = jnp.exp(scores - maximum[..., None])
+        output = jnp.einsum("bms,bse->bme", weights.astype(query.dtype), _flat(block[1]))
+        parts.append([block.unrows(x, shape) for x in (output, maximum, weights.sum(-1))])
+    highest = jnp.stack([maximum for _, maximum, _ in parts]).max(0)
+    scales = [jnp.exp(maximum - highest) for _, maximum, _ in parts]
+    total = sum(part[2] * scale for part, scale in zip(parts, scales))
+    output = sum(part[0] * scale[..., None] for part, scale in zip(parts, scales)) / total[..., None]
+    return output.astype(query.dtype), highest + jnp.log(total)
+
+
+def _forward(query, blocks):
+    output, log_sum = _attend(query, blocks)
+    return output, (query, blocks, output, log_sum)
+
+
+def _backward(saved, d_output):
+    query, blocks, output, log_sum = saved
+    shape = query.shape[:-1]
+    delta = jnp.sum(d_output.astype(jnp.float32) * output, axis=-1)
+    d_query, d_blocks = 0.0, []
+    for block in blocks:
+        q, d_out, lse, row_delta = (block.rows(x) for x in (query, d_output, log_sum, delta))
+        key, value = _flat(block[0]), _flat(block[1])
+        weights = jnp.exp(_scores(q, block, shape) - lse[..., None])
+        d_weights = jnp.einsum("bme,bse->bms", d_out, value, preferred_element_type=jnp.float32)
+        d_scores = (weights * (d_weights - row_delta[..., None])).astype(q.dtype)
+        d_query += block.unrows(jnp.einsum("bms,bse->bme", d_scores, key), shape)
+        d_key = jnp.einsum("bms,bme->bse", d_scores, q)
+        d_value = jnp.einsum("bms,bme->bse", weights.astype(q.dtype), d_out)
+        d_blocks.append(type(block)(d_key.reshape(block[0].shape), d_value.reshape(block[1].shape), None))
+    return d_query, tuple(d_blocks)
+
+
+attend.defvjp(_forward, _backward)
+
+
+def _scores(rows_BME, block, shape):
+    scores = jnp.einsum("bme,bse->bms", rows_BME, _flat(block[0]), preferred_element_type=jnp.float32)
+    return jnp.where(block.mask(shape), scores, -jnp.inf)
+
+
+def _flat(x):
+    """[..., S, E] as [B, S, E]."""
+    return x.reshape(-1, *x.shape[-2:])
 
 
 def causal_mask(queries: int, leading: tuple[int, ...]) -> jax.Array:
@@ -69,13 +132,3 @@ def rotate(x_NGKQTE, positions_NGT, theta: float) -> jax.Array:
     first, second = jnp.split(x_NGKQTE.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return rotated.astype(x_NGKQTE.dtype)
-
-
-def _attend(query_BME, key_BSE, value_BSE, mask_BMS):
-    # A part with no visible key keeps maximum = -1e30, so that merging gives it weight exp(-1e30) = 0.
-    scores = jnp.einsum("bme,bse->bms", query_BME, key_BSE, preferred_element_type=jnp.float32)
-    scores = jnp.where(mask_BMS, scores, -jnp.inf)
-    maximum = lax.stop_gradient(jnp.maximum(scores.max(-1), -1e30))
-    weights = jnp.exp(scores - maximum[..., None])
-    output = jnp.einsum("bms,bse->bme", weights.astype(value_BSE.dtype), value_BSE)
-    return output, maximum, weights.sum(-1)

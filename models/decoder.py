@@ -69,7 +69,8 @@ class Layer(nnx.Module):
         self.query = weight(reader, c.width, c.key_value_heads, group, c.head_width)
         self.key = weight(reader, c.width, c.key_value_heads, c.head_width)
         self.value = weight(reader, c.width, c.key_value_heads, c.head_width)
-        self.query_norm = nnx.Param(jnp.ones(c.head_width))
+        # The sharpest attention of a fresh policy is that of 128-wide heads, however narrow its own are.
+        self.query_norm = nnx.Param(jnp.full(c.head_width, (128 / c.head_width) ** 0.5))
         self.key_norm = nnx.Param(jnp.ones(c.head_width))
         self.output = weight(writer, c.key_value_heads, group, c.head_width, c.width)
         self.feed_forward_norm = nnx.Param(jnp.ones(c.width))
@@ -122,10 +123,8 @@ class Decoder(nnx.Module):
             prompt, (pk, pv) = layer(self.config, prompt, prompt_positions, _own(causal_prompt))
 
             def attend(q, k, v):
-                return attention.merge(
-                    attention.attend_shared(q, pk[:, 0], pv[:, 0], visible_NP),
-                    attention.attend_own(q, k, v, causal_suffix),
-                )
+                blocks = attention.Shared(pk[:, 0], pv[:, 0], visible_NP), attention.Own(k, v, causal_suffix)
+                return attention.attend(q, blocks)
 
             suffix, _ = layer(self.config, suffix, suffix_positions, attend)
             return (prompt, suffix), None
@@ -166,11 +165,8 @@ class Decoder(nnx.Module):
             prompt_k, prompt_v, suffix_k, suffix_v = stored
 
             def attend(q, k, v):
-                return attention.merge(
-                    attention.attend_shared(q, prompt_k, prompt_v, visible_NP),
-                    attention.attend_own(q, suffix_k, suffix_v, written_NGTS),
-                    attention.attend_own(q, k, v, causal),
-                )
+                cached = attention.Shared(prompt_k, prompt_v, visible_NP), attention.Own(suffix_k, suffix_v, written_NGTS)
+                return attention.attend(q, (*cached, attention.Own(k, v, causal)))
 
             return layer(self.config, x, positions, attend)
 
@@ -224,7 +220,7 @@ def _heads_first(x_NGTKQE):
 
 
 def _own(mask):
-    return lambda q, k, v: attention.merge(attention.attend_own(q, k, v, mask))
+    return lambda q, k, v: attention.attend(q, (attention.Own(k, v, mask),))
 
 
 def _positions(tokens_NGT):

@@ -26,7 +26,8 @@ SPECIAL_TOKENS = (
     "<tool_response>",
     "</tool_response>",
 )
-_PIECES = Regex(r"[A-Za-z_]+|\d|[^A-Za-z_\d]+")
+# A space belongs to the word or number behind it, so that what stands before is one token away.
+_PIECES = Regex(r" ?[A-Za-z_]+| ?\d|(?:[^A-Za-z_\d ]| (?![A-Za-z_\d]))+")
 
 _MESSAGES = """\
 {%- for message in messages %}
@@ -39,7 +40,7 @@ _MESSAGES = """\
 {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}"""
-TOOL_NAMES = "{%- if tools %}{% for tool in tools %}{{- tool.function.name + ' ' }}{% endfor %}{% endif %}" + _MESSAGES
+TOOL_NAMES = "{%- if tools %}{% for tool in tools %}{{- tool.function.name + '\\n' }}{% endfor %}{% endif %}" + _MESSAGES
 TOOL_SCHEMAS = "{%- if tools %}{% for tool in tools %}{{- tool.function | tojson + '\\n' }}{% endfor %}{% endif %}" + _MESSAGES
 
 

@@ -31,7 +31,7 @@ class ConfigError(ValueError):
 class ColdStartConfig:
     """Supervised learning on demonstrations until the mean progress reward on validation tasks reaches a target."""
 
-    optimizer: Callable[..., Any]  # () -> optax transformation
+    learning_rate: float
     habits: Any  # demonstrations.Habits
     batch_size: int
     suffix_sizes: tuple[int, ...]  # tokens; each size compiles once
@@ -43,7 +43,7 @@ class ColdStartConfig:
 
     def __post_init__(self) -> None:
         check_types("cold_start", self)
-        _positive("cold_start", self, "batch_size", "max_steps", "evaluate_every", "rounds")
+        _positive("cold_start", self, "learning_rate", "batch_size", "max_steps", "evaluate_every", "rounds")
         _fraction("cold_start", self, "target_reward", "observed_weight")
         _increasing("cold_start.suffix_sizes", self.suffix_sizes)
 

@@ -180,13 +180,21 @@ def jit_update(policy: Policy, optimizer: optax.GradientTransformation, objectiv
 
 
 def create_optimizer(
-    learning_rate: float, *, warmup_steps: int = 0, max_grad_norm: float = 1.0, weight_decay: float = 0.0
+    learning_rate: float,
+    *,
+    warmup_steps: int = 0,
+    decay_steps: int | None = None,
+    max_grad_norm: float = 1.0,
+    weight_decay: float = 0.0,
+    b2: float = 0.999,
 ) -> optax.GradientTransformation:
-    """AdamW behind a global-norm clip, linear warm-up to a constant rate."""
+    """AdamW behind a global-norm clip; linear warm-up, then constant, or linear down to a tenth at `decay_steps`."""
     schedule = optax.linear_schedule(learning_rate / (warmup_steps + 1), learning_rate, warmup_steps)
+    if decay_steps is not None:
+        down = optax.linear_schedule(learning_rate, learning_rate / 10, decay_steps - warmup_steps)
+        schedule = optax.join_schedules([schedule, down], [warmup_steps])
     return optax.chain(
-        optax.clip_by_global_norm(max_grad_norm),
-        optax.adamw(schedule if warmup_steps else learning_rate, weight_decay=weight_decay),
+        optax.clip_by_global_norm(max_grad_norm), optax.adamw(schedule, b2=b2, weight_decay=weight_decay)
     )
 
 

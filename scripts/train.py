@@ -278,7 +278,8 @@ def cold_start(config: Config, domain: Domain, tasks: TaskSplits, policy: Policy
     with console.status("playing demonstrations"):
         practice = [task for task in tasks.practice for _ in range(c.rounds)]
         demonstrations = [demonstrate(domain, task, codec, c.habits, rng) for task in practice]
-    optimizer = c.optimizer()
+    # A short run: the second moment forgets fast, and the rate falls so that what was learned settles.
+    optimizer = grpo.create_optimizer(c.learning_rate, warmup_steps=50, decay_steps=c.max_steps, b2=0.98)
     step_fn = supervised.jit_step(policy, optimizer)
     params = policy.init(key)
     state = supervised.SupervisedState(params, optimizer.init(params))

@@ -94,6 +94,7 @@ def author_tasks(
     *,
     count: int,
     rng: random.Random,
+    first_index: int = 0,
     categories: Sequence[str] = CATEGORIES,
     turns: tuple[int, int] = (2, 4),
     calls_per_turn: tuple[int, int] = (1, 2),
@@ -103,6 +104,8 @@ def author_tasks(
 ) -> tuple[Task, ...]:
     """Seed tasks, categories in turn, each its own scenario; the ranges are inclusive.
 
+    Ids count from `first_index`, so that several calls can fill one pool.
+
     `chain_length` counts the calls of a task's one chain, in which each call takes a value that the one
     before returned; 1 is no chain. A weight below 1 makes a tool rare, 0 absent. ValueError: the domain
     cannot start by itself. RuntimeError: 200 profiles in a row led to no task.
@@ -111,7 +114,7 @@ def author_tasks(
         raise ValueError(f"domain {domain.name} has no sample_state to author tasks from")
     tasks: list[Task] = []
     known: set[str] = set()
-    for index in range(count):
+    for index in range(first_index, first_index + count):
         own = random.Random(rng.getrandbits(64))
         category = categories[index % len(categories)]
         # Drawn once: redrawing them with each profile would favour what is easy to realise.

@@ -1,0 +1,94 @@
+"""The same loop on real BFCL V3 multi-turn tasks, a few steps on a CPU: a check of the wiring, not of learning.
+
+    python -m scripts.train --config configs/bfcl_cpu.py
+
+Hardware: 2 CPU cores, 8 GiB, a few minutes.  Real prompts with slim tool documents, the real simulators, real
+scoring, variants that execute in the simulators.  The policy is a small one from scratch with a short cold
+start on the training half: it hardly solves anything, and what it passes is mostly turns that ask for no call.
+"""
+
+from functools import partial
+
+from models.decoder import DecoderConfig
+from models.tokenizer import TOOL_SCHEMAS, train_tokenizer
+from rods_jax import grpo
+from rods_jax.codecs.qwen import qwen_codec, tool_schema
+from rods_jax.config import (
+    ColdStartConfig,
+    Config,
+    EvaluationConfig,
+    ReplaySettings,
+    RolloutConfig,
+    StageConfig,
+    UpdateConfig,
+)
+from rods_jax.demonstrations import Habits
+from rods_jax.environments import bfcl
+from rods_jax.environments.protocol import Domain, TaskSplits
+from rods_jax.rewards import progress_reward
+
+
+def bfcl_domain() -> Domain:
+    """Argument values come from the training half alone."""
+    train, _ = bfcl.split(bfcl.load_tasks())
+    return bfcl.bfcl_domain(train)
+
+
+def build_tasks(domain: Domain, seed: int) -> TaskSplits:
+    """400 training and 400 held-out tasks by scenario index; a few of them, of all four categories, take part."""
+    train, held_out = bfcl.split(bfcl.load_tasks(), seed=0)
+    few, rest = train[:: len(train) // 16][:16], [task for i, task in enumerate(train) if i % (len(train) // 16)]
+    return TaskSplits(
+        seeds=tuple(few),
+        held_out=tuple(held_out[:: len(held_out) // 8][:8]),
+        practice=tuple(rest),
+        validation=tuple(rest[:8]),
+    )
+
+
+CONFIG = Config(
+    name="bfcl_cpu",
+    seed=0,
+    run_dir="runs/bfcl_cpu",
+    domain=bfcl_domain,
+    build_tasks=build_tasks,
+    tokenizer=partial(train_tokenizer, vocab_size=4096, chat_template=TOOL_SCHEMAS),
+    codec=partial(qwen_codec, document=tool_schema),
+    model=DecoderConfig(
+        vocab_size=4096,
+        layers=2,
+        width=64,
+        query_heads=2,
+        key_value_heads=1,
+        head_width=32,
+        feed_forward=128,
+    ),
+    cold_start=ColdStartConfig(
+        learning_rate=3e-3,
+        habits=Habits(),
+        batch_size=2,
+        suffix_sizes=(512, 1024),
+        max_steps=60,
+        target_reward=0.3,
+        evaluate_every=60,
+        rounds=1,
+    ),
+    stages=(StageConfig(name="online synthesis", reward=progress_reward, epochs=2, synthesis=True),),
+    rollout=RolloutConfig(
+        tasks_per_step=4,
+        group_size=4,
+        max_prompt_tokens=6144,
+        max_suffix_tokens=1024,
+        max_action_tokens=64,
+        observation_chunk=128,
+        suffix_sizes=(512,),
+    ),
+    update=UpdateConfig(
+        learning_rate=1e-3,
+        ratio=grpo.token_ratio,
+        aggregate=grpo.sequence_mean,
+    ),
+    replay=ReplaySettings(capacity=16, cooldown=4),
+    evaluation=EvaluationConfig(num_tasks=8, every_epochs=2),
+    checkpoint_every=4,
+)

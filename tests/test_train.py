@@ -1,0 +1,117 @@
+"""The whole loop in small: a life cycle, and a resumed run that equals the uninterrupted one bit for bit."""
+
+import io
+import json
+import random
+from dataclasses import replace
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from models.decoder import DecoderConfig
+from models.tokenizer import TOOL_NAMES, train_tokenizer
+from rods_jax import checkpoint, grpo
+from rods_jax.codecs.qwen import qwen_codec, tool_name
+from rods_jax.config import ColdStartConfig, Config, ConfigError, EvaluationConfig
+from rods_jax.config import ReplaySettings, RolloutConfig, StageConfig, UpdateConfig
+from rods_jax.demonstrations import Habits
+from rods_jax.environments.protocol import TaskSplits
+from rods_jax.environments.workplace.domain import WORKPLACE
+from rods_jax.metrics import read_metrics
+from rods_jax.rewards import format_reward, progress_reward
+from rods_jax.synthesis.pipeline import author_tasks
+from scripts.train import run
+
+
+def few_tasks(domain, seed) -> TaskSplits:
+    tasks = author_tasks(domain, count=44, rng=random.Random(seed), turns=(1, 2), calls_per_turn=(1, 1))
+    return TaskSplits(seeds=tasks[:8], held_out=tasks[8:12], validation=tasks[12:16], practice=tasks[16:])
+
+
+CONFIG = Config(
+    name="tiny",
+    seed=0,
+    run_dir="",
+    domain=lambda: WORKPLACE,
+    build_tasks=few_tasks,
+    tokenizer=partial(train_tokenizer, vocab_size=640, chat_template=TOOL_NAMES),
+    codec=partial(qwen_codec, document=tool_name),
+    model=DecoderConfig(640, 1, 16, 2, 1, 8, 16),
+    cold_start=ColdStartConfig(
+        learning_rate=3e-3, habits=Habits(skip=0.1), batch_size=4, suffix_sizes=(64, 128), max_steps=4,
+        target_reward=0.9, evaluate_every=2, rounds=1,
+    ),
+    stages=(
+        StageConfig(name="format", reward=format_reward, epochs=1, synthesis=False, categories=("base",)),
+        StageConfig(name="online", reward=progress_reward, epochs=3, synthesis=True),
+    ),
+    rollout=RolloutConfig(
+        tasks_per_step=2, group_size=2, max_prompt_tokens=96, max_suffix_tokens=128, max_action_tokens=12,
+        observation_chunk=32, max_attempts=2, suffix_sizes=(96,),
+    ),
+    update=UpdateConfig(learning_rate=1e-3, ratio=grpo.token_ratio, aggregate=grpo.sequence_mean),
+    replay=ReplaySettings(capacity=8, cooldown=2, lower=0.0001, upper=0.9),
+    evaluation=EvaluationConfig(num_tasks=4, every_epochs=2),
+    checkpoint_every=2,
+)  # fmt: skip
+
+
+def play(directory, *, resume=False, **changes):
+    config = replace(CONFIG, run_dir=str(directory), **changes)
+    run(config, resume=resume, console=Console(file=io.StringIO()))
+    records = read_metrics(directory / "metrics.jsonl")
+    return [{k: v for k, v in record.items() if not k.startswith("seconds")} for record in records]
+
+
+def newest(directory):
+    """Every array and host value of the newest checkpoint."""
+    with checkpoint.open_checkpoints(directory / "checkpoints", keep=2) as checkpoints:
+        step = checkpoints.latest_step()
+        restored = checkpoints.restore(step)
+        return step, jax.tree.map(np.asarray, restored.train_state), restored.host
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "whole"
+    return directory, play(directory)
+
+
+def test_the_run_directory_holds_everything_one_may_want(whole):
+    directory, records = whole
+    assert json.loads((directory / "config.json").read_text())["rollout"]["group_size"] == 2
+    for name in ("metrics.jsonl", "trajectories.jsonl", "summary.json", "cold_start.json", "plots/overview.png"):
+        assert (directory / name).stat().st_size > 0
+    assert [record["step"] for record in records] == list(range(len(records)))
+    assert {record["stage"] for record in records[1:]} == {"format", "online"}
+    assert "held_out_progress" in records[0] and "held_out_greedy" in records[-1]
+    formats = [record for record in records[1:] if record["stage"] == "format"]
+    assert all(record["candidates"] == 0 and record["pool_human"] == 2 for record in formats)
+    assert all(record["failed_rollouts"] == 0 for record in records[1:])
+
+
+@pytest.mark.parametrize("stops", [(1, 4), (3,)])
+def test_a_resumed_run_equals_the_uninterrupted_one(whole, tmp_path, stops):
+    directory, expected = whole
+    for i, stop in enumerate(stops):
+        play(tmp_path / "run", resume=i > 0, max_steps=stop)
+    # Where the run was told to stop it also evaluated: such metrics are extra, everything else is equal.
+    held = lambda record: {k: v for k, v in record.items() if not k.startswith("held_out")}
+    records = play(tmp_path / "run", resume=True)
+    assert list(map(held, records)) == list(map(held, expected))
+    (step, state, host), (other_step, other_state, other_host) = newest(directory), newest(tmp_path / "run")
+    assert step == other_step and host == other_host
+    jax.tree.map(np.testing.assert_array_equal, state, other_state)
+
+
+def test_a_run_directory_is_never_overwritten_or_mixed(whole, tmp_path):
+    directory, _ = whole
+    with pytest.raises(ConfigError, match="already holds a run"):
+        play(directory)
+    with pytest.raises(ConfigError, match="was started with another seed"):
+        play(directory, resume=True, seed=1)
+    with pytest.raises(ConfigError, match="holds no run to resume"):
+        play(tmp_path / "nothing", resume=True)
