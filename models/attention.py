@@ -16,6 +16,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+
+SAVED = "attention"
 
 
 class Shared(NamedTuple):
@@ -83,7 +87,8 @@ def _attend(query, blocks):
 
 
 def _forward(query, blocks):
-    output, log_sum = _attend(query, blocks)
+    # Named, so that a layer that is recomputed in the backward pass need not attend again.
+    output, log_sum = checkpoint_name(_attend(query, blocks), SAVED)
     return output, (query, blocks, output, log_sum)
 
 

@@ -1,8 +1,8 @@
 """One decoder (Flax NNX, Qwen3 architecture) with a group-shared forward, prefill and extend.
 
 The G rollouts of a task share one prompt: it passes through the layers once per task, and the
-suffixes attend to its keys and values.  Layers are stacked and scanned, so compile time does not
-grow with depth.  `policy(config)` packs the decoder into the callables that rods_jax asks for.
+suffixes attend to its keys and values.  Layers are stacked; the update and the prefill scan them, so
+their compile time does not grow with depth.  `policy(config)` packs the decoder into the callables that rods_jax asks for.
 
 Left out on purpose: other families and pretrained weights (the config has one shape for now),
 sharding annotations.
@@ -49,8 +49,8 @@ class Cache(NamedTuple):
     prompt_keys_LNKPE: jax.Array
     prompt_values_LNKPE: jax.Array
     prompt_lengths_N: jax.Array
-    suffix_keys_LNGKSE: jax.Array
-    suffix_values_LNGKSE: jax.Array
+    suffix_keys_NGKSE: tuple[jax.Array, ...]  # one array a layer, so that a decode step copies none of them
+    suffix_values_NGKSE: tuple[jax.Array, ...]
     suffix_lengths_NG: jax.Array
 
 
@@ -145,9 +145,10 @@ class Decoder(nnx.Module):
 
         x, (keys, values) = self._scan(step, self._embed(prompt_tokens_NP[:, None]), None)
         c, (n, _) = self.config, prompt_tokens_NP.shape
-        empty = jnp.zeros((c.layers, n, group_size, c.key_value_heads, suffix_capacity, c.head_width), keys.dtype)
+        shape = n, group_size, c.key_value_heads, suffix_capacity, c.head_width
+        keys_NGKSE, values_NGKSE = (tuple(jnp.zeros(shape, keys.dtype) for _ in range(c.layers)) for _ in range(2))
         lengths_NG = jnp.zeros((n, group_size), jnp.int32)
-        cache = Cache(keys[:, :, 0], values[:, :, 0], prompt_lengths_N, empty, empty, lengths_NG)
+        cache = Cache(keys[:, :, 0], values[:, :, 0], prompt_lengths_N, keys_NGKSE, values_NGKSE, lengths_NG)
         return self._normalize(_at(x, prompt_lengths_N[:, None] - 1)[:, 0]), cache
 
     def extend(self, cache: Cache, tokens_NGT, lengths_NG):
@@ -155,33 +156,34 @@ class Decoder(nnx.Module):
         offsets = _positions(tokens_NGT)
         slots = cache.suffix_lengths_NG[..., None] + offsets
         positions = cache.prompt_lengths_N[:, None, None] + slots
-        capacity = cache.suffix_keys_LNGKSE.shape[4]
+        capacity = cache.suffix_keys_NGKSE[0].shape[3]
         visible_NP = jnp.arange(cache.prompt_keys_LNKPE.shape[3])[None] < cache.prompt_lengths_N[:, None]
         written = jnp.arange(capacity)[None, None] < cache.suffix_lengths_NG[..., None]
         written_NGTS = jnp.broadcast_to(written[:, :, None], (*tokens_NGT.shape, capacity))
         causal = attention.causal_mask(tokens_NGT.shape[2], tokens_NGT.shape[:2])
-
-        def step(layer, x, stored):
-            prompt_k, prompt_v, suffix_k, suffix_v = stored
-
-            def attend(q, k, v):
-                cached = attention.Shared(prompt_k, prompt_v, visible_NP), attention.Own(suffix_k, suffix_v, written_NGTS)
-                return attention.attend(q, (*cached, attention.Own(k, v, causal)))
-
-            return layer(self.config, x, positions, attend)
-
-        x, (keys, values) = self._scan(step, self._embed(tokens_NGT), cache[:2] + cache[3:5])
         # Slots past a row's length fall outside the cache and are dropped by the scatter.
         slots = jnp.where(offsets < lengths_NG[..., None], slots, capacity)
         n, g = (axis[..., None] for axis in jnp.indices(lengths_NG.shape))
 
-        def write(stored_LNGKSE, new_LNGKTE):
-            new_NGTLKE = jnp.moveaxis(new_LNGKTE, (1, 2, 4), (0, 1, 2))  # indexed axes come first in the scatter
-            return stored_LNGKSE.at[:, n, g, :, slots].set(new_NGTLKE, mode="drop")
+        def write(stored_NGKSE, new_NGKTE):
+            return stored_NGKSE.at[n, g, :, slots].set(jnp.moveaxis(new_NGKTE, 3, 2), mode="drop")
 
+        x, keys, values = self._embed(tokens_NGT), [], []
+        graph, parameters = nnx.split(self.layers)
+        for index in range(self.config.layers):
+            shared = attention.Shared(cache.prompt_keys_LNKPE[index], cache.prompt_values_LNKPE[index], visible_NP)
+            stored = cache.suffix_keys_NGKSE[index], cache.suffix_values_NGKSE[index]
+
+            def attend(q, k, v):
+                return attention.attend(q, (shared, attention.Own(*stored, written_NGTS), attention.Own(k, v, causal)))
+
+            layer = nnx.merge(graph, jax.tree.map(lambda p: p[index], parameters))
+            x, (new_keys, new_values) = layer(self.config, x, positions, attend)
+            keys.append(write(stored[0], new_keys))
+            values.append(write(stored[1], new_values))
         cache = cache._replace(
-            suffix_keys_LNGKSE=write(cache.suffix_keys_LNGKSE, keys),
-            suffix_values_LNGKSE=write(cache.suffix_values_LNGKSE, values),
+            suffix_keys_NGKSE=tuple(keys),
+            suffix_values_NGKSE=tuple(values),
             suffix_lengths_NG=cache.suffix_lengths_NG + lengths_NG,
         )
         return self._normalize(x), cache
@@ -199,7 +201,9 @@ class Decoder(nnx.Module):
             layer, x = layer_and_x
             return step(nnx.merge(graph, layer), carry, x)
 
-        return jax.lax.scan(jax.checkpoint(body) if rematerialize else body, carry, (parameters, xs))
+        if rematerialize:
+            body = jax.checkpoint(body, policy=jax.checkpoint_policies.save_only_these_names(attention.SAVED))
+        return jax.lax.scan(body, carry, (parameters, xs))
 
 
 def rms_norm(x, scale, epsilon: float):
