@@ -2,7 +2,7 @@
 
     python -m scripts.train --config configs/bfcl_cpu.py
 
-Hardware: 2 CPU cores, 8 GiB, a few minutes.  Real prompts with slim tool documents, the real simulators, real
+Hardware: 2 CPU cores, 8 GiB, a few minutes.  Real prompts with each tool as a signature and one sentence, the real simulators, real
 scoring, variants that execute in the simulators.  The policy is a small one from scratch with a short cold
 start on the training half: it hardly solves anything, and what it passes is mostly turns that ask for no call.
 """
@@ -10,7 +10,7 @@ start on the training half: it hardly solves anything, and what it passes is mos
 from functools import partial
 
 from models.decoder import DecoderConfig
-from models.tokenizer import TOOL_SCHEMAS, train_tokenizer
+from models.tokenizer import TOOL_SIGNATURES, train_tokenizer
 from rods_jax import grpo
 from rods_jax.codecs.qwen import qwen_codec, tool_schema
 from rods_jax.config import (
@@ -52,7 +52,7 @@ CONFIG = Config(
     run_dir="runs/bfcl_cpu",
     domain=bfcl_domain,
     build_tasks=build_tasks,
-    tokenizer=partial(train_tokenizer, vocab_size=4096, chat_template=TOOL_SCHEMAS),
+    tokenizer=partial(train_tokenizer, vocab_size=4096, chat_template=TOOL_SIGNATURES),
     codec=partial(qwen_codec, document=tool_schema),
     model=DecoderConfig(
         vocab_size=4096,
@@ -77,7 +77,7 @@ CONFIG = Config(
     rollout=RolloutConfig(
         tasks_per_step=4,
         group_size=4,
-        max_prompt_tokens=6144,
+        max_prompt_tokens=2688,
         max_suffix_tokens=1024,
         max_action_tokens=64,
         observation_chunk=128,

@@ -1,10 +1,10 @@
 """A small lossless tokenizer, trained on the texts of a run and loaded through transformers.
 
-Frequent words are single tokens, digits stand alone (so that an id can be copied), and every other
-text falls back to bytes.  The chat template follows Qwen's, with the tools in one of two sizes.
+Frequent words are single tokens, with the space before them where there is one; digits stand alone
+(so that an id can be copied), and every other text falls back to bytes.  The chat template follows
+Qwen's, with the tools in one of two sizes.
 
-Left out on purpose: merges. A policy of a million parameters copies words better when a word is
-the same token wherever it stands, so spaces and punctuation are tokens of their own.
+Left out on purpose: merges. A run's vocabulary is closed, so counting whole words is enough.
 """
 
 from collections import Counter
@@ -41,7 +41,18 @@ _MESSAGES = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}"""
 TOOL_NAMES = "{%- if tools %}{% for tool in tools %}{{- tool.function.name + '\\n' }}{% endfor %}{% endif %}" + _MESSAGES
-TOOL_SCHEMAS = "{%- if tools %}{% for tool in tools %}{{- tool.function | tojson + '\\n' }}{% endfor %}{% endif %}" + _MESSAGES
+# A signature and the description's own sentence, without the blurb about the class that BFCL repeats.
+TOOL_SIGNATURES = (
+    """\
+{%- if tools %}{% for tool in tools %}{% set f = tool.function %}
+{{- f.name + '(' }}
+{%- for name, schema in f.parameters.properties.items() %}
+{{- name + ': ' + schema.type + ('' if name in f.parameters.required else ' = ...') + ('' if loop.last else ', ') }}
+{%- endfor %}
+{{- '): ' + f.description.split('Tool description: ')[-1] + '\\n' }}
+{%- endfor %}{% endif %}"""
+    + _MESSAGES
+)
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int, chat_template: str) -> PreTrainedTokenizerFast:

@@ -40,7 +40,7 @@ def cold_start_display(console: Console, max_steps: int, target: float) -> Itera
         def show(step: int, loss: float, reward: float | None = None) -> None:
             progress.update(task, completed=step)
             if reward is not None:
-                console.print(f"  cold start step {step}: loss {loss:.3f}, validation reward {reward:.3f} (target {target})")
+                console.print(f"  cold start step {step}: loss {loss:.3f}, validation reward {reward:.3f} (target {target})", soft_wrap=True)
 
         yield show
 
@@ -70,7 +70,7 @@ def training_display(console: Console, num_epochs: int, tasks_per_step: int, sta
             if live is not None:
                 live.update(table(values))
             elif "held_out_progress" in values or step % 10 == 0:
-                console.print(f"  {time.perf_counter() - began:5.0f} s  step {step:4d}  {_line(values, held_out)}", highlight=False)
+                console.print(f"  {time.perf_counter() - began:5.0f} s  step {step:4d}  {_line(values, held_out)}", highlight=False, soft_wrap=True)
 
         yield write
 

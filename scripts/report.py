@@ -92,6 +92,13 @@ def summarize(records: Records) -> dict[str, Any]:
             "best": float(held_out.max()),
             "gain": last - first,
         }
+    evaluated = [
+        {key.removeprefix("held_out_"): value for key, value in record.items() if key.startswith("held_out_")}
+        for record in records
+        if "held_out_progress" in record
+    ]
+    if evaluated:
+        summary["held_out"] = {"before": evaluated[0], "after": evaluated[-1]}
     for key in ("progress_mean", "zone_hard", "zone_boundary", "zone_mastered"):
         _, values = _series(records, key)
         if values.size:
@@ -117,6 +124,26 @@ def summarize(records: Records) -> dict[str, Any]:
         for name in ("rollout", "update", "synthesis")
     }
     return summary | {"seconds": seconds}
+
+
+def tell(run_dir: str | Path, summary: Mapping[str, Any], console: Console) -> None:
+    """Says in words what the demonstrations were, what reinforcement learning changed, and what it did not."""
+    path = Path(run_dir) / "cold_start.json"
+    if path.exists():
+        cold = json.loads(path.read_text(encoding="utf-8"))
+        habits = ", ".join(f"{name.replace('_', ' ')} {p:g}" for name, p in cold["habits"].items() if p)
+        console.print(
+            f"Cold start: {cold['steps']} supervised steps on {cold['demonstrations']} demonstrations whose demonstrator "
+            f"passes {cold['demonstrator_reward']:.0%} of the turns (habits, per opportunity: {habits or 'none'}).",
+            highlight=False,
+        )
+    held_out = summary.get("held_out")
+    if held_out:
+        first, last = held_out["before"], held_out["after"]
+        changes = ", ".join(f"{name} {first[name]:.3f} -> {last[name]:.3f}" for name in last if name in first)
+        console.print(f"Reinforcement learning, held-out mean progress reward: {changes}.", highlight=False, soft_wrap=True)
+        if last["progress"] < 0.1:
+            console.print("The policy hardly solves any of these tasks: this run shows the wiring, not learning.")
 
 
 # ------------------------------------------------------------------------------------------ plots

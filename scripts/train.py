@@ -13,7 +13,7 @@ import random
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,14 @@ from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.generation import Sampling, generator
 from rods_jax.curriculum import num_epochs
 from rods_jax.loop import Position, Stages, train
-from rods_jax.metrics import open_metrics
+from rods_jax.metrics import MetricWriter, open_metrics
 from rods_jax.rewards import progress_reward
 from rods_jax.rollout import Limits, Rollouts, collect, trim
 from rods_jax.synthesis.pipeline import Synthesis, synthesize
 from rods_jax.task_files import read_tasks, task_to_json, write_atomically, write_tasks
 from rods_jax.types import Policy, Task
 from scripts.display import cold_start_display, training_display
-from scripts.report import print_summary, write_report
+from scripts.report import print_summary, tell, write_report
 
 COLD_START, EVALUATION = 1 << 30, 1 << 29  # bits of the step that keep their noise apart from training's
 
@@ -84,9 +84,11 @@ def run(config: Config, *, resume: bool, console: Console) -> dict[str, Any]:
             params = cold_start(config, domain, tasks, policy, codec, evaluate, directory, console)
             start = replace(start, train_state=grpo.create_state(params, optimizer, objective))
             save(checkpoints, start)
-        resumed_at = start.step if resume else None
+        kept = None if not resume else start.step or -1  # what lies beyond the checkpoint is written again
         with (
-            open_metrics(directory / "metrics.jsonl", resumed_at) as write_metrics,
+            open_metrics(directory / "metrics.jsonl", kept) as write_metrics,
+            open_metrics(directory / "trajectories.jsonl", kept) as write_trajectory,
+            open_metrics(directory / "candidates.jsonl", kept) as write_candidate,
             training_display(console, num_epochs(config), config.rollout.tasks_per_step, start.step) as display,
         ):
 
@@ -96,20 +98,21 @@ def run(config: Config, *, resume: bool, console: Console) -> dict[str, Any]:
 
             stages = Stages(
                 collect=collector(config, domain, policy, codec),
-                update=partial_update(config, policy, optimizer, objective),
+                update=updater(config, policy, optimizer, objective),
                 synthesize=lambda seed, rng, step, known: synthesize(
                     domain, seed, rng=rng, step=step, known_hashes=known
                 ),
                 renew=lambda state: grpo.create_state(state.params, optimizer, objective),
                 evaluate=lambda params, step: evaluate(params, tasks.held_out, step),
                 record=record,
-                show=partial(show, directory),
+                show=shower(write_trajectory, write_candidate),
                 save=partial(save, checkpoints),
             )
             train(config, tasks.seeds, tasks.held_out, stages, start)
     summary = write_report(directory)
     print_summary(summary, console)
-    console.print(f"run directory: {directory}")
+    tell(directory, summary, console)
+    console.print(f"run directory: {directory}", highlight=False)
     return summary
 
 
@@ -145,7 +148,7 @@ def load_or_build(config: Config, domain: Domain, directory: Path, console: Cons
         tokenizer = config.tokenizer(corpus(domain, tasks.practice or tasks.seeds))
         tokenizer.save_pretrained(directory / "tokenizer")
     sizes = ", ".join(f"{len(some)} {part}" for part, some in tasks._asdict().items())
-    console.print(f"{domain.name}: {sizes} tasks; {len(tokenizer)} tokens; {time.perf_counter() - started:.0f} s")
+    console.print(f"{domain.name}: {sizes} tasks; {len(tokenizer)} tokens; {time.perf_counter() - started:.0f} s", soft_wrap=True)
     return tasks, tokenizer
 
 
@@ -154,16 +157,18 @@ def save(checkpoints: Any, position: Position) -> None:
     checkpoint.save(checkpoints, position.step, position.train_state, host)
 
 
-def show(directory: Path, step: int, rollouts: Rollouts, results: Sequence[Synthesis]) -> None:
-    """Appends what one may want to read: a group of trajectories every ten steps, and every candidate."""
-    if step % 10 == 1:
-        with (directory / "trajectories.jsonl").open("a", encoding="utf-8") as file:
+def shower(write_trajectory: MetricWriter, write_candidate: MetricWriter):
+    """Keeps what one may want to read: a few trajectories every ten steps, and every accepted candidate."""
+
+    def show(step: int, rollouts: Rollouts, results: Sequence[Synthesis]) -> None:
+        if step % 10 == 1:
             for trajectory in rollouts.trajectories[:: max(1, len(rollouts.trajectories) // 4)]:
-                file.write(json.dumps({"step": step} | _plain(trajectory)) + "\n")
-    with (directory / "candidates.jsonl").open("a", encoding="utf-8") as file:
+                write_trajectory(step, asdict(trajectory))
         for result in results:
             if result.candidate is not None:
-                file.write(json.dumps({"step": step, "task": task_to_json(result.candidate)}) + "\n")
+                write_candidate(step, {"task": task_to_json(result.candidate)})
+
+    return show
 
 
 # ------------------------------------------------------------------------------------ the stages
@@ -219,7 +224,7 @@ def collector(config: Config, domain: Domain, policy: Policy, codec):
     return collect_step
 
 
-def partial_update(config: Config, policy: Policy, optimizer, objective):
+def updater(config: Config, policy: Policy, optimizer, objective):
     update = grpo.jit_update(policy, optimizer, objective)
     sizes = (*config.rollout.suffix_sizes, config.rollout.max_suffix_tokens)
     return lambda state, batch: update(state, trim(batch, sizes), config.rollout.temperature)
@@ -311,10 +316,6 @@ def cold_start(config: Config, domain: Domain, tasks: TaskSplits, policy: Policy
     }
     write_atomically(directory / "cold_start.json", json.dumps(record, indent=2) + "\n")
     return state.params
-
-
-def _plain(trajectory) -> dict[str, Any]:
-    return trajectory.__dict__ | {"steps": [step.__dict__ for step in trajectory.steps]}
 
 
 if __name__ == "__main__":
