@@ -201,6 +201,11 @@ class Config:
         names = [stage.name for stage in self.stages]
         _require(names, "stages must not be empty")
         _require(len(set(names)) == len(names), f"stages must have different names: got {names}")
+        for stage in self.stages:  # what a stage's seeds grow into needs room in the pool
+            _require(
+                self.replay.capacity > 0 or not stage.synthesis,
+                f"replay.capacity must be above 0 where stages.{stage.name}.synthesis is on: got {self.replay.capacity}",
+            )
 
 
 # ------------------------------------------------------------------------- reading and comparing

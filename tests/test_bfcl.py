@@ -13,7 +13,7 @@ from functools import cache
 import pytest
 
 pytest.importorskip("bfcl_eval", reason="needs pip install --no-deps bfcl-eval==2026.3.23")
-pytest.importorskip("mpmath", reason="needs pip install 'mpmath>=1.3'")
+pytest.importorskip("mpmath", reason="needs pip install 'mpmath>=1.3,<1.4'")
 
 from rods_jax.environments import bfcl  # noqa: E402
 from rods_jax.environments.bfcl_safety import MAX_RESPONSE_CHARACTERS  # noqa: E402
@@ -284,7 +284,7 @@ def test_missing_package_names_the_one_command(monkeypatch, missing):
     monkeypatch.delitem(sys.modules, math_api, raising=False)  # so that it is imported again
     for function in (bfcl.release_root, bfcl._backend):
         monkeypatch.setattr(bfcl, function.__wrapped__.__name__, function.__wrapped__)
-    with pytest.raises(ImportError, match=f"needs {missing}, which .*: pip install --no-deps bfcl-eval=="):
+    with pytest.raises(ImportError, match=f"needs {missing}, which .*: pip install --no-deps bfcl-eval==.* 'mpmath>=1.3,<1.4'"):
         bfcl.bfcl_domain()
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("bfcl_eval", reason="needs pip install --no-deps bfcl-eval==2026.3.23")
-mpmath = pytest.importorskip("mpmath", reason="needs pip install 'mpmath>=1.3'")
+mpmath = pytest.importorskip("mpmath", reason="needs pip install 'mpmath>=1.3,<1.4'")
 
 from rods_jax.environments import bfcl  # noqa: E402
 from rods_jax.environments.bfcl_safety import MAX_RESPONSE_CHARACTERS  # noqa: E402

@@ -19,6 +19,7 @@ from rods_jax.config import (
     load_config,
     resolved,
 )
+from rods_jax.rewards import progress_reward
 
 FILE = """
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from functools import partial
 
 from rods_jax.config import ColdStartConfig, Config, EvaluationConfig
 from rods_jax.config import RolloutConfig, StageConfig, UpdateConfig
+from rods_jax.rewards import format_reward, progress_reward
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Shape:
     width: int = 128
 
 
-def load_world(num_tasks):
+def build_tasks(domain, seed, num_tasks):
     return num_tasks
 
 
@@ -42,19 +44,24 @@ CONFIG = Config(
     seed=0,
     run_dir="runs/tiny",
     model=Shape(),
-    load_world=partial(load_world, num_tasks=4),
+    domain=dict,
+    build_tasks=partial(build_tasks, num_tasks=4),
+    tokenizer=list,
+    codec=tuple,
     cold_start=ColdStartConfig(
-        learning_rate=2e-3, batch_size=8, max_steps=100, target_reward=0.4, evaluate_every=10
+        learning_rate=2e-3, habits=None, batch_size=8, suffix_sizes=(64, 128),
+        max_steps=100, target_reward=0.4, evaluate_every=10,
     ),
     stages=(
-        StageConfig(name="format", reward="format", epochs=1, synthesis=False, categories=("base",)),
-        StageConfig(name="full", reward="progress", epochs=5, synthesis=True),
+        StageConfig(name="format", reward=format_reward, epochs=1, synthesis=False, categories=("base",)),
+        StageConfig(name="full", reward=progress_reward, epochs=5, synthesis=True),
     ),
     rollout=RolloutConfig(
-        tasks_per_step=4, group_size=8, max_prompt_tokens=64, max_suffix_tokens=128, max_action_tokens=32
+        tasks_per_step=4, group_size=8, max_prompt_tokens=64, max_suffix_tokens=128, max_action_tokens=32,
+        observation_chunk=16,
     ),
     update=UpdateConfig(learning_rate=1e-4, aggregate=sum, ratio=max),
-    evaluation=EvaluationConfig(num_tasks=16, every=5),
+    evaluation=EvaluationConfig(num_tasks=16, every_epochs=5),
     checkpoint_every=10,
 )
 """
@@ -82,7 +89,8 @@ def test_a_file_and_overrides_make_a_config(path):
         3,
     )
     assert (config.model.width, config.stages[1].epochs, config.cold_start.max_steps) == (64, 2, 7)
-    assert config.load_world() == 4 and config.replay.replace
+    assert config.build_tasks(None, 0) == 4 and config.replay.replace
+    assert config.max_steps is None and load_config(path, ["--max-steps", "3"]).max_steps == 3
     assert config.stages[0].categories == ("base",)
 
 
@@ -92,7 +100,8 @@ def test_a_file_and_overrides_make_a_config(path):
         (["--replay.uper", "0.8"], "--replay.uper"),
         (["--rollout.group-size", "many"], "--rollout.group-size"),
         (["--replay.upper", "0.1"], "replay.upper must be above replay.lower: got 0.1 <= 0.2"),
-        (["--load-world", "x"], "--load-world"),
+        (["--build-tasks", "x"], "--build-tasks"),
+        (["--max-steps", "0"], "max_steps must be above 0: got 0"),
     ],
 )
 def test_a_wrong_override_exits_and_names_the_key(path, capsys, overrides, words):
@@ -140,13 +149,36 @@ def test_a_file_that_is_not_there(tmp_path):
     [
         ("seed", True, "seed must be int: got True"),
         ("seed", -1, "seed must not be negative: got -1"),
-        ("load_world", "bfcl", "load_world must be a function: got 'bfcl'"),
+        ("domain", "bfcl", "^domain must be a function: got 'bfcl'"),
+        ("build_tasks", (), r"^build_tasks must be a function: got \(\)"),
+        ("tokenizer", None, "^tokenizer must be a function: got None"),
+        ("codec", "qwen", "^codec must be a function: got 'qwen'"),
+        ("max_steps", 0, "^max_steps must be above 0: got 0"),
+        ("max_steps", 1.5, "^max_steps must be int or None: got 1.5"),
+        ("replay", ReplaySettings(capacity=0), "^replay.capacity must be above 0 where stages.full.synthesis is on: got 0"),
         ("cold_start", 3, "cold_start must be ColdStartConfig or None: got 3"),
         ("stages", (), "stages must not be empty"),
         ("stages", ("full",), "stages must be a tuple of StageConfig: got"),
         ("checkpoint_every", 0, "checkpoint_every must be above 0: got 0"),
         ("cold_start.target_reward", 1.5, "cold_start.target_reward must be between 0 and 1: got 1.5"),
-        ("rollout.top_k", 0, "rollout.top_k must be above 0: got 0"),
+        ("cold_start.learning_rate", 0.0, "cold_start.learning_rate must be above 0: got 0.0"),
+        ("cold_start.batch_size", 0, "cold_start.batch_size must be above 0: got 0"),
+        ("cold_start.max_steps", -1, "cold_start.max_steps must be above 0: got -1"),
+        ("cold_start.evaluate_every", 0, "cold_start.evaluate_every must be above 0: got 0"),
+        ("cold_start.rounds", 0, "cold_start.rounds must be above 0: got 0"),
+        ("cold_start.observed_weight", -0.1, "cold_start.observed_weight must be between 0 and 1: got -0.1"),
+        ("cold_start.suffix_sizes", (128, 64), r"cold_start.suffix_sizes must increase .*: got \(128, 64\)"),
+        ("cold_start.suffix_sizes", (64, 64), r"cold_start.suffix_sizes must increase .*: got \(64, 64\)"),
+        ("cold_start.suffix_sizes", (0, 64), r"cold_start.suffix_sizes must increase from above 0"),
+        ("cold_start.suffix_sizes", (64.0,), "cold_start.suffix_sizes must be a tuple of int"),
+        ("cold_start.suffix_sizes", [64, 128], "cold_start.suffix_sizes must be a tuple of int"),
+        ("rollout.suffix_sizes", (96, 64), r"rollout.suffix_sizes must increase .*: got \(96, 64, 128\)"),
+        ("rollout.suffix_sizes", (64, 128), r"rollout.suffix_sizes must increase .*: got \(64, 128, 128\)"),
+        ("rollout.suffix_sizes", (-1,), "rollout.suffix_sizes must increase from above 0"),
+        ("rollout.observation_chunk", 0, "rollout.observation_chunk must be above 0: got 0"),
+        ("rollout.max_attempts", 0, "rollout.max_attempts must be above 0: got 0"),
+        ("rollout.top_k", -1, "rollout.top_k must not be negative: got -1"),
+        ("rollout.top_k", 2.0, "rollout.top_k must be int: got 2.0"),
         ("rollout.top_p", 1.2, "rollout.top_p must be at most 1: got 1.2"),
         ("rollout.temperature", float("nan"), "rollout.temperature must be above 0: got nan"),
         (
@@ -168,7 +200,9 @@ def test_a_file_that_is_not_there(tmp_path):
         ("replay.retire_above", 0.85, "replay.retire_above must be above replay.upper: got 0.85 <= 0.85"),
         ("replay.capacity", -1, "replay.capacity must not be negative: got -1"),
         ("replay.injection_fraction", "0.2", "replay.injection_fraction must be float: got '0.2'"),
-        ("evaluation.every", 2.0, "evaluation.every must be int: got 2.0"),
+        ("evaluation.every_epochs", 2.0, "evaluation.every_epochs must be int: got 2.0"),
+        ("evaluation.every_epochs", 0, "evaluation.every_epochs must be above 0: got 0"),
+        ("evaluation.num_tasks", 0, "evaluation.num_tasks must be above 0: got 0"),
     ],
 )
 def test_an_impossible_value_names_its_key(config, key, value, words):
@@ -180,12 +214,12 @@ def test_an_impossible_value_names_its_key(config, key, value, words):
 
 
 def test_a_stage_names_itself():
-    with pytest.raises(
-        ConfigError, match="stages.full.reward must be one of 'progress', 'format': got 'speed'"
-    ):
-        StageConfig(name="full", reward="speed", epochs=1, synthesis=True)
+    with pytest.raises(ConfigError, match="stages.full.reward must be a function: got 'progress'"):
+        StageConfig(name="full", reward="progress", epochs=1, synthesis=True)
+    with pytest.raises(ConfigError, match="stages.full.epochs must be above 0: got 0"):
+        StageConfig(name="full", reward=progress_reward, epochs=0, synthesis=True)
     with pytest.raises(ConfigError, match="stages.full.categories must be some of"):
-        StageConfig(name="full", reward="progress", epochs=1, synthesis=True, categories=("basic",))
+        StageConfig(name="full", reward=progress_reward, epochs=1, synthesis=True, categories=("basic",))
 
 
 def test_two_stages_of_one_name_are_refused(config):
@@ -193,15 +227,38 @@ def test_two_stages_of_one_name_are_refused(config):
         dataclasses.replace(config, stages=config.stages[:1] * 2)
 
 
+def test_a_pool_without_room_is_refused_only_where_synthesis_fills_it(config):
+    closed = ReplaySettings(capacity=0)
+    still = dataclasses.replace(config, replay=closed, stages=config.stages[:1])
+    assert still.replay.capacity == 0
+    assert dataclasses.replace(config, replay=ReplaySettings(capacity=1)).replay.capacity == 1
+
+
+def test_a_required_key_has_no_default():
+    for build in (ColdStartConfig, RolloutConfig, EvaluationConfig):
+        required = {f.name for f in dataclasses.fields(build) if f.default is dataclasses.MISSING}
+        assert required == {
+            ColdStartConfig: {
+                "learning_rate", "habits", "batch_size", "suffix_sizes", "max_steps", "target_reward", "evaluate_every"
+            },
+            RolloutConfig: {
+                "tasks_per_step", "group_size", "max_prompt_tokens", "max_suffix_tokens", "max_action_tokens",
+                "observation_chunk",
+            },
+            EvaluationConfig: {"num_tasks", "every_epochs"},
+        }[build]  # fmt: skip
+
+
 def test_the_resolved_config_is_json(path, config):
     record = resolved(config)
     assert json.loads(json.dumps(record)) == record
-    assert record["load_world"] == {
-        "partial": f"{path.parent.name}.tiny:load_world",
+    assert record["build_tasks"] == {
+        "partial": f"{path.parent.name}.tiny:build_tasks",
         "args": [],
         "keywords": {"num_tasks": 4},
     }
     assert record["update"]["aggregate"] == "builtins:sum"
+    assert record["stages"][1]["reward"] == "rods_jax.rewards:progress_reward"
     assert record["model"] == {"width": 128}
     assert record["stages"][0]["categories"] == ["base"]
 
@@ -210,14 +267,14 @@ def test_differences_are_the_keys_that_differ(config):
     changed = dataclasses.replace(
         config,
         seed=1,
-        load_world=functools.partial(config.load_world, num_tasks=5),
+        build_tasks=functools.partial(config.build_tasks, num_tasks=5),
         replay=dataclasses.replace(config.replay, upper=0.8),
         cold_start=None,
         stages=(config.stages[0], dataclasses.replace(config.stages[1], epochs=4)),
     )
     assert differences(resolved(config), resolved(config)) == ()
     assert differences(resolved(config), resolved(changed)) == (
-        "seed", "load_world.keywords.num_tasks", "cold_start", "stages.1.epochs", "replay.upper"
+        "seed", "build_tasks.keywords.num_tasks", "cold_start", "stages.1.epochs", "replay.upper"
     )  # fmt: skip
     assert differences({"a": 1}, {"b": 1}) == ("a", "b")
     assert differences({"a": 1}, {"a": True}) == ("a",)

@@ -1,20 +1,21 @@
 """The codec writes what it can read, reads whatever it is given, and lets no text pose as structure."""
 
 import json
+import sys
 import time
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.tokenizer import SPECIAL_TOKENS, TOOL_NAMES, TOOL_SCHEMAS, train_tokenizer
-from rods_jax.codecs.qwen import MAX_ACTION_CHARACTERS, parse, qwen_codec, tool_name, tool_schema
+from models.tokenizer import SPECIAL_TOKENS, TOOL_NAMES, TOOL_SIGNATURES, train_tokenizer
+from rods_jax.codecs.qwen import MAX_ACTION_CHARACTERS, MAX_INTEGER_DIGITS, parse, qwen_codec, tool_name, tool_schema
 from rods_jax.types import Action, Call, Message, ToolSpec
 
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 TOOLS = (
     ToolSpec("open_file", 'Opens a "file".', SCHEMA, "Files"),
-    ToolSpec("sign_out", "Ends.", {}, "Messages"),
+    ToolSpec("sign_out", "Ends.", {"type": "object", "properties": {}, "required": []}, "Messages"),
 )
 TEXTS = ["please open the file report", '{"lines": 2, "name": "report"}', "Done."]
 
@@ -26,7 +27,7 @@ def build(template=TOOL_NAMES, document=tool_name, extra=()):
 
 
 TOKENIZER, CODEC = build(extra=["<think>", "<tool_call>", "</tool_call>"])
-SCHEMA_TOKENIZER, SCHEMA_CODEC = build(TOOL_SCHEMAS, tool_schema)
+SCHEMA_TOKENIZER, SCHEMA_CODEC = build(TOOL_SIGNATURES, tool_schema)
 ADDED = set(TOKENIZER.get_added_vocab().values())
 
 NASTY = [
@@ -160,6 +161,19 @@ def test_what_is_a_message(text, action):
     assert parse(text) == action
 
 
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_the_digits_of_an_integer_are_bounded_whatever_the_interpreter_allows(sign):
+    digits = sign + "9" * MAX_INTEGER_DIGITS
+    allowed = sys.get_int_max_str_digits()
+    try:
+        for limit in (allowed, 0):  # 0: no limit
+            sys.set_int_max_str_digits(limit)
+            assert parse(GOOD.replace("1", digits)).calls == (Call("f", {"a": int(digits)}),)
+            assert "more than 400 digits" in parse(GOOD.replace("1", digits + "0")).error
+    finally:
+        sys.set_int_max_str_digits(allowed)
+
+
 @pytest.mark.parametrize(
     "text, complaint",
     [
@@ -191,7 +205,9 @@ def test_what_is_a_message(text, action):
         (GOOD.replace("1", "[Infinity]"), "JSON compliant"),
         (GOOD.replace("1", "-Infinity"), "JSON compliant"),
         (GOOD.replace("1", "1e999"), "JSON compliant"),
-        (GOOD.replace("1", "9" * 5_000), "cannot be read"),
+        (GOOD.replace("1", "9" * 5_000), "an integer has more than 400 digits"),
+        (GOOD.replace("1", "9" * 401), "an integer has more than 400 digits"),
+        (GOOD.replace("1", '[{"b": -' + "9" * 401 + "}]"), "an integer has more than 400 digits"),
         (GOOD.replace("1", r'"\ud800"'), "surrogates"),
         (GOOD.replace("1", '"\udc80"'), "surrogates"),
         (GOOD.replace('"a"', r'"\udfff"'), "surrogates"),

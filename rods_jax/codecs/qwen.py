@@ -19,6 +19,7 @@ from typing import Any
 from rods_jax.types import Action, Call, Codec, Json, Message, ToolSpec
 
 MAX_ACTION_CHARACTERS = 8_000  # longer text is a parse error: bounds the work that model text can cause
+MAX_INTEGER_DIGITS = 400  # more than a float can hold; the interpreter's own limit can be lifted by any library
 _BLOCK = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 _THINK = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 _MARK = "\u241f"  # stands for untrusted text while a template is rendered
@@ -114,13 +115,19 @@ def parse(text: str) -> Action:
 
 
 def _read_call(block: str) -> Call:
-    record = json.loads(block)
+    record = json.loads(block, parse_int=_integer)
     json.dumps(record, ensure_ascii=False, allow_nan=False).encode()  # no NaN, infinity or lone surrogate
     if not isinstance(record, dict) or set(record) != {"name", "arguments"}:
         raise ValueError("expected an object with name and arguments")
     if not isinstance(record["name"], str) or not isinstance(record["arguments"], dict):
         raise ValueError("name must be a string and arguments an object")
     return Call(record["name"], record["arguments"])
+
+
+def _integer(digits: str) -> int:
+    if len(digits.removeprefix("-")) > MAX_INTEGER_DIGITS:
+        raise ValueError(f"an integer has more than {MAX_INTEGER_DIGITS} digits")
+    return int(digits)
 
 
 def _block(call: Call) -> str:

@@ -1,6 +1,6 @@
 """BFCL V3 multi-turn (800 tasks, 8 tool classes) as a Domain, through the bfcl-eval wheel.
 
-Needs `pip install --no-deps bfcl-eval==2026.3.23 'mpmath>=1.3'`; imported on first use, and of it only the
+Needs `pip install --no-deps bfcl-eval==2026.3.23 'mpmath>=1.3,<1.4'`; imported on first use, and of it only the
 tool classes and their table.  Differences from the official executor, none of which changes a gold answer:
 
 - nothing is evaluated: a call is looked up among the documented tools, arguments are values;
@@ -37,7 +37,7 @@ from rods_jax.environments.protocol import Domain
 from rods_jax.types import CATEGORIES, Call, Json, Observation, Task, ToolSpec, Turn
 
 RELEASE = "2026.3.23"
-INSTALL = f"pip install --no-deps bfcl-eval=={RELEASE} 'mpmath>=1.3'"
+INSTALL = f"pip install --no-deps bfcl-eval=={RELEASE} 'mpmath>=1.3,<1.4'"
 SHA256 = "fbe492a8efa79c5bc556fd77287ff8f7893b7db32e09cc3573e2824fa806dee2"
 
 CLASSES = (
