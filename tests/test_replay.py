@@ -246,6 +246,41 @@ def test_impossible_measurements_and_unknown_tasks_are_refused():
             function(state, "ghost", *arguments)
 
 
+# -------------------------------------------------------------------------------- curriculum stages
+def test_a_stage_replaces_the_seeds_and_nothing_else():
+    state = _pool(4, ["a", "b"], log_size=3)
+    state = replay.observe(state, "a", 0, 10, step=1)
+    state, _ = replay.begin_epoch(replay.stage(state, [_task("c"), _task("d")], epoch=1), 2)
+    state = replay.stage(state, [_task("e")], epoch=2)
+    new = replay.enter_stage(state, [_task("human9", ()), _task("human2", ())])
+    assert [item.task.id for item in new.seeds] == ["human9", "human2"]  # in the order given
+    assert dataclasses.replace(new, seeds=state.seeds) == state
+    assert _ids(new) == ["human9", "human2", *_ids(state)[4:]]
+
+
+def test_a_seed_that_stays_keeps_what_was_measured_and_a_new_one_has_nothing():
+    state = replay.create(_seeds(3), ReplaySettings(cooldown=13))
+    state = replay.mark_seed(replay.observe(state, "human1", 3, 4, step=5), "human1", 5)
+    state = replay.enter_stage(state, _seeds(6)[1:])
+    assert state.seeds[0] == replay.Item(_seeds(2)[1], (replay.Measurement(3, 4, 5),), 5)
+    assert state.seeds[1:] == tuple(map(replay.Item, _seeds(6)[2:]))
+    assert not replay.eligible(state, "human1", 6) and replay.eligible(state, "human5", 6)
+    with pytest.raises(KeyError, match="human0 is not in the pool"):
+        replay.observe(state, "human0", 1, 4, step=6)
+    again = replay.enter_stage(replay.enter_stage(state, []), _seeds(2))
+    assert again.seeds == tuple(map(replay.Item, _seeds(2)))  # one that was away begins anew
+
+
+def test_all_tasks_are_the_seeds_the_pool_and_the_queue():
+    state = _pool(2, ["a", "b"], injection_fraction=0.5)  # floor(0.5 * 2) = 1: b still waits
+    state = replay.stage(state, [_task("c")], epoch=1)
+    assert [task.id for task in replay.all_tasks(state)] == ["human0", "human1", "a", "b", "c"]
+    assert replay.all_tasks(state)[:3] == replay.active_tasks(state)
+    state, _ = replay.begin_epoch(replay.observe(state, "a", 0, 10, step=1), 2)
+    assert [task.id for task in replay.all_tasks(state)] == ["human0", "human1", "b", "c"]  # a left
+    assert replay.all_tasks(replay.create([], ReplaySettings())) == ()
+
+
 # ---------------------------------------------------------------------------------------- batches
 def test_batches_cover_the_pool_and_the_first_tasks_fill_the_last():
     state = _pool(10, ["a"])

@@ -150,6 +150,18 @@ def test_authoring_is_deterministic_and_its_start_does_not_depend_on_the_count(a
     assert author_tasks(WORKPLACE, count=4, rng=random.Random(1)) != authored[:4]
 
 
+def test_consecutive_ranges_share_no_id_and_no_scenario():
+    rng = random.Random(0)
+    first = author_tasks(WORKPLACE, count=6, rng=rng)
+    second = author_tasks(WORKPLACE, count=6, rng=rng, first_index=6)
+    both = first + second
+    assert len({task.id for task in both}) == len({task.scenario for task in both}) == 12
+    assert [task.scenario for task in both] == [f"{WORKPLACE.name}_{index}" for index in range(12)]
+    assert [task.category for task in both] == list(CATEGORIES) * 3  # in turn, across the seam too
+    assert both == author_tasks(WORKPLACE, count=12, rng=random.Random(0))
+    assert first == author_tasks(WORKPLACE, count=6, rng=random.Random(0), first_index=0)
+
+
 def test_weights_make_tools_rare():
     def used(weight):
         weights = {name: weight for name in WORKPLACE.tools if name.startswith("delete_")}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.tokenizer import SPECIAL_TOKENS, TOOL_NAMES, TOOL_SCHEMAS, load_tokenizer, train_tokenizer
+from models.tokenizer import SPECIAL_TOKENS, TOOL_NAMES, TOOL_SIGNATURES, load_tokenizer, train_tokenizer
 
 TEXTS = ["please open the report", 'the report {"file_name": "budget"}', "the ticket 42"]
 
@@ -31,7 +31,7 @@ def test_any_text_comes_back_whole(text):
 
 
 def test_frequent_words_and_fixed_strings_are_one_token_and_digits_stand_alone():
-    assert pieces("the report 42") == ["the", "Ġ", "report", "Ġ", "4", "2"]  # though "42" was seen
+    assert pieces("the report 42") == ["the", "Ġreport", "Ġ4", "2"]  # though "42" was seen
     assert pieces("427") == ["4", "2", "7"]
     assert pieces("7", train(texts=[])) == ["7"]
     for token in SPECIAL_TOKENS:
@@ -39,17 +39,21 @@ def test_frequent_words_and_fixed_strings_are_one_token_and_digits_stand_alone()
     assert "".join(pieces("tho")) == "tho" and len(pieces("tho")) == 3  # never seen: bytes
 
 
-def test_a_word_is_the_same_token_wherever_it_stands():
-    (report,) = TOKENIZER.encode("report")
-    for text in ("report", " report", '{"report": 1}', "report.", "\nreport", "1report"):
-        assert report in TOKENIZER.encode(text)
+def test_a_space_belongs_to_the_word_or_digit_behind_it():
+    tokenizer = train([*TEXTS, '{"report": 42}'])  # seen with a space and without
+    for before in ("the", ",", "3", '"'):
+        assert pieces(f"{before} report", tokenizer)[-1] == "Ġreport"
+        assert pieces(f"{before} 4", tokenizer)[-1] == "Ġ4"
+    for before in ("", '{"', "\n", "1"):
+        assert pieces(f"{before}report", tokenizer)[-1] == "report"
+    assert pieces('{"report": 42}', tokenizer)[-3:-1] == ["Ġ4", "2"]  # an id in JSON is the same tokens as in text
 
 
 def test_the_most_frequent_pieces_win_and_ties_are_alphabetical():
     least = 256 + len(SPECIAL_TOKENS)
-    small = train(["cc cc cc bb aa bb aa zz"], vocab_size=least + 3)
+    small = train([" cc cc cc bb aa bb aa zz"], vocab_size=least + 3)
     assert len(small) == least + 3
-    assert small.convert_ids_to_tokens([least, least + 1, least + 2]) == ["cc", "aa", "bb"]  # " " is a byte
+    assert small.convert_ids_to_tokens([least, least + 1, least + 2]) == ["Ġcc", "Ġaa", "Ġbb"]
     assert len(train(["aa bb"], vocab_size=1000)) == least + 2  # no more than there is
     with pytest.raises(ValueError, match=f"vocab_size must be at least {least}: got {least - 1}"):
         train(vocab_size=least - 1)
@@ -60,7 +64,7 @@ def test_training_is_deterministic_and_does_not_see_the_order_of_texts():
     assert train(reversed(TEXTS)).get_vocab() == TOKENIZER.get_vocab()
 
 
-@pytest.mark.parametrize("template", [TOOL_NAMES, TOOL_SCHEMAS])
+@pytest.mark.parametrize("template", [TOOL_NAMES, TOOL_SIGNATURES])
 def test_saved_and_loaded_is_the_same_tokenizer(tmp_path, template):
     tokenizer = train(chat_template=template)
     tokenizer.save_pretrained(tmp_path)
@@ -80,7 +84,15 @@ def test_saved_and_loaded_is_the_same_tokenizer(tmp_path, template):
 
 
 def test_the_two_templates_differ_in_how_they_show_the_tools():
-    function = {"name": "open_file", "description": 'Opens "it" <now>.', "parameters": {}}
+    properties = {"name": {"type": "string"}, "lines": {"type": "integer"}}
+    functions = [
+        {
+            "name": "open_file",
+            "description": 'This class keeps files. Tool description: Opens "it" <now>.',
+            "parameters": {"type": "object", "properties": properties, "required": ["name"]},
+        },
+        {"name": "quit", "description": "Ends.", "parameters": {"type": "object", "properties": {}, "required": []}},
+    ]
     messages = [
         {"role": "user", "content": "u1"},
         {"role": "assistant", "content": "a1"},
@@ -95,13 +107,13 @@ def test_the_two_templates_differ_in_how_they_show_the_tools():
         "<|im_start|>assistant\na2<|im_end|><|im_start|>user\nu2<|im_start|>assistant\n"
     )
     head = {
-        TOOL_NAMES: "open_file ",
-        TOOL_SCHEMAS: '{"name": "open_file", "description": "Opens \\"it\\" <now>.", "parameters": {}}\n',
+        TOOL_NAMES: "open_file\nquit\n",
+        TOOL_SIGNATURES: 'open_file(name: string, lines: integer = ...): Opens "it" <now>.\nquit(): Ends.\n',
     }
     for template, start in head.items():
         rendered = train(chat_template=template).apply_chat_template(
             messages,
-            tools=[{"type": "function", "function": function}],
+            tools=[{"type": "function", "function": function} for function in functions],
             tokenize=False,
             add_generation_prompt=True,
         )
