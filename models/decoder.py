@@ -70,7 +70,7 @@ class Layer(nnx.Module):
         self.key = weight(reader, c.width, c.key_value_heads, c.head_width)
         self.value = weight(reader, c.width, c.key_value_heads, c.head_width)
         # The sharpest attention of a fresh policy is that of 128-wide heads, however narrow its own are.
-        self.query_norm = nnx.Param(jnp.full(c.head_width, (128 / c.head_width) ** 0.5))
+        self.query_norm = nnx.Param(jnp.full(c.head_width, (128 / c.head_width) ** 0.5, jnp.float32))
         self.key_norm = nnx.Param(jnp.ones(c.head_width))
         self.output = weight(writer, c.key_value_heads, group, c.head_width, c.width)
         self.feed_forward_norm = nnx.Param(jnp.ones(c.width))
