@@ -1,4 +1,4 @@
-"""WORKPLACE: the six classes as a Domain, the values that they are filled with, and the seeds' dials.
+"""WORKPLACE: the six classes as a Domain, the values that they are filled with, and how thinly the seeds cover them.
 
 Left out on purpose: writing tasks. The synthesis stages plan, execute and write seed tasks and
 variants alike, from what is here.
@@ -6,7 +6,6 @@ variants alike, from what is here.
 
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 from rods_jax.environments import toolkit
 from rods_jax.environments.workplace.accounts import Accounts
@@ -189,27 +188,6 @@ WORKPLACE = toolkit.domain(
     phrases=PHRASES,
     nouns=NOUNS,
 )
-
-
-# ----------------------------------------------------------------------------- dials of the seeds
-@dataclass(frozen=True)
-class WorkplaceDials:
-    """What the human-written seeds cover; synthesis is not told, and can reach the rest.
-
-    Ranges are (least, most), both inclusive.
-    """
-
-    classes_per_task: tuple[int, int] = (1, 2)
-    chain_length: tuple[int, int] = (1, 3)  # calls on the longest chain from output to argument
-    thin_tools: tuple[str, ...] = ()  # tools that few seeds use
-    thin_weight: float = 0.1  # how often the planner draws one, beside 1 for any other tool
-
-    def __post_init__(self):
-        for name, most in (("classes_per_task", len(_SAMPLERS)), ("chain_length", None)):
-            low, high = getattr(self, name)
-            if not 1 <= low <= high or (most and high > most):
-                raise ValueError(f"{name} must be an increasing range of at least 1, got {(low, high)}")
-        tool_weights(self.thin_tools, self.thin_weight)
 
 
 def tool_weights(thin_tools: Collection[str], weight: float) -> dict[str, float]:
