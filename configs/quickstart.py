@@ -36,7 +36,7 @@ def workplace() -> Domain:
 def build_tasks(domain: Domain, seed: int) -> TaskSplits:
     """Authored office tasks; every task is a scenario of its own, so no part can leak into another."""
     tasks = author_tasks(
-        domain, count=4352, rng=random.Random(seed), turns=(2, 3), classes_per_task=(1, 1), chain_length=(1, 2)
+        domain, count=3352, rng=random.Random(seed), turns=(2, 3), classes_per_task=(1, 1), chain_length=(1, 2)
     )
     return TaskSplits(seeds=tasks[:96], held_out=tasks[96:224], validation=tasks[224:352], practice=tasks[352:])
 
@@ -64,9 +64,9 @@ CONFIG = Config(
         habits=Habits(stop_early=0.4, skip=0.05, repeat=0.2, guess=0.3),
         batch_size=8,
         suffix_sizes=(64, 96, 128, 160, 192),
-        max_steps=3600,
+        max_steps=2000,
         target_reward=0.45,
-        evaluate_every=600,
+        evaluate_every=500,
         rounds=1,
     ),
     stages=(StageConfig(name="online synthesis", reward=progress_reward, epochs=5, synthesis=True),),
