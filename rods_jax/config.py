@@ -228,7 +228,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     if not isinstance(config, Config):
         raise ConfigError(f"{path} must end in CONFIG = Config(...): got {config!r}")
     return tyro.cli(
-        Config, default=config, args=list(overrides), prog=str(path), config=(tyro.conf.AvoidSubcommands,)
+        Config, default=config, args=list(overrides), prog=str(path), config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed)
     )
 
 

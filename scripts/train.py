@@ -44,10 +44,12 @@ COLD_START, EVALUATION = 1 << 30, 1 << 29  # bits of the step that keep their no
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="a Python file that ends in CONFIG = Config(...)")
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # --help is the config's: it lists every key
+    parser.add_argument("--config", help="a Python file that ends in CONFIG = Config(...)")
     parser.add_argument("--resume", action="store_true", help="continue the run in the config's run_dir")
     arguments, overrides = parser.parse_known_args()
+    if arguments.config is None:
+        sys.exit(f"{__doc__}\n--config is missing; with it, --help lists every setting.")
     console = Console()
     try:
         config = configuration.load_config(arguments.config, overrides)
