@@ -60,7 +60,10 @@ class Layer(nnx.Module):
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         c = config
         group = c.query_heads // c.key_value_heads
-        reader, writer = c.width**-0.5, (2 * c.layers * c.width) ** -0.5  # writers smaller, so depth keeps the scale
+        reader, writer = (
+            c.width**-0.5,
+            (2 * c.layers * c.width) ** -0.5,
+        )  # writers smaller, so depth keeps the scale
 
         def weight(scale, *shape):
             return nnx.Param(scale * jax.random.normal(rngs.params(), shape))
@@ -86,11 +89,16 @@ class Layer(nnx.Module):
         k = _heads_first(_linear(h, self.key[...])[..., None, :])
         v = _heads_first(_linear(h, self.value[...])[..., None, :])[:, :, :, 0]
         q = attention.rotate(rms_norm(q, self.query_norm[...], epsilon), positions_NGT, config.rope_theta)
-        k = attention.rotate(rms_norm(k, self.key_norm[...], epsilon), positions_NGT, config.rope_theta)[:, :, :, 0]
+        k = attention.rotate(rms_norm(k, self.key_norm[...], epsilon), positions_NGT, config.rope_theta)[
+            :, :, :, 0
+        ]
         attended = jnp.moveaxis(attend(q * config.head_width**-0.5, k, v), 4, 2)  # [N,G,T,K,Q,E]
         x = x_NGTD + _linear(attended.reshape(*x_NGTD.shape[:3], -1), self.output[...].reshape(-1, config.width))
         h = rms_norm(x, self.feed_forward_norm[...], epsilon)
-        return x + _linear(jax.nn.silu(_linear(h, self.gate[...])) * _linear(h, self.up[...]), self.down[...]), (k, v)
+        return x + _linear(jax.nn.silu(_linear(h, self.gate[...])) * _linear(h, self.up[...]), self.down[...]), (
+            k,
+            v,
+        )
 
 
 class Decoder(nnx.Module):
@@ -175,7 +183,9 @@ class Decoder(nnx.Module):
             stored = cache.suffix_keys_NGKSE[index], cache.suffix_values_NGKSE[index]
 
             def attend(q, k, v):
-                return attention.attend(q, (shared, attention.Own(*stored, written_NGTS), attention.Own(k, v, causal)))
+                return attention.attend(
+                    q, (shared, attention.Own(*stored, written_NGTS), attention.Own(k, v, causal))
+                )
 
             layer = nnx.merge(graph, jax.tree.map(lambda p: p[index], parameters))
             x, (new_keys, new_values) = layer(self.config, x, positions, attend)

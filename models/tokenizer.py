@@ -40,7 +40,9 @@ _MESSAGES = """\
 {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}"""
-TOOL_NAMES = "{%- if tools %}{% for tool in tools %}{{- tool.function.name + '\\n' }}{% endfor %}{% endif %}" + _MESSAGES
+TOOL_NAMES = (
+    "{%- if tools %}{% for tool in tools %}{{- tool.function.name + '\\n' }}{% endfor %}{% endif %}" + _MESSAGES
+)
 # A signature and the description's own sentence, without the blurb about the class that BFCL repeats.
 TOOL_SIGNATURES = (
     """\
@@ -61,7 +63,10 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, chat_template: str
     ValueError: `vocab_size` has no room for the bytes and the special tokens.
     """
     split = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(_PIECES, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(_PIECES, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if vocab_size < len(SPECIAL_TOKENS) + len(alphabet):

@@ -80,9 +80,7 @@ def select_seeds(
 
     Raises ValueError (shapes, negative quota).  Source: RODS section 2.3.
     """
-    scores_N, zones_N, categories_N, eligible_N = map(
-        jnp.asarray, (scores_N, zones_N, categories_N, eligible_N)
-    )
+    scores_N, zones_N, categories_N, eligible_N = map(jnp.asarray, (scores_N, zones_N, categories_N, eligible_N))
     if scores_N.ndim != 1 or not scores_N.shape == zones_N.shape == categories_N.shape == eligible_N.shape:
         shapes = [x.shape for x in (scores_N, zones_N, categories_N, eligible_N)]
         raise ValueError(f"scores, zones, categories and eligible must all be [N], got {shapes}")

@@ -31,9 +31,7 @@ def save(checkpoints: ocp.CheckpointManager, step: int, train_state: Any, host: 
     """
     latest = checkpoints.latest_step()
     if latest is not None and step <= latest:
-        raise CheckpointError(
-            f"{checkpoints.directory} already holds step {latest}: step {step} is not saved"
-        )
+        raise CheckpointError(f"{checkpoints.directory} already holds step {latest}: step {step} is not saved")
     checkpoints.save(
         step,
         args=ocp.args.Composite(train_state=ocp.args.StandardSave(train_state), host=ocp.args.JsonSave(host)),
@@ -59,9 +57,7 @@ def restore(
     try:
         restored = checkpoints.restore(
             found,
-            args=ocp.args.Composite(
-                train_state=ocp.args.StandardRestore(abstract), host=ocp.args.JsonRestore()
-            ),
+            args=ocp.args.Composite(train_state=ocp.args.StandardRestore(abstract), host=ocp.args.JsonRestore()),
         )
     except Exception as error:  # Orbax raises many kinds; whatever it was, the checkpoint is of no use
         reason = " ".join(str(error).split())[:400]

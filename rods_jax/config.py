@@ -29,7 +29,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class ColdStartConfig:
-    """Supervised learning on demonstrations until the mean progress reward on validation tasks reaches a target."""
+    """Supervised learning on demonstrations until the validation tasks' mean progress reward reaches a target."""
 
     learning_rate: float
     habits: Any  # demonstrations.Habits
@@ -88,7 +88,8 @@ class RolloutConfig:
     def __post_init__(self) -> None:
         check_types("rollout", self)
         _positive("rollout", self, "tasks_per_step", "max_prompt_tokens", "max_suffix_tokens")
-        _positive("rollout", self, "max_action_tokens", "observation_chunk", "max_attempts", "temperature", "top_p")
+        _positive("rollout", self, "max_action_tokens", "observation_chunk", "max_attempts")
+        _positive("rollout", self, "temperature", "top_p")
         _not_negative("rollout", self, "top_k")
         _increasing("rollout.suffix_sizes", (*self.suffix_sizes, self.max_suffix_tokens))
         _require(self.group_size >= 2, f"rollout.group_size must be at least 2: got {self.group_size}")
@@ -125,8 +126,7 @@ class UpdateConfig:
         _require(self.clip_low < 1, f"update.clip_low must be below 1: got {self.clip_low}")
         _require(
             self.dual_clip > 1 + self.clip_high,
-            "update.dual_clip must be above 1 + update.clip_high: "
-            f"got {self.dual_clip} <= 1 + {self.clip_high}",
+            f"update.dual_clip must be above 1 + update.clip_high: got {self.dual_clip} <= 1 + {self.clip_high}",
         )
         _require(
             len(self.quotas) == len(CATEGORIES) and min(self.quotas) >= 0,
@@ -204,7 +204,8 @@ class Config:
         for stage in self.stages:  # what a stage's seeds grow into needs room in the pool
             _require(
                 self.replay.capacity > 0 or not stage.synthesis,
-                f"replay.capacity must be above 0 where stages.{stage.name}.synthesis is on: got {self.replay.capacity}",
+                f"replay.capacity must be above 0 where stages.{stage.name}.synthesis is on: "
+                f"got {self.replay.capacity}",
             )
 
 
@@ -228,7 +229,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     if not isinstance(config, Config):
         raise ConfigError(f"{path} must end in CONFIG = Config(...): got {config!r}")
     return tyro.cli(
-        Config, default=config, args=list(overrides), prog=str(path), config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed)
+        Config,
+        default=config,
+        args=list(overrides),
+        prog=str(path),
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
     )
 
 
@@ -260,9 +265,7 @@ def differences(a: Json, b: Json, key: str = "") -> tuple[str, ...]:
         pairs = [(str(i), *pair) for i, pair in enumerate(zip(a, b, strict=True))]
     else:
         return () if a == b and type(a) is type(b) else (key,)
-    return tuple(
-        found for name, x, y in pairs for found in differences(x, y, f"{key}.{name}" if key else name)
-    )
+    return tuple(found for name, x, y in pairs for found in differences(x, y, f"{key}.{name}" if key else name))
 
 
 # ---------------------------------------------------------------------------------------- checks

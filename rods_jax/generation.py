@@ -53,7 +53,9 @@ class Generator(NamedTuple):
     observe: Any  # (params, episodes, tokens_NGT, lengths_NG) -> Episodes
 
 
-def generator(policy: Policy, *, stop_token: int, group_size: int, suffix_capacity: int, max_action_tokens: int) -> Generator:
+def generator(
+    policy: Policy, *, stop_token: int, group_size: int, suffix_capacity: int, max_action_tokens: int
+) -> Generator:
     """Compiles a policy into `start`, `act` and `observe`; episodes are donated from call to call."""
 
     @jax.jit
@@ -72,7 +74,9 @@ def generator(policy: Policy, *, stop_token: int, group_size: int, suffix_capaci
 
         def step(carry):
             t, going_NG, generated, episodes = carry
-            logits = jnp.einsum("ngd,vd->ngv", episodes.hidden_NGD, unembedding_VD, preferred_element_type=jnp.float32)
+            logits = jnp.einsum(
+                "ngd,vd->ngv", episodes.hidden_NGD, unembedding_VD, preferred_element_type=jnp.float32
+            )
             keys = jax.vmap(jax.vmap(jax.random.fold_in))(episodes.keys_NG, episodes.lengths_NG)
             token_NG, log_prob_NG = sample(keys, logits, sampling)
             one_NG = going_NG.astype(jnp.int32)

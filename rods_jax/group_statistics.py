@@ -83,9 +83,7 @@ def segment_group_statistics(
     Raises ValueError (shapes, num_groups, normalize) and TypeError (dtypes).  Source: RODS 2.1 and 3.
     """
     if rewards_B.ndim != 1 or group_ids_B.shape != rewards_B.shape:
-        raise ValueError(
-            f"rewards_B and group_ids_B must both be [B], got {rewards_B.shape}, {group_ids_B.shape}"
-        )
+        raise ValueError(f"rewards_B and group_ids_B must both be [B], got {rewards_B.shape}, {group_ids_B.shape}")
     if not jnp.issubdtype(group_ids_B.dtype, jnp.integer):
         raise TypeError(f"group_ids_B must be integers, got {group_ids_B.dtype}")
     if num_groups < 1:

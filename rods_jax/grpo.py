@@ -84,7 +84,16 @@ def k3(log_probs, reference_log_probs):
     return jnp.exp(difference) - difference - 1
 
 
-def loss(params, reference_params, batch: RolloutBatch, advantages_NG, temperature, *, policy: Policy, objective: Objective):
+def loss(
+    params,
+    reference_params,
+    batch: RolloutBatch,
+    advantages_NG,
+    temperature,
+    *,
+    policy: Policy,
+    objective: Objective,
+):
     """Scalar loss and its terms. Only tokens that the policy generated carry any of it.
 
     clipped surrogate + kl_coefficient * k3(pi || reference) - entropy_coefficient * entropy, aggregated over
@@ -157,7 +166,11 @@ def update_step(
     zones_N = partition(passed_N, total_N, lower=objective.lower, upper=objective.upper)
     progress_N = passed_N / jnp.maximum(total_N, 1)
     seeds = select_seeds(
-        boundary_score(progress_N), zones_N, batch.categories_N, batch.eligible_N & observed_N, quotas=objective.quotas
+        boundary_score(progress_N),
+        zones_N,
+        batch.categories_N,
+        batch.eligible_N & observed_N,
+        quotas=objective.quotas,
     )
     metrics = {
         "loss": total,

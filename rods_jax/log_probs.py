@@ -56,9 +56,7 @@ def log_probs(
     if mask_T is None:
         mask_T = jnp.ones(targets_T.shape, bool)
     if mask_T.shape != targets_T.shape:
-        raise ValueError(
-            f"mask_T and targets_T must have one shape, got {mask_T.shape} and {targets_T.shape}"
-        )
+        raise ValueError(f"mask_T and targets_T must have one shape, got {mask_T.shape} and {targets_T.shape}")
     if mask_T.dtype != bool:
         raise TypeError(f"mask_T must be bool, got {mask_T.dtype}")
     if chunk_size < 1:
@@ -97,7 +95,5 @@ def log_probs(
         return LogProbs(jnp.where(mask, taken, 0.0), jnp.where(mask, entropy, 0.0))
 
     # prevent_cse: the loop already keeps the compiler from merging the two computations.
-    chunks = lax.map(
-        jax.checkpoint(chunk, prevent_cse=False), (split(hidden_TD), split(targets_T), split(mask_T))
-    )
+    chunks = lax.map(jax.checkpoint(chunk, prevent_cse=False), (split(hidden_TD), split(targets_T), split(mask_T)))
     return LogProbs(*map(join, chunks))

@@ -12,7 +12,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -66,7 +66,9 @@ class _Pending(NamedTuple):
     seconds_rollout: float
 
 
-def train(config: Config, seeds: Sequence[Task], held_out: Sequence[Task], stages: Stages, position: Position) -> Position:
+def train(
+    config: Config, seeds: Sequence[Task], held_out: Sequence[Task], stages: Stages, position: Position
+) -> Position:
     """Runs from `position` to the end of the last epoch, or of `config.max_steps`; returns where it stopped."""
     avoid = frozenset(map(content_hash, held_out))
     state, replay, step = position.train_state, position.replay, position.step
@@ -81,7 +83,9 @@ def train(config: Config, seeds: Sequence[Task], held_out: Sequence[Task], stage
                 state = stages.renew(state)
                 replay = pool.enter_stage(replay, [task for task in seeds if task.category in stage.categories])
             replay, _ = pool.begin_epoch(replay, epoch)
-        batches = pool.epoch_batches(replay, seed=config.seed, epoch=epoch, batch_size=config.rollout.tasks_per_step)
+        batches = pool.epoch_batches(
+            replay, seed=config.seed, epoch=epoch, batch_size=config.rollout.tasks_per_step
+        )
         pending = None
         for index in range(first_batch, len(batches)):
             started = time.perf_counter()
@@ -126,7 +130,9 @@ def _observe(replay: ReplayState, pending: _Pending | None) -> tuple[ReplayState
     for task, passed, total in zip(tasks, passed_N.tolist(), total_N.tolist(), strict=True):
         if total:
             replay = pool.observe(replay, task.id, passed, total, step)
-    chosen = tuple(tasks[index] for index in seeds.indices_k.tolist() if index >= 0) if pending.stage.synthesis else ()
+    chosen = (
+        tuple(tasks[index] for index in seeds.indices_k.tolist() if index >= 0) if pending.stage.synthesis else ()
+    )
     for task in chosen:
         replay = pool.mark_seed(replay, task.id, step)
     return replay, chosen

@@ -12,9 +12,7 @@ from typing import Any
 
 from rods_jax.task_files import write_atomically
 
-MetricWriter = Callable[
-    [int, Mapping[str, Any]], None
-]  # (step, values: numbers, strings, 1-D arrays or lists)
+MetricWriter = Callable[[int, Mapping[str, Any]], None]  # (step, values: numbers, strings, 1-D arrays or lists)
 
 
 @contextlib.contextmanager
@@ -28,11 +26,7 @@ def open_metrics(path: str | Path, resume_step: int | None = None) -> Iterator[M
     if resume_step is None:
         mode = "x"
     else:
-        kept = (
-            [record for record in read_metrics(path) if record["step"] <= resume_step]
-            if path.exists()
-            else []
-        )
+        kept = [record for record in read_metrics(path) if record["step"] <= resume_step] if path.exists() else []
         write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
         mode = "a"
     with path.open(mode, encoding="utf-8", newline="\n") as file:
@@ -52,9 +46,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})"
-            ) from error
+            raise ValueError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from error
     return records
 
 

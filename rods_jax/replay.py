@@ -142,9 +142,7 @@ def begin_epoch(state: ReplayState, epoch: int) -> tuple[ReplayState, Events]:
     if settings.replace and len(due) > free:
         measured = [item for item in state.slots if item is not None and item.measurements]
         measured.sort(key=lambda item: (_boundary_score(item), item.measurements[-1].step, item.task.id))
-        pruned = [
-            Retired(i.task.id, "pruned", epoch, i.measurements[-1]) for i in measured[: len(due) - free]
-        ]
+        pruned = [Retired(i.task.id, "pruned", epoch, i.measurements[-1]) for i in measured[: len(due) - free]]
         state = _remove(state, pruned)
         retired += pruned
         free += len(pruned)
@@ -196,15 +194,11 @@ def active_tasks(state: ReplayState) -> tuple[Task, ...]:
     return tuple(item.task for item in state.items)
 
 
-def epoch_batches(
-    state: ReplayState, *, seed: int, epoch: int, batch_size: int
-) -> tuple[tuple[Task, ...], ...]:
+def epoch_batches(state: ReplayState, *, seed: int, epoch: int, batch_size: int) -> tuple[tuple[Task, ...], ...]:
     """Every active task once, shuffled by (seed, epoch); the first ones again to fill the last batch."""
     tasks = active_tasks(state)
     if len(tasks) < batch_size:
-        raise ValueError(
-            f"a batch of {batch_size} different tasks cannot be drawn from a pool of {len(tasks)}"
-        )
+        raise ValueError(f"a batch of {batch_size} different tasks cannot be drawn from a pool of {len(tasks)}")
     order = np.random.default_rng([seed, epoch]).permutation(len(tasks))
     shuffled = [tasks[i] for i in order]
     shuffled += shuffled[: -len(tasks) % batch_size]
@@ -296,9 +290,7 @@ def _insert(state: ReplayState, tasks: Sequence[Task]) -> ReplayState:
         cursor = (cursor + 1) % len(slots)
     ids = {task.id for task in tasks}
     staged = tuple(entry for entry in state.staged if entry.task.id not in ids)
-    return replace(
-        state, slots=tuple(slots), cursor=cursor, staged=staged, injected=state.injected + len(tasks)
-    )
+    return replace(state, slots=tuple(slots), cursor=cursor, staged=staged, injected=state.injected + len(tasks))
 
 
 def _remove(state: ReplayState, retired: Sequence[Retired]) -> ReplayState:
@@ -311,9 +303,7 @@ def _remove(state: ReplayState, retired: Sequence[Retired]) -> ReplayState:
 def _log(state: ReplayState, retired: Sequence[Retired]) -> ReplayState:
     reasons = [entry.reason for entry in retired]
     totals = tuple(n + reasons.count(reason) for n, reason in zip(state.retired_counts, REASONS, strict=True))
-    return replace(
-        state, retired=(*state.retired, *retired)[-state.settings.log_size :], retired_counts=totals
-    )
+    return replace(state, retired=(*state.retired, *retired)[-state.settings.log_size :], retired_counts=totals)
 
 
 def _find(state: ReplayState, task_id: str) -> Item:

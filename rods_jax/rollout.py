@@ -78,13 +78,17 @@ def collect(
     The batch calls every task eligible; the caller knows better.
     """
     prompts, lengths_N, rows = _start(tasks, domain, codec, group_size, limits)
-    episodes = generator.start(params, prompts, lengths_N, rollout_keys(seed, step, [t.id for t in tasks], group_size))
+    episodes = generator.start(
+        params, prompts, lengths_N, rollout_keys(seed, step, [t.id for t in tasks], group_size)
+    )
     while any(not row.done for row in rows):
         active = np.array([not row.done for row in rows]).reshape(len(tasks), group_size)
         generated, episodes = generator.act(params, episodes, active, sampling)
         _play(rows, generated, codec, limits)
         episodes = _observe(params, rows, episodes, generator, active.shape, limits.chunk)
-    trajectories = tuple(_trajectory(task, g, rows[n * group_size + g]) for n, task in enumerate(tasks) for g in range(group_size))
+    trajectories = tuple(
+        _trajectory(task, g, rows[n * group_size + g]) for n, task in enumerate(tasks) for g in range(group_size)
+    )
     return Rollouts(_batch(tasks, prompts, lengths_N, rows, trajectories, limits, reward), trajectories)
 
 
@@ -105,7 +109,9 @@ def _start(tasks, domain, codec, group_size, limits):
             lengths_N[n] = len(tokens)
         except Exception as error:  # the world broke, not the policy: this group is recorded and masked
             failure = f"{type(error).__name__}: {error}"
-        rows += [_Row(episode, done=failure is not None, failure=failure) for episode in group or [None] * group_size]
+        rows += [
+            _Row(episode, done=failure is not None, failure=failure) for episode in group or [None] * group_size
+        ]
     return prompts, lengths_N, rows
 
 

@@ -73,7 +73,9 @@ def stream(
         if size is not None and len(one.prompt) <= prompt_size:
             buckets[size].append(one)
     if all(len(rows) < batch_size for rows in buckets.values()):
-        raise ValueError(f"no size of {tuple(suffix_sizes)} tokens has the {batch_size} demonstrations of one batch")
+        raise ValueError(
+            f"no size of {tuple(suffix_sizes)} tokens has the {batch_size} demonstrations of one batch"
+        )
     while True:
         batches = []
         for size, rows in buckets.items():

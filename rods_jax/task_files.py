@@ -35,9 +35,7 @@ def task_from_json(record: Json) -> Task:
         raise TaskFileError(f"field version must be {VERSION}: got {_shown(record.get('version'))}")
     task = _decode(Task, {name: value for name, value in record.items() if name != "version"}, "")
     if task.category not in CATEGORIES:
-        raise TaskFileError(
-            f"field category must be one of {', '.join(CATEGORIES)}: got {_shown(task.category)}"
-        )
+        raise TaskFileError(f"field category must be one of {', '.join(CATEGORIES)}: got {_shown(task.category)}")
     if not task.id or not task.turns:
         raise TaskFileError(f"field {'turns' if task.id else 'id'} must not be empty")
     return task
@@ -119,9 +117,7 @@ def _decode(annotation: Any, value: Json, path: str) -> Any:
             if name not in value and not has_default:
                 raise TaskFileError(f"missing field {_join(path, name)}")
         hints = _type_hints(annotation)
-        return annotation(
-            **{name: _decode(hints[name], item, _join(path, name)) for name, item in value.items()}
-        )
+        return annotation(**{name: _decode(hints[name], item, _join(path, name)) for name, item in value.items()})
     origin = typing.get_origin(annotation)
     if origin is tuple:
         _require(isinstance(value, list), path, "a list", value)
@@ -130,9 +126,7 @@ def _decode(annotation: Any, value: Json, path: str) -> Any:
     if origin is Mapping:
         _require(isinstance(value, dict), path, "an object", value)
         return value
-    _require(
-        isinstance(value, annotation), path, "a string" if annotation is str else annotation.__name__, value
-    )
+    _require(isinstance(value, annotation), path, "a string" if annotation is str else annotation.__name__, value)
     return value
 
 

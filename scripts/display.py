@@ -10,7 +10,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from rods_jax.metrics import MetricWriter
@@ -40,7 +47,10 @@ def cold_start_display(console: Console, max_steps: int, target: float) -> Itera
         def show(step: int, loss: float, reward: float | None = None) -> None:
             progress.update(task, completed=step)
             if reward is not None:
-                console.print(f"  cold start step {step}: loss {loss:.3f}, validation reward {reward:.3f} (target {target})", soft_wrap=True)
+                console.print(
+                    f"  cold start step {step}: loss {loss:.3f}, validation reward {reward:.3f} (target {target})",
+                    soft_wrap=True,
+                )
 
         yield show
 
@@ -70,7 +80,11 @@ def training_display(console: Console, num_epochs: int, tasks_per_step: int, sta
             if live is not None:
                 live.update(table(values))
             elif "held_out_progress" in values or step % 10 == 0:
-                console.print(f"  {time.perf_counter() - began:5.0f} s  step {step:4d}  {_line(values, held_out)}", highlight=False, soft_wrap=True)
+                console.print(
+                    f"  {time.perf_counter() - began:5.0f} s  step {step:4d}  {_line(values, held_out)}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
 
         yield write
 

@@ -120,8 +120,7 @@ def summarize(records: Records) -> dict[str, Any]:
             "outside": float(variances[~middle].mean()),
         }
     seconds = {
-        name: float(_series(records, f"seconds_{name}")[1].sum())
-        for name in ("rollout", "update", "synthesis")
+        name: float(_series(records, f"seconds_{name}")[1].sum()) for name in ("rollout", "update", "synthesis")
     }
     return summary | {"seconds": seconds}
 
@@ -141,7 +140,9 @@ def tell(run_dir: str | Path, summary: Mapping[str, Any], console: Console) -> N
     if held_out:
         first, last = held_out["before"], held_out["after"]
         changes = ", ".join(f"{name} {first[name]:.3f} -> {last[name]:.3f}" for name in last if name in first)
-        console.print(f"Reinforcement learning, held-out mean progress reward: {changes}.", highlight=False, soft_wrap=True)
+        console.print(
+            f"Reinforcement learning, held-out mean progress reward: {changes}.", highlight=False, soft_wrap=True
+        )
         if last["solved"] < 0.02:
             console.print("The policy solves hardly any held-out task: this run shows the wiring, not learning.")
 
@@ -155,9 +156,7 @@ def draw_reward(axes: Axes, records: Records) -> None:
         axes.plot(steps, _smoothed(progress), color=TRAIN, linewidth=2.2, label="training batches (smoothed)")
     steps, held_out = _series(records, "held_out_progress")
     if steps.size:
-        axes.plot(
-            steps, held_out, color=HELD_OUT, linewidth=2, marker="o", markersize=4.5, label="held-out tasks"
-        )
+        axes.plot(steps, held_out, color=HELD_OUT, linewidth=2, marker="o", markersize=4.5, label="held-out tasks")
         for at, offset, side in ((0, (6, -13), "left"), (-1, (4, 8), "right"))[: steps.size]:
             place, label = (steps[at], held_out[at]), f"{held_out[at]:.2f}"
             text = axes.annotate(
@@ -179,9 +178,7 @@ def draw_zones(axes: Axes, records: Records) -> None:
 def draw_pool(axes: Axes, records: Records) -> None:
     """Human seeds, and the generated tasks that came and went."""
     labels = {"human": "human seeds", "active": "generated, active", "trial": "generated, on trial"}
-    _stack(
-        axes, records, {f"pool_{name}": (labels[name], color) for name, color in POOL.items()}, step="post"
-    )
+    _stack(axes, records, {f"pool_{name}": (labels[name], color) for name, color in POOL.items()}, step="post")
     axes.set(title="Replay pool", xlabel="step", ylabel="tasks trained on")
 
 
@@ -217,26 +214,18 @@ def draw_variance(axes: Axes, records: Records) -> None:
     places = np.round(np.stack([means, variances], axis=1), 9)
     places, which, sizes = np.unique(places, axis=0, return_inverse=True, return_counts=True)
     average_step = np.bincount(which.ravel(), weights=steps) / sizes
-    dots = axes.scatter(
-        *places.T, c=average_step, cmap="cividis_r", s=14 * sizes**0.6, linewidths=0, zorder=3
-    )
+    dots = axes.scatter(*places.T, c=average_step, cmap="cividis_r", s=14 * sizes**0.6, linewidths=0, zorder=3)
     dots.set_clim(steps.min(), steps.max())
     bins = np.clip((means * 10).astype(int), 0, 9)
     filled = np.unique(bins)
     averages = [variances[bins == b].mean() for b in filled]
-    axes.plot(
-        (filled + 0.5) / 10, averages, color=HELD_OUT, linewidth=2, zorder=4, label="average by tenth of r"
-    )
+    axes.plot((filled + 0.5) / 10, averages, color=HELD_OUT, linewidth=2, zorder=4, label="average by tenth of r")
     axes.legend(loc="upper right", bbox_to_anchor=(1.0, 0.93), handlelength=1.2)
-    colorbar = axes.figure.colorbar(
-        dots, ax=axes, pad=0.015, aspect=30, label="step, mean over a dot's groups"
-    )
+    colorbar = axes.figure.colorbar(dots, ax=axes, pad=0.015, aspect=30, label="step, mean over a dot's groups")
     colorbar.outline.set_visible(False)
 
 
-def _stack(
-    axes: Axes, records: Records, layers: Mapping[str, tuple[str, str]], step: str | None = None
-) -> None:
+def _stack(axes: Axes, records: Records, layers: Mapping[str, tuple[str, str]], step: str | None = None) -> None:
     """Stacked areas, the first one lowest."""
     present = [key for key in layers if _series(records, key)[0].size]
     if present:
@@ -244,13 +233,9 @@ def _stack(
         steps = [record["step"] for record in rows]
         values = [[record[key] for record in rows] for key in present]
         labels, colors = zip(*(layers[key] for key in present), strict=True)
-        axes.stackplot(
-            steps, values, labels=labels, colors=colors, step=step, linewidth=0.6, edgecolor="white"
-        )
+        axes.stackplot(steps, values, labels=labels, colors=colors, step=step, linewidth=0.6, edgecolor="white")
         axes.set_xlim(steps[0], max(steps[-1], steps[0] + 1))
-        axes.set_ylim(
-            0, 1.22 * max(map(sum, zip(*values, strict=True)), default=1)
-        )  # head-room for the legend
+        axes.set_ylim(0, 1.22 * max(map(sum, zip(*values, strict=True)), default=1))  # head-room for the legend
         axes.legend(loc="upper left", ncols=len(present), handlelength=1.1, columnspacing=1.3)
     axes.set_axisbelow(False)
     axes.grid(color="white", alpha=0.35, linewidth=0.7)
@@ -266,9 +251,7 @@ def _mark_stages(axes: Axes, records: Records) -> None:
         axes.text(start, 1.04, f"{name} ", color=MUTED, fontsize=9, rotation=90, ha="right", va="top")
 
 
-def _save(
-    path: Path, records: Records, rows: Sequence[Sequence[Callable]], size: tuple[float, float]
-) -> None:
+def _save(path: Path, records: Records, rows: Sequence[Sequence[Callable]], size: tuple[float, float]) -> None:
     figure = Figure(figsize=size, dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08, hspace=0.03, wspace=0.03)
@@ -309,9 +292,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     totals = [f"{key.replace('_', ' ')} {value}" for key, value in summary.items() if isinstance(value, int)]
     console.print(", ".join(totals[1:]))
-    console.print(
-        "seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in summary["seconds"].items())
-    )
+    console.print("seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in summary["seconds"].items()))
 
 
 def main(run_dir: Path, /) -> None:

@@ -44,7 +44,9 @@ COLD_START, EVALUATION = 1 << 30, 1 << 29  # bits of the step that keep their no
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # --help is the config's: it lists every key
+    parser = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False
+    )  # --help is the config's: it lists every key
     parser.add_argument("--config", help="a Python file that ends in CONFIG = Config(...)")
     parser.add_argument("--resume", action="store_true", help="continue the run in the config's run_dir")
     arguments, overrides = parser.parse_known_args()
@@ -125,7 +127,9 @@ def open_run(config: Config, directory: Path, resume: bool) -> None:
     resolved = configuration.resolved(config)
     if not resume:
         if path.exists():
-            raise ConfigError(f"{directory} already holds a run: continue it with --resume, or give another --run-dir")
+            raise ConfigError(
+                f"{directory} already holds a run: continue it with --resume, or give another --run-dir"
+            )
         directory.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(resolved, indent=2) + "\n")
         return
@@ -150,7 +154,10 @@ def load_or_build(config: Config, domain: Domain, directory: Path, console: Cons
         tokenizer = config.tokenizer(corpus(domain, tasks.practice or tasks.seeds))
         tokenizer.save_pretrained(directory / "tokenizer")
     sizes = ", ".join(f"{len(some)} {part}" for part, some in tasks._asdict().items())
-    console.print(f"{domain.name}: {sizes} tasks; {len(tokenizer)} tokens; {time.perf_counter() - started:.0f} s", soft_wrap=True)
+    console.print(
+        f"{domain.name}: {sizes} tasks; {len(tokenizer)} tokens; {time.perf_counter() - started:.0f} s",
+        soft_wrap=True,
+    )
     return tasks, tokenizer
 
 
@@ -260,7 +267,10 @@ def evaluation(config: Config, domain: Domain, policy: Policy, codec):
 
     def evaluate(params, tasks: Sequence[Task], step: int, greedy: bool = True) -> dict[str, float]:
         sampled = measure(params, tasks, step, 1.0)
-        metrics = {"held_out_progress": float(np.mean(sampled)), "held_out_solved": float(np.mean(np.array(sampled) == 1))}
+        metrics = {
+            "held_out_progress": float(np.mean(sampled)),
+            "held_out_solved": float(np.mean(np.array(sampled) == 1)),
+        }
         for category in sorted({task.category for task in tasks}):
             rewards = [r for r, task in zip(sampled, tasks) if task.category == category]
             metrics[f"held_out_{category}"] = float(np.mean(rewards))
@@ -273,10 +283,21 @@ def evaluation(config: Config, domain: Domain, policy: Policy, codec):
 
 def limits_of(config: Config) -> Limits:
     r = config.rollout
-    return Limits(r.max_prompt_tokens, r.max_suffix_tokens, r.max_action_tokens, r.observation_chunk, r.max_attempts)
+    return Limits(
+        r.max_prompt_tokens, r.max_suffix_tokens, r.max_action_tokens, r.observation_chunk, r.max_attempts
+    )
 
 
-def cold_start(config: Config, domain: Domain, tasks: TaskSplits, policy: Policy, codec, evaluate, directory: Path, console: Console):
+def cold_start(
+    config: Config,
+    domain: Domain,
+    tasks: TaskSplits,
+    policy: Policy,
+    codec,
+    evaluate,
+    directory: Path,
+    console: Console,
+):
     """Supervised learning until the validation reward reaches its target; writes cold_start.json."""
     c, key = config.cold_start, jax.random.key(config.seed)
     if c is None:
@@ -304,7 +325,9 @@ def cold_start(config: Config, domain: Domain, tasks: TaskSplits, policy: Policy
             state, loss = step_fn(state, next(stream))
             display(step, loss)
             if step % c.evaluate_every == 0:
-                reward = evaluate(state.params, tasks.validation, COLD_START | step, greedy=False)["held_out_progress"]
+                reward = evaluate(state.params, tasks.validation, COLD_START | step, greedy=False)[
+                    "held_out_progress"
+                ]
                 display(step, loss, reward)
                 if reward >= c.target_reward:
                     break

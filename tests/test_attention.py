@@ -129,7 +129,9 @@ def test_a_block_without_a_visible_key_is_as_if_it_were_not_there():
 
 def test_very_different_blocks_do_not_overflow():
     """Scores near +-1e4 in different blocks: the higher block is the answer, and nothing is NaN."""
-    pairs = tuple((300 * key * scale, value) for (key, value), scale in zip(KEYS_AND_VALUES, (1, -1, 3), strict=True))
+    pairs = tuple(
+        (300 * key * scale, value) for (key, value), scale in zip(KEYS_AND_VALUES, (1, -1, 3), strict=True)
+    )
     output, _, _ = dense(QUERY, pairs, MASKS["ragged"])
     np.testing.assert_allclose(merged(QUERY, pairs, MASKS["ragged"]), output, atol=0.02)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients(merged, MASKS["ragged"], pairs)))

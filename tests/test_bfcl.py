@@ -284,7 +284,9 @@ def test_missing_package_names_the_one_command(monkeypatch, missing):
     monkeypatch.delitem(sys.modules, math_api, raising=False)  # so that it is imported again
     for function in (bfcl.release_root, bfcl._backend):
         monkeypatch.setattr(bfcl, function.__wrapped__.__name__, function.__wrapped__)
-    with pytest.raises(ImportError, match=f"needs {missing}, which .*: pip install --no-deps bfcl-eval==.* 'mpmath>=1.3,<1.4'"):
+    with pytest.raises(
+        ImportError, match=f"needs {missing}, which .*: pip install --no-deps bfcl-eval==.* 'mpmath>=1.3,<1.4'"
+    ):
         bfcl.bfcl_domain()
 
 

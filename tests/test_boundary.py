@@ -70,9 +70,7 @@ def seeds_by_hand(tasks, quotas):
     """Walks the ranked tasks and takes what the quota of the category still allows."""
     left = dict(enumerate(quotas))
     taken = []
-    for score, index, zone, category, eligible in sorted(
-        (-s, i, z, c, e) for i, (s, z, c, e) in enumerate(tasks)
-    ):
+    for score, index, zone, category, eligible in sorted((-s, i, z, c, e) for i, (s, z, c, e) in enumerate(tasks)):
         if zone == BOUNDARY and eligible and left.get(category, 0) > 0:
             left[category] -= 1
             taken.append(index)
@@ -80,9 +78,7 @@ def seeds_by_hand(tasks, quotas):
 
 
 tasks_lists = st.lists(
-    st.tuples(
-        st.sampled_from([0.0, 0.51, 0.64, 0.64, 1.0]), st.integers(0, 2), st.integers(-1, 4), st.booleans()
-    ),
+    st.tuples(st.sampled_from([0.0, 0.51, 0.64, 0.64, 1.0]), st.integers(0, 2), st.integers(-1, 4), st.booleans()),
     min_size=12,
     max_size=12,
 )
@@ -92,9 +88,7 @@ tasks_lists = st.lists(
 @given(tasks_lists, st.sampled_from([(4, 4, 4, 4), (1, 0, 2, 1), (0, 0, 0, 3), (2,), ()]))
 def test_selection_equals_plain_python(tasks, quotas):
     columns = [np.array(column) for column in zip(*tasks)]
-    seeds = jitted(
-        np.float32(columns[0]), np.int32(columns[1]), np.int32(columns[2]), columns[3], quotas=quotas
-    )
+    seeds = jitted(np.float32(columns[0]), np.int32(columns[1]), np.int32(columns[2]), columns[3], quotas=quotas)
     expected = seeds_by_hand(tasks, quotas)
     assert seeds.count == len(expected)
     assert seeds.indices_k.tolist() == expected + [-1] * (sum(quotas) - len(expected))

@@ -47,9 +47,7 @@ def test_what_comes_back_is_what_was_saved(tmp_path, sharded):
     assert step == 5
     assert jax.tree.structure(restored) == jax.tree.structure(tree)
     assert jax.tree.map(_bits, restored) == jax.tree.map(_bits, tree)
-    assert jax.tree.all(
-        jax.tree.map(lambda x, y: x.sharding.is_equivalent_to(y.sharding, x.ndim), restored, tree)
-    )
+    assert jax.tree.all(jax.tree.map(lambda x, y: x.sharding.is_equivalent_to(y.sharding, x.ndim), restored, tree))
     assert jax.random.bits(restored["key"]) == jax.random.bits(tree["key"])
     assert json.dumps(host) == json.dumps(HOST)  # the order of keys too
 

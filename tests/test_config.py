@@ -155,7 +155,11 @@ def test_a_file_that_is_not_there(tmp_path):
         ("codec", "qwen", "^codec must be a function: got 'qwen'"),
         ("max_steps", 0, "^max_steps must be above 0: got 0"),
         ("max_steps", 1.5, "^max_steps must be int or None: got 1.5"),
-        ("replay", ReplaySettings(capacity=0), "^replay.capacity must be above 0 where stages.full.synthesis is on: got 0"),
+        (
+            "replay",
+            ReplaySettings(capacity=0),
+            "^replay.capacity must be above 0 where stages.full.synthesis is on: got 0",
+        ),
         ("cold_start", 3, "cold_start must be ColdStartConfig or None: got 3"),
         ("stages", (), "stages must not be empty"),
         ("stages", ("full",), "stages must be a tuple of StageConfig: got"),

@@ -18,7 +18,9 @@ N, G, P, S = 3, 4, 7, 9
 @pytest.fixture(scope="module")
 def policy():
     p = Policy(**callables(CONFIG))
-    return p._replace(forward=jax.jit(p.forward), prefill=jax.jit(p.prefill, static_argnums=(3, 4)), extend=jax.jit(p.extend))
+    return p._replace(
+        forward=jax.jit(p.forward), prefill=jax.jit(p.prefill, static_argnums=(3, 4)), extend=jax.jit(p.extend)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +58,7 @@ def test_shared_gradient_equals_unshared(policy, params, batch):
 
     def unshared(params):  # the same rollouts as N*G tasks of one rollout each
         repeat = lambda x: np.repeat(x, G, axis=0)
-        hidden = policy.forward(
-            params, repeat(prompt), repeat(prompt_lengths), suffix.reshape(N * G, 1, S)
-        )
+        hidden = policy.forward(params, repeat(prompt), repeat(prompt_lengths), suffix.reshape(N * G, 1, S))
         return jnp.sum(hidden.reshape(weight.shape) * weight)
 
     (a, grad_a), (b, grad_b) = jax.value_and_grad(shared)(params), jax.value_and_grad(unshared)(params)
@@ -94,7 +94,9 @@ def test_cache_equals_no_cache_in_ragged_chunks(policy, params, batch):
     prompt, prompt_lengths, suffix = batch
     expected = policy.forward(params, *batch)
     hidden, cache = policy.prefill(params, prompt, prompt_lengths, G, S)
-    np.testing.assert_allclose(jnp.broadcast_to(hidden[:, None], expected[:, :, 0].shape), expected[:, :, 0], atol=2e-5)
+    np.testing.assert_allclose(
+        jnp.broadcast_to(hidden[:, None], expected[:, :, 0].shape), expected[:, :, 0], atol=2e-5
+    )
     rng = np.random.default_rng(1)
     done = np.zeros((N, G), np.int64)
     T = 4
@@ -113,4 +115,6 @@ def test_cache_equals_no_cache_in_ragged_chunks(policy, params, batch):
 
 def test_impossible_shapes_are_refused():
     with pytest.raises(ValueError, match="query_heads"):
-        DecoderConfig(vocab_size=8, layers=1, width=8, query_heads=3, key_value_heads=2, head_width=4, feed_forward=8)
+        DecoderConfig(
+            vocab_size=8, layers=1, width=8, query_heads=3, key_value_heads=2, head_width=4, feed_forward=8
+        )

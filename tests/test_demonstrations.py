@@ -65,9 +65,7 @@ def gold_actions(turn):
 
 
 def turns_of(demos):
-    return [
-        (task, number, actions) for task, demo in demos for number, actions in enumerate(by_turn(task, demo))
-    ]
+    return [(task, number, actions) for task, demo in demos for number, actions in enumerate(by_turn(task, demo))]
 
 
 def test_without_habits_the_gold_calls_are_played_one_by_one_and_every_turn_passes():
@@ -148,17 +146,11 @@ def test_a_habit_strikes_as_often_as_it_says(habit):
     else:  # once a turn
         kept = {(task.id, number) for task, number, _ in gold}
     normal = {(task.id, number): actions for task, number, actions in gold}
-    open_to = {
-        (task.id, number) for task, number, actions in always if actions != normal[task.id, number]
-    } & kept
+    open_to = {(task.id, number) for task, number, actions in always if actions != normal[task.id, number]} & kept
     struck = [
-        actions != normal[task.id, number]
-        for task, number, actions in sometimes
-        if (task.id, number) in open_to
+        actions != normal[task.id, number] for task, number, actions in sometimes if (task.id, number) in open_to
     ]
-    others = [
-        actions == normal[t.id, number] for t, number, actions in sometimes if (t.id, number) not in open_to
-    ]
+    others = [actions == normal[t.id, number] for t, number, actions in sometimes if (t.id, number) not in open_to]
     n = len(struck)
     assert n > 60 and abs(sum(struck) - 0.3 * n) < 4 * (n * 0.3 * 0.7) ** 0.5
     assert habit in ("repeat", "wrong_sibling") or all(others)
@@ -185,9 +177,7 @@ class Bell:
 
 def test_a_turn_that_the_attempt_limit_closes_needs_no_answer():
     bells = toolkit.domain("bells", {"Bell": Bell})
-    task = Task(
-        "b", "b", "base", ("Bell",), {}, (Turn("six", (Call("ring"),) * 6), Turn("once", (Call("ring"),)))
-    )
+    task = Task("b", "b", "base", ("Bell",), {}, (Turn("six", (Call("ring"),) * 6), Turn("once", (Call("ring"),))))
     demo = demonstrate(bells, task, CODEC, Habits(), random.Random(0))
     six, once = by_turn(task, demo, bells)
     assert [len(six), len(once)] == [6, 2] and demo.turns_passed == (True, True)

@@ -73,9 +73,7 @@ TWO = task(Turn("add a", (ADD_A,)), Turn("add b and count", (ADD_B, COUNT)))
 def test_a_gold_episode_word_for_word():
     episode = start(TWO)
     assert [tool.name for tool in episode.visible_tools] == ["add", "count", "empty"]
-    assert episode.act(act(ADD_A)) == Feedback(
-        -1, (Message("tool", '{"books": 2}'),), ('{"books": 2}',), False
-    )
+    assert episode.act(act(ADD_A)) == Feedback(-1, (Message("tool", '{"books": 2}'),), ('{"books": 2}',), False)
     assert episode.act(DONE) == Feedback(1, (Message("user", "add b and count"),), (), False)
     assert (episode.turn, episode.turns_passed) == (1, [True, False])
     both = ('{"books": 3}', '{"books": 3}')
@@ -132,18 +130,14 @@ def test_a_parse_error_is_told_and_nothing_else_happens():
 
 
 # ------------------------------------------------------------------------------------ attempt limit
-@pytest.mark.parametrize(
-    "first, code, passed", [(ADD_A, -1, True), (COUNT, -1, False), (Call("fly"), -2, False)]
-)
+@pytest.mark.parametrize("first, code, passed", [(ADD_A, -1, True), (COUNT, -1, False), (Call("fly"), -2, False)])
 def test_the_sixth_attempt_closes_the_turn_which_is_then_scored_normally(first, code, passed):
     episode = start(TWO)
     rest = [UNREADABLE, act(COUNT), act(Call("fly")), UNREADABLE]
     assert not any(episode.act(action).done for action in [act(first), *rest]) and episode.turn == 0
     feedback = episode.act(act(COUNT))
     books = f'{{"books": {2 if first == ADD_A else 1}}}'
-    assert feedback == Feedback(
-        -1, (Message("tool", books), Message("user", "add b and count")), (books,), False
-    )
+    assert feedback == Feedback(-1, (Message("tool", books), Message("user", "add b and count")), (books,), False)
     assert (episode.turn, episode.turns_passed) == (1, [passed, False])
     # The count begins anew: five attempts leave the turn open, the sixth ends the episode without a message.
     assert all(episode.act(UNREADABLE).messages for _ in range(5)) and episode.turn == 1

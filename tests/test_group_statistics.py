@@ -114,9 +114,7 @@ def test_segments_equal_the_dense_form_in_any_order():
     )
     for name in ("mean_N", "variance_N", "count_N"):
         np.testing.assert_allclose(getattr(ragged, name), getattr(dense, name), rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(
-        ragged.advantages_NG, np.ravel(dense.advantages_NG)[order], rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(ragged.advantages_NG, np.ravel(dense.advantages_NG)[order], rtol=1e-5, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------- exactness
@@ -160,9 +158,7 @@ def test_bhatia_davis_and_popoviciu_bound_the_population_variance(rewards_NG):
 @pytest.mark.parametrize("epsilon", [1e-6, 0.0])
 def test_empty_and_singleton_groups_are_defined(normalize, epsilon):
     rewards_NG = jnp.array([[0.3, 0.7], [0.3, 0.7]])
-    result = jitted(
-        rewards_NG, jnp.array([[False, False], [False, True]]), normalize=normalize, epsilon=epsilon
-    )
+    result = jitted(rewards_NG, jnp.array([[False, False], [False, True]]), normalize=normalize, epsilon=epsilon)
     np.testing.assert_array_equal(result.mean_N, np.float32([0, 0.7]))
     np.testing.assert_array_equal(result.variance_N, 0)
     np.testing.assert_array_equal(result.advantages_NG, 0)
@@ -298,9 +294,7 @@ def test_segments_split_over_eight_devices_equal_the_whole():
         )
     )(rewards_B, ids_B)
     for name in whole._fields:
-        np.testing.assert_allclose(
-            getattr(split, name), getattr(whole, name), rtol=1e-5, atol=1e-6, err_msg=name
-        )
+        np.testing.assert_allclose(getattr(split, name), getattr(whole, name), rtol=1e-5, atol=1e-6, err_msg=name)
     assert split.variance_N[4] == 0 and (split.advantages_NG[ids_B == 4] == 0).all()
 
 

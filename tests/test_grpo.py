@@ -37,9 +37,18 @@ def make_batch(policy, params, seed=0) -> RolloutBatch:
     turns = rng.integers(1, 5, N).astype(np.int32)
     passed = rng.integers(0, turns[:, None] + 1, (N, G)).astype(np.int32)
     return RolloutBatch(
-        prompt, prompt_lengths, suffix, lengths, action, behavior + 0.1 * rng.normal(size=behavior.shape).astype(np.float32),
-        (passed / turns[:, None]).astype(np.float32), rng.random((N, G)) < 0.9, passed, turns,
-        rng.integers(0, 4, N).astype(np.int32), np.ones(N, bool),
+        prompt,
+        prompt_lengths,
+        suffix,
+        lengths,
+        action,
+        behavior + 0.1 * rng.normal(size=behavior.shape).astype(np.float32),
+        (passed / turns[:, None]).astype(np.float32),
+        rng.random((N, G)) < 0.9,
+        passed,
+        turns,
+        rng.integers(0, 4, N).astype(np.int32),
+        np.ones(N, bool),
     )
 
 
@@ -57,7 +66,9 @@ def make_batch(policy, params, seed=0) -> RolloutBatch:
     ],
 )
 def test_clipped_surrogate_golden(advantage, ratio, expected):
-    value = grpo.clipped_surrogate(jnp.log(ratio), jnp.float32(advantage), clip_low=0.2, clip_high=0.28, dual_clip=10.0)
+    value = grpo.clipped_surrogate(
+        jnp.log(ratio), jnp.float32(advantage), clip_low=0.2, clip_high=0.28, dual_clip=10.0
+    )
     np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
@@ -123,7 +134,9 @@ def test_update_step_reports_the_hosts_arithmetic_and_compiles_once(policy, para
         state, feedback = update(state, batch, 1.0 - 0.1 * seed)
         valid = batch.valid_NG
         seen = 2 * valid.sum(1) >= G
-        np.testing.assert_array_equal(feedback.passed_turns_N, np.where(seen, (batch.passed_turns_NG * valid).sum(1), 0))
+        np.testing.assert_array_equal(
+            feedback.passed_turns_N, np.where(seen, (batch.passed_turns_NG * valid).sum(1), 0)
+        )
         np.testing.assert_array_equal(feedback.total_turns_N, np.where(seen, batch.num_turns_N * valid.sum(1), 0))
         chosen = np.asarray(feedback.seeds.indices_k)[: int(feedback.seeds.count)]
         assert all(feedback.zones_N[i] == 1 for i in chosen)

@@ -24,9 +24,7 @@ def test_importing_the_package_needs_only_jax_and_numpy():
         "print(*sorted({m.split('.')[0] for m in sys.modules} - before - sys.stdlib_module_names));"
         "print(*(m for m in ('flax', 'optax', 'transformers', 'orbax', 'tokenizers') if m in sys.modules))"
     )
-    output = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert output.stdout.splitlines() == ["rods_jax", ""]
 
 
@@ -110,7 +108,11 @@ def product_files() -> list[Path]:
 
 
 def test_every_module_has_its_place():
-    modules = {path.stem for path in (ROOT / "rods_jax").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    modules = {
+        path.stem
+        for path in (ROOT / "rods_jax").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
     assert modules == KERNELS | STAGES | WORLD | TOP | HELPERS | {"__init__"}
 
 

@@ -76,9 +76,7 @@ def test_value_and_gradient_equal_the_dense_computation(shape, chunk_size):
 
 def test_entropy_is_zero_unless_asked_for():
     hidden, unembedding, targets, _ = inputs()
-    without, with_entropy = (
-        jitted(hidden, unembedding, targets, with_entropy=flag) for flag in (False, True)
-    )
+    without, with_entropy = (jitted(hidden, unembedding, targets, with_entropy=flag) for flag in (False, True))
     assert (without.entropy_T == 0).all() and (with_entropy.entropy_T > 0).all()
     np.testing.assert_array_equal(without.log_probs_T, with_entropy.log_probs_T)
 
@@ -93,16 +91,12 @@ def test_masked_tokens_give_exactly_zero_and_no_gradient():
         result = log_probs(hidden, unembedding, wild, mask_T=mask, chunk_size=5, with_entropy=True)
         return (result.log_probs_T + result.entropy_T).sum(), result
 
-    (_, result), gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(
-        poisoned, unembedding
-    )
+    (_, result), gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(poisoned, unembedding)
     expected = jitted_dense(hidden, unembedding, targets)[0]
     np.testing.assert_allclose(result.log_probs_T, np.where(mask, expected, 0), rtol=1e-5, atol=1e-5)
     assert (result.log_probs_T[~mask] == 0).all() and (result.entropy_T[~mask] == 0).all()
     assert (gradients[0][~mask] == 0).all()
-    wanted = jax.jit(jax.grad(lambda u: jnp.where(mask, sum(dense(hidden, u, targets)), 0).sum()))(
-        unembedding
-    )
+    wanted = jax.jit(jax.grad(lambda u: jnp.where(mask, sum(dense(hidden, u, targets)), 0).sum()))(unembedding)
     np.testing.assert_allclose(gradients[1], wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -133,20 +127,14 @@ def test_no_array_holds_all_the_logits():
     hidden, unembedding, targets, _ = inputs((4, 64))
 
     def largest(function):
-        return max(
-            sizes(jax.make_jaxpr(jax.value_and_grad(function, argnums=(0, 1)))(hidden, unembedding).jaxpr)
-        )
+        return max(sizes(jax.make_jaxpr(jax.value_and_grad(function, argnums=(0, 1)))(hidden, unembedding).jaxpr))
 
-    chunked = largest(
-        lambda h, u: sum(x.sum() for x in log_probs(h, u, targets, chunk_size=8, with_entropy=True))
-    )
+    chunked = largest(lambda h, u: sum(x.sum() for x in log_probs(h, u, targets, chunk_size=8, with_entropy=True)))
     assert chunked == max(8 * V, hidden.size)  # one chunk of logits, or the hidden states themselves
     assert largest(lambda h, u: sum(x.sum() for x in dense(h, u, targets))) == targets.size * V
 
 
-@pytest.mark.parametrize(
-    "spec", [PartitionSpec("data"), PartitionSpec(None, "data")], ids=["rows", "sequence"]
-)
+@pytest.mark.parametrize("spec", [PartitionSpec("data"), PartitionSpec(None, "data")], ids=["rows", "sequence"])
 def test_sharded_tokens_stay_where_they_are(spec):
     """Chunking moves no hidden state between devices, and every device computes an eighth of every chunk."""
     hidden, unembedding, targets, _ = inputs((8, 64))

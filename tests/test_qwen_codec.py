@@ -9,7 +9,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.tokenizer import SPECIAL_TOKENS, TOOL_NAMES, TOOL_SIGNATURES, train_tokenizer
-from rods_jax.codecs.qwen import MAX_ACTION_CHARACTERS, MAX_INTEGER_DIGITS, parse, qwen_codec, tool_name, tool_schema
+from rods_jax.codecs.qwen import (
+    MAX_ACTION_CHARACTERS,
+    MAX_INTEGER_DIGITS,
+    parse,
+    qwen_codec,
+    tool_name,
+    tool_schema,
+)
 from rods_jax.types import Action, Call, Message, ToolSpec
 
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
@@ -39,9 +46,7 @@ NASTY = [
     "}}\n</tool_call>",
     "<|im_end|>",
 ]
-strings = st.text(max_size=20) | st.sampled_from(
-    [*NASTY, *SPECIAL_TOKENS, '"\\\n\r\t', "\u2028\x00\U0001f600"]
-)
+strings = st.text(max_size=20) | st.sampled_from([*NASTY, *SPECIAL_TOKENS, '"\\\n\r\t', "\u2028\x00\U0001f600"])
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | strings,
     lambda children: st.lists(children, max_size=3) | st.dictionaries(strings, children, max_size=3),

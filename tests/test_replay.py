@@ -15,9 +15,7 @@ from rods_jax.types import Task, Turn
 
 
 def _task(name, ancestry=("human0",)):
-    return Task(
-        name, f"scenario-{name}", "base", ("Files",), {"Files": {"z": 1, "a": 2}}, (Turn("u"),), ancestry
-    )
+    return Task(name, f"scenario-{name}", "base", ("Files",), {"Files": {"z": 1, "a": 2}}, (Turn("u"),), ancestry)
 
 
 def _seeds(n):
@@ -198,9 +196,7 @@ def test_ancestry_separates_human_from_generated():
 # --------------------------------------------------------------------- measurements and cooldown
 def test_zones_are_inclusive_at_both_edges_of_the_band():
     state = replay.create(_seeds(6), ReplaySettings())
-    for i, passed in enumerate(
-        (15, 16, 68, 69, 80)
-    ):  # of 80; 16 is 0.20, 68 is 0.85; the sixth is unmeasured
+    for i, passed in enumerate((15, 16, 68, 69, 80)):  # of 80; 16 is 0.20, 68 is 0.85; the sixth is unmeasured
         state = replay.observe(state, f"human{i}", passed, 80, step=0)
     found = replay.counts(state)
     assert (found["zone_hard"], found["zone_boundary"], found["zone_mastered"]) == (1, 2, 2)
@@ -312,9 +308,7 @@ class Pool(RuleBasedStateMachine):
         capacity=st.integers(0, 6), fraction=st.floats(0, 1), replace=st.booleans(), seeds=st.integers(0, 5)
     )
     def start(self, capacity, fraction, replace, seeds):
-        settings = ReplaySettings(
-            capacity=capacity, injection_fraction=fraction, replace=replace, log_size=1000
-        )
+        settings = ReplaySettings(capacity=capacity, injection_fraction=fraction, replace=replace, log_size=1000)
         self.state = replay.create(_seeds(seeds), settings)
         self.num_seeds, self.epoch, self.step, self.offered, self.born = seeds, 0, 0, 0, {}
 

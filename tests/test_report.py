@@ -87,9 +87,7 @@ def test_a_run_becomes_five_plots_and_a_summary(tmp_path):
 def test_the_summary_by_hand():
     summary = summarize(list(_records()))
     assert summary["steps"] == 20
-    assert summary["held_out_progress"] == pytest.approx(
-        {"first": 0.6, "last": 0.8, "best": 0.8, "gain": 0.2}
-    )
+    assert summary["held_out_progress"] == pytest.approx({"first": 0.6, "last": 0.8, "best": 0.8, "gain": 0.2})
     assert summary["zone_mastered"] == {"first": 1.5, "last": 19.5}  # two steps are a tenth
     assert (summary["candidates"], summary["rejected"]) == (60, 20)  # sums of the steps
     assert (summary["injected"], summary["retired_mastered"]) == (40, 10)  # already totals

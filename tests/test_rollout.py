@@ -120,8 +120,7 @@ def test_a_policy_that_recites_the_gold_calls_is_rewarded_in_full(recite):
             assert batch.suffix_tokens_NGS[n, g, :length].tolist() == demo.suffix
             assert batch.action_mask_NGS[n, g, :length].tolist() == demo.acted
             assert (
-                not batch.suffix_tokens_NGS[n, g, length:].any()
-                and not batch.action_mask_NGS[n, g, length:].any()
+                not batch.suffix_tokens_NGS[n, g, length:].any() and not batch.action_mask_NGS[n, g, length:].any()
             )
             one = trajectories[n * G + g]
             assert (one.task_id, one.rollout, one.truncated, one.failure) == (task.id, g, None, None)
@@ -130,9 +129,7 @@ def test_a_policy_that_recites_the_gold_calls_is_rewarded_in_full(recite):
     np.testing.assert_array_equal(batch.behavior_log_probs_NGS, 0.0)  # a script has no doubt
     np.testing.assert_array_equal(batch.num_turns_N, [len(task.turns) for task in TASKS])
     np.testing.assert_array_equal(batch.passed_turns_NG, batch.num_turns_N[:, None].repeat(G, 1))
-    assert (
-        [CATEGORIES[c] for c in batch.categories_N] == [task.category for task in TASKS] == list(CATEGORIES)
-    )
+    assert [CATEGORIES[c] for c in batch.categories_N] == [task.category for task in TASKS] == list(CATEGORIES)
     assert batch.valid_NG.all() and batch.eligible_N.all()
     # Some observation was longer than a chunk, so it entered the cache in several.
     acted = batch.action_mask_NGS[0, 0]
@@ -147,9 +144,9 @@ def test_dtypes_and_shapes(recite):
     for name, array in batch._asdict().items():
         assert array.shape == tuple(shapes[axis] for axis in name.rpartition("_")[2]), name
         kind = bool if name.startswith(("action", "valid", "eligible")) else np.float32
-        assert array.dtype == (
-            kind if kind is bool or name.startswith(("behavior", "rewards")) else np.int32
-        ), name
+        assert array.dtype == (kind if kind is bool or name.startswith(("behavior", "rewards")) else np.int32), (
+            name
+        )
 
 
 def test_the_steps_are_what_the_tokens_say(recite):
@@ -201,9 +198,7 @@ def test_six_attempts_close_a_turn_and_the_episode_goes_on(recite):
     task = TASKS[0]
     turns = len(task.turns)
     calls = [Action(calls=(Call("fly"),))] * 6 * turns
-    batch, trajectories = gather(
-        script(suffix_of(task, calls), *(GOLD[t.id].suffix for t in TASKS[1:])), recite
-    )
+    batch, trajectories = gather(script(suffix_of(task, calls), *(GOLD[t.id].suffix for t in TASKS[1:])), recite)
     one = trajectories[0]
     assert (batch.rewards_NG[1:] == 1).all()
     assert [step.turn for step in one.steps] == [turn for turn in range(turns) for _ in range(6)]
@@ -244,9 +239,7 @@ def test_a_prompt_that_is_too_long_is_a_record(recite):
     assert others
     batch, trajectories = gather(gold_script(), recite, limits=LIMITS._replace(prompt=length - 1))
     assert f"the prompt has {length} tokens, more than the limit of {length - 1}" in trajectories[G].failure
-    assert (
-        not batch.valid_NG[1].any() and batch.suffix_lengths_NG[1].sum() == 0 and trajectories[G].steps == ()
-    )
+    assert not batch.valid_NG[1].any() and batch.suffix_lengths_NG[1].sum() == 0 and trajectories[G].steps == ()
     for n in others:
         assert batch.valid_NG[n].all() and (batch.rewards_NG[n] == 1).all()
 
@@ -296,9 +289,7 @@ def breaking(where):
             return inner
         built.append(where)
         if where == "trace" or where == "construction" and len(built) == 3:
-            raise Broken(
-                "the disk is full"
-            )  # construction: of the second rollout, after the trace and the first
+            raise Broken("the disk is full")  # construction: of the second rollout, after the trace and the first
         return inner if len(built) == 1 else Fragile(inner, where)
 
     return WORKPLACE._replace(simulator=simulator)

@@ -149,13 +149,9 @@ def test_a_pass_holds_each_row_once_in_the_smallest_size_that_fits():
         assert sorted(index for batch in one_pass for index in rows_of(batch)) == list(lengths)
         for batch in one_pass:
             size = batch.suffix_tokens_NGS.shape[2]
-            assert all(
-                4 < lengths[index] <= 8 if size == 8 else lengths[index] <= 4 for index in rows_of(batch)
-            )
+            assert all(4 < lengths[index] <= 8 if size == 8 else lengths[index] <= 4 for index in rows_of(batch))
     assert [rows_of(batch) for batch in first] != [rows_of(batch) for batch in second]
-    sizes = {
-        tuple(b.suffix_tokens_NGS.shape[2] for b in batches_of(rows, 4, seed=seed)) for seed in range(20)
-    }
+    sizes = {tuple(b.suffix_tokens_NGS.shape[2] for b in batches_of(rows, 4, seed=seed)) for seed in range(20)}
     assert len(sizes) == 6  # every order of two short and two long batches
 
 

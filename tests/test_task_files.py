@@ -30,9 +30,7 @@ json_values = st.recursive(
 objects = st.dictionaries(st.text(), json_values, max_size=3)
 names = st.text(min_size=1, max_size=5)
 calls = st.builds(Call, names, objects)
-turns = st.builds(
-    Turn, st.text(), st.lists(calls, max_size=2).map(tuple), st.lists(names, max_size=2).map(tuple)
-)
+turns = st.builds(Turn, st.text(), st.lists(calls, max_size=2).map(tuple), st.lists(names, max_size=2).map(tuple))
 tasks = st.builds(
     Task,
     id=names,

@@ -78,9 +78,7 @@ def test_saved_and_loaded_is_the_same_tokenizer(tmp_path, template):
         assert loaded.encode(text, split_special_tokens=split) == tokens
     assert loaded.decode(tokens) == text
     chat = [{"role": "user", "content": text}, {"role": "assistant", "content": "Done."}]
-    assert loaded.apply_chat_template(chat, tokenize=False) == tokenizer.apply_chat_template(
-        chat, tokenize=False
-    )
+    assert loaded.apply_chat_template(chat, tokenize=False) == tokenizer.apply_chat_template(chat, tokenize=False)
 
 
 def test_the_two_templates_differ_in_how_they_show_the_tools():
@@ -91,7 +89,11 @@ def test_the_two_templates_differ_in_how_they_show_the_tools():
             "description": 'This class keeps files. Tool description: Opens "it" <now>.',
             "parameters": {"type": "object", "properties": properties, "required": ["name"]},
         },
-        {"name": "quit", "description": "Ends.", "parameters": {"type": "object", "properties": {}, "required": []}},
+        {
+            "name": "quit",
+            "description": "Ends.",
+            "parameters": {"type": "object", "properties": {}, "required": []},
+        },
     ]
     messages = [
         {"role": "user", "content": "u1"},

@@ -186,10 +186,16 @@ def _class_with(method):
 def _no_docstring(self, x: int): ...
 def _no_hint(self, x):
     """Doc."""
+
+
 def _variadic(self, *x: int):
     """Doc."""
+
+
 def _untranslatable(self, x: complex):
     """Doc."""
+
+
 def _integer_keys(self) -> dict[int, str]:
     """Doc."""
 

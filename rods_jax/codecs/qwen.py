@@ -55,7 +55,10 @@ def qwen_codec(tokenizer: Any, document: Callable[[ToolSpec], str] = tool_schema
 
     def render(messages: Sequence[dict[str, str]], tools: Sequence[ToolSpec] = ()) -> str:
         return tokenizer.apply_chat_template(
-            list(messages), tools=[_schema(tool) for tool in tools] or None, tokenize=False, add_generation_prompt=True
+            list(messages),
+            tools=[_schema(tool) for tool in tools] or None,
+            tokenize=False,
+            add_generation_prompt=True,
         )
 
     @lru_cache(maxsize=None)
@@ -71,7 +74,9 @@ def qwen_codec(tokenizer: Any, document: Callable[[ToolSpec], str] = tool_schema
             tokens += [*untrusted(content), *part]
         return tokens
 
-    prompts: dict[tuple[str, ...], list[list[int]]] = {}  # a tool's name stands for its document: one codec a domain
+    prompts: dict[
+        tuple[str, ...], list[list[int]]
+    ] = {}  # a tool's name stands for its document: one codec a domain
 
     def encode_prompt(tools: Sequence[ToolSpec], user: str) -> list[int]:
         names = tuple(tool.name for tool in tools)
@@ -139,4 +144,3 @@ def _block(call: Call) -> str:
 def _schema(tool: ToolSpec) -> dict[str, Json]:
     function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
     return {"type": "function", "function": function}
-

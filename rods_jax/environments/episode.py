@@ -27,7 +27,9 @@ class Feedback(NamedTuple):
 class Episode:
     """Live state of one rollout of one task. Not shared between threads; never raises on model input."""
 
-    def __init__(self, domain: Domain, task: Task, trace: GoldTrace, *, turn_passed: TurnPassed, max_attempts: int = 5):
+    def __init__(
+        self, domain: Domain, task: Task, trace: GoldTrace, *, turn_passed: TurnPassed, max_attempts: int = 5
+    ):
         self.task = task
         self.turn = 0
         self.turns_passed = [False] * len(task.turns)

@@ -25,9 +25,15 @@ class Domain(NamedTuple):
 
     name: str
     tools: Mapping[str, ToolSpec]  # by tool name, unique over all classes
-    simulator: Callable[[Sequence[str], Mapping[str, Json], bool], Simulator]  # (classes, initial_state, long_context)
-    sample_state: Callable[[random.Random, Sequence[str]], Mapping[str, Json]] | None = None  # None: reuse the seed's state
-    sample_argument: Callable[[random.Random, ToolSpec, str], Json] | None = None  # (rng, tool, parameter) -> a free value, None when it must come from state or outputs
+    simulator: Callable[
+        [Sequence[str], Mapping[str, Json], bool], Simulator
+    ]  # (classes, initial_state, long_context)
+    sample_state: Callable[[random.Random, Sequence[str]], Mapping[str, Json]] | None = (
+        None  # None: reuse the seed's state
+    )
+    sample_argument: Callable[[random.Random, ToolSpec, str], Json] | None = (
+        None  # (rng, tool, parameter) -> a free value, None when it must come from state or outputs
+    )
     phrases: Mapping[str, Sequence[str]] = {}  # tool name -> wordings with {parameter} fields
     nouns: Mapping[str, str] = {}  # parameter -> noun: "ticket 41" (without: "41"), "that ticket"
 

@@ -38,8 +38,7 @@ def history(event: str, long_context: bool) -> Result:
     if not long_context:
         return {}
     entries = (
-        f"{PEOPLE[i * 5 % len(PEOPLE)]} {event} {WORDS[i * 7 % len(WORDS)]}"
-        for i in range(_HISTORY_ENTRIES)
+        f"{PEOPLE[i * 5 % len(PEOPLE)]} {event} {WORDS[i * 7 % len(WORDS)]}" for i in range(_HISTORY_ENTRIES)
     )
     return {"history": " ".join(entries)}
 
