@@ -81,7 +81,7 @@ CONFIG = Config(
         suffix_sizes=(160,),
     ),
     update=UpdateConfig(
-        learning_rate=5e-4,
+        learning_rate=3e-4,
         ratio=grpo.token_ratio,
         aggregate=grpo.sequence_mean,
         kl_coefficient=0.0,
