@@ -216,23 +216,24 @@ def simulator(
 
     Raises as the classes' constructors do when the initial state does not fit them.
     """
-    return functools.partial(_start, dict(classes), _tools(classes))
+    bulky = frozenset(name for name, cls in classes.items() if "long_context" in inspect.signature(cls).parameters)
+    return functools.partial(_start, dict(classes), _tools(classes), bulky)
 
 
 def _start(
     classes: Mapping[str, type],
     tools: Mapping[str, ToolSpec],
+    bulky: frozenset[str],  # classes whose constructor takes long_context
     class_names: Sequence[str],
     initial_state: Mapping[str, Json],
     long_context: bool,
 ) -> Simulator:
     objects = {}
     for class_name in class_names:
-        cls = classes[class_name]
         keywords = copy.deepcopy(dict(initial_state.get(class_name, {})))
-        if "long_context" in inspect.signature(cls).parameters:
+        if class_name in bulky:
             keywords["long_context"] = long_context
-        objects[class_name] = cls(**keywords)
+        objects[class_name] = classes[class_name](**keywords)
     return _ToolkitSimulator(objects, {n: tool for n, tool in tools.items() if tool.class_name in objects})
 
 
