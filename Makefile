@@ -7,7 +7,7 @@ USABLE := -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name $(USABLE) && { echo $$name; exit; }; done; echo python3)
 
-.PHONY: help train test soak clean
+.PHONY: help train test soak bench clean
 
 help: ## print this list (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -20,6 +20,9 @@ test: $(STAMP) ## set up, then run the tests; ARGS goes to pytest
 
 soak: $(STAMP) ## set up, then run the long tests
 	@$(VENV)/bin/python -m pytest -m slow $(ARGS)
+
+bench: $(STAMP) ## set up, then measure every performance row and draw one chart; ARGS="--tunix-python ... --torch-python ..."
+	@$(VENV)/bin/python -m scripts.benchmark $(ARGS)
 
 clean: ## remove the environment, the caches and the build output, but no run
 	rm -rf $(VENV) .cache .pytest_cache .hypothesis build dist *.egg-info

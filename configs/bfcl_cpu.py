@@ -10,9 +10,10 @@ start on the training half: it hardly solves anything, and what it passes is mos
 from functools import partial
 
 from models.decoder import DecoderConfig
-from models.tokenizer import TOOL_SIGNATURES, train_tokenizer
+from models.tokenizer import train_tokenizer
 from rods_jax import grpo
-from rods_jax.codecs.qwen import qwen_codec, tool_schema
+from rods_jax.codecs.documents import tool_signature
+from rods_jax.codecs.qwen import qwen_codec
 from rods_jax.config import (
     ColdStartConfig,
     Config,
@@ -52,8 +53,8 @@ CONFIG = Config(
     run_dir="runs/bfcl_cpu",
     domain=bfcl_domain,
     build_tasks=build_tasks,
-    tokenizer=partial(train_tokenizer, vocab_size=4096, chat_template=TOOL_SIGNATURES),
-    codec=partial(qwen_codec, document=tool_schema),
+    tokenizer=partial(train_tokenizer, vocab_size=4096),
+    codec=partial(qwen_codec, document=tool_signature),
     model=DecoderConfig(
         vocab_size=4096,
         layers=2,

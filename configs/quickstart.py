@@ -2,7 +2,7 @@
 
     make train            (or: python -m scripts.train --config configs/quickstart.py)
 
-Hardware: 2 CPU cores, 4 GiB, under 10 minutes.  The cold start learns from demonstrations with the
+Hardware: 2 CPU cores, 4 GiB; 16 minutes (the aim is 10).  The cold start learns from demonstrations with the
 habits below; reinforcement learning then removes them.
 """
 
@@ -10,9 +10,10 @@ import random
 from functools import partial
 
 from models.decoder import DecoderConfig
-from models.tokenizer import TOOL_NAMES, train_tokenizer
+from models.tokenizer import train_tokenizer
 from rods_jax import grpo
-from rods_jax.codecs.qwen import qwen_codec, tool_name
+from rods_jax.codecs.documents import tool_name
+from rods_jax.codecs.qwen import qwen_codec
 from rods_jax.config import (
     ColdStartConfig,
     Config,
@@ -29,25 +30,27 @@ from rods_jax.rewards import progress_reward
 from rods_jax.synthesis.pipeline import author_tasks
 
 
-def workplace() -> Domain:
-    return WORKPLACE
+def half_the_office() -> Domain:
+    """Three of the six classes, 24 of the 48 tools: what a cold start of two minutes can cover."""
+    tools = WORKPLACE.tools_of(("Tickets", "Calendar", "Accounts"))
+    return WORKPLACE._replace(tools={tool.name: tool for tool in tools})
 
 
 def build_tasks(domain: Domain, seed: int) -> TaskSplits:
     """Authored office tasks; every task is a scenario of its own, so no part can leak into another."""
     tasks = author_tasks(
-        domain, count=3352, rng=random.Random(seed), turns=(2, 3), classes_per_task=(1, 1), chain_length=(1, 2)
+        domain, count=6384, rng=random.Random(seed), turns=(2, 3), classes_per_task=(1, 1), chain_length=(1, 2)
     )
-    return TaskSplits(seeds=tasks[:96], held_out=tasks[96:224], validation=tasks[224:352], practice=tasks[352:])
+    return TaskSplits(seeds=tasks[:128], held_out=tasks[128:256], validation=tasks[256:384], practice=tasks[384:])
 
 
 CONFIG = Config(
     name="quickstart",
     seed=0,
     run_dir="runs/quickstart",
-    domain=workplace,
+    domain=half_the_office,
     build_tasks=build_tasks,
-    tokenizer=partial(train_tokenizer, vocab_size=1024, chat_template=TOOL_NAMES),
+    tokenizer=partial(train_tokenizer, vocab_size=1024),
     codec=partial(qwen_codec, document=tool_name),
     model=DecoderConfig(
         vocab_size=1024,
@@ -61,15 +64,15 @@ CONFIG = Config(
     ),
     cold_start=ColdStartConfig(
         learning_rate=3e-3,
-        habits=Habits(stop_early=0.4, skip=0.05, repeat=0.2, guess=0.3),
+        habits=Habits(stop_early=0.65, skip=0.15, repeat=0.3),
         batch_size=8,
         suffix_sizes=(64, 96, 128, 160, 192),
-        max_steps=2000,
+        max_steps=2200,
         target_reward=0.45,
-        evaluate_every=500,
+        evaluate_every=1100,
         rounds=1,
     ),
-    stages=(StageConfig(name="online synthesis", reward=progress_reward, epochs=5, synthesis=True),),
+    stages=(StageConfig(name="online synthesis", reward=progress_reward, epochs=6, synthesis=True),),
     rollout=RolloutConfig(
         tasks_per_step=12,
         group_size=8,
@@ -81,14 +84,14 @@ CONFIG = Config(
         suffix_sizes=(160,),
     ),
     update=UpdateConfig(
-        learning_rate=3e-4,
+        learning_rate=5e-4,
         ratio=grpo.token_ratio,
         aggregate=grpo.sequence_mean,
         kl_coefficient=0.0,
         entropy_coefficient=0.0,
         quotas=(2, 2, 2, 2),
     ),
-    replay=ReplaySettings(capacity=96, cooldown=8),
+    replay=ReplaySettings(capacity=128, cooldown=8),
     evaluation=EvaluationConfig(num_tasks=128, every_epochs=2),
     checkpoint_every=20,
 )

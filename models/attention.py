@@ -1,139 +1,246 @@
-"""Attention over [shared prompt | own suffix]: partial softmaxes that are merged exactly.
+"""Attention over [shared prompt | own suffix]: blockwise partial softmaxes that are merged exactly.
 
-A query's keys lie in blocks of different batch structure (one prompt for G rollouts, one cache per
-rollout).  Each block gives its unnormalised output with the maximum and the sum of its softmax; their
-merge is the softmax over all keys, and nothing is ever concatenated.  The backward pass recomputes each
-block's weights from the saved log-sum-exp, so no weights are stored and no row is reduced twice.
+A query's keys lie in parts of different batch structure (one prompt for G rollouts, one cache per
+rollout).  Each part gives its normalised output with the log-sum-exp of its scores; their merge is the
+softmax over all keys, and nothing is ever concatenated.  Inside a part the scores exist one tile of
+(row block x key block) at a time; tiles that no row sees, above the diagonal or beyond the longest
+sequence, are never computed.  The backward pass recomputes each tile's weights from the saved log-sum-exp.
+So memory is linear in the number of tokens, and a short sequence is one tile and no loop.
 
-Shapes: N tasks, G rollouts, T query tokens, P prompt keys, S own keys, K key/value heads, Q queries
-per key/value head, E head width.  Heads stand before tokens, so that every product is a plain batched
-matrix product over rows: B batches, M query rows.
-
-Left out on purpose: blockwise scores and platform kernels; a block's score matrix exists as a whole.
+Shapes: N tasks, G rollouts, T query tokens, P prompt keys, S own keys, K key/value heads, Q queries per
+key/value head, E head width.  A part's queries are M rows, its batch axes are `...`.
 """
 
+import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-
 SAVED = "attention"
+TILE = 1 << 20  # scores in one tile, over all its batch axes: 4 MB, which a CPU's caches hold
+SHORTEST, LONGEST = 128, 512  # tokens along either side of a tile, unless the sequence is shorter
+NOTHING = -1e30  # log-sum-exp of a row that sees no key of a part: its weight in the merge is exp(-1e30) = 0
 
 
 class Shared(NamedTuple):
-    """One prompt for all rollouts of a task."""
+    """One prompt for all rollouts of a task: every query sees its first `lengths_N` keys."""
 
     key_NKPE: jax.Array
     value_NKPE: jax.Array
-    mask_NP: jax.Array
+    lengths_N: jax.Array
 
     def rows(self, x_NGKQT):
-        """[N,G,K,Q,T,...] as [N*K, G*Q*T, ...]."""
+        """[N,G,K,Q,T,...] as [N,K, G*Q*T, ...]."""
         n, g, k, q, t, *rest = x_NGKQT.shape
-        return jnp.moveaxis(x_NGKQT, 1, 2).reshape(n * k, g * q * t, *rest)
+        return jnp.moveaxis(x_NGKQT, 1, 2).reshape(n, k, g * q * t, *rest)
 
-    def unrows(self, x_BM, shape):
+    def unrows(self, x, shape):
         n, g, k, q, t = shape
-        return jnp.moveaxis(x_BM.reshape(n, k, g, q, t, *x_BM.shape[2:]), 2, 1)
+        return jnp.moveaxis(x.reshape(n, k, g, q, t, *x.shape[3:]), 2, 1)
 
-    def mask(self, shape):
-        return jnp.repeat(self.mask_NP, shape[2], axis=0)[:, None]
+    def limits(self, shape):
+        """How many of the part's first keys each row sees, `[N,1,1]`."""
+        return self.lengths_N[:, None, None]
 
 
 class Own(NamedTuple):
-    """Each rollout's own keys."""
+    """Each rollout's cache: every query sees its first `lengths_NG` keys."""
 
     key_NGKSE: jax.Array
     value_NGKSE: jax.Array
-    mask_NGTS: jax.Array
+    lengths_NG: jax.Array
 
     def rows(self, x_NGKQT):
-        """[N,G,K,Q,T,...] as [N*G*K, Q*T, ...]."""
+        """[N,G,K,Q,T,...] as [N,G,K, T*Q, ...]: neighbouring rows are neighbouring tokens."""
         n, g, k, q, t, *rest = x_NGKQT.shape
-        return x_NGKQT.reshape(n * g * k, q * t, *rest)
+        return jnp.moveaxis(x_NGKQT, 3, 4).reshape(n, g, k, t * q, *rest)
 
-    def unrows(self, x_BM, shape):
-        return x_BM.reshape(*shape, *x_BM.shape[2:])
-
-    def mask(self, shape):
+    def unrows(self, x, shape):
         n, g, k, q, t = shape
-        mask = jnp.broadcast_to(self.mask_NGTS[:, :, None, None], (*shape, self.mask_NGTS.shape[-1]))
-        return mask.reshape(n * g * k, q * t, -1)
+        return jnp.moveaxis(x.reshape(n, g, k, t, q, *x.shape[4:]), 4, 3)
+
+    def limits(self, shape):
+        return self.lengths_NG[:, :, None, None]
 
 
-@jax.custom_vjp
-def attend(query_NGKQTE, blocks: tuple[Shared | Own, ...]):
-    """softmax(q k^T) v over the keys of all blocks together, `[N,G,K,Q,T,E]`. Every query sees some key."""
-    return _attend(query_NGKQTE, blocks)[0]
+class Causal(NamedTuple):
+    """The queries' own chunk: token t sees tokens 0..t."""
+
+    key_NGKTE: jax.Array
+    value_NGKTE: jax.Array
+
+    rows, unrows = Own.rows, Own.unrows
+
+    def limits(self, shape):
+        *_, q, t = shape
+        return (1 + jnp.arange(t * q, dtype=jnp.int32) // q)[None, None, None]
 
 
-def _attend(query, blocks):
-    shape = query.shape[:-1]
-    parts = []
-    for block in blocks:
-        # A block with no visible key keeps maximum = -1e30, so that merging gives it weight exp(-1e30) = 0.
-        scores = _scores(block.rows(query), block, shape)
-        maximum = jnp.maximum(scores.max(-1), -1e30)
-        weights = jnp.exp(scores - maximum[..., None])
-        output = jnp.einsum("bms,bse->bme", weights.astype(query.dtype), _flat(block[1]))
-        parts.append([block.unrows(x, shape) for x in (output, maximum, weights.sum(-1))])
-    highest = jnp.stack([maximum for _, maximum, _ in parts]).max(0)
-    scales = [jnp.exp(maximum - highest) for _, maximum, _ in parts]
-    total = sum(part[2] * scale for part, scale in zip(parts, scales))
-    output = sum(part[0] * scale[..., None] for part, scale in zip(parts, scales)) / total[..., None]
-    return output.astype(query.dtype), highest + jnp.log(total)
+Part = Shared | Own | Causal
+Partial = Callable[[jax.Array, Part], tuple[jax.Array, jax.Array]]  # -> output_NGKQTE, log_sum_NGKQT
 
 
-def _forward(query, blocks):
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def attend(query_NGKQTE, parts: tuple[Part, ...], partial_attention: Partial):
+    """softmax(q k^T) v over the keys of all parts together, `[N,G,K,Q,T,E]`. Every query sees some key."""
+    return _attend(query_NGKQTE, parts, partial_attention)[0]
+
+
+def _attend(query, parts, partial_attention):
+    output, log_sum = _merge(*(partial_attention(query, part) for part in parts))
+    return output.astype(query.dtype), log_sum
+
+
+def _forward(query, parts, partial_attention):
     # Named, so that a layer that is recomputed in the backward pass need not attend again.
-    output, log_sum = checkpoint_name(_attend(query, blocks), SAVED)
-    return output, (query, blocks, output, log_sum)
+    output, log_sum = checkpoint_name(_attend(query, parts, partial_attention), SAVED)
+    return output, (query, parts, output, log_sum)
 
 
-def _backward(saved, d_output):
-    query, blocks, output, log_sum = saved
-    shape = query.shape[:-1]
+def _backward(partial_attention, saved, d_output):
+    query, parts, output, log_sum = saved
     delta = jnp.sum(d_output.astype(jnp.float32) * output, axis=-1)
-    d_query, d_blocks = 0.0, []
-    for block in blocks:
-        q, d_out, lse, row_delta = (block.rows(x) for x in (query, d_output, log_sum, delta))
-        key, value = _flat(block[0]), _flat(block[1])
-        weights = jnp.exp(_scores(q, block, shape) - lse[..., None])
-        d_weights = jnp.einsum("bme,bse->bms", d_out, value, preferred_element_type=jnp.float32)
-        d_scores = (weights * (d_weights - row_delta[..., None])).astype(q.dtype)
-        d_query += block.unrows(jnp.einsum("bms,bse->bme", d_scores, key), shape)
-        d_key = jnp.einsum("bms,bme->bse", d_scores, q)
-        d_value = jnp.einsum("bms,bme->bse", weights.astype(q.dtype), d_out)
-        d_blocks.append(type(block)(d_key.reshape(block[0].shape), d_value.reshape(block[1].shape), None))
-    return d_query, tuple(d_blocks)
+    d_queries, d_parts = zip(*(_gradients(query, part, d_output, log_sum, delta) for part in parts))
+    return sum(d_queries).astype(query.dtype), d_parts
 
 
 attend.defvjp(_forward, _backward)
 
 
-def _scores(rows_BME, block, shape):
-    scores = jnp.einsum("bme,bse->bms", rows_BME, _flat(block[0]), preferred_element_type=jnp.float32)
-    return jnp.where(block.mask(shape), scores, -jnp.inf)
+def _merge(*partials):
+    """The softmax over the keys of all partials, from theirs; exactly the others where one saw nothing."""
+    if len(partials) == 1:
+        return partials[0]
+    highest = jnp.stack([log_sum for _, log_sum in partials]).max(0)
+    scales = [jnp.exp(log_sum - highest) for _, log_sum in partials]
+    total = sum(scales)
+    output = sum(output * scale[..., None] for (output, _), scale in zip(partials, scales))
+    return output / total[..., None], highest + jnp.log(total)
 
 
-def _flat(x):
-    """[..., S, E] as [B, S, E]."""
-    return x.reshape(-1, *x.shape[-2:])
+def blockwise(query_NGKQTE, part: Part):
+    """(softmax(q k^T) v over the keys of one part, log-sum-exp of its scores), both float32; XLA everywhere."""
+    tiles = _cut(query_NGKQTE.shape, part)
+
+    def row_block(args):
+        rows, limits = args
+
+        def weigh(j):
+            scores = tiles.scores(rows, limits, j)
+            maximum = jnp.maximum(scores.max(-1), NOTHING)
+            weights = jnp.exp(scores - maximum[..., None])
+            total = jnp.maximum(weights.sum(-1), 1e-30)
+            output = _product("...ms,...se->...me", weights.astype(rows.dtype), tiles.values[j])
+            return output / total[..., None], maximum + jnp.log(total)
+
+        if len(tiles.keys) == 1:
+            return weigh(0)
+        nothing = jnp.zeros(rows.shape, jnp.float32), jnp.full(rows.shape[:-1], NOTHING, jnp.float32)
+        return tiles.over_keys(limits, lambda j, state: _merge(state, weigh(j)), nothing)
+
+    output, log_sum = lax.map(row_block, (tiles.rows(query_NGKQTE), tiles.limits))
+    return tiles.unrows(output), tiles.unrows(log_sum)
 
 
-def causal_mask(queries: int, leading: tuple[int, ...]) -> jax.Array:
-    """`[*leading, T, T]`: token t sees tokens 0..t of its own chunk."""
-    return jnp.broadcast_to(jnp.tri(queries, dtype=bool), (*leading, queries, queries))
+def _gradients(query, part: Part, d_output, log_sum, delta):
+    """(d_query, d_part) of one part, given the log-sum-exp over all parts and delta = sum(d_output * output)."""
+    tiles = _cut(query.shape, part)
+
+    def row_block(d_keys_values, args):
+        rows, d_out, log_sum, delta, limits = args
+
+        def add(j, state):
+            d_rows, d_keys, d_values = state
+            weights = jnp.exp(tiles.scores(rows, limits, j) - log_sum[..., None])
+            d_weights = _product("...me,...se->...ms", d_out, tiles.values[j])
+            d_scores = (weights * (d_weights - delta[..., None])).astype(rows.dtype)
+            # Keys' gradients stand transposed: the long axis of rows is contracted where a CPU is fast at it.
+            d_key = _product("...me,...ms->...es", rows, d_scores)
+            d_value = _product("...me,...ms->...es", d_out, weights.astype(rows.dtype))
+            d_rows += _product("...ms,...se->...me", d_scores, tiles.keys[j])
+            return d_rows, d_keys.at[j].add(d_key), d_values.at[j].add(d_value)
+
+        zero = jnp.zeros(rows.shape, jnp.float32)
+        d_rows, *d_keys_values = tiles.over_keys(limits, add, (zero, *d_keys_values))
+        return tuple(d_keys_values), d_rows
+
+    blocks = *(tiles.rows(x) for x in (query, d_output, log_sum, delta)), tiles.limits
+    zero = jnp.zeros_like(jnp.swapaxes(tiles.keys, -1, -2), jnp.float32)
+    d_keys_values, d_rows = lax.scan(row_block, (zero, zero), blocks)
+    d_key, d_value = (
+        _join(jnp.swapaxes(x, -1, -2), part[0].ndim - 2, part[0].shape[-2]).astype(part[0].dtype)
+        for x in d_keys_values
+    )
+    return tiles.unrows(d_rows), type(part)(d_key, d_value, *[None] * (len(part) - 2))
 
 
-def rotate(x_NGKQTE, positions_NGT, theta: float) -> jax.Array:
-    """Rotary position embedding, halves convention (as in the Hugging Face checkpoints)."""
-    half = x_NGKQTE.shape[-1] // 2
-    frequency_e = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle_NGTe = positions_NGT[..., None].astype(jnp.float32) * frequency_e[None, None, None]
-    sin, cos = (f(angle_NGTe)[:, :, None, None] for f in (jnp.sin, jnp.cos))
-    first, second = jnp.split(x_NGKQTE.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return rotated.astype(x_NGKQTE.dtype)
+class _Tiles(NamedTuple):
+    """A part cut into I blocks of M rows and J blocks of S keys; the block's number is the first axis."""
+
+    part: Part
+    shape: tuple[int, ...]  # [N,G,K,Q,T] of the query
+    limits: jax.Array  # [I, ..., M or 1]
+    keys: jax.Array  # [J, ..., S, E]
+    values: jax.Array
+
+    def rows(self, x_NGKQT):
+        return _split(self.part.rows(x_NGKQT), self.part[0].ndim - 2, len(self.limits))
+
+    def unrows(self, x):
+        axis = self.part[0].ndim - 2
+        return self.part.unrows(
+            _join(x, axis, math.prod(self.shape) // math.prod(x.shape[1 : axis + 1])), self.shape
+        )
+
+    def scores(self, rows, limits, j):
+        scores = _product("...me,...se->...ms", rows, self.keys[j])
+        places = j * scores.shape[-1] + lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim - 1)
+        return jnp.where(places < limits[..., None], scores, -jnp.inf)
+
+    def over_keys(self, limits, body, state):
+        """Folds `body` over the key blocks that some row sees."""
+        if len(self.keys) == 1:
+            return body(0, state)
+        stop = jnp.minimum(-(-limits.max() // self.keys.shape[-2]), len(self.keys))
+        return lax.fori_loop(0, stop, body, state)
+
+
+def _cut(shape, part: Part) -> _Tiles:
+    *heads, queries, _ = shape
+    heads, keys, axis = math.prod(heads), part[0].shape[-2], part[0].ndim - 2
+    longest = min(max(math.isqrt(TILE // heads), SHORTEST), LONGEST)
+    num_rows = -(-queries // longest)
+    rows = heads * -(-queries // num_rows)
+    num_keys = -(-keys // min(max(TILE // rows, SHORTEST), LONGEST))
+    limits = part.limits(shape[:-1])
+    # Rows beyond the end see nothing; limits that hold for all rows need not be cut.
+    limits = (
+        _split(limits, axis, num_rows)
+        if limits.shape[axis] > 1
+        else jnp.broadcast_to(limits, (num_rows, *limits.shape))
+    )
+    keys, values = (_split(x, axis, num_keys) for x in part[:2])
+    return _Tiles(part, shape[:-1], limits, keys, values)
+
+
+def _split(x, axis: int, count: int):
+    """[..., L, ...] as [count, ..., ceil(L / count), ...], padded with zeros."""
+    size = -(-x.shape[axis] // count)
+    x = jnp.pad(x, [(0, size * count - x.shape[axis] if i == axis else 0) for i in range(x.ndim)])
+    return jnp.moveaxis(x.reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :]), axis, 0)
+
+
+def _join(x, axis: int, length: int):
+    """The inverse of `_split`, back to `length`."""
+    x = jnp.moveaxis(x, 0, axis)
+    x = x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+    return lax.slice_in_dim(x, 0, length, axis=axis)
+
+
+def _product(subscripts: str, *operands):
+    return jnp.einsum(subscripts, *operands, preferred_element_type=jnp.float32)

@@ -1,26 +1,51 @@
-"""One decoder (Flax NNX, Qwen3 architecture) with a group-shared forward, prefill and extend.
+"""One decoder (Flax NNX) for Qwen3, Qwen2.5 and Llama 3, with a group-shared forward, prefill and extend.
 
 The G rollouts of a task share one prompt: it passes through the layers once per task, and the
 suffixes attend to its keys and values.  Layers are stacked; the update and the prefill scan them, so
-their compile time does not grow with depth.  `policy(config)` packs the decoder into the callables that rods_jax asks for.
+their compile time does not grow with depth.  Families differ in the fields of `DecoderConfig` and in nothing else.
 
-Left out on purpose: other families and pretrained weights (the config has one shape for now),
-sharding annotations.
+On several devices a `Layout` says where arrays lie; the decoder only names their axes, in the letters of the
+dimension key: N tasks (B in the pass over prompts), G, T tokens, D width where it may be cut, K heads (H where attention
+runs), F, V; any other letter is never cut.
+
+Left out on purpose: sliding windows, mixtures of experts.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models import attention
+from models import attention, rotary
+from models.rotary import RopeScaling
+
+# A layer's projections, and how many of a weight's leading axes are inputs.
+PROJECTIONS = {"query": 1, "key": 1, "value": 1, "output": 3, "gate": 1, "up": 1, "down": 1}
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters y = W x + alpha / rank B A x beside some projections (arXiv 2106.09685)."""
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...] = tuple(PROJECTIONS)
+
+    def __post_init__(self):
+        if self.rank < 1:
+            raise ValueError(f"model.lora.rank must be at least 1: got {self.rank}")
+        if not self.targets or not set(self.targets) <= set(PROJECTIONS):
+            raise ValueError(f"model.lora.targets must be some of {tuple(PROJECTIONS)}: got {self.targets}")
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Shape of a Qwen3-architecture decoder: grouped queries, query/key norm, SwiGLU, RoPE, tied embedding."""
+    """Shape of a decoder: grouped queries, SwiGLU, RoPE; the defaults are Qwen3's."""
 
     vocab_size: int
     layers: int
@@ -30,8 +55,15 @@ class DecoderConfig:
     head_width: int
     feed_forward: int
     rope_theta: float = 1e6
+    rope_scaling: RopeScaling | None = None  # Llama 3.1 and later
     norm_epsilon: float = 1e-6
+    query_key_norm: bool = True  # Qwen3
+    query_key_value_bias: bool = False  # Qwen2.5
+    tied_embedding: bool = True  # the embedding is also the output projection
+    max_positions: int | None = None  # prompt and suffix together
+    compute_dtype: str = "float32"  # of activations and caches; parameters keep their own
     rematerialize: bool = True  # recompute a layer's activations in the backward pass
+    lora: LoraConfig | None = None
 
     def __post_init__(self):
         if self.query_heads % self.key_value_heads:
@@ -41,15 +73,48 @@ class DecoderConfig:
             )
         if self.head_width % 2:
             raise ValueError(f"model.head_width must be even for rotary positions: got {self.head_width}")
+        if self.compute_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"model.compute_dtype must be float32 or bfloat16: got {self.compute_dtype}")
+
+
+class Layout(NamedTuple):
+    """How arrays lie on several devices; by default nothing is said."""
+
+    constrain: Callable[[jax.Array, str], jax.Array] = lambda x, axes: x
+    local: Callable[[Callable, Any, str], Callable] = lambda function, inputs, output: function  # per device
+    cut_tokens: bool = False  # axes of tokens may be cut, so that they must not be merged
+
+
+# Axes of the parameters; a layer's stand behind the stacked one.
+EMBEDDING_AXES = {"embedding": "VD", "unembedding": "VD", "final_norm": "-"}
+LAYER_AXES = {
+    "query": "DKQE", "key": "DKE", "value": "DKE", "output": "KQED", "gate": "DF", "up": "DF", "down": "FD",
+    "query_bias": "KQE", "key_bias": "KE", "value_bias": "KE", "query_norm": "-", "key_norm": "-",
+    "attention_norm": "-", "feed_forward_norm": "-",
+}  # fmt: skip
+_PART_AXES = {
+    attention.Shared: ("NH-E", "NH-E", "N"),
+    attention.Own: ("NGH-E", "NGH-E", "NG"),
+    attention.Causal: ("NGH-E", "NGH-E"),
+}
+
+
+def parameter_axes(path: tuple[str, ...]) -> str:
+    """One letter for each axis of the parameter at `path`, "-" for the stacked one; adapters' rank is never cut."""
+    if path[0] != "layers":
+        return EMBEDDING_AXES[path[0]]
+    name, _, adapter = path[1].partition("_lora_")
+    axes, inputs = LAYER_AXES[name], PROJECTIONS.get(name)
+    return "-" + {"": axes, "a": axes[:inputs] + "-", "b": "-" + axes[inputs:]}[adapter]
 
 
 class Cache(NamedTuple):
     """Keys and values of a batch of episodes: prompts once per task, suffixes per rollout."""
 
-    prompt_keys_LNKPE: jax.Array
-    prompt_values_LNKPE: jax.Array
+    prompt_keys_NKPE: tuple[jax.Array, ...]  # one array a layer, so that a decode step copies none of them
+    prompt_values_NKPE: tuple[jax.Array, ...]
     prompt_lengths_N: jax.Array
-    suffix_keys_NGKSE: tuple[jax.Array, ...]  # one array a layer, so that a decode step copies none of them
+    suffix_keys_NGKSE: tuple[jax.Array, ...]
     suffix_values_NGKSE: tuple[jax.Array, ...]
     suffix_lengths_NG: jax.Array
 
@@ -69,43 +134,74 @@ class Layer(nnx.Module):
             return nnx.Param(scale * jax.random.normal(rngs.params(), shape))
 
         self.attention_norm = nnx.Param(jnp.ones(c.width))
-        self.query = weight(reader, c.width, c.key_value_heads, group, c.head_width)
+        # A fresh policy looks for what resembles and repeats what it sees: queries start near their keys, and
+        # the output as the value's transpose.  It then learns to copy in a third of the steps (docs/quickstart.md).
         self.key = weight(reader, c.width, c.key_value_heads, c.head_width)
+        own = weight(reader * 0.5**0.5, c.width, c.key_value_heads, group, c.head_width)
+        self.query = nnx.Param(0.5**0.5 * self.key[...][:, :, None] + own[...])
         self.value = weight(reader, c.width, c.key_value_heads, c.head_width)
-        # The sharpest attention of a fresh policy is that of 128-wide heads, however narrow its own are.
-        self.query_norm = nnx.Param(jnp.full(c.head_width, (128 / c.head_width) ** 0.5, jnp.float32))
-        self.key_norm = nnx.Param(jnp.ones(c.head_width))
-        self.output = weight(writer, c.key_value_heads, group, c.head_width, c.width)
+        self.output = nnx.Param(jnp.repeat(2 * jnp.moveaxis(self.value[...], 0, 2)[:, None], group, axis=1))
         self.feed_forward_norm = nnx.Param(jnp.ones(c.width))
         self.gate = weight(reader, c.width, c.feed_forward)
         self.up = weight(reader, c.width, c.feed_forward)
         self.down = weight(writer, c.feed_forward, c.width)
+        if c.query_key_norm:
+            # The sharpest attention of a fresh policy is that of 128-wide heads, however narrow its own are.
+            self.query_norm = nnx.Param(jnp.full(c.head_width, (128 / c.head_width) ** 0.5, jnp.float32))
+            self.key_norm = nnx.Param(jnp.ones(c.head_width))
+        if c.query_key_value_bias:
+            self.query_bias = nnx.Param(jnp.zeros((c.key_value_heads, group, c.head_width)))
+            self.key_bias = nnx.Param(jnp.zeros((c.key_value_heads, c.head_width)))
+            self.value_bias = nnx.Param(jnp.zeros((c.key_value_heads, c.head_width)))
+        for name in c.lora.targets if c.lora else ():
+            shape, inputs = getattr(self, name).shape, PROJECTIONS[name]
+            scale = math.prod(shape[:inputs]) ** -0.5
+            setattr(self, f"{name}_lora_a", weight(scale, *shape[:inputs], c.lora.rank))
+            setattr(self, f"{name}_lora_b", nnx.Param(jnp.zeros((c.lora.rank, *shape[inputs:]))))
 
-    def __call__(self, config: DecoderConfig, x_NGTD, positions_NGT, attend):
+    def __call__(self, config: DecoderConfig, x_NGTD, rotation, attend, layout: Layout, rows: str = "NG"):
         """Returns the layer's output and the new keys and values; `attend(q, k, v)` is the pattern."""
-        epsilon = config.norm_epsilon
-        h = rms_norm(x_NGTD, self.attention_norm[...], epsilon)
-        q = _heads_first(_linear(h, self.query[...]))
-        k = _heads_first(_linear(h, self.key[...])[..., None, :])
-        v = _heads_first(_linear(h, self.value[...])[..., None, :])[:, :, :, 0]
-        q = attention.rotate(rms_norm(q, self.query_norm[...], epsilon), positions_NGT, config.rope_theta)
-        k = attention.rotate(rms_norm(k, self.key_norm[...], epsilon), positions_NGT, config.rope_theta)[
-            :, :, :, 0
-        ]
+
+        def weight(name):
+            # Whole along the width where it is used: cut there only while it is stored.
+            axes = parameter_axes(("layers", name))[1:].replace("D", "-")
+            return layout.constrain(getattr(self, name)[...].astype(x_NGTD.dtype), axes)
+
+        def normalize(name, x):
+            return rms_norm(x, getattr(self, name)[...], config.norm_epsilon)
+
+        linear = partial(_linear, merge=not layout.cut_tokens)
+
+        def project(name, x):
+            inputs = PROJECTIONS[name]
+            y = linear(x, weight(name), inputs)
+            if config.query_key_value_bias and name in ("query", "key", "value"):
+                bias = weight(f"{name}_bias")
+                y += bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+            if config.lora and name in config.lora.targets:
+                low = linear(x, weight(f"{name}_lora_a"), inputs)
+                y += linear(low, weight(f"{name}_lora_b"), 1) * (config.lora.alpha / config.lora.rank)
+            return y
+
+        h = normalize("attention_norm", x_NGTD)
+        q = _heads_first(project("query", h))
+        k = _heads_first(project("key", h)[..., None, :])
+        v = _heads_first(project("value", h)[..., None, :])[:, :, :, 0]
+        if config.query_key_norm:
+            q, k = normalize("query_norm", q), normalize("key_norm", k)
+        q, k = rotary.rotate(q, rotation), rotary.rotate(k, rotation)[:, :, :, 0]
         attended = jnp.moveaxis(attend(q * config.head_width**-0.5, k, v), 4, 2)  # [N,G,T,K,Q,E]
-        x = x_NGTD + _linear(attended.reshape(*x_NGTD.shape[:3], -1), self.output[...].reshape(-1, config.width))
-        h = rms_norm(x, self.feed_forward_norm[...], epsilon)
-        return x + _linear(jax.nn.silu(_linear(h, self.gate[...])) * _linear(h, self.up[...]), self.down[...]), (
-            k,
-            v,
-        )
+        x = layout.constrain(x_NGTD + project("output", attended), f"{rows}T-")
+        h = normalize("feed_forward_norm", x)
+        h = layout.constrain(jax.nn.silu(project("gate", h)) * project("up", h), f"{rows}TF")
+        return layout.constrain(x + project("down", h), f"{rows}T-"), (k, v)
 
 
 class Decoder(nnx.Module):
-    """Embedding, stacked layers, final norm; the embedding is also the output projection."""
+    """Embedding, stacked layers, final norm, and an output projection where the embedding is not it."""
 
-    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
-        self.config = config
+    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs, layout: Layout = Layout()):
+        self.config, self.layout = config, layout
         # Large enough to stay audible in the residual stream: small policies copy words by their identity.
         shape = (config.vocab_size, config.width)
         self.embedding = nnx.Param(0.1 * jax.random.normal(rngs.params(), shape))
@@ -117,78 +213,80 @@ class Decoder(nnx.Module):
 
         self.layers = stacked(rngs)
         self.final_norm = nnx.Param(jnp.ones(config.width))
+        if not config.tied_embedding:
+            self.unembedding = nnx.Param(config.width**-0.5 * jax.random.normal(rngs.params(), shape))
 
     def forward(self, prompt_tokens_NP, prompt_lengths_N, suffix_tokens_NGS):
         """Hidden states that predict each suffix token, `[N,G,S,D]`; equal to the unshared computation."""
+        self._check_positions(prompt_tokens_NP.shape[1] + suffix_tokens_NGS.shape[2])
         prompt_positions = _positions(prompt_tokens_NP[:, None])
         suffix_positions = prompt_lengths_N[:, None, None] + _positions(suffix_tokens_NGS)
-        visible_NP = prompt_positions[:, 0] < prompt_lengths_N[:, None]
-        causal_prompt = attention.causal_mask(prompt_tokens_NP.shape[1], prompt_tokens_NP[:, None].shape[:2])
-        causal_suffix = attention.causal_mask(suffix_tokens_NGS.shape[2], suffix_tokens_NGS.shape[:2])
+        prompt_rotation, suffix_rotation = self._rotation(prompt_positions), self._rotation(suffix_positions)
 
         def step(layer, carry, _):
             prompt, suffix = carry
-            prompt, (pk, pv) = layer(self.config, prompt, prompt_positions, _own(causal_prompt))
+            prompt, (pk, pv) = layer(self.config, prompt, prompt_rotation, self._causal, self.layout, "B-")
 
             def attend(q, k, v):
-                blocks = attention.Shared(pk[:, 0], pv[:, 0], visible_NP), attention.Own(k, v, causal_suffix)
-                return attention.attend(q, blocks)
+                shared = attention.Shared(pk[:, 0], pv[:, 0], prompt_lengths_N)
+                return self._attend(q, (shared, attention.Causal(k, v)))
 
-            suffix, _ = layer(self.config, suffix, suffix_positions, attend)
+            suffix, _ = layer(self.config, suffix, suffix_rotation, attend, self.layout)
             return (prompt, suffix), None
 
-        carry = self._embed(prompt_tokens_NP[:, None]), self._embed(suffix_tokens_NGS)
+        carry = self._embed(prompt_tokens_NP[:, None], "B-"), self._embed(suffix_tokens_NGS)
         (prompt, suffix), _ = self._scan(step, carry, None, rematerialize=self.config.rematerialize)
         # The prompt's last token predicts the first suffix token, and suffix token s predicts s + 1.
         first = jnp.broadcast_to(_at(prompt, prompt_lengths_N[:, None] - 1)[:, :, None], suffix[:, :, :1].shape)
-        return self._normalize(jnp.concatenate([first, suffix[:, :, :-1]], axis=2))
+        hidden = jnp.concatenate([first, suffix[:, :, :-1]], axis=2)
+        return self._normalize(self.layout.constrain(hidden, "NGT-"))
 
     def prefill(self, prompt_tokens_NP, prompt_lengths_N, group_size: int, suffix_capacity: int):
         """Runs each prompt once: (hidden_ND of its last token, cache for `group_size` rollouts)."""
-        positions = _positions(prompt_tokens_NP[:, None])
-        causal = attention.causal_mask(prompt_tokens_NP.shape[1], prompt_tokens_NP[:, None].shape[:2])
+        self._check_positions(prompt_tokens_NP.shape[1] + suffix_capacity)
+        rotation = self._rotation(_positions(prompt_tokens_NP[:, None]))
 
         def step(layer, x, _):
-            return layer(self.config, x, positions, _own(causal))
+            return layer(self.config, x, rotation, self._causal, self.layout, "B-")
 
-        x, (keys, values) = self._scan(step, self._embed(prompt_tokens_NP[:, None]), None)
+        x, (keys, values) = self._scan(step, self._embed(prompt_tokens_NP[:, None], "B-"), None)
         c, (n, _) = self.config, prompt_tokens_NP.shape
         shape = n, group_size, c.key_value_heads, suffix_capacity, c.head_width
-        keys_NGKSE, values_NGKSE = (tuple(jnp.zeros(shape, keys.dtype) for _ in range(c.layers)) for _ in range(2))
+        place = self.layout.constrain
+        prompt = (tuple(place(x, "NH-E") for x in stacked[:, :, 0]) for stacked in (keys, values))
+        suffix = (tuple(place(jnp.zeros(shape, keys.dtype), "NGH-E") for _ in range(c.layers)) for _ in range(2))
         lengths_NG = jnp.zeros((n, group_size), jnp.int32)
-        cache = Cache(keys[:, :, 0], values[:, :, 0], prompt_lengths_N, keys_NGKSE, values_NGKSE, lengths_NG)
+        cache = Cache(*prompt, prompt_lengths_N, *suffix, lengths_NG)
         return self._normalize(_at(x, prompt_lengths_N[:, None] - 1)[:, 0]), cache
 
     def extend(self, cache: Cache, tokens_NGT, lengths_NG):
         """Appends `lengths_NG` of the T tokens to each rollout: (hidden_NGTD, cache). Length 0 leaves a row as it was."""
         offsets = _positions(tokens_NGT)
         slots = cache.suffix_lengths_NG[..., None] + offsets
-        positions = cache.prompt_lengths_N[:, None, None] + slots
+        rotation = self._rotation(cache.prompt_lengths_N[:, None, None] + slots)
         capacity = cache.suffix_keys_NGKSE[0].shape[3]
-        visible_NP = jnp.arange(cache.prompt_keys_LNKPE.shape[3])[None] < cache.prompt_lengths_N[:, None]
-        written = jnp.arange(capacity)[None, None] < cache.suffix_lengths_NG[..., None]
-        written_NGTS = jnp.broadcast_to(written[:, :, None], (*tokens_NGT.shape, capacity))
-        causal = attention.causal_mask(tokens_NGT.shape[2], tokens_NGT.shape[:2])
         # Slots past a row's length fall outside the cache and are dropped by the scatter.
         slots = jnp.where(offsets < lengths_NG[..., None], slots, capacity)
         n, g = (axis[..., None] for axis in jnp.indices(lengths_NG.shape))
 
         def write(stored_NGKSE, new_NGKTE):
-            return stored_NGKSE.at[n, g, :, slots].set(jnp.moveaxis(new_NGKTE, 3, 2), mode="drop")
+            stored = stored_NGKSE.at[n, g, :, slots].set(jnp.moveaxis(new_NGKTE, 3, 2), mode="drop")
+            return self.layout.constrain(stored, "NGH-E")
 
         x, keys, values = self._embed(tokens_NGT), [], []
         graph, parameters = nnx.split(self.layers)
         for index in range(self.config.layers):
-            shared = attention.Shared(cache.prompt_keys_LNKPE[index], cache.prompt_values_LNKPE[index], visible_NP)
+            shared = attention.Shared(
+                cache.prompt_keys_NKPE[index], cache.prompt_values_NKPE[index], cache.prompt_lengths_N
+            )
             stored = cache.suffix_keys_NGKSE[index], cache.suffix_values_NGKSE[index]
 
             def attend(q, k, v):
-                return attention.attend(
-                    q, (shared, attention.Own(*stored, written_NGTS), attention.Own(k, v, causal))
-                )
+                parts = shared, attention.Own(*stored, cache.suffix_lengths_NG), attention.Causal(k, v)
+                return self._attend(q, parts)
 
             layer = nnx.merge(graph, jax.tree.map(lambda p: p[index], parameters))
-            x, (new_keys, new_values) = layer(self.config, x, positions, attend)
+            x, (new_keys, new_values) = layer(self.config, x, rotation, attend, self.layout)
             keys.append(write(stored[0], new_keys))
             values.append(write(stored[1], new_values))
         cache = cache._replace(
@@ -198,8 +296,31 @@ class Decoder(nnx.Module):
         )
         return self._normalize(x), cache
 
-    def _embed(self, tokens):
-        return jnp.take(self.embedding[...], tokens, axis=0)
+    def _rotation(self, positions_NGT):
+        c = self.config
+        return rotary.rotation(positions_NGT, rotary.frequencies(c.head_width, c.rope_theta, c.rope_scaling))
+
+    def _check_positions(self, needed: int):
+        if self.config.max_positions is not None and needed > self.config.max_positions:
+            raise ValueError(
+                f"prompt and suffix together need {needed} positions, and the model has {self.config.max_positions}"
+            )
+
+    def _attend(self, q, parts, rows: str = "NG"):
+        """Tasks, rollouts and heads are independent, so every device attends on its own."""
+        axes = tuple(type(part)(*(a.replace("NG", rows) for a in _PART_AXES[type(part)])) for part in parts)
+        heads = f"{rows}HQ-E"
+        attend = self.layout.local(
+            lambda q, parts: attention.attend(q, parts, attention.blockwise), (heads, axes), heads
+        )
+        return attend(q, parts)
+
+    def _causal(self, q, k, v):
+        return self._attend(q, (attention.Causal(k, v),), "B-")
+
+    def _embed(self, tokens, rows: str = "NG"):
+        x = jnp.take(self.embedding[...], tokens, axis=0).astype(self.config.compute_dtype)
+        return self.layout.constrain(x, f"{rows}T-")
 
     def _normalize(self, x):
         return rms_norm(x, self.final_norm[...], self.config.norm_epsilon)
@@ -223,18 +344,17 @@ def rms_norm(x, scale, epsilon: float):
     return (normal * scale.reshape((1,) * (x.ndim - 1) + scale.shape)).astype(x.dtype)
 
 
-def _linear(x, weight):
-    """x [..., D] @ weight [D, ...], tokens flattened: one large matrix product, in the gradient too."""
-    product = x.reshape(-1, x.shape[-1]) @ weight.reshape(weight.shape[0], -1)
-    return product.reshape(*x.shape[:-1], *weight.shape[1:])
+def _linear(x, weight, inputs: int, merge: bool):
+    """x [..., *inputs] @ weight [*inputs, ...]; merged tokens make one large matrix product, in the gradient too."""
+    if not merge:
+        return jnp.tensordot(x, weight, axes=inputs)
+    width, tokens = math.prod(weight.shape[:inputs]), x.shape[: x.ndim - inputs]
+    product = x.reshape(-1, width) @ weight.reshape(width, -1)
+    return product.reshape(*tokens, *weight.shape[inputs:])
 
 
 def _heads_first(x_NGTKQE):
     return jnp.moveaxis(x_NGTKQE, 2, 4)
-
-
-def _own(mask):
-    return lambda q, k, v: attention.attend(q, (attention.Own(k, v, mask),))
 
 
 def _positions(tokens_NGT):

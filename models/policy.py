@@ -3,14 +3,14 @@
 import jax
 from flax import nnx
 
-from models.decoder import Decoder, DecoderConfig
+from models.decoder import Decoder, DecoderConfig, Layout
 
 
-def callables(config: DecoderConfig) -> dict:
+def callables(config: DecoderConfig, layout: Layout = Layout()) -> dict:
     """The fields of `rods_jax.types.Policy`; parameters are plain nested dicts of arrays."""
 
     def create(key: jax.Array) -> Decoder:
-        return Decoder(config, nnx.Rngs(params=key))
+        return Decoder(config, nnx.Rngs(params=key), layout)
 
     graph, _ = nnx.split(nnx.eval_shape(create, jax.random.key(0)))
 
@@ -20,7 +20,7 @@ def callables(config: DecoderConfig) -> dict:
     return dict(
         init=jax.jit(lambda key: nnx.to_pure_dict(nnx.split(create(key))[1])),
         forward=lambda params, *batch: bind(params).forward(*batch),
-        unembedding=lambda params: params["embedding"],
+        unembedding=lambda params: params["embedding" if config.tied_embedding else "unembedding"],
         prefill=lambda params, *batch: bind(params).prefill(*batch),
         extend=lambda params, cache, *chunk: bind(params).extend(cache, *chunk),
     )

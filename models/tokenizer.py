@@ -2,7 +2,7 @@
 
 Frequent words are single tokens, with the space before them where there is one; digits stand alone
 (so that an id can be copied), and every other text falls back to bytes.  The chat template follows
-Qwen's, with the tools in one of two sizes.
+Qwen's, without its instructions.
 
 Left out on purpose: merges. A run's vocabulary is closed, so counting whole words is enough.
 """
@@ -29,35 +29,25 @@ SPECIAL_TOKENS = (
 # A space belongs to the word or number behind it, so that what stands before is one token away.
 _PIECES = Regex(r" ?[A-Za-z_]+| ?\d|(?:[^A-Za-z_\d ]| (?![A-Za-z_\d]))+")
 
-_MESSAGES = """\
+CHAT_TEMPLATE = """\
+{%- for tool in tools or [] %}{{- tool | tojson + '\\n' }}{% endfor %}
 {%- for message in messages %}
 {%- if message.role == 'tool' %}
 {{- '<tool_response>' + message.content + '</tool_response>' }}
 {%- elif message.role == 'user' %}
 {{- '<|im_start|>user\\n' + message.content }}
+{%- elif message.role == 'system' %}
+{{- message.content + '\\n' }}
 {%- else %}
 {{- '<|im_start|>assistant\\n' + message.content + '<|im_end|>' }}
 {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}"""
-TOOL_NAMES = (
-    "{%- if tools %}{% for tool in tools %}{{- tool.function.name + '\\n' }}{% endfor %}{% endif %}" + _MESSAGES
-)
-# A signature and the description's own sentence, without the blurb about the class that BFCL repeats.
-TOOL_SIGNATURES = (
-    """\
-{%- if tools %}{% for tool in tools %}{% set f = tool.function %}
-{{- f.name + '(' }}
-{%- for name, schema in f.parameters.properties.items() %}
-{{- name + ': ' + schema.type + ('' if name in f.parameters.required else ' = ...') + ('' if loop.last else ', ') }}
-{%- endfor %}
-{{- '): ' + f.description.split('Tool description: ')[-1] + '\\n' }}
-{%- endfor %}{% endif %}"""
-    + _MESSAGES
-)
 
 
-def train_tokenizer(texts: Iterable[str], *, vocab_size: int, chat_template: str) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Iterable[str], *, vocab_size: int, chat_template: str = CHAT_TEMPLATE
+) -> PreTrainedTokenizerFast:
     """Bytes, special tokens, and the most frequent pieces of `texts`, at most `vocab_size` in all.
 
     ValueError: `vocab_size` has no room for the bytes and the special tokens.
@@ -89,6 +79,11 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, chat_template: str
         chat_template=chat_template,
         clean_up_tokenization_spaces=False,
     )
+
+
+def checkpoint_tokenizer(texts: Iterable[str], *, directory: str | Path) -> PreTrainedTokenizerFast:
+    """A checkpoint's own tokenizer, where one could be trained on `texts` (`Config.tokenizer`)."""
+    return load_tokenizer(directory)
 
 
 def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:

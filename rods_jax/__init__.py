@@ -9,7 +9,21 @@ functions `group_statistics` and `log_probs` hide the modules of the same name a
 `from rods_jax.log_probs import LogProbs` works as ever, `import rods_jax.log_probs as x` gives the function.
 """
 
-from rods_jax.boundary import BOUNDARY, HARD, MASTERED, Seeds, boundary_score, partition, select_seeds
+from rods_jax.boundary import (
+    BOUNDARY,
+    HARD,
+    MASTERED,
+    Detection,
+    Evidence,
+    Seeds,
+    beta_posterior,
+    boundary_score,
+    informative,
+    mean_band,
+    observed_variance,
+    partition,
+    select_seeds,
+)
 from rods_jax.group_statistics import GroupStatistics, group_statistics, segment_group_statistics
 from rods_jax.log_probs import LogProbs, log_probs
 
@@ -17,12 +31,18 @@ __all__ = [
     "BOUNDARY",
     "HARD",
     "MASTERED",
+    "Detection",
+    "Evidence",
     "GroupStatistics",
     "LogProbs",
     "Seeds",
+    "beta_posterior",
     "boundary_score",
     "group_statistics",
+    "informative",
     "log_probs",
+    "mean_band",
+    "observed_variance",
     "partition",
     "segment_group_statistics",
     "select_seeds",

@@ -1,5 +1,10 @@
 """Public kernel: which tasks sit at the policy's capability boundary, and which become seeds, on device.
 
+What counts as the boundary is a function that the caller passes, signal(evidence, lower=, upper=) -> Detection:
+`mean_band` is the paper's; `observed_variance`, `beta_posterior` and `informative` are others, measured in
+docs/boundary.md; `binary_band` and `any_task` are the paper's ablations.  All are elementwise over tasks, so N
+may be mapped or sharded; a task's G rollouts stay together.
+
 Left out on purpose: cooldown bookkeeping (the caller clears `eligible_N`) and retirement (replay).
 """
 
@@ -12,6 +17,38 @@ import jax.numpy as jnp
 HARD, BOUNDARY, MASTERED = 0, 1, 2
 
 _LARGEST_DENOMINATOR = 10_000  # keeps the cross products of `partition` inside int32
+
+
+class Evidence(NamedTuple):
+    """What a step shows of its tasks, and what earlier steps showed."""
+
+    passed_turns_NG: jax.Array  # int32, turns that each rollout passed
+    valid_NG: jax.Array  # bool, False: the rollout tells nothing
+    num_turns_N: jax.Array  # int32
+    earlier_passed_N: jax.Array  # float32, turns passed in earlier steps, worth less the longer ago
+    earlier_total_N: jax.Array  # float32, all turns of those rollouts, weighted alike
+
+    @property
+    def passed_N(self) -> jax.Array:
+        """int32 [N], turns passed by the valid rollouts together."""
+        return jnp.sum(self.passed_turns_NG * self.valid_NG, axis=1)
+
+    @property
+    def total_N(self) -> jax.Array:
+        """int32 [N], valid rollouts times user turns."""
+        return self.num_turns_N * self.count_N
+
+    @property
+    def count_N(self) -> jax.Array:
+        """int32 [N], valid rollouts."""
+        return jnp.sum(self.valid_NG, axis=1, dtype=jnp.int32)
+
+
+class Detection(NamedTuple):
+    """Where a signal sees the tasks."""
+
+    scores_N: jax.Array  # float32 in [0, 1], the rank among seeds
+    zones_N: jax.Array  # int32; only BOUNDARY tasks become seeds
 
 
 class Seeds(NamedTuple):
@@ -59,6 +96,87 @@ def partition(
     return jnp.where(hard_N, HARD, jnp.where(mastered_N, MASTERED, BOUNDARY)).astype(jnp.int32)
 
 
+# ---------------------------------------------------------------------------------------- signals
+def mean_band(evidence: Evidence, *, lower: float | Fraction, upper: float | Fraction) -> Detection:
+    """The paper's: zones and `boundary_score` of the mean progress reward r (RODS sections 2.1 and 2.2)."""
+    return _band(evidence.passed_N, evidence.total_N, lower, upper)
+
+
+def binary_band(evidence: Evidence, *, lower: float | Fraction, upper: float | Fraction) -> Detection:
+    """`mean_band` of the share of rollouts that pass every turn (ablation: binary accuracy for detection)."""
+    solved_NG = (evidence.passed_turns_NG == evidence.num_turns_N[:, None]) & evidence.valid_NG
+    return _band(jnp.sum(solved_NG, axis=1, dtype=jnp.int32), evidence.count_N, lower, upper)
+
+
+def any_task(evidence: Evidence, *, lower: float | Fraction, upper: float | Fraction) -> Detection:
+    """All tasks alike, so the first eligible ones of the batch are seeds (ablation: random seed selection).
+
+    The batch must be in random order, as `replay.epoch_batches` gives it: then they are a uniform draw.
+    """
+    zeros_N = jnp.zeros_like(evidence.num_turns_N)
+    return Detection(zeros_N.astype(jnp.float32), zeros_N + BOUNDARY)
+
+
+def observed_variance(evidence: Evidence, *, lower: float | Fraction, upper: float | Fraction) -> Detection:
+    """Zones of `mean_band`; the score is 4 Var R, the population variance itself where the paper has its bound."""
+    valid_NG, count_N = evidence.valid_NG, jnp.maximum(evidence.count_N, 1)
+    mean_N = evidence.passed_N / count_N  # exact where all rollouts pass equally many turns
+    deviations_NG = jnp.where(valid_NG, evidence.passed_turns_NG - mean_N[:, None], 0.0)
+    variance_N = jnp.sum(jnp.square(deviations_NG), axis=1) / (count_N * jnp.square(_turns(evidence)))
+    return Detection(4.0 * variance_N, partition(evidence.passed_N, evidence.total_N, lower=lower, upper=upper))
+
+
+def beta_posterior(evidence: Evidence, *, lower: float | Fraction, upper: float | Fraction) -> Detection:
+    """Zones of the mean of p ~ Beta(1/2 + S, 1/2 + T - S), score 4 E[p (1 - p)] = 4 ab / ((a + b)(a + b + 1)).
+
+    S sums the progress rewards of this step's rollouts and, discounted, of earlier ones; T counts them.  A rollout
+    is one trial, however many turns it has: turns of one episode depend on each other, and Var R <= r (1 - r)
+    makes one trial the least that a rollout tells.  The prior is Jeffreys'.  A task without rollouts is HARD.
+    """
+    turns_N = _turns(evidence)
+    successes_N = (evidence.passed_N + evidence.earlier_passed_N) / turns_N
+    trials_N = (evidence.total_N + evidence.earlier_total_N) / turns_N
+    a_N, b_N = 0.5 + successes_N, 0.5 + trials_N - successes_N
+    mean_N = a_N / (a_N + b_N)
+    hard_N = (mean_N < float(lower)) | (trials_N == 0)
+    zones_N = jnp.where(hard_N, HARD, jnp.where(mean_N > float(upper), MASTERED, BOUNDARY))
+    return Detection(4.0 * a_N * b_N / ((a_N + b_N) * (a_N + b_N + 1.0)), zones_N.astype(jnp.int32))
+
+
+def informative(evidence: Evidence, *, lower: float | Fraction, upper: float | Fraction) -> Detection:
+    """Zones of `mean_band`; the score is the probability that the next group's G rewards are not all equal.
+
+    A group of equal rewards has no advantage and no gradient, at 0, at 1, and in between, where the mean tells
+    nothing.  With n_l of n rollouts passing l of U turns, and Dirichlet weights 1 / (U + 1) as prior:
+    1 - sum_l prod_{i<G} (n_l + 1 / (U + 1) + i) / (n + 1 + i).
+    """
+    passed_NG, valid_NG, group_size = evidence.passed_turns_NG, evidence.valid_NG, evidence.valid_NG.shape[1]
+    alike_NG = jnp.sum((passed_NG[:, :, None] == passed_NG[:, None, :]) & valid_NG[:, None, :], axis=2)
+    share_NG = valid_NG / jnp.maximum(alike_NG, 1)  # of its level that a rollout stands for
+    levels_N = _turns(evidence) + 1.0
+
+    def all_reach(weights_NG):
+        """The probability that G rollouts all reach one level of this weight."""
+        draws_G = jnp.arange(group_size, dtype=jnp.float32)[None, None, :]
+        totals_N = evidence.count_N[:, None, None] + 1.0
+        return jnp.prod((weights_NG[:, :, None] + draws_G) / (totals_N + draws_G), axis=2)
+
+    seen_N = jnp.sum(share_NG * all_reach(alike_NG + 1.0 / levels_N[:, None]), axis=1)
+    unseen_N = (levels_N - share_NG.sum(axis=1)) * all_reach(1.0 / levels_N[:, None])[:, 0]
+    scores_N = 1.0 - jnp.minimum(seen_N + unseen_N, 1.0)
+    return Detection(scores_N, partition(evidence.passed_N, evidence.total_N, lower=lower, upper=upper))
+
+
+def _band(passed_N: jax.Array, total_N: jax.Array, lower: float | Fraction, upper: float | Fraction) -> Detection:
+    scores_N = boundary_score(passed_N / jnp.maximum(total_N, 1))
+    return Detection(scores_N, partition(passed_N, total_N, lower=lower, upper=upper))
+
+
+def _turns(evidence: Evidence) -> jax.Array:
+    return jnp.maximum(evidence.num_turns_N, 1).astype(jnp.float32)
+
+
+# -------------------------------------------------------------------------------------- selection
 def select_seeds(
     scores_N: jax.Array,
     zones_N: jax.Array,
@@ -72,8 +190,7 @@ def select_seeds(
     Unused quota is not redistributed.  A category outside [0, len(quotas)) has no quota.
 
     Args:
-      scores_N: [N] float32, as `boundary_score` gives.
-      zones_N: [N] int32, as `partition` gives.
+      scores_N, zones_N: [N] float32 and int32, as a signal gives.
       categories_N: [N] int32.
       eligible_N: [N] bool, False while a task cools down or must not be a seed.
       quotas: static; their sum k may exceed N.

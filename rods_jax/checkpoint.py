@@ -1,58 +1,87 @@
 """Checkpoints with Orbax: the train state on device, and one JSON record of everything on the host.
 
 `open_checkpoints` gives Orbax's own manager: use it in a `with` block, ask it for `latest_step()`.
+Each checkpoint holds a manifest with the size and SHA-256 of every file of its items, written in the background before
+the rename that makes it a checkpoint: there is none without it, and a flipped bit is found before anything is used.
 Left out on purpose: anything that is not passed in; no clock, no global state, no code is stored.
 """
 
-from collections.abc import Mapping
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as retention
 
+from rods_jax.task_files import write_atomically
 from rods_jax.types import Json
+
+MANIFEST = "manifest.json"
 
 
 class CheckpointError(RuntimeError):
     """There is no such checkpoint, or it cannot be read into what was asked for."""
 
 
-def open_checkpoints(directory: str | Path, *, keep: int) -> ocp.CheckpointManager:
-    """Opens or creates the folder; `keep` checkpoints stay, the oldest go."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-    return ocp.CheckpointManager(Path(directory).absolute(), options=options)
+def open_checkpoints(
+    directory: str | Path, *, keep: int, every: int | None = None, best: int = 0, by: str = ""
+) -> ocp.CheckpointManager:
+    """Opens or creates the folder; the latest `keep` checkpoints stay, and those of every `every`-th step, and the
+    `best` ones with the highest metric `by`. What a crash left half-written goes."""
+    directory = Path(directory).absolute()
+    policies = [retention.LatestN(keep)]
+    if every is not None:
+        policies.append(retention.EveryNSteps(every))
+    if best:
+        policies.append(
+            retention.BestN(get_metric_fn=lambda m: m[by], n=best, keep_checkpoints_without_metrics=False)
+        )
+    options = ocp.CheckpointManagerOptions(
+        create=True,
+        cleanup_tmp_directories=True,
+        preservation_policy=retention.AnyPreservationPolicy(policies),
+        best_fn=(lambda m: m[by]) if best else None,
+        async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _seal_unfinished(directory)),
+    )
+    return ocp.CheckpointManager(directory, options=options)
 
 
-def save(checkpoints: ocp.CheckpointManager, step: int, train_state: Any, host: Mapping[str, Json]) -> None:
+def save(
+    checkpoints: ocp.CheckpointManager,
+    step: int,
+    train_state: Any,
+    host: Mapping[str, Json],
+    metrics: Mapping[str, float] | None = None,
+) -> None:
     """Copies the arrays off the device, then writes in the background; the state may be donated at once.
 
-    Raises CheckpointError when the folder already holds this step or a later one.
+    metrics: what `best` is chosen by; a checkpoint without them is never one of the best.
+    Raises CheckpointError when the folder already holds this step or a later one, or when an earlier save failed.
     """
     latest = checkpoints.latest_step()
     if latest is not None and step <= latest:
         raise CheckpointError(f"{checkpoints.directory} already holds step {latest}: step {step} is not saved")
-    checkpoints.save(
-        step,
-        args=ocp.args.Composite(train_state=ocp.args.StandardSave(train_state), host=ocp.args.JsonSave(host)),
-    )
+    arguments = ocp.args.Composite(train_state=ocp.args.StandardSave(train_state), host=ocp.args.JsonSave(host))
+    checkpoints.save(step, args=arguments, metrics=metrics or None)
 
 
 def restore(
-    checkpoints: ocp.CheckpointManager, like: Any, step: int | None = None
+    checkpoints: ocp.CheckpointManager,
+    like: Any,
+    step: int | None = None,
+    tell: Callable[[str], None] = lambda sentence: None,
 ) -> tuple[int, Any, dict[str, Json]]:
-    """The latest checkpoint, or that of `step`: (step, train_state, host), bit for bit what was saved.
+    """The latest undamaged checkpoint, or that of `step`: (step, train_state, host), bit for bit what was saved.
 
     `like` is a train state of arrays or ShapeDtypeStructs; its structure, shapes, dtypes and
-    shardings are those of the result. Raises CheckpointError when nothing fits.
+    shardings are those of the result. A damaged checkpoint is set aside as `damaged-<step>`, `tell` hears of it, and
+    the one before it is taken. Raises CheckpointError when nothing fits.
     """
-    checkpoints.wait_until_finished()
-    found = checkpoints.latest_step() if step is None else step
-    if found is None or found not in checkpoints.all_steps():
-        wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
-        raise CheckpointError(
-            f"{checkpoints.directory} holds no {wanted}: it has {sorted(checkpoints.all_steps())}"
-        )
+    found = _undamaged(checkpoints, step, tell)
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
     try:
         restored = checkpoints.restore(
@@ -63,3 +92,70 @@ def restore(
         reason = " ".join(str(error).split())[:400]
         raise CheckpointError(f"{checkpoints.directory}/{found} cannot be restored: {reason}") from error
     return found, restored.train_state, restored.host
+
+
+def forget_after(checkpoints: ocp.CheckpointManager, step: int) -> None:
+    """Deletes the checkpoints of later steps, so that they can be saved again."""
+    checkpoints.wait_until_finished()
+    for later in checkpoints.all_steps():
+        if later > step:
+            checkpoints.delete(later)
+
+
+def sizes(train_state: Any, host: Mapping[str, Json]) -> dict[str, int]:
+    """Bytes of each part of a checkpoint before compression: the fields of the train state, and the host's record."""
+    parts = {name: sum(leaf.nbytes for leaf in jax.tree.leaves(x)) for name, x in train_state._asdict().items()}
+    return parts | {"host": len(json.dumps(host).encode())}
+
+
+def damage(path: Path) -> str | None:
+    """What a checkpoint's files lack against its manifest, or None; reads every byte."""
+    try:
+        expected = json.loads((path / MANIFEST).read_text("utf-8"))
+    except FileNotFoundError:
+        return "it has no manifest"
+    except ValueError:
+        return "its manifest is unreadable"
+    found = _digests(path)
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    return f"{len(wrong)} files differ from its manifest, the first is {wrong[0]}" if wrong else None
+
+
+def _undamaged(checkpoints: ocp.CheckpointManager, step: int | None, tell: Callable[[str], None]) -> int:
+    checkpoints.wait_until_finished()
+    directory = Path(checkpoints.directory)
+    steps = sorted(checkpoints.all_steps(), reverse=True)
+    if step is not None and step not in steps or not steps:
+        wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
+        raise CheckpointError(f"{directory} holds no {wanted}: it has {steps[::-1]}")
+    if step is not None:
+        if wrong := damage(directory / str(step)):
+            raise CheckpointError(f"{directory}/{step} is damaged: {wrong}")
+        return step
+    for found in steps:
+        wrong = damage(directory / str(found))
+        if wrong is None:
+            return found
+        aside = directory / f"damaged-{found}"
+        shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
+        (directory / str(found)).rename(aside)
+        checkpoints.reload()
+        tell(f"{directory}/{found} is damaged: {wrong}. It is now {aside.name}; the checkpoint before it is taken")
+    raise CheckpointError(f"{directory} holds damaged checkpoints alone: {steps[::-1]}")
+
+
+def _seal_unfinished(directory: Path) -> None:
+    """Writes the manifest of the checkpoint that is about to be renamed; Orbax does not say which, but there is one."""
+    for path in directory.glob("*.orbax-checkpoint-tmp*"):
+        write_atomically(path / MANIFEST, json.dumps(_digests(path), indent=1) + "\n")
+
+
+def _digests(path: Path) -> dict[str, Json]:
+    """[bytes, SHA-256] of every file of the items; beside their folders Orbax writes times when it commits."""
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.parent != path)
+    return {file.relative_to(path).as_posix(): [file.stat().st_size, _digest(file)] for file in files}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

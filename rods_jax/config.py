@@ -7,6 +7,7 @@ single keys.  Left out on purpose: names that stand for functions (a config pass
 import dataclasses
 import functools
 import importlib.util
+import json
 import math
 import re
 import sys
@@ -20,6 +21,7 @@ from typing import Any, Literal
 
 import tyro
 
+from rods_jax.boundary import mean_band
 from rods_jax.types import CATEGORIES, Json
 
 
@@ -56,6 +58,7 @@ class StageConfig:
     reward: Callable[..., float]  # rewards.progress_reward or rewards.format_reward
     epochs: int
     synthesis: bool
+    refresh: bool = True  # False: seeds are chosen in the stage's first epoch alone
     categories: tuple[str, ...] = CATEGORIES
 
     def __post_init__(self) -> None:
@@ -84,13 +87,15 @@ class RolloutConfig:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0  # 0: all tokens
+    concurrent_tasks: int = 0  # tasks on the device at a time; 0: all of a step
+    environment_workers: int = 0  # processes that step the environments; 0: the run's own
 
     def __post_init__(self) -> None:
         check_types("rollout", self)
         _positive("rollout", self, "tasks_per_step", "max_prompt_tokens", "max_suffix_tokens")
         _positive("rollout", self, "max_action_tokens", "observation_chunk", "max_attempts")
         _positive("rollout", self, "temperature", "top_p")
-        _not_negative("rollout", self, "top_k")
+        _not_negative("rollout", self, "top_k", "concurrent_tasks", "environment_workers")
         _increasing("rollout.suffix_sizes", (*self.suffix_sizes, self.max_suffix_tokens))
         _require(self.group_size >= 2, f"rollout.group_size must be at least 2: got {self.group_size}")
         _require(self.top_p <= 1, f"rollout.top_p must be at most 1: got {self.top_p}")
@@ -108,6 +113,7 @@ class UpdateConfig:
     learning_rate: float
     ratio: Callable[..., Any]  # grpo.token_ratio or grpo.sequence_ratio
     aggregate: Callable[..., Any]  # grpo.sequence_mean or grpo.token_mean
+    signal: Callable[..., Any] = mean_band  # which tasks are at the boundary; boundary.py has others
     warmup_steps: int = 0
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
@@ -117,6 +123,7 @@ class UpdateConfig:
     kl_coefficient: float = 0.01
     entropy_coefficient: float = 0.001
     normalize: Literal["std", "none"] = "std"
+    on_nonfinite: Literal["skip", "stop"] = "skip"  # what NaN or Inf does to the step, or to the run
     quotas: tuple[int, ...] = (4, 4, 4, 4)  # seeds per step of each category, in the order of CATEGORIES
 
     def __post_init__(self) -> None:
@@ -136,29 +143,47 @@ class UpdateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplaySettings:
-    """The life cycle of generated tasks (RODS sections 2.2, 2.3 and 6); r is the latest mean reward."""
+    """The life cycle of generated tasks (RODS sections 2.2, 2.3 and 6); r is the mean reward."""
 
     capacity: int = 400  # P_max: generated items, human seeds not counted
     injection_fraction: float = 0.20  # of the active pool, at each epoch's start
     lower: float = 0.20  # r < lower: hard, a generated item leaves
     upper: float = 0.85  # lower <= r <= upper: boundary
     retire_above: float = 0.95  # r > retire_above: mastered, the item leaves
+    retire_generated: bool = True  # False: what was injected stays, hard or mastered
     retire_seeds: bool = False  # True: mastered human seeds leave too
     replace: bool = False  # True: a full pool makes room by pruning its lowest boundary scores
     cooldown: int = 13  # steps before a task may be a seed again
+    max_share: float = 1.0  # of the pool, that one class or one call pattern may grow to by injection
+    half_life: float = 0.0  # steps in which a measurement loses half its weight in r; 0: r is the latest
     history: int = 4  # latest measurements kept of each item
     log_size: int = 100  # latest retirements kept; the counts are complete
 
     def __post_init__(self) -> None:
         check_types("replay", self)
-        _not_negative("replay", self, "capacity", "cooldown")
-        _positive("replay", self, "history", "log_size")
-        _fraction("replay", self, "injection_fraction", "lower", "upper", "retire_above")
+        _not_negative("replay", self, "capacity", "cooldown", "half_life")
+        _positive("replay", self, "max_share", "history", "log_size")
+        _fraction("replay", self, "injection_fraction", "lower", "upper", "retire_above", "max_share")
         for low, high in (("lower", "upper"), ("upper", "retire_above")):
             a, b = getattr(self, low), getattr(self, high)
             _require(a < b, f"replay.{high} must be above replay.{low}: got {b} <= {a}")
             # The device compares turn counts with these fractions in int32.
             _require(round(a, 4) == a, f"replay.{low} must have at most four decimals: got {a}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesisConfig:
+    """Language models write the variants beside the trainer (RODS sections 5 and 7)."""
+
+    backends: Callable[..., Any]  # () -> {role: chat.Generate}
+    roles: Callable[..., Any]  # ({role: chat.Generate}) -> synthesis.pipeline.Roles; synthesis.llm.llm_roles
+    attempts: int = 3  # for each seed
+    workers: int = 8  # seeds at a time in the trainer's process; 0: those of scripts.synthesize alone
+
+    def __post_init__(self) -> None:
+        check_types("synthesis", self)
+        _positive("synthesis", self, "attempts")
+        _not_negative("synthesis", self, "workers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +199,20 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RetentionConfig:
+    """Which checkpoints stay."""
+
+    latest: int = 2
+    every: int | None = None  # steps: those of every such step
+    best: int = 0  # those with the highest held-out progress
+
+    def __post_init__(self) -> None:
+        check_types("retention", self)
+        _positive("retention", self, "latest", "every")
+        _not_negative("retention", self, "best")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """A whole run."""
 
@@ -184,20 +223,27 @@ class Config:
     build_tasks: Callable[..., Any]  # (domain, seed) -> environments.protocol.TaskSplits
     tokenizer: Callable[..., Any]  # (texts) -> transformers tokenizer
     codec: Callable[..., Any]  # (tokenizer) -> Codec
-    model: Any  # models.decoder.DecoderConfig; its vocabulary shrinks to the tokenizer's
+    model: Any  # models.decoder.DecoderConfig, its vocabulary the tokenizer's; or models.families.Pretrained
+    mesh: tuple[int, ...] | None = None  # devices along data, fsdp, tensor, sequence (sharding.py); None: one device
     cold_start: ColdStartConfig | None
     stages: tuple[StageConfig, ...]
     rollout: RolloutConfig
     update: UpdateConfig
     evaluation: EvaluationConfig
     replay: ReplaySettings = field(default_factory=ReplaySettings)
+    synthesis: SynthesisConfig | None = None  # None: the rule-based author, at once
     checkpoint_every: int  # steps; and at the end of each epoch
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
     max_steps: int | None = None  # stop early, ready to be resumed
 
     def __post_init__(self) -> None:
         check_types("", self)
         _not_negative("", self, "seed")
         _positive("", self, "checkpoint_every", "max_steps")
+        _require(
+            self.mesh is None or len(self.mesh) == 4 and min(self.mesh) > 0,
+            f"mesh must be 4 numbers above 0: got {self.mesh}",
+        )
         names = [stage.name for stage in self.stages]
         _require(names, "stages must not be empty")
         _require(len(set(names)) == len(names), f"stages must have different names: got {names}")
@@ -266,6 +312,19 @@ def differences(a: Json, b: Json, key: str = "") -> tuple[str, ...]:
     else:
         return () if a == b and type(a) is type(b) else (key,)
     return tuple(found for name, x, y in pairs for found in differences(x, y, f"{key}.{name}" if key else name))
+
+
+def require_same_run(config: Config, directory: str | Path) -> None:
+    """ConfigError: the folder holds no run, or one that a configuration with other results has started."""
+    path = Path(directory) / "config.json"
+    if not path.exists():
+        raise ConfigError(f"{directory} holds no run")
+    changed = set(differences(json.loads(path.read_text()), resolved(config)))
+    changed -= {"max_steps", "run_dir", "synthesis.workers"}  # where and how far it goes, and who helps
+    changed -= {"checkpoint_every", "retention", "retention.latest", "retention.every", "retention.best"}
+    changed -= {"update.on_nonfinite"}  # when it stops, not what it learns
+    if changed:
+        raise ConfigError(f"{directory} was started with another {', '.join(sorted(changed))}")
 
 
 # ---------------------------------------------------------------------------------------- checks

@@ -3,6 +3,8 @@
 Left out on purpose: switching on a measured criterion; the paper gives none.
 """
 
+from dataclasses import replace
+
 from rods_jax.config import Config, StageConfig
 
 
@@ -12,9 +14,12 @@ def num_epochs(config: Config) -> int:
 
 
 def stage_of(config: Config, epoch: int) -> tuple[StageConfig, bool]:
-    """The stage of an epoch, counted over the whole run, and whether the epoch is the stage's first."""
+    """The stage of an epoch, counted over the whole run, and whether the epoch is the stage's first.
+
+    Its `synthesis` is that of the epoch: without refresh, only the first one's seeds grow into tasks.
+    """
     for stage in config.stages:
         if epoch < stage.epochs:
-            return stage, epoch == 0
+            return replace(stage, synthesis=stage.synthesis and (stage.refresh or epoch == 0)), epoch == 0
         epoch -= stage.epochs
     raise ValueError("the epoch lies after the last stage")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from rods_jax.environments.episode import Episode
 from rods_jax.environments.protocol import Domain
-from rods_jax.environments.scoring import gold_trace, turn_passed
+from rods_jax.environments.scoring import gold_trace
 from rods_jax.types import Action, Call, Codec, Task, ToolSpec
 
 ANSWER = "Done."
@@ -39,7 +39,7 @@ class Demonstration(NamedTuple):
 
 def demonstrate(domain: Domain, task: Task, codec: Codec, habits: Habits, rng: random.Random) -> Demonstration:
     """Plays the gold calls one at a time, bent by the habits, and answers at the end of each turn."""
-    episode = Episode(domain, task, gold_trace(domain, task), turn_passed=turn_passed)
+    episode = Episode(domain, task, gold_trace(domain, task))
     prompt = codec.encode_prompt(episode.visible_tools, task.turns[0].user)
     suffix: list[int] = []
     acted: list[bool] = []

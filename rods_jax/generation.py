@@ -1,10 +1,11 @@
 """Sampling with a group-shared prompt: prefill once per task, decode, extend with observations.
 
 The cache lives through the whole episode: what was generated or observed is never computed again.
+A message may be decoded in several segments, and a slot whose episodes are over takes the next task's.
 Noise depends on (run seed, step, task, rollout, position) only, so results do not depend on batch
 content, timing or a restart.  Temperature, top-p and top-k are traced: changing them never recompiles.
 
-Left out on purpose: beams, penalties, and giving a finished row's slot to another episode.
+Left out on purpose: beams, penalties, and slots for single rollouts (a group shares its prompt and its slot).
 """
 
 import zlib
@@ -35,45 +36,62 @@ class Episodes(NamedTuple):
     hidden_NGD: jax.Array  # predicts each row's next token
     keys_NG: jax.Array  # one key per (run seed, step, task, rollout)
     lengths_NG: jax.Array  # suffix tokens so far: the position that noise is folded with
+    said_NG: jax.Array  # tokens of the message under way; 0 between messages
 
 
 class Generated(NamedTuple):
-    """One action per active row."""
+    """One segment of decoding: the next tokens of each active row's message."""
 
     tokens_NGA: jax.Array
     log_probs_NGA: jax.Array  # of the untruncated distribution at the sampling temperature
     lengths_NG: jax.Array
+    ended_NG: jax.Array  # bool: the message is over, by its stop token or by a limit
 
 
 class Generator(NamedTuple):
-    """The three jitted calls of a rollout; shapes are fixed by the arguments of `generator`."""
+    """The four jitted calls of a rollout; shapes are fixed by the arguments of `generator`."""
 
     start: Any  # (params, prompt_tokens_NP, prompt_lengths_N, keys_NG) -> Episodes
-    act: Any  # (params, episodes, active_NG, sampling) -> (Generated, Episodes)
+    admit: Any  # (params, episodes, slot, prompt_tokens_P, prompt_length, keys_G) -> Episodes
+    act: Any  # (params, episodes, active_NG, sampling, enough=all, steps=all) -> (Generated, Episodes)
     observe: Any  # (params, episodes, tokens_NGT, lengths_NG) -> Episodes
 
 
 def generator(
     policy: Policy, *, stop_token: int, group_size: int, suffix_capacity: int, max_action_tokens: int
 ) -> Generator:
-    """Compiles a policy into `start`, `act` and `observe`; episodes are donated from call to call."""
+    """Compiles a policy into `start`, `admit`, `act` and `observe`; episodes are donated from call to call.
 
-    @jax.jit
-    def start(params, prompt_tokens_NP, prompt_lengths_N, keys_NG) -> Episodes:
+    act: goes on with the active rows' messages until `enough` of them have ended, or `steps` tokens were decoded.
+    admit: gives the N-th slot, whose episodes are over, to another task.
+    """
+
+    def begin(params, prompt_tokens_NP, prompt_lengths_N, keys_NG) -> Episodes:
         hidden_ND, cache = policy.prefill(params, prompt_tokens_NP, prompt_lengths_N, group_size, suffix_capacity)
         hidden_NGD = jnp.broadcast_to(hidden_ND[:, None], (len(hidden_ND), group_size, hidden_ND.shape[-1]))
-        return Episodes(cache, hidden_NGD, keys_NG, jnp.zeros(keys_NG.shape, jnp.int32))
+        zeros_NG = jnp.zeros(keys_NG.shape, jnp.int32)
+        return Episodes(cache, hidden_NGD, keys_NG, zeros_NG, zeros_NG)
+
+    start = jax.jit(begin)
 
     @partial(jax.jit, donate_argnums=1)
-    def act(params, episodes: Episodes, active_NG, sampling: Sampling):
+    def admit(params, episodes: Episodes, slot, prompt_tokens_P, prompt_length, keys_G) -> Episodes:
+        one = begin(params, prompt_tokens_P[None], prompt_length[None], keys_G[None])
+        return jax.tree.map(lambda whole, new: whole.at[slot].set(new[0]), episodes, one)
+
+    @partial(jax.jit, donate_argnums=1)
+    def act(
+        params, episodes: Episodes, active_NG, sampling: Sampling, enough=np.int32(2**30), steps=np.int32(2**30)
+    ):
         unembedding_VD = policy.unembedding(params)
         shape = (*active_NG.shape, max_action_tokens)
-        generated = Generated(
-            jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32), jnp.zeros(active_NG.shape, jnp.int32)
-        )
+        tokens_NGA, log_probs_NGA = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
+        generated = Generated(tokens_NGA, log_probs_NGA, jnp.zeros(active_NG.shape, jnp.int32), ~active_NG)
+        enough = jnp.minimum(enough, active_NG.sum())
 
         def step(carry):
-            t, going_NG, generated, episodes = carry
+            t, generated, episodes = carry
+            going_NG = ~generated.ended_NG
             logits = jnp.einsum(
                 "ngd,vd->ngv", episodes.hidden_NGD, unembedding_VD, preferred_element_type=jnp.float32
             )
@@ -81,26 +99,28 @@ def generator(
             token_NG, log_prob_NG = sample(keys, logits, sampling)
             one_NG = going_NG.astype(jnp.int32)
             hidden_NG1D, cache = policy.extend(params, episodes.cache, token_NG[..., None], one_NG)
+            lengths_NG, said_NG = episodes.lengths_NG + one_NG, episodes.said_NG + one_NG
+            over_NG = (token_NG == stop_token) | (said_NG == max_action_tokens) | (lengths_NG == suffix_capacity)
             episodes = episodes._replace(
                 cache=cache,
                 hidden_NGD=jnp.where(going_NG[..., None], hidden_NG1D[:, :, 0], episodes.hidden_NGD),
-                lengths_NG=episodes.lengths_NG + one_NG,
+                lengths_NG=lengths_NG,
+                said_NG=jnp.where(going_NG & over_NG, 0, said_NG),
             )
             generated = Generated(
                 generated.tokens_NGA.at[:, :, t].set(jnp.where(going_NG, token_NG, 0)),
                 generated.log_probs_NGA.at[:, :, t].set(jnp.where(going_NG, log_prob_NG, 0.0)),
                 generated.lengths_NG + one_NG,
+                generated.ended_NG | over_NG,
             )
-            going_NG &= (token_NG != stop_token) & (episodes.lengths_NG < suffix_capacity)
-            return t + 1, going_NG, generated, episodes
+            return t + 1, generated, episodes
 
         def unfinished(carry):
-            t, going_NG, _, _ = carry
-            return (t < max_action_tokens) & going_NG.any()
+            t, generated, _ = carry
+            return (t < jnp.minimum(steps, max_action_tokens)) & ((active_NG & generated.ended_NG).sum() < enough)
 
-        going_NG = active_NG & (episodes.lengths_NG < suffix_capacity)
-        _, _, generated, episodes = lax.while_loop(unfinished, step, (0, going_NG, generated, episodes))
-        return generated, episodes
+        _, generated, episodes = lax.while_loop(unfinished, step, (jnp.int32(0), generated, episodes))
+        return generated._replace(ended_NG=active_NG & generated.ended_NG), episodes
 
     @partial(jax.jit, donate_argnums=1)
     def observe(params, episodes: Episodes, tokens_NGT, lengths_NG) -> Episodes:
@@ -113,7 +133,7 @@ def generator(
             lengths_NG=episodes.lengths_NG + lengths_NG,
         )
 
-    return Generator(start, act, observe)
+    return Generator(start, admit, act, observe)
 
 
 def rollout_keys(seed: int, step: int, task_ids: Sequence[str], group_size: int) -> jax.Array:

@@ -1,7 +1,8 @@
 """GRPO on device: statistics, advantages, loss, gradient, optimizer and boundary seeds in one jitted step.
 
 The choices between published variants are plain functions that the caller passes: the importance
-ratio (`token_ratio`, `sequence_ratio`) and the aggregation (`sequence_mean`, `token_mean`).
+ratio (`token_ratio`, `sequence_ratio`), the aggregation (`sequence_mean`, `token_mean`) and the boundary
+signal (boundary.py).
 
 Left out on purpose: a critic, several epochs over one batch (behaviour log-probabilities come from
 sampling, so one pass is on-policy), and filtering of zero-variance groups (the pool reduces them).
@@ -15,9 +16,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rods_jax.boundary import BOUNDARY, HARD, MASTERED, Seeds, boundary_score, partition, select_seeds
+from rods_jax.boundary import (
+    BOUNDARY,
+    HARD,
+    MASTERED,
+    Detection,
+    Evidence,
+    Seeds,
+    mean_band,
+    partition,
+    select_seeds,
+)
 from rods_jax.group_statistics import GroupStatistics, group_statistics
-from rods_jax.log_probs import log_probs
+from rods_jax.log_probs import LogProbs, log_probs
 from rods_jax.types import Policy, RolloutBatch, TrainState
 
 
@@ -55,6 +66,7 @@ class Objective(NamedTuple):
     dual_clip: float = 10.0
     kl_coefficient: float = 0.01  # 0: the reference policy is never run
     entropy_coefficient: float = 0.001  # 0: the entropy is never computed
+    signal: Callable[..., Detection] = mean_band  # boundary.py has others
     lower: float = 0.20
     upper: float = 0.85
     quotas: tuple[int, ...] = (4, 4, 4, 4)  # seeds per category and step, in the order of CATEGORIES
@@ -66,7 +78,7 @@ class Feedback(NamedTuple):
     statistics: GroupStatistics
     passed_turns_N: jax.Array  # int32, over valid rollouts
     total_turns_N: jax.Array  # int32; 0 when fewer than half of the group is valid: no observation
-    zones_N: jax.Array
+    zones_N: jax.Array  # by the mean reward, whatever the signal, so that runs compare
     seeds: Seeds
     metrics: dict[str, jax.Array]
 
@@ -84,35 +96,28 @@ def k3(log_probs, reference_log_probs):
     return jnp.exp(difference) - difference - 1
 
 
-def loss(
-    params,
-    reference_params,
-    batch: RolloutBatch,
-    advantages_NG,
-    temperature,
-    *,
-    policy: Policy,
-    objective: Objective,
+def action_log_probs(params, batch: RolloutBatch, temperature, *, policy: Policy, with_entropy: bool = False):
+    """`LogProbs` of the tokens that the policy generated in valid rollouts; 0 elsewhere."""
+    hidden = policy.forward(params, batch.prompt_tokens_NP, batch.prompt_lengths_N, batch.suffix_tokens_NGS)
+    return log_probs(
+        hidden,
+        policy.unembedding(params),
+        batch.suffix_tokens_NGS,
+        mask_T=_mask(batch),
+        temperature=temperature,
+        with_entropy=with_entropy,
+    )
+
+
+def objective_value(
+    taken: LogProbs, reference_log_probs_NGS, batch: RolloutBatch, advantages_NG, objective: Objective
 ):
-    """Scalar loss and its terms. Only tokens that the policy generated carry any of it.
+    """Scalar loss and its terms, from what the policy and the reference give to the tokens that were taken.
 
     clipped surrogate + kl_coefficient * k3(pi || reference) - entropy_coefficient * entropy, aggregated over
-    the action tokens of valid rollouts.
+    the action tokens of valid rollouts.  reference_log_probs_NGS: None where the coefficient is 0.
     """
-    mask_NGS = batch.action_mask_NGS & batch.valid_NG[..., None]
-
-    def score(params, with_entropy):
-        hidden = policy.forward(params, batch.prompt_tokens_NP, batch.prompt_lengths_N, batch.suffix_tokens_NGS)
-        return log_probs(
-            hidden,
-            policy.unembedding(params),
-            batch.suffix_tokens_NGS,
-            mask_T=mask_NGS,
-            temperature=temperature,
-            with_entropy=with_entropy,
-        )
-
-    taken = score(params, with_entropy=objective.entropy_coefficient != 0)
+    mask_NGS = _mask(batch)
     log_ratio_NGS = jnp.where(mask_NGS, taken.log_probs_T - batch.behavior_log_probs_NGS, 0.0)
     advantages_NGS = jnp.broadcast_to(advantages_NG[..., None], mask_NGS.shape)
     surrogate_NGS = clipped_surrogate(
@@ -125,14 +130,39 @@ def loss(
     terms = {"surrogate": objective.aggregate(surrogate_NGS, mask_NGS)}
     total = terms["surrogate"]
     if objective.kl_coefficient:
-        reference = jax.lax.stop_gradient(score(reference_params, with_entropy=False).log_probs_T)
-        terms["kl"] = objective.aggregate(k3(taken.log_probs_T, reference), mask_NGS)
+        terms["kl"] = objective.aggregate(k3(taken.log_probs_T, reference_log_probs_NGS), mask_NGS)
         total += objective.kl_coefficient * terms["kl"]
     if objective.entropy_coefficient:
         terms["entropy"] = objective.aggregate(taken.entropy_T, mask_NGS)
         total -= objective.entropy_coefficient * terms["entropy"]
+    # Clipping would hide a log-probability that is not finite, and train on it.
+    finite = jnp.isfinite(log_ratio_NGS).all()
+    if objective.kl_coefficient:
+        finite &= jnp.isfinite(jnp.where(mask_NGS, reference_log_probs_NGS, 0.0)).all()
+    total = jnp.where(finite, total, jnp.nan)
     terms["clip_fraction"] = token_mean(jnp.abs(jnp.expm1(log_ratio_NGS)) > objective.clip_low, mask_NGS)
     return total, terms
+
+
+def loss(
+    params,
+    reference_params,
+    batch: RolloutBatch,
+    advantages_NG,
+    temperature,
+    *,
+    policy: Policy,
+    objective: Objective,
+):
+    """`objective_value` of the policy against the reference policy, which runs only where it counts."""
+    score = partial(action_log_probs, batch=batch, temperature=temperature, policy=policy)
+    taken = score(params, with_entropy=objective.entropy_coefficient != 0)
+    reference = jax.lax.stop_gradient(score(reference_params).log_probs_T) if objective.kl_coefficient else None
+    return objective_value(taken, reference, batch, advantages_NG, objective)
+
+
+def _mask(batch: RolloutBatch):
+    return batch.action_mask_NGS & batch.valid_NG[..., None]
 
 
 def update_step(
@@ -144,7 +174,10 @@ def update_step(
     optimizer: optax.GradientTransformation,
     objective: Objective,
 ) -> tuple[TrainState, Feedback]:
-    """One GRPO update and the boundary statistics of its tasks; everything is computed on device."""
+    """One GRPO update and the boundary statistics of its tasks; everything is computed on device.
+
+    Where the loss or the gradient is not finite, parameters and optimizer stay as they were, and `skipped` is True.
+    """
     statistics = group_statistics(batch.rewards_NG, batch.valid_NG, normalize=objective.normalize)
     (total, terms), gradient = jax.value_and_grad(loss, has_aux=True)(
         state.params,
@@ -155,19 +188,27 @@ def update_step(
         policy=policy,
         objective=objective,
     )
+    grad_norm = optax.tree.norm(gradient)
+    finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
-    state = state._replace(
-        params=optax.apply_updates(state.params, updates), optimizer_state=optimizer_state, step=state.step + 1
+    learned = optax.apply_updates(state.params, updates), optimizer_state
+    params, optimizer_state = jax.tree.map(
+        partial(jnp.where, finite), learned, (state.params, state.optimizer_state)
     )
+    state = state._replace(params=params, optimizer_state=optimizer_state, step=state.step + 1)
 
     observed_N = 2 * statistics.count_N >= batch.rewards_NG.shape[1]  # RODS section 2.4
-    passed_N = jnp.where(observed_N, jnp.sum(batch.passed_turns_NG * batch.valid_NG, axis=1), 0)
-    total_N = jnp.where(observed_N, batch.num_turns_N * statistics.count_N, 0)
+    evidence = Evidence(
+        batch.passed_turns_NG,
+        batch.valid_NG & observed_N[:, None],
+        batch.num_turns_N,
+        batch.earlier_passed_N,
+        batch.earlier_total_N,
+    )
+    passed_N, total_N = evidence.passed_N, evidence.total_N
     zones_N = partition(passed_N, total_N, lower=objective.lower, upper=objective.upper)
-    progress_N = passed_N / jnp.maximum(total_N, 1)
     seeds = select_seeds(
-        boundary_score(progress_N),
-        zones_N,
+        *objective.signal(evidence, lower=objective.lower, upper=objective.upper),
         batch.categories_N,
         batch.eligible_N & observed_N,
         quotas=objective.quotas,
@@ -175,8 +216,9 @@ def update_step(
     metrics = {
         "loss": total,
         **terms,
-        "grad_norm": optax.tree.norm(gradient),
-        "reward_mean": jnp.sum(batch.rewards_NG * batch.valid_NG) / jnp.maximum(batch.valid_NG.sum(), 1),
+        "grad_norm": grad_norm,
+        "skipped": ~finite,
+        "reward_mean": jnp.sum(batch.rewards_NG, where=batch.valid_NG) / jnp.maximum(batch.valid_NG.sum(), 1),
         "progress_mean": passed_N.sum() / jnp.maximum(total_N.sum(), 1),
         "zero_variance": jnp.mean(statistics.variance_N == 0),
         "batch_hard": jnp.sum((zones_N == HARD) & observed_N),
@@ -186,10 +228,30 @@ def update_step(
     return state, Feedback(statistics, passed_N, total_N, zones_N, seeds, metrics)
 
 
-def jit_update(policy: Policy, optimizer: optax.GradientTransformation, objective: Objective):
-    """`update_step`, jitted once per shape, the old state donated: (state, batch, temperature) -> (state, feedback)."""
-    step = partial(update_step, policy=policy, optimizer=optimizer, objective=objective)
-    return jax.jit(step, donate_argnums=0)
+def jit_update(
+    policy: Policy,
+    optimizer: optax.GradientTransformation,
+    objective: Objective,
+    complete: Callable[..., Policy] = lambda policy: policy,
+):
+    """`update_step`, jitted once per shape, the old state donated.
+
+    Returns (state, batch, temperature, *frozen) -> (state, feedback).  Where not all weights train,
+    `complete(policy, *frozen)` is the policy of those that do: no gradient, optimizer state or copy of the others.
+    """
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: TrainState, batch: RolloutBatch, temperature, *frozen):
+        return update_step(
+            state,
+            batch,
+            temperature,
+            policy=complete(policy, *frozen),
+            optimizer=optimizer,
+            objective=objective,
+        )
+
+    return step
 
 
 def create_optimizer(

@@ -1,12 +1,14 @@
 """Public kernel: log-probabilities (and entropy) of taken tokens, without ever holding all the logits.
 
 The chunk is over tokens, not over the vocabulary: tokens are independent, so a chunk is a plain softmax over
-the whole vocabulary, to be recomputed in the backward pass, with no running maximum to carry and rescale; the
-matrix product keeps its widest side, and an unembedding sharded over the vocabulary stays so.
+the whole vocabulary, recomputed in the backward pass, with no running maximum to carry and rescale; the
+matrix product keeps its widest side, and an unembedding sharded over the vocabulary stays so.  Each row's
+tokens inside the mask are computed first, and chunks without any are skipped: the cost is that of the actions.
 
 Left out on purpose: sampling filters (top-p, top-k), which are the generator's.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -42,8 +44,9 @@ def log_probs(
       targets_T: [..., T] integers in [0, V); anything where masked.
       mask_T: [..., T] bool; a token outside gives exactly 0 and no gradient, whatever its hidden state holds.
       temperature: positive scalar, may be traced.
-      chunk_size: static; tokens per chunk.  A chunk takes the same number of positions, at least one, from
-        every row of the leading axes, so it holds at least as many tokens as there are rows.
+      chunk_size: static; tokens per chunk.  A chunk takes the same number of tokens, at least one, from
+        every row of the leading axes, so it holds at least as many as there are rows.  Those axes may be
+        sharded; over a sharded T the tokens are exchanged between devices.
       with_entropy: static; False computes nothing and returns zeros.
 
     Raises ValueError (shapes, chunk_size) and TypeError (dtypes).  Source: RODS section 3 (loss per token).
@@ -65,35 +68,85 @@ def log_probs(
     length = targets_T.shape[-1]
     rows = targets_T.size // max(length, 1)
     num_chunks = max(1, -(-length // max(1, chunk_size // max(rows, 1))))
-    width = -(-length // num_chunks)
-    unembedding_VD = unembedding_VD.astype(jnp.float32)  # the gradient adds up over the chunks: in float32
+    order_T = jnp.argsort(~mask_T, axis=-1, stable=True)  # each row's tokens inside the mask come first
+    axis = targets_T.ndim - 1
 
     def split(x: jax.Array) -> jax.Array:
-        # Position t goes to chunk t % num_chunks: an axis that is sharded stays sharded inside every chunk,
-        # while contiguous chunks of a sharded axis would leave all devices but one idle.
-        axis = targets_T.ndim - 1
-        padding = [(0, width * num_chunks - length if i == axis else 0) for i in range(x.ndim)]
-        x = jnp.pad(x, padding)
-        return jnp.moveaxis(x.reshape(*x.shape[:axis], width, num_chunks, *x.shape[axis + 1 :]), axis + 1, 0)
+        x = jnp.take_along_axis(x, order_T.reshape(*order_T.shape, *[1] * (x.ndim - axis - 1)), axis=axis)
+        x = jnp.pad(x, [(0, -length % num_chunks if i == axis else 0) for i in range(x.ndim)])
+        return jnp.moveaxis(x.reshape(*x.shape[:axis], num_chunks, -1, *x.shape[axis + 1 :]), axis, 0)
 
     def join(x: jax.Array) -> jax.Array:
-        x = jnp.moveaxis(x, 0, -1)
-        return x.reshape(*x.shape[:-2], width * num_chunks)[..., :length]
+        x = jnp.moveaxis(x, 0, axis)
+        return jnp.take_along_axis(x.reshape(*x.shape[:axis], -1), jnp.argsort(order_T, axis=-1), axis=-1)
 
-    def chunk(arrays: tuple[jax.Array, jax.Array, jax.Array]) -> LogProbs:
+    # The gradient adds up over the chunks in float32, and transposed: its products are faster so on a CPU.
+    # Under shard_map both depend on the device as the hidden states do, so that their gradients are summed over it.
+    never = jnp.zeros_like(hidden_TD, bool).any()
+    weight_DV = jnp.where(never, 0.0, unembedding_VD.T.astype(jnp.float32))
+    temperature = jnp.where(never, 1.0, jnp.asarray(temperature, jnp.float32))
+
+    def chunk(arrays) -> LogProbs:
         hidden, targets, mask = arrays
-        hidden = jnp.where(mask[..., None], hidden, 0)  # a NaN behind the mask would reach the gradient
-        logits = jnp.einsum(
-            "...d,vd->...v",
-            hidden,
-            unembedding_VD.astype(hidden.dtype),
-            preferred_element_type=jnp.float32,
+        return _chunk(
+            hidden, weight_DV, temperature, jnp.where(mask, targets, 0).astype(jnp.int32), mask, with_entropy
         )
-        log_all = jax.nn.log_softmax(logits / temperature, axis=-1)
-        taken = jnp.take_along_axis(log_all, jnp.where(mask, targets, 0)[..., None], axis=-1)[..., 0]
-        entropy = -(jnp.exp(log_all) * log_all).sum(axis=-1) if with_entropy else jnp.zeros_like(taken)
-        return LogProbs(jnp.where(mask, taken, 0.0), jnp.where(mask, entropy, 0.0))
 
-    # prevent_cse: the loop already keeps the compiler from merging the two computations.
-    chunks = lax.map(jax.checkpoint(chunk, prevent_cse=False), (split(hidden_TD), split(targets_T), split(mask_T)))
+    chunks = lax.map(chunk, (split(hidden_TD), split(targets_T), split(mask_T)))
     return LogProbs(*map(join, chunks))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _chunk(hidden, weight_DV, temperature, targets, mask, with_entropy: bool) -> LogProbs:
+    return _forward(hidden, weight_DV, temperature, targets, mask, with_entropy)[0]
+
+
+def _logits(hidden, weight_DV, temperature, mask):
+    hidden = jnp.where(mask[..., None], hidden, 0)  # a NaN behind the mask would reach the gradient
+    weight = weight_DV.astype(hidden.dtype)
+    return jnp.einsum("...d,dv->...v", hidden, weight, preferred_element_type=jnp.float32) / temperature
+
+
+def _forward(hidden, weight_DV, temperature, targets, mask, with_entropy: bool):
+    def score():
+        logits = _logits(hidden, weight_DV, temperature, mask)
+        # Subtracted one after the other: their sum would round away what a sure token leaves to the others.
+        maximum = logits.max(axis=-1)
+        log_total = jnp.log(jnp.exp(logits - maximum[..., None]).sum(axis=-1))
+        taken = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0] - maximum - log_total
+        entropy = jnp.zeros_like(taken)
+        if with_entropy:
+            log_all = logits - maximum[..., None] - log_total[..., None]
+            entropy = -jnp.sum(jnp.exp(log_all) * log_all, axis=-1)
+        return jnp.where(mask, taken, 0.0), jnp.where(mask, entropy, 0.0), maximum, log_total
+
+    nothing = jnp.zeros_like(hidden[..., 0], jnp.float32)
+    taken, entropy, *normalizer = lax.cond(mask.any(), score, lambda: (nothing,) * 4)
+    return LogProbs(taken, entropy), (hidden, weight_DV, temperature, targets, mask, entropy, normalizer)
+
+
+def _backward(with_entropy: bool, saved, cotangents: LogProbs):
+    hidden, weight_DV, temperature, targets, mask, entropy, (maximum, log_total) = saved
+    d_taken, d_entropy = (jnp.where(mask, d, 0.0)[..., None] for d in cotangents)
+
+    def differentiate():
+        logits = _logits(hidden, weight_DV, temperature, mask)
+        log_all = logits - maximum[..., None] - log_total[..., None]
+        probability = jnp.exp(log_all)
+        is_target = targets[..., None] == lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+        d_logits = jnp.where(is_target, d_taken, 0.0) - d_taken * probability
+        if with_entropy:  # dH/dz = -p (log p + H)
+            d_logits -= d_entropy * probability * (log_all + entropy[..., None])
+        d_temperature = -jnp.sum(d_logits * logits) / temperature
+        d_scaled = (d_logits / temperature).astype(hidden.dtype)
+        weight = weight_DV.astype(hidden.dtype)
+        d_hidden = jnp.einsum("...v,dv->...d", d_scaled, weight, preferred_element_type=jnp.float32)
+        clean, tokens = jnp.where(mask[..., None], hidden, 0), tuple(range(mask.ndim))
+        d_weight = jnp.tensordot(clean, d_scaled, axes=(tokens, tokens), preferred_element_type=jnp.float32)
+        return jnp.where(mask[..., None], d_hidden, 0).astype(hidden.dtype), d_weight, d_temperature
+
+    zeros = jax.tree.map(jnp.zeros_like, (hidden, weight_DV, temperature))
+    return *lax.cond(mask.any(), differentiate, lambda: zeros), None, None
+
+
+_chunk.defvjp(_forward, _backward)

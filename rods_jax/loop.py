@@ -1,14 +1,13 @@
 """The straight line: tasks -> rollouts -> update with statistics -> seeds -> synthesis -> replay -> tasks.
 
-What travels round the circle is a `Position`: train state (device), replay state (host), the
-step, and the place in the epoch; a checkpoint is those four, and every random number comes from (run
+What travels round the circle is a `Position`: train state (device), replay state (host), the step, the place in the
+epoch, and how many outcomes of synthesis came back; a checkpoint is those, and every random number comes from (run
 seed, step, task, rollout).  The feedback of a step is read while the next one is under way, so that
-the host never makes the device wait; synthesis runs while the device updates.
+the host never makes the device wait; synthesis runs while the device updates, or beside it all.
 
 Left out on purpose: what a step is made of.  `Stages` holds the callables, scripts wire them.
 """
 
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -26,8 +25,8 @@ from rods_jax.metrics import MetricWriter
 from rods_jax.replay import ReplayState
 from rods_jax.rollout import Rollouts
 from rods_jax.synthesis.critique import content_hash
-from rods_jax.synthesis.pipeline import Synthesis
-from rods_jax.types import Task, TrainState
+from rods_jax.synthesis.dispatch import Dispatch, Synthesize
+from rods_jax.types import RolloutBatch, Task, TrainState
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class Position:
     step: int = 0
     epoch: int = 0  # counted over all stages
     batch: int = 0  # next batch of the epoch; 0: the epoch has not begun
+    outcomes: int = 0  # of synthesis, taken so far: none is taken twice, whatever a restart repeats
 
 
 class Stages(NamedTuple):
@@ -46,12 +46,13 @@ class Stages(NamedTuple):
 
     collect: Callable[[Any, Sequence[Task], int, StageConfig], Rollouts]  # (params, tasks, step, stage)
     update: Callable[[TrainState, Any], tuple[TrainState, Feedback]]
-    synthesize: Callable[[Task, random.Random, int, frozenset[str]], Synthesis]  # (seed, rng, step, known hashes)
+    synthesize: Synthesize
     renew: Callable[[TrainState], TrainState]  # at a stage's start: fresh optimizer, reference = policy
     evaluate: Callable[[Any, int], Mapping[str, float]]  # (params, step) -> held-out metrics
     record: MetricWriter
-    show: Callable[[int, Rollouts, Sequence[Synthesis]], None]  # what a human may want to read
-    save: Callable[[Position], None]
+    show: Callable[[int, Rollouts, Sequence[Dispatch]], None]  # what a human may want to read
+    save: Callable[[Position, Mapping[str, float]], None]  # (position, held-out metrics, if any were measured)
+    stop: Callable[[], bool]  # asked after every step; True: save, and come back
 
 
 class _Pending(NamedTuple):
@@ -69,10 +70,13 @@ class _Pending(NamedTuple):
 def train(
     config: Config, seeds: Sequence[Task], held_out: Sequence[Task], stages: Stages, position: Position
 ) -> Position:
-    """Runs from `position` to the end of the last epoch, or of `config.max_steps`; returns where it stopped."""
+    """Runs from `position` to the end of the last epoch, or of `config.max_steps`, or until `stages.stop`.
+
+    Returns where it stopped, which is saved.
+    """
     avoid = frozenset(map(content_hash, held_out))
     state, replay, step = position.train_state, position.replay, position.step
-    first_batch = position.batch
+    first_batch, outcomes = position.batch, position.outcomes
     if step == 0:
         stages.record(0, {"epoch": 0} | pool.counts(replay) | stages.evaluate(state.params, 0))
 
@@ -92,31 +96,34 @@ def train(
             rollouts = stages.collect(state.params, batches[index], step, stage)
             seconds = time.perf_counter() - started
             replay, chosen = _observe(replay, pending)
-            eligible = np.array([pool.eligible(replay, task.id, step) for task in batches[index]])
-            state, feedback = stages.update(state, rollouts.batch._replace(eligible_N=eligible))
-            replay = _settle(replay, pending, chosen, stages, config.seed, avoid)
+            batch = _with_history(rollouts.batch, replay, batches[index], step)
+            state, feedback = stages.update(state, batch)
+            replay, taken = _settle(replay, pending, chosen, stages, avoid)
+            outcomes += taken
             pending = _Pending(step, epoch, stage, batches[index], rollouts, feedback, seconds)
             step += 1
             last = index + 1 == len(batches)
-            stop = step == config.max_steps
+            final = step == config.max_steps
+            stop = stages.stop() or final
             if last or stop or step % config.checkpoint_every == 0:
                 replay, chosen = _observe(replay, pending)
-                held = stages.evaluate(state.params, step) if _due(config, epoch, last, stop) else {}
-                replay = _settle(replay, pending, chosen, stages, config.seed, avoid, held)
+                held = stages.evaluate(state.params, step) if _due(config, epoch, last, final) else {}
+                replay, taken = _settle(replay, pending, chosen, stages, avoid, held)
+                outcomes += taken
                 pending = None
                 place = (epoch + 1, 0) if last else (epoch, index + 1)
-                position = Position(state, replay, step, *place)
-                stages.save(position)
+                position = Position(state, replay, step, *place, outcomes)
+                stages.save(position, held)
             if stop:
                 return position
         first_batch = 0
     return position
 
 
-def _due(config: Config, epoch: int, last: bool, stop: bool) -> bool:
+def _due(config: Config, epoch: int, last: bool, final: bool) -> bool:
     """Held-out evaluation: every few epochs, and at the end."""
-    final = epoch + 1 == num_epochs(config)
-    return stop or last and (final or (epoch + 1) % config.evaluation.every_epochs == 0)
+    ended = epoch + 1 == num_epochs(config)
+    return final or last and (ended or (epoch + 1) % config.evaluation.every_epochs == 0)
 
 
 def _observe(replay: ReplayState, pending: _Pending | None) -> tuple[ReplayState, tuple[Task, ...]]:
@@ -138,31 +145,37 @@ def _observe(replay: ReplayState, pending: _Pending | None) -> tuple[ReplayState
     return replay, chosen
 
 
+def _with_history(batch: RolloutBatch, replay: ReplayState, tasks: Sequence[Task], step: int) -> RolloutBatch:
+    """The batch with what the pool knows of its tasks: which may be seeds, and what was measured before."""
+    ids = [task.id for task in tasks]
+    passed, total = zip(*(pool.earlier(replay, task_id, step) for task_id in ids))
+    return batch._replace(
+        eligible_N=np.array(pool.eligible(replay, ids, step)),
+        earlier_passed_N=np.array(passed, np.float32),
+        earlier_total_N=np.array(total, np.float32),
+    )
+
+
 def _settle(
     replay: ReplayState,
     pending: _Pending | None,
     chosen: Sequence[Task],
     stages: Stages,
-    seed: int,
     avoid: frozenset[str],
     held_out: Mapping[str, float] = {},
-) -> ReplayState:
-    """Synthesises from a step's seeds, stages what was accepted, and records the step."""
+) -> tuple[ReplayState, int]:
+    """Dispatches a step's seeds, stages what came back, and records the step; also returns how many came back."""
     if pending is None:
-        return replay
+        return replay, 0
     started = time.perf_counter()
     known = avoid | {content_hash(task) for task in pool.all_tasks(replay)} if chosen else avoid
-    results = []
-    for task in chosen:
-        rng = random.Random(f"{seed}/{pending.step}/{task.id}")
-        result = stages.synthesize(task, rng, pending.step, known)
-        results.append(result)
-        if result.candidate is not None:
-            replay = pool.stage(replay, [result.candidate], pending.epoch)
-            known |= {content_hash(result.candidate)}
+    dispatches = stages.synthesize(chosen, pending.step, known)
+    candidates = [d.result.candidate for d in dispatches if d.result.candidate is not None]
+    replay = pool.stage(replay, candidates, pending.epoch)
     seconds = time.perf_counter() - started
 
     feedback = jax.device_get(pending.feedback)
+    results = [dispatch.result for dispatch in dispatches]
     rejections = Counter(rejection.error for result in results for rejection in result.rejections)
     failures = [t.failure for t in pending.rollouts.trajectories if t.failure is not None]
     values = {
@@ -171,11 +184,12 @@ def _settle(
         **feedback.metrics,
         **pool.counts(replay),
         "seeds": len(chosen),
-        "candidates": sum(result.candidate is not None for result in results),
+        "candidates": len(candidates),
         "rejected": sum(rejections.values()),
         "rejections": dict(rejections),
         "failed_rollouts": len(failures),
         "truncated_rollouts": sum(t.truncated is not None for t in pending.rollouts.trajectories),
+        "task_ids": [task.id for task in pending.tasks],
         "task_mean": feedback.statistics.mean_N,
         "task_variance": feedback.statistics.variance_N,
         "seconds_rollout": pending.seconds_rollout,
@@ -183,5 +197,5 @@ def _settle(
         **held_out,
     }
     stages.record(pending.step + 1, values)
-    stages.show(pending.step + 1, pending.rollouts, results)
-    return replay
+    stages.show(pending.step + 1, pending.rollouts, dispatches)
+    return replay, len(dispatches)

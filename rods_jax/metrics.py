@@ -1,4 +1,4 @@
-"""Metrics as JSON lines: one object a step, flushed at once, floats exact.
+"""Metrics as JSON lines: one object a step, on the disk at once, floats exact.
 
 Other writers (a tracker, a progress display) are other `MetricWriter`s.  Left out on purpose:
 averaging, wall-clock stamps and log levels.
@@ -6,6 +6,7 @@ averaging, wall-clock stamps and log levels.
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ def open_metrics(path: str | Path, resume_step: int | None = None) -> Iterator[M
         def write(step: int, values: Mapping[str, Any]) -> None:
             file.write(json.dumps({"step": step} | dict(values), default=_plain) + "\n")
             file.flush()
+            os.fsync(file.fileno())  # no checkpoint may outlive the steps that led to it
 
         yield write
 

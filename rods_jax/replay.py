@@ -4,12 +4,18 @@
 
 A generated task waits in the staged queue until the epoch after its synthesis, is on trial until
 its first measurement, and leaves when the policy masters it or cannot do it.  All functions are
-pure; the state is a small host record.  Left out on purpose: retirement for staleness (every
-active task is in every epoch, so no measurement is older than one epoch) and choosing seeds
-(boundary.py, on device).
+pure; the state is a small host record.
+
+No class and no call pattern takes more than `max_share` of the pool by injection: neither do tasks that
+are overrepresented, the queue counted in, become seeds, nor do candidates enter that would make them so.
+
+Left out on purpose: retirement for staleness (every active task is in every epoch, so no measurement is
+older than one epoch) and choosing seeds (boundary.py, on device).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Literal, NamedTuple
@@ -122,7 +128,8 @@ def begin_epoch(state: ReplayState, epoch: int) -> tuple[ReplayState, Events]:
     """Retires, prunes and injects, in this order (RODS section 6); each epoch begins once.
 
     At most floor(injection_fraction * pool after retirement) candidates enter, oldest first, only
-    ones that an earlier epoch staged, and no more than there are free slots.
+    ones that an earlier epoch staged and that keep to `max_share` of the same pool, and no more than
+    there are free slots.  The others wait.
     """
     if epoch <= state.epoch:
         raise ValueError(f"epoch {epoch} cannot begin after epoch {state.epoch}")
@@ -135,19 +142,19 @@ def begin_epoch(state: ReplayState, epoch: int) -> tuple[ReplayState, Events]:
     ]
     state = _remove(state, retired)
 
-    due = [entry for entry in state.staged if entry.epoch < epoch]
-    quota = int(_exact(settings.injection_fraction) * sum(1 for _ in state.items))
-    due = due[:quota]
+    active = active_tasks(state)
+    due = [entry.task for entry in state.staged if entry.epoch < epoch]
+    due = _varied(due, active, settings)[: int(_exact(settings.injection_fraction) * len(active))]
     free = state.slots.count(None)
     if settings.replace and len(due) > free:
         measured = [item for item in state.slots if item is not None and item.measurements]
-        measured.sort(key=lambda item: (_boundary_score(item), item.measurements[-1].step, item.task.id))
+        measured.sort(key=lambda item: (_boundary_score(item, settings), item.measurements[-1].step, item.task.id))
         pruned = [Retired(i.task.id, "pruned", epoch, i.measurements[-1]) for i in measured[: len(due) - free]]
         state = _remove(state, pruned)
         retired += pruned
         free += len(pruned)
 
-    injected = [entry.task for entry in due[:free]]
+    injected = due[:free]
     state = _log(_insert(replace(state, epoch=epoch), injected), retired)
     return state, Events(tuple(retired), tuple(task.id for task in injected))
 
@@ -172,10 +179,29 @@ def mark_seed(state: ReplayState, task_id: str, step: int) -> ReplayState:
     return _change(state, task_id, lambda item: replace(item, seeded=int(step)))
 
 
-def eligible(state: ReplayState, task_id: str, step: int) -> bool:
-    """Whether the task's cooldown is over; KeyError when it is not in the pool."""
-    seeded = _find(state, task_id).seeded
-    return seeded is None or step - seeded >= state.settings.cooldown
+def eligible(state: ReplayState, task_ids: Sequence[str], step: int) -> list[bool]:
+    """Whether each task's cooldown is over and the pool has room for its like; KeyError: one is not in the pool.
+
+    What became of the seeds of the step before does not count yet: it arrives when the update is under way, or
+    earlier, where the run was stopped between the two.
+    """
+    cooldown, active = state.settings.cooldown, active_tasks(state)
+    fresh = {item.task.id for item in state.items if item.seeded == step - 1}
+    queued = [entry.task for entry in state.staged if entry.task.ancestry[-1] not in fresh]
+    counts, limit = _traits_of((*active, *queued)), _limit(active, state.settings)
+    items = [_find(state, task_id) for task_id in task_ids]
+    return [
+        (item.seeded is None or step - item.seeded >= cooldown) and _has_room(item.task, counts, limit)
+        for item in items
+    ]
+
+
+def earlier(state: ReplayState, task_id: str, step: int) -> tuple[float, float]:
+    """Turns passed and all turns that were measured before `step`, halved after every `half_life` steps.
+
+    (0, 0) without a half-life. KeyError: the task is not in the pool.
+    """
+    return _discounted(_find(state, task_id).measurements, step, state.settings.half_life)
 
 
 def enter_stage(state: ReplayState, tasks: Sequence[Task]) -> ReplayState:
@@ -254,16 +280,26 @@ def _exact(threshold: float) -> Fraction:
     return Fraction(repr(float(threshold)))
 
 
-def _mean(item: Item) -> Fraction:
-    return Fraction(item.measurements[-1].passed, item.measurements[-1].total)
+def _discounted(measurements: Sequence[Measurement], step: int, half_life: float) -> tuple[float, float]:
+    weights = [2.0 ** ((m.step - step) / half_life) if half_life else 0.0 for m in measurements]
+    passed = sum(weight * m.passed for weight, m in zip(weights, measurements, strict=True))
+    return float(passed), float(sum(weight * m.total for weight, m in zip(weights, measurements, strict=True)))
 
 
-def _boundary_score(item: Item) -> Fraction:
-    return 4 * _mean(item) * (1 - _mean(item))
+def _mean(item: Item, settings: ReplaySettings) -> Fraction:
+    """Of the latest measurement, and of the ones before it as far as the half-life remembers them."""
+    *before, latest = item.measurements
+    passed, total = _discounted(before, latest.step, settings.half_life)
+    return (latest.passed + Fraction(passed)) / (latest.total + Fraction(total))
+
+
+def _boundary_score(item: Item, settings: ReplaySettings) -> Fraction:
+    mean = _mean(item, settings)
+    return 4 * mean * (1 - mean)
 
 
 def _zone(item: Item, settings: ReplaySettings) -> str:
-    mean = _mean(item)
+    mean = _mean(item, settings)
     if mean < _exact(settings.lower):
         return "hard"
     return "boundary" if mean <= _exact(settings.upper) else "mastered"
@@ -272,11 +308,42 @@ def _zone(item: Item, settings: ReplaySettings) -> str:
 def _retirement(item: Item, settings: ReplaySettings) -> str | None:
     """A human seed leaves only when mastered, and only by choice; a hard one stays to be learned."""
     human = item.status == "human"
-    if not item.measurements or (human and not settings.retire_seeds):
+    if not item.measurements or not (settings.retire_seeds if human else settings.retire_generated):
         return None
-    if _mean(item) > _exact(settings.retire_above):
+    mean = _mean(item, settings)
+    if mean > _exact(settings.retire_above):
         return "mastered"
-    return "hard" if _mean(item) < _exact(settings.lower) and not human else None
+    return "hard" if mean < _exact(settings.lower) and not human else None
+
+
+def _varied(candidates: Sequence[Task], active: Sequence[Task], settings: ReplaySettings) -> list[Task]:
+    """The candidates, in order, that can enter without overrepresenting a class or a call pattern."""
+    counts, limit, varied = _traits_of(active), _limit(active, settings), []
+    for task in candidates:
+        if _has_room(task, counts, limit):
+            varied.append(task)
+            counts.update(_traits(task))
+    return varied
+
+
+def _limit(active: Sequence[Task], settings: ReplaySettings) -> Fraction | float:
+    """How many tasks may have a trait in common."""
+    return math.inf if settings.max_share == 1 else _exact(settings.max_share) * len(active)
+
+
+def _traits_of(tasks: Iterable[Task]) -> Counter:
+    """How many of the tasks have each trait."""
+    return Counter(trait for task in tasks for trait in _traits(task))
+
+
+def _traits(task: Task) -> frozenset:
+    """The classes of a task and its call pattern: the tools of each turn, in order."""
+    pattern = tuple(tuple(call.name for call in turn.gold) for turn in task.turns)
+    return frozenset((*task.classes, pattern))
+
+
+def _has_room(task: Task, counts: Counter, limit: Fraction | float) -> bool:
+    return all(counts[trait] + 1 <= limit for trait in _traits(task))
 
 
 # -------------------------------------------------------------------------------------- the store

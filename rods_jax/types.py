@@ -166,7 +166,9 @@ class RolloutBatch(NamedTuple):
     passed_turns_NG: jax.Array  # int32
     num_turns_N: jax.Array  # int32
     categories_N: jax.Array  # int32, index into CATEGORIES
-    eligible_N: jax.Array  # bool, may be selected as a seed (cooldown is over)
+    eligible_N: jax.Array  # bool, may be selected as a seed
+    earlier_passed_N: jax.Array  # float32, turns passed in earlier steps, discounted by age
+    earlier_total_N: jax.Array  # float32, all turns of those rollouts, discounted alike
 
 
 class TrainState(NamedTuple):

@@ -1,18 +1,24 @@
 """Trains a policy with RODS: the one command.
 
-    python -m scripts.train --config configs/quickstart.py [--resume] [--rollout.group-size 4 ...]
+    python -m scripts.train --config configs/quickstart.py [--rollout.group-size 4 ...]
+    ... --resume                                    from the latest checkpoint, as if it had never stopped
+    ... --resume-step 40                            from an earlier one; what lies beyond is written again
+    ... --fork runs/new --from runs/old@40          a new run that goes on from there, with other settings
 
+SIGTERM or Ctrl-C: it saves after the step and exits with 75; a second one ends it at once. Other exits: 0 done,
+2 refused (the message says why), 3 stopped after saving because a number was not finite.
 The run directory gets config.json, metrics.jsonl, tasks/, tokenizer/, checkpoints/, trajectories.jsonl,
-candidates.jsonl, plots/ and summary.json.  Left out on purpose: everything that computes; this file
-only wires the rooms together.
+candidates.jsonl, plots/, summary.json, fidelity.json, and synthesis/ where language models write.  Left out on
+purpose: everything that computes; this file only wires the rooms together.
 """
 
 import argparse
+import contextlib
 import json
 import random
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -21,25 +27,36 @@ from typing import Any
 import jax
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 
-from models.policy import callables
-from models.tokenizer import load_tokenizer
 from rods_jax import checkpoint, config as configuration, grpo, replay, supervised
 from rods_jax.config import Config, ConfigError, StageConfig
-from rods_jax.demonstrations import corpus, demonstrate
+from rods_jax.demonstrations import demonstrate
+from rods_jax.environments.episode import StartEpisodes, start_episodes
 from rods_jax.environments.protocol import Domain, TaskSplits
+from rods_jax.environments.scoring import RODS
+from rods_jax.environments.workers import Workers
 from rods_jax.generation import Sampling, generator
 from rods_jax.curriculum import num_epochs
 from rods_jax.loop import Position, Stages, train
 from rods_jax.metrics import MetricWriter, open_metrics
+from rods_jax.preemption import SAVED, stop_requests
 from rods_jax.rewards import progress_reward
 from rods_jax.rollout import Limits, Rollouts, collect, trim
-from rods_jax.synthesis.pipeline import Synthesis, synthesize
-from rods_jax.task_files import read_tasks, task_to_json, write_atomically, write_tasks
+from rods_jax.synthesis.near_duplicates import far_from
+from rods_jax.synthesis.dispatch import Dispatch, Synthesize, at_once, beside
+from rods_jax.synthesis.pipeline import RULE_BASED, synthesize
+from rods_jax.synthesis.worker import Author, working
+from rods_jax.task_files import task_to_json, write_atomically
 from rods_jax.types import Policy, Task
 from scripts.display import cold_start_display, training_display
+from scripts.fidelity import print_fidelity, write_fidelity
+from scripts.policies import RunPolicy, complete, policy_of
+from scripts.run_directory import alone, fork, inputs_of, load_or_build, open_run, require_same_inputs
 from scripts.report import print_summary, tell, write_report
+from scripts.synthesize import author_of, teller
 
+HALTED = 3  # exit status: stopped after saving, because a number was not finite
 COLD_START, EVALUATION = 1 << 30, 1 << 29  # bits of the step that keep their noise apart from training's
 
 
@@ -49,133 +66,171 @@ def main() -> None:
     )  # --help is the config's: it lists every key
     parser.add_argument("--config", help="a Python file that ends in CONFIG = Config(...)")
     parser.add_argument("--resume", action="store_true", help="continue the run in the config's run_dir")
+    parser.add_argument("--resume-step", type=int, metavar="N", help="continue it from the checkpoint of step N")
+    parser.add_argument("--fork", metavar="NEW", help="begin the run directory NEW from the checkpoint of --from")
+    parser.add_argument("--from", dest="source", metavar="RUN@STEP")
     arguments, overrides = parser.parse_known_args()
     if arguments.config is None:
         sys.exit(f"{__doc__}\n--config is missing; with it, --help lists every setting.")
     console = Console()
     try:
         config = configuration.load_config(arguments.config, overrides)
-        run(config, resume=arguments.resume, console=console)
-    except (ConfigError, checkpoint.CheckpointError, ValueError, FileExistsError) as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False)
+        forked = arguments.fork is not None or arguments.source is not None
+        if forked:
+            config = begin_fork(config, arguments.fork, arguments.source)
+        resume = forked or arguments.resume or arguments.resume_step is not None
+        run(config, resume=resume, step=arguments.resume_step, console=console)
+    except Stopped as stopped:
+        console.print(stopped, highlight=False)
+        sys.exit(stopped.status)
+    except (ConfigError, checkpoint.CheckpointError, ValueError, OSError) as error:
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         sys.exit(2)
 
 
-def run(config: Config, *, resume: bool, console: Console) -> dict[str, Any]:
-    """Cold start, or the latest checkpoint; then the loop to its end; then the report, which is returned."""
+class Stopped(Exception):
+    """The run was saved before its end; `status` is what the process exits with."""
+
+    def __init__(self, status: int, sentence: str):
+        super().__init__(sentence)
+        self.status = status
+
+
+def begin_fork(config: Config, new: str | None, source: str | None) -> Config:
+    run_dir, at, step = (source or "").rpartition("@")
+    if not (new and at and run_dir and step.isdecimal()):
+        raise ConfigError("a fork needs both --fork NEW and --from RUN@STEP")
+    config = replace(config, run_dir=new)
+    fork(config, Path(run_dir), int(step))
+    return config
+
+
+def run(config: Config, *, resume: bool, console: Console, step: int | None = None) -> dict[str, Any]:
+    """Trains to the end; then the report, which is returned. Stopped: it was saved before its end."""
+    advance(config, resume=resume, console=console, at=step)
     directory = Path(config.run_dir)
-    open_run(config, directory, resume)
-    jax.config.update("jax_compilation_cache_dir", str(Path(".cache/jax").absolute()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    domain = config.domain()
-    tasks, tokenizer = load_or_build(config, domain, directory, console)
-    codec = config.codec(tokenizer)
-    model = replace(config.model, vocab_size=len(tokenizer))
-    policy = Policy(**callables(model))
-    objective, optimizer = objective_of(config), optimizer_of(config)
-    evaluate = evaluation(config, domain, policy, codec)
-    key = jax.random.key(config.seed)
-
-    with checkpoint.open_checkpoints(directory / "checkpoints", keep=2) as checkpoints:
-        start = Position(
-            grpo.create_state(policy.init(key), optimizer, objective), replay.create(tasks.seeds, config.replay)
-        )
-        if checkpoints.latest_step() is not None:
-            step, state, host = checkpoint.restore(checkpoints, start.train_state)
-            start = Position(state, replay.from_json(host["replay"]), step, host["epoch"], host["batch"])
-            console.print(f"resumed at step {step}, epoch {start.epoch}")
-        else:
-            params = cold_start(config, domain, tasks, policy, codec, evaluate, directory, console)
-            start = replace(start, train_state=grpo.create_state(params, optimizer, objective))
-            save(checkpoints, start)
-        kept = None if not resume else start.step or -1  # what lies beyond the checkpoint is written again
-        with (
-            open_metrics(directory / "metrics.jsonl", kept) as write_metrics,
-            open_metrics(directory / "trajectories.jsonl", kept) as write_trajectory,
-            open_metrics(directory / "candidates.jsonl", kept) as write_candidate,
-            training_display(console, num_epochs(config), config.rollout.tasks_per_step, start.step) as display,
-        ):
-
-            def record(step: int, values: Mapping[str, Any]) -> None:
-                write_metrics(step, values)
-                display(step, values)
-
-            stages = Stages(
-                collect=collector(config, domain, policy, codec),
-                update=updater(config, policy, optimizer, objective),
-                synthesize=lambda seed, rng, step, known: synthesize(
-                    domain, seed, rng=rng, step=step, known_hashes=known
-                ),
-                renew=lambda state: grpo.create_state(state.params, optimizer, objective),
-                evaluate=lambda params, step: evaluate(params, tasks.held_out, step),
-                record=record,
-                show=shower(write_trajectory, write_candidate),
-                save=partial(save, checkpoints),
-            )
-            train(config, tasks.seeds, tasks.held_out, stages, start)
     summary = write_report(directory)
     print_summary(summary, console)
+    print_fidelity(write_fidelity(directory, config.domain()), console)
     tell(directory, summary, console)
     console.print(f"run directory: {directory}", highlight=False)
     return summary
 
 
-# ----------------------------------------------------------------------------- the run directory
-def open_run(config: Config, directory: Path, resume: bool) -> None:
-    """Begins a run directory, or checks that the run in it was started with the same configuration."""
-    path = directory / "config.json"
-    resolved = configuration.resolved(config)
+def advance(config: Config, *, resume: bool, console: Console, at: int | None = None) -> None:
+    """Cold start, or the latest checkpoint, or that of step `at`; then the loop to its end."""
+    directory = Path(config.run_dir)
     if not resume:
-        if path.exists():
-            raise ConfigError(
-                f"{directory} already holds a run: continue it with --resume, or give another --run-dir"
-            )
         directory.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(resolved, indent=2) + "\n")
-        return
-    if not path.exists():
-        raise ConfigError(f"{directory} holds no run to resume")
-    changed = set(configuration.differences(json.loads(path.read_text()), resolved)) - {"max_steps"}
-    if changed:
-        raise ConfigError(f"{directory} was started with another {', '.join(sorted(changed))}")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(alone(directory))
+        open_run(config, directory, resume)
+        cache_compilations()
+        domain = config.domain()
+        tasks, tokenizer = load_or_build(config, domain, directory, console)
+        codec = config.codec(tokenizer)
+        inputs = inputs_of(directory, codec)
+        own_workers = config.synthesis is not None and config.synthesis.workers > 0
+        author = author_of(config.synthesis, domain, tasks) if own_workers else None
+        learner = policy_of(config, len(tokenizer))
+        policy, whole = learner.policy, learner.whole
+        objective, optimizer = objective_of(config), optimizer_of(config)
+        say = teller(console)
+
+        r = config.retention
+        checkpoints = stack.enter_context(
+            checkpoint.open_checkpoints(
+                directory / "checkpoints", keep=r.latest, every=r.every, best=r.best, by="held_out_progress"
+            )
+        )
+        start_batch = stack.enter_context(episodes_of(config, domain))
+        evaluate = evaluation(config, start_batch, policy, codec)
+        params = policy.init(jax.random.key(config.seed))
+        start = Position(
+            grpo.create_state(params, optimizer, objective), replay.create(tasks.seeds, config.replay)
+        )
+        if at is not None or checkpoints.latest_step() is not None:
+            step, state, host = checkpoint.restore(checkpoints, start.train_state, at, say)
+            require_same_inputs(inputs, host["inputs"], directory)
+            checkpoint.forget_after(checkpoints, step)
+            pool = replace(replay.from_json(host["replay"]), settings=config.replay)  # a fork's may be others
+            start = Position(state, pool, step, host["epoch"], host["batch"], host["outcomes"])
+            console.print(f"resumed at step {step}, epoch {start.epoch}")
+        else:
+            params = cold_start(config, domain, tasks, params, policy, codec, evaluate, directory, console)
+            start = replace(start, train_state=grpo.create_state(params, optimizer, objective))
+            save(checkpoints, inputs, start, {})
+        parts = checkpoint.sizes(start.train_state, host_of(start, inputs))
+        sized = ", ".join(f"{name} {size / 1e6:.3g} MB" for name, size in parts.items() if size > 1000)
+        console.print(f"a checkpoint holds {sized}", highlight=False, soft_wrap=True)
+        kept = None if not resume else start.step or -1  # what lies beyond the checkpoint is written again
+        write_metrics, write_trajectory, write_candidate = (
+            stack.enter_context(open_metrics(directory / f"{name}.jsonl", kept))
+            for name in ("metrics", "trajectories", "candidates")
+        )
+        display = stack.enter_context(
+            training_display(console, num_epochs(config), config.rollout.tasks_per_step, start.step)
+        )
+        dispatch = stack.enter_context(synthesis_of(config, domain, tasks, author, start.outcomes, console))
+        requested = stack.enter_context(stop_requests())
+        skipped: list[int] = []
+
+        def record(step: int, values: Mapping[str, Any]) -> None:
+            write_metrics(step, values)
+            display(step, values)
+            if values.get("skipped"):
+                skipped.append(step)
+                say(f"step {step} was skipped: a reward, a log-probability or a gradient was not finite")
+
+        def halted() -> bool:
+            return bool(skipped) and config.update.on_nonfinite == "stop"
+
+        stages = Stages(
+            collect=collector(config, start_batch, learner, codec),
+            update=updater(config, learner, optimizer, objective),
+            synthesize=dispatch,
+            renew=lambda state: grpo.create_state(state.params, optimizer, objective),
+            evaluate=lambda params, step: evaluate(whole(params), tasks.held_out, step),
+            record=record,
+            show=shower(write_trajectory, write_candidate),
+            save=partial(save, checkpoints, inputs),
+            stop=lambda: requested.is_set() or halted(),
+        )
+        step = train(config, tasks.seeds, tasks.held_out, stages, start).step
+        checkpoints.wait_until_finished()
+        if halted():
+            raise Stopped(HALTED, f"stopped at step {step}, which is saved: step {skipped[0]} was not finite")
+        if requested.is_set():
+            raise Stopped(SAVED, f"stopped by a signal at step {step}, which is saved: continue with --resume")
 
 
-def load_or_build(config: Config, domain: Domain, directory: Path, console: Console) -> tuple[TaskSplits, Any]:
-    """The run's tasks and tokenizer: built once, then read from the run directory."""
-    if (directory / "tokenizer").exists():
-        parts = {part: read_tasks(directory / "tasks" / f"{part}.jsonl") for part in TaskSplits._fields}
-        return TaskSplits(**parts), load_tokenizer(directory / "tokenizer")
-    with console.status("building the tasks"):
-        started = time.perf_counter()
-        tasks = config.build_tasks(domain, config.seed)
-        (directory / "tasks").mkdir(exist_ok=True)
-        for part, some in tasks._asdict().items():
-            write_tasks(directory / "tasks" / f"{part}.jsonl", some)
-        tokenizer = config.tokenizer(corpus(domain, tasks.practice or tasks.seeds))
-        tokenizer.save_pretrained(directory / "tokenizer")
-    sizes = ", ".join(f"{len(some)} {part}" for part, some in tasks._asdict().items())
-    console.print(
-        f"{domain.name}: {sizes} tasks; {len(tokenizer)} tokens; {time.perf_counter() - started:.0f} s",
-        soft_wrap=True,
-    )
-    return tasks, tokenizer
+def cache_compilations() -> None:
+    jax.config.update("jax_compilation_cache_dir", str(Path(".cache/jax").absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def save(checkpoints: Any, position: Position) -> None:
-    host = {"replay": replay.to_json(position.replay), "epoch": position.epoch, "batch": position.batch}
-    checkpoint.save(checkpoints, position.step, position.train_state, host)
+# ---------------------------------------------------------------------------- what is written down
+def save(checkpoints: Any, inputs: Mapping[str, str], position: Position, metrics: Mapping[str, float]) -> None:
+    checkpoint.save(checkpoints, position.step, position.train_state, host_of(position, inputs), metrics)
+
+
+def host_of(position: Position, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """All of a position that is no array, and the digests of what else a resumed run reads."""
+    place = {name: getattr(position, name) for name in ("epoch", "batch", "outcomes")}
+    return {"replay": replay.to_json(position.replay), "inputs": dict(inputs)} | place
 
 
 def shower(write_trajectory: MetricWriter, write_candidate: MetricWriter):
-    """Keeps what one may want to read: a few trajectories every ten steps, and every accepted candidate."""
+    """Keeps what one may want to read: a few trajectories every ten steps, and what became of every seed."""
 
-    def show(step: int, rollouts: Rollouts, results: Sequence[Synthesis]) -> None:
+    def show(step: int, rollouts: Rollouts, dispatches: Sequence[Dispatch]) -> None:
         if step % 10 == 1:
             for trajectory in rollouts.trajectories[:: max(1, len(rollouts.trajectories) // 4)]:
                 write_trajectory(step, asdict(trajectory))
-        for result in results:
-            if result.candidate is not None:
-                write_candidate(step, {"task": task_to_json(result.candidate)})
+        for seed, dispatched, result in dispatches:
+            candidate = result.candidate and task_to_json(result.candidate)
+            origin = {"seed": seed.id, "dispatched": dispatched + 1}  # records count steps from 1
+            write_candidate(step, origin | asdict(result) | {"candidate": candidate})
 
     return show
 
@@ -192,6 +247,7 @@ def objective_of(config: Config) -> grpo.Objective:
         dual_clip=u.dual_clip,
         kl_coefficient=u.kl_coefficient,
         entropy_coefficient=u.entropy_coefficient,
+        signal=u.signal,
         lower=config.replay.lower,
         upper=config.replay.upper,
         quotas=u.quotas,
@@ -205,10 +261,10 @@ def optimizer_of(config: Config):
     )
 
 
-def collector(config: Config, domain: Domain, policy: Policy, codec):
+def collector(config: Config, start: StartEpisodes, learner: RunPolicy, codec):
     r = config.rollout
     generate = generator(
-        policy,
+        learner.policy,
         stop_token=codec.stop_token,
         group_size=r.group_size,
         suffix_capacity=r.max_suffix_tokens,
@@ -217,9 +273,9 @@ def collector(config: Config, domain: Domain, policy: Policy, codec):
 
     def collect_step(params, tasks: Sequence[Task], step: int, stage: StageConfig) -> Rollouts:
         return collect(
-            params,
+            learner.whole(params),
             tasks,
-            domain=domain,
+            start=start,
             codec=codec,
             generator=generate,
             group_size=r.group_size,
@@ -228,18 +284,19 @@ def collector(config: Config, domain: Domain, policy: Policy, codec):
             seed=config.seed,
             step=step,
             reward=stage.reward,
+            concurrent_tasks=r.concurrent_tasks or None,
         )
 
     return collect_step
 
 
-def updater(config: Config, policy: Policy, optimizer, objective):
-    update = grpo.jit_update(policy, optimizer, objective)
+def updater(config: Config, learner: RunPolicy, optimizer, objective):
+    update = grpo.jit_update(learner.policy, optimizer, objective, complete)
     sizes = (*config.rollout.suffix_sizes, config.rollout.max_suffix_tokens)
-    return lambda state, batch: update(state, trim(batch, sizes), config.rollout.temperature)
+    return lambda state, batch: update(state, trim(batch, sizes), config.rollout.temperature, *learner.frozen)
 
 
-def evaluation(config: Config, domain: Domain, policy: Policy, codec):
+def evaluation(config: Config, start: StartEpisodes, policy: Policy, codec):
     """(params, tasks, step) -> mean progress reward of the first tasks, sampled and greedy, and by category."""
     generate = generator(
         policy,
@@ -253,7 +310,7 @@ def evaluation(config: Config, domain: Domain, policy: Policy, codec):
         rollouts = collect(
             params,
             tasks[: config.evaluation.num_tasks],
-            domain=domain,
+            start=start,
             codec=codec,
             generator=generate,
             group_size=1,
@@ -283,25 +340,52 @@ def evaluation(config: Config, domain: Domain, policy: Policy, codec):
 
 def limits_of(config: Config) -> Limits:
     r = config.rollout
-    return Limits(
-        r.max_prompt_tokens, r.max_suffix_tokens, r.max_action_tokens, r.observation_chunk, r.max_attempts
-    )
+    return Limits(r.max_prompt_tokens, r.max_suffix_tokens, r.max_action_tokens, r.observation_chunk)
+
+
+@contextlib.contextmanager
+def episodes_of(config: Config, domain: Domain) -> Iterator[StartEpisodes]:
+    """Where episodes live: in this process or in workers."""
+    rules = RODS._replace(max_attempts=config.rollout.max_attempts)
+    if config.rollout.environment_workers:
+        with Workers(config.domain, rules, num_workers=config.rollout.environment_workers) as workers:
+            yield workers.start
+    else:
+        yield partial(start_episodes, domain, rules=rules)
+
+
+@contextlib.contextmanager
+def synthesis_of(
+    config: Config, domain: Domain, tasks: TaskSplits, author: Author | None, taken: int, console: Console
+) -> Iterator[Synthesize]:
+    """The rule-based author, at once; or `author`, or that of other processes, beside the trainer."""
+    if config.synthesis is None:
+        roles = RULE_BASED._replace(gates=(*RULE_BASED.gates, far_from(tasks.held_out)))
+        yield at_once(partial(synthesize, domain, roles=roles), config.seed)
+        return
+    directory, say = Path(config.run_dir) / "synthesis", teller(console)
+    with contextlib.ExitStack() as stack:
+        dispatch = stack.enter_context(beside(directory, config.seed, taken=taken, tell=say))
+        if author is not None:
+            stack.enter_context(working(directory, author, workers=config.synthesis.workers, tell=say))
+        yield dispatch
 
 
 def cold_start(
     config: Config,
     domain: Domain,
     tasks: TaskSplits,
+    params: Any,
     policy: Policy,
     codec,
     evaluate,
     directory: Path,
     console: Console,
 ):
-    """Supervised learning until the validation reward reaches its target; writes cold_start.json."""
-    c, key = config.cold_start, jax.random.key(config.seed)
+    """Supervised learning from `params` until the validation reward reaches its target; writes cold_start.json."""
+    c = config.cold_start
     if c is None:
-        return policy.init(key)
+        return params
     rng = random.Random(f"{config.seed}/cold start")
     with console.status("playing demonstrations"):
         practice = [task for task in tasks.practice for _ in range(c.rounds)]
@@ -309,7 +393,6 @@ def cold_start(
     # A short run: the second moment forgets fast, and the rate falls so that what was learned settles.
     optimizer = grpo.create_optimizer(c.learning_rate, warmup_steps=50, decay_steps=c.max_steps, b2=0.98)
     step_fn = supervised.jit_step(policy, optimizer)
-    params = policy.init(key)
     state = supervised.SupervisedState(params, optimizer.init(params))
     stream = supervised.stream(
         demonstrations,

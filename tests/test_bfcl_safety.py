@@ -16,9 +16,13 @@ from hypothesis import strategies as st
 pytest.importorskip("bfcl_eval", reason="needs pip install --no-deps bfcl-eval==2026.3.23")
 mpmath = pytest.importorskip("mpmath", reason="needs pip install 'mpmath>=1.3,<1.4'")
 
+from rods_jax.codecs import llama, python_list, qwen  # noqa: E402
 from rods_jax.environments import bfcl  # noqa: E402
 from rods_jax.environments.bfcl_safety import MAX_RESPONSE_CHARACTERS  # noqa: E402
-from rods_jax.types import Call  # noqa: E402
+from rods_jax.environments.episode import Episode  # noqa: E402
+from rods_jax.environments.scoring import gold_trace  # noqa: E402
+from rods_jax.rewards import CALL_FAILED, PARSE_ERROR  # noqa: E402
+from rods_jax.types import Action, Call, Task, Turn  # noqa: E402
 
 FILES = {"a.txt": {"type": "file", "content": "x"}, "sub": {"type": "directory", "contents": {}}}
 STATE = {"GorillaFileSystem": {"root": {"home": {"type": "directory", "contents": FILES}}}}
@@ -50,6 +54,29 @@ HOSTILE = [
     "exit",
     "",
 ]
+
+
+def test_hostile_messages_are_errors_in_every_codec(tmp_path):
+    """As a message, as a call in the Python format, and spliced as a name into each JSON format."""
+    path = tmp_path / "made"
+    task = Task("t", "s", "base", ("GorillaFileSystem", "MathAPI"), STATE, (Turn("go", (Call("pwd"),)),))
+    domain = bfcl.bfcl_domain()
+    trace = gold_trace(domain, task)
+    for text in [*HOSTILE[:-1], *(f"ls(a=open(file='{path}', mode='{mode}'))" for mode in "rw")]:
+        text = text.format(path=path)
+        name = json.dumps(text)
+        messages = [
+            python_list.parse(f"[{text}]"),
+            llama.parse(f'{{"name": {name}, "parameters": {{}}}}'),
+            qwen.parse(f'<tool_call>{{"name": {name}, "arguments": {{}}}}</tool_call>'),
+        ]
+        for action in messages:
+            episode = Episode(domain, task, trace)
+            feedback = episode.act(action)
+            assert feedback.code in (PARSE_ERROR, CALL_FAILED), text
+            assert feedback.observations and all(told.startswith("Error") for told in feedback.observations)
+            assert not episode.act(Action(answer="Done.")).passed  # the current directory was not printed either
+    assert not list(tmp_path.iterdir())
 
 
 def test_hostile_names_are_errors_and_touch_nothing(tmp_path):
@@ -116,7 +143,11 @@ def test_any_json_is_answered(data, long_context):
         ("logarithm", {"value": 10, "base": 2, "precision": 200_000}),
         ("logarithm", {"value": 10, "base": 2, "precision": "200000"}),
         ("logarithm", {"value": 10, "base": 2, "precision": 2e5}),
+        ("logarithm", {"value": "1e" + "9" * 3000, "base": 2, "precision": 1000}),
+        ("logarithm", {"value": 2, "base": "1e-" + "9" * 3000, "precision": 1000}),
         ("square_root", {"number": 2, "precision": 10_000_000}),
+        ("square_root", {"number": 2, "precision": 200_000}),
+        ("power", {"base": 10, "exponent": 2_000_000}),
         ("power", {"base": 10, "exponent": 20_000_000}),
         ("power", {"base": -(10**4000), "exponent": 10**6}),
         ("round_number", {"number": 5, "decimal_places": -(10**8)}),
@@ -135,6 +166,7 @@ def test_arithmetic_up_to_the_limits_still_answers():
     assert call(sim, "logarithm", value=8, base=2, precision=1000).ok
     assert call(sim, "square_root", number=4, precision=1000).ok
     assert call(sim, "logarithm", value=8, base=2, precision="many").ok  # the tool reports that itself
+    assert call(sim, "logarithm", value="1e" + "9" * 98, base="2", precision=1000).ok
     assert call(sim, "round_number", number=1234, decimal_places=-2).text == '{"result": 1200}'
 
 
@@ -158,6 +190,32 @@ def test_trees_folded_into_themselves_are_bounded():
     assert not call(sim, "find").ok and not call(sim, "du").ok
     sim.state()
     assert time.perf_counter() - start < 1
+
+
+def test_long_names_are_bounded():
+    """Twelve levels, each holding the one below twice under a name of 7,000 characters: 4,096 such paths."""
+    sim = simulator("GorillaFileSystem")
+    call(sim, "mkdir", dir_name="d")
+    for level in range(12):
+        call(sim, "mkdir", dir_name="f")
+        for name in ("a" * 7_000, "b" * 7_000):
+            call(sim, "cp", source="d", destination=name)
+            call(sim, "mv", source=name, destination="f")
+        call(sim, "rm", file_name="d")
+        call(sim, "mv", source="f", destination="d")
+    start = time.perf_counter()
+    assert not call(sim, "find").ok and not call(sim, "du").ok
+    assert sim.state() != sim.state()
+    assert time.perf_counter() - start < 0.5
+
+
+def test_whatever_is_written_into_a_file_has_a_state():
+    for content in (5, None, ["x", {"y": [1]}], {"a": 1}):
+        sim = simulator("GorillaFileSystem")
+        assert call(sim, "echo", content=content, file_name="a.txt").ok
+        tree = sim.state()["GorillaFileSystem"]["root"]["home"]["contents"]
+        assert tree["a.txt"] == {"type": "file", "content": content}
+        assert sim.state() == sim.state()
 
 
 def test_responses_are_bounded():

@@ -1,6 +1,7 @@
 """Checkpoints: bit-equal arrays with the shardings that were asked for, and one clear error."""
 
 import json
+import os
 import shutil
 
 import jax
@@ -10,7 +11,16 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from rods_jax.checkpoint import CheckpointError, open_checkpoints, restore, save
+from rods_jax.checkpoint import (
+    MANIFEST,
+    CheckpointError,
+    damage,
+    forget_after,
+    open_checkpoints,
+    restore,
+    save,
+    sizes,
+)
 from rods_jax.types import TrainState
 
 HOST = {"replay": {"z": 1, "a": [0.1 + 0.2, None, {"k": "é"}]}, "position": [3, 2**100]}
@@ -75,7 +85,7 @@ def test_the_oldest_go_and_an_earlier_step_can_be_chosen(tmp_path):
             save(checkpoints, 3, state, {})
 
 
-def test_missing_mismatched_and_corrupt_checkpoints_say_so(tmp_path):
+def test_missing_and_mismatched_checkpoints_say_so(tmp_path):
     state = {"x": jnp.arange(3.0)}
     with open_checkpoints(tmp_path, keep=2) as checkpoints:
         with pytest.raises(CheckpointError, match=r"holds no checkpoint: it has \[\]"):
@@ -85,7 +95,106 @@ def test_missing_mismatched_and_corrupt_checkpoints_say_so(tmp_path):
             restore(checkpoints, {"x": jnp.arange(4.0)})
         with pytest.raises(CheckpointError, match="1 cannot be restored: .*y"):
             restore(checkpoints, {"y": jnp.arange(3.0)})
-        for folder in (tmp_path / "1" / "train_state").iterdir():
-            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
-        with pytest.raises(CheckpointError, match="1 cannot be restored"):
-            restore(checkpoints, state)
+
+
+# ----------------------------------------------------------------------------------- damage
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def largest(directory):
+    return max((file for file in directory.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda path: flip_a_bit(largest(path / "train_state")),
+        lambda path: flip_a_bit(path / "host" / "metadata"),
+        lambda path: flip_a_bit(path / MANIFEST),
+        lambda path: os.truncate(largest(path / "train_state"), 100),
+        lambda path: largest(path / "train_state").unlink(),
+        lambda path: (path / MANIFEST).unlink(),
+    ],
+    ids=["flipped array", "flipped host", "flipped manifest", "truncated", "missing", "no manifest"],
+)
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(tmp_path, harm):
+    state, said = {"x": jnp.arange(1000.0)}, []
+    with open_checkpoints(tmp_path, keep=3) as checkpoints:
+        for step in (1, 2, 3):
+            save(checkpoints, step, {"x": state["x"] * step}, {"step": step, "text": "a" * 100})
+    assert all(damage(tmp_path / str(step)) is None for step in (1, 2, 3))
+    harm(tmp_path / "3")
+    with open_checkpoints(tmp_path, keep=3) as checkpoints:
+        with pytest.raises(CheckpointError, match="3 is damaged"):
+            restore(checkpoints, state, 3)  # who asks for a step gets no other
+        step, restored, host = restore(checkpoints, state, tell=said.append)
+        assert (step, float(restored["x"][1]), host["step"]) == (2, 2.0, 2)
+        assert len(said) == 1 and "3 is damaged" in said[0] and "damaged-3" in said[0]
+        save(checkpoints, 3, {"x": state["x"] * 3}, {"step": 3})  # the way is free again
+    with open_checkpoints(tmp_path, keep=3) as checkpoints:
+        assert restore(checkpoints, state, tell=said.append)[0] == 3 and len(said) == 1
+    assert (tmp_path / "damaged-3").is_dir()
+
+
+def test_damaged_checkpoints_alone_are_an_error(tmp_path):
+    with open_checkpoints(tmp_path, keep=2) as checkpoints:
+        save(checkpoints, 1, {"x": jnp.arange(3.0)}, {})
+        checkpoints.wait_until_finished()
+        flip_a_bit(largest(tmp_path / "1" / "train_state"))
+        with pytest.raises(CheckpointError, match=r"holds damaged checkpoints alone: \[1\]"):
+            restore(checkpoints, {"x": jnp.arange(3.0)})
+
+
+def test_what_a_crash_left_half_written_goes_and_is_never_taken(tmp_path):
+    state = {"x": jnp.arange(3.0)}
+    with open_checkpoints(tmp_path, keep=2) as checkpoints:
+        save(checkpoints, 1, state, {})
+    shutil.copytree(tmp_path / "1", tmp_path / "2.orbax-checkpoint-tmp-7")
+    with open_checkpoints(tmp_path, keep=2) as checkpoints:
+        assert restore(checkpoints, state)[0] == 1
+        assert not (tmp_path / "2.orbax-checkpoint-tmp-7").exists()
+
+
+# --------------------------------------------------------------------------------- retention
+def test_the_latest_every_few_steps_and_the_best_stay(tmp_path):
+    rewards = {1: 0.1, 2: 0.9, 3: 0.2, 4: 0.3, 5: None, 6: 0.4, 7: 0.1}
+    with open_checkpoints(tmp_path, keep=1, every=3, best=1, by="reward") as checkpoints:
+        for step, reward in rewards.items():
+            save(checkpoints, step, {"x": jnp.zeros(2)}, {}, None if reward is None else {"reward": reward})
+    with open_checkpoints(tmp_path, keep=1) as checkpoints:
+        assert sorted(checkpoints.all_steps()) == [2, 3, 6, 7]
+
+
+def test_an_earlier_step_is_continued_as_if_later_ones_had_never_been(tmp_path):
+    state = {"x": jnp.zeros(2)}
+    with open_checkpoints(tmp_path, keep=5) as checkpoints:
+        for step in (1, 2, 3):
+            save(checkpoints, step, state, {})
+        forget_after(checkpoints, 1)
+        assert list(checkpoints.all_steps()) == [1]
+        save(checkpoints, 2, state, {})
+
+
+def test_sizes_by_hand():
+    state = TrainState(
+        {"w": jnp.zeros((3, 5)), "b": jnp.zeros(4, jnp.bfloat16)}, None, (jnp.zeros(7),), jnp.int32(0)
+    )
+    assert sizes(state, {"a": "é"}) == {
+        "params": 68, "reference_params": 0, "optimizer_state": 28, "step": 4, "host": len('{"a": "\\u00e9"}')
+    }  # fmt: skip
+
+
+def test_another_device_layout_restores_the_same_values(tmp_path):
+    def laid_out(devices):
+        mesh = jax.sharding.Mesh(np.array(devices), ("data",))
+        return {"w": jax.device_put(jnp.arange(32.0).reshape(16, 2), NamedSharding(mesh, PartitionSpec("data")))}
+
+    eight, four = laid_out(jax.devices()), laid_out(jax.devices()[:4])
+    with open_checkpoints(tmp_path, keep=1) as checkpoints:
+        save(checkpoints, 1, eight, {})
+        restored = restore(checkpoints, four)[1]
+    assert restored["w"].sharding.is_equivalent_to(four["w"].sharding, 2)
+    np.testing.assert_array_equal(restored["w"], eight["w"])

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from rods_jax.boundary import mean_band
 from rods_jax.config import (
     ColdStartConfig,
     Config,
@@ -203,6 +204,10 @@ def test_a_file_that_is_not_there(tmp_path):
         ("replay.upper", 0.1, "replay.upper must be above replay.lower: got 0.1 <= 0.2"),
         ("replay.retire_above", 0.85, "replay.retire_above must be above replay.upper: got 0.85 <= 0.85"),
         ("replay.capacity", -1, "replay.capacity must not be negative: got -1"),
+        ("replay.max_share", 0.0, "replay.max_share must be above 0: got 0.0"),
+        ("replay.max_share", 1.5, "replay.max_share must be between 0 and 1: got 1.5"),
+        ("replay.half_life", -1.0, "replay.half_life must not be negative: got -1.0"),
+        ("update.signal", "variance", "update.signal must be a function: got 'variance'"),
         ("replay.injection_fraction", "0.2", "replay.injection_fraction must be float: got '0.2'"),
         ("evaluation.every_epochs", 2.0, "evaluation.every_epochs must be int: got 2.0"),
         ("evaluation.every_epochs", 0, "evaluation.every_epochs must be above 0: got 0"),
@@ -289,6 +294,10 @@ def test_defaults_are_the_published_ones():
     replay = ReplaySettings()
     assert (replay.capacity, replay.injection_fraction, replay.lower, replay.upper) == (400, 0.20, 0.20, 0.85)
     assert (replay.retire_above, replay.cooldown, replay.retire_seeds) == (0.95, 13, False)
+    assert (replay.retire_generated, replay.max_share, replay.half_life) == (True, 1.0, 0.0)
+    update = UpdateConfig(learning_rate=1e-6, ratio=max, aggregate=sum)
+    assert update.signal is mean_band and update.quotas == (4, 4, 4, 4)
+    assert StageConfig(name="a", reward=progress_reward, epochs=1, synthesis=True).refresh
 
 
 def test_configs_are_frozen(config):

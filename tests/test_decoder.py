@@ -1,5 +1,7 @@
 """The decoder's promises: causality, cache = no cache, shared prompt = unshared, ragged lengths do not leak."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -111,6 +113,28 @@ def test_cache_equals_no_cache_in_ragged_chunks(policy, params, batch):
             np.testing.assert_allclose(hidden[n, g, : lengths[n, g]], expected[n, g, start:stop], atol=2e-5)
         done += lengths
     np.testing.assert_array_equal(cache.suffix_lengths_NG, done)
+
+
+def test_bfloat16_activations_and_float32_parameters(policy, params, batch):
+    half = Policy(**callables(replace(CONFIG, compute_dtype="bfloat16")))
+    weight = jax.random.normal(jax.random.key(1), (N, G, S, CONFIG.width))
+
+    def score(policy):
+        return jax.jit(jax.grad(lambda params: jnp.sum(policy.forward(params, *batch) * weight)))(params)
+
+    def error(x, y):
+        return np.linalg.norm(np.float32(x) - y) / np.linalg.norm(y)
+
+    hidden = jax.jit(half.forward)(params, *batch)
+    assert hidden.dtype == jnp.bfloat16
+    assert 1e-4 < error(hidden, policy.forward(params, *batch)) < 0.05
+    gradient = score(half)
+    assert {x.dtype for x in jax.tree.leaves(gradient)} == {jnp.dtype(jnp.float32)}
+    # As a whole: a single small leaf (a norm before a sharp softmax) may be further off than the step is.
+    whole = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]) for tree in (gradient, score(policy)))
+    assert error(*whole) < 0.1
+    _, cache = jax.eval_shape(lambda: half.prefill(params, batch[0], batch[1], G, S))
+    assert cache.suffix_keys_NGKSE[0].dtype == cache.prompt_keys_NKPE[0].dtype == jnp.bfloat16
 
 
 def test_impossible_shapes_are_refused():

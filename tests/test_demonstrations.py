@@ -5,18 +5,19 @@ import re
 
 import pytest
 
-from models.tokenizer import TOOL_NAMES, train_tokenizer
-from rods_jax.codecs.qwen import qwen_codec, tool_name
+from models.tokenizer import train_tokenizer
+from rods_jax.codecs.documents import tool_name
+from rods_jax.codecs.qwen import qwen_codec
 from rods_jax.demonstrations import ANSWER, QUESTION, Habits, corpus, demonstrate
 from rods_jax.environments import toolkit
 from rods_jax.environments.episode import Episode
-from rods_jax.environments.scoring import gold_trace, turn_passed
+from rods_jax.environments.scoring import gold_trace
 from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.types import Action, Call, Task, Turn
 
 TASKS = author_tasks(WORKPLACE, count=100, rng=random.Random(0))
-TOKENIZER = train_tokenizer(corpus(WORKPLACE, TASKS), vocab_size=2_000, chat_template=TOOL_NAMES)
+TOKENIZER = train_tokenizer(corpus(WORKPLACE, TASKS), vocab_size=2_000)
 CODEC = qwen_codec(TOKENIZER, tool_name)
 
 
@@ -34,7 +35,7 @@ def actions_of(demo):
 
 def by_turn(task, demo, domain=WORKPLACE):
     """Actions of each turn. Also proves that the tokens are the episode's: said, observed, said, ..."""
-    episode = Episode(domain, task, gold_trace(domain, task), turn_passed=turn_passed)
+    episode = Episode(domain, task, gold_trace(domain, task))
     assert demo.prompt == CODEC.encode_prompt(episode.visible_tools, task.turns[0].user)
     turns, suffix, acted = [[] for _ in task.turns], [], []
     for action in actions_of(demo):

@@ -7,7 +7,7 @@ import pytest
 
 from rods_jax.environments import toolkit
 from rods_jax.environments.episode import Episode, Feedback
-from rods_jax.environments.scoring import gold_trace, official_turn_passed, turn_passed
+from rods_jax.environments.scoring import OFFICIAL, RODS, gold_trace
 from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.types import CATEGORIES, Action, Call, Message, Task, Turn
@@ -58,8 +58,8 @@ def task(*turns):
     return Task("t", "s", "base", ("Shelf",), {"Shelf": {"books": ["x"]}}, turns)
 
 
-def start(a_task, rule=turn_passed, **keywords):
-    return Episode(SHELF, a_task, gold_trace(SHELF, a_task), turn_passed=rule, **keywords)
+def start(a_task, rules=RODS):
+    return Episode(SHELF, a_task, gold_trace(SHELF, a_task), rules)
 
 
 def codes(episode, actions):
@@ -74,13 +74,13 @@ def test_a_gold_episode_word_for_word():
     episode = start(TWO)
     assert [tool.name for tool in episode.visible_tools] == ["add", "count", "empty"]
     assert episode.act(act(ADD_A)) == Feedback(-1, (Message("tool", '{"books": 2}'),), ('{"books": 2}',), False)
-    assert episode.act(DONE) == Feedback(1, (Message("user", "add b and count"),), (), False)
+    assert episode.act(DONE) == Feedback(1, (Message("user", "add b and count"),), (), False, True)
     assert (episode.turn, episode.turns_passed) == (1, [True, False])
     both = ('{"books": 3}', '{"books": 3}')
     assert episode.act(act(ADD_B, COUNT)) == Feedback(
         -1, tuple(Message("tool", text) for text in both), both, False
     )
-    assert episode.act(DONE) == Feedback(1, (), (), True)
+    assert episode.act(DONE) == Feedback(1, (), (), True, True)
     assert (episode.turn, episode.turns_passed) == (2, [True, True])
 
 
@@ -137,11 +137,13 @@ def test_the_sixth_attempt_closes_the_turn_which_is_then_scored_normally(first, 
     assert not any(episode.act(action).done for action in [act(first), *rest]) and episode.turn == 0
     feedback = episode.act(act(COUNT))
     books = f'{{"books": {2 if first == ADD_A else 1}}}'
-    assert feedback == Feedback(-1, (Message("tool", books), Message("user", "add b and count")), (books,), False)
+    assert feedback == Feedback(
+        -1, (Message("tool", books), Message("user", "add b and count")), (books,), False, passed
+    )
     assert (episode.turn, episode.turns_passed) == (1, [passed, False])
     # The count begins anew: five attempts leave the turn open, the sixth ends the episode without a message.
     assert all(episode.act(UNREADABLE).messages for _ in range(5)) and episode.turn == 1
-    assert episode.act(UNREADABLE) == Feedback(-3, (), ("Error: the message is empty.",), True)
+    assert episode.act(UNREADABLE) == Feedback(-3, (), ("Error: the message is empty.",), True, False)
 
 
 def test_the_call_of_the_sixth_attempt_still_counts():
@@ -154,7 +156,7 @@ def test_an_answer_resets_the_attempts_and_the_limit_is_an_argument():
     episode = start(TWO)
     codes(episode, [UNREADABLE] * 5 + [DONE] + [UNREADABLE] * 5)
     assert episode.turn == 1
-    short = start(TWO, max_attempts=1)
+    short = start(TWO, RODS._replace(max_attempts=1))
     codes(short, [UNREADABLE])
     assert short.turn == 0
     codes(short, [UNREADABLE])
@@ -174,7 +176,7 @@ def test_a_plain_answer_passes_a_turn_without_gold():
 @pytest.mark.parametrize("call", [ADD_A, COUNT, Call("fly"), EMPTY])
 def test_a_call_fails_a_turn_without_gold_and_is_not_executed(call):
     episode = start(WAITING)
-    assert episode.act(act(call, call)) == Feedback(0, (Message("user", "I mean a"),), (), False)
+    assert episode.act(act(call, call)) == Feedback(0, (Message("user", "I mean a"),), (), False, False)
     assert codes(episode, [act(ADD_A), DONE]) == [-1, 1]  # the shelf was left alone
     assert episode.turns_passed == [False, True]
 
@@ -185,11 +187,61 @@ def test_what_was_not_executed_is_no_output_either():
     assert codes(episode, [act(Call("fly")), DONE]) == [-2, 0]
 
 
-@pytest.mark.parametrize("rule", [turn_passed, official_turn_passed])
-def test_a_turn_without_gold_that_is_forced_to_close_fails(rule):
-    episode = start(WAITING, rule)
+def test_a_turn_without_gold_that_is_forced_to_close_fails():
+    episode = start(WAITING)
     assert codes(episode, [UNREADABLE] * 6) == [-3] * 6
     assert (episode.turn, episode.turns_passed) == (1, [False, False])
+
+
+# --------------------------------------------------------------------------- the leaderboard's rules
+def test_calls_in_a_turn_without_gold_run_under_the_official_rules():
+    episode = start(WAITING, OFFICIAL)
+    assert episode.act(act(COUNT)).observations == ('{"books": 1}',)
+    assert codes(episode, [DONE, act(Call("fly")), DONE]) == [1, -2, 0]
+    again = start(WAITING, OFFICIAL)  # what was done too early is still there when any call is made
+    assert codes(again, [act(ADD_A), DONE, act(Call("fly")), DONE]) == [-1, 1, -2, 1]
+
+
+def test_an_unreadable_message_ends_the_turn_under_the_official_rules():
+    episode = start(TWO, OFFICIAL)
+    told = "Error: the message is empty."
+    assert episode.act(act(ADD_A)).code == -1
+    assert episode.act(UNREADABLE) == Feedback(
+        -3, (Message("tool", told), Message("user", "add b and count")), (told,), False, True
+    )
+    assert episode.act(UNREADABLE) == Feedback(-3, (), (told,), True, False)
+
+
+def test_the_twenty_first_step_ends_the_episode_under_the_official_rules():
+    episode = start(TWO, OFFICIAL)
+    feedback = [episode.act(act(COUNT)) for _ in range(20)] + [episode.act(act(ADD_A))]
+    assert [one.done for one in feedback] == [False] * 20 + [True]
+    assert episode.turns_passed == [True, False]  # scored as it stands, and the second is never reached
+
+
+def test_a_withheld_tool_runs_under_the_official_rules():
+    episode = start(HELD, OFFICIAL)
+    assert "add" not in {tool.name for tool in episode.visible_tools}
+    assert episode.act(act(ADD_A)) == Feedback(-1, (Message("tool", '{"books": 2}'),), ('{"books": 2}',), False)
+
+
+# ---------------------------------------------------------------------------------------- snapshots
+@pytest.mark.parametrize("rules", [RODS, OFFICIAL])
+def test_a_snapshot_goes_on_as_the_episode_would_have(rules):
+    actions = [act(COUNT), UNREADABLE, act(ADD_A), DONE, act(ADD_B), act(COUNT), DONE]
+    whole = start(TWO, rules)
+    expected = []
+    for action in actions:
+        expected.append(whole.act(action))
+        if expected[-1].done:
+            break
+    for cut in range(len(expected)):
+        episode = start(TWO, rules)
+        assert [episode.act(action) for action in actions[:cut]] == expected[:cut]
+        saved = episode.snapshot()
+        for other in (episode, saved.snapshot(), saved):
+            assert [other.act(action) for action in actions[cut : len(expected)]] == expected[cut:]
+            assert other.turns_passed == whole.turns_passed
 
 
 # ---------------------------------------------------------------------------------- withheld tools
@@ -232,7 +284,7 @@ def tasks():
 
 def play(a_task, trace, turns):
     """Each turn's actions, then an answer; returns turns passed and the codes."""
-    episode = Episode(WORKPLACE, a_task, trace, turn_passed=turn_passed)
+    episode = Episode(WORKPLACE, a_task, trace)
     feedback = [episode.act(action) for actions in turns for action in [*actions, DONE]]
     assert [f.done for f in feedback] == [False] * (len(feedback) - 1) + [True]
     return episode.turns_passed, [f.code for f in feedback]
@@ -257,8 +309,8 @@ def test_gold_passes_every_turn_and_silence_completes_no_task(tasks):
 def test_episodes_of_one_task_share_nothing(tasks):
     a_task = tasks[0]
     trace = gold_trace(WORKPLACE, a_task)
-    first = Episode(WORKPLACE, a_task, trace, turn_passed=turn_passed)
-    second = Episode(WORKPLACE, a_task, trace, turn_passed=turn_passed)
+    first = Episode(WORKPLACE, a_task, trace)
+    second = Episode(WORKPLACE, a_task, trace)
     first.act(act(*a_task.turns[0].gold))
     assert second.act(DONE).code == 0
     assert first.act(DONE).code == 1
@@ -268,7 +320,7 @@ def test_withheld_tools_of_the_bundled_tasks_arrive_in_time(tasks):
     held = [a_task for a_task in tasks if a_task.withheld_tools]
     assert held
     for a_task in held:
-        episode = Episode(WORKPLACE, a_task, gold_trace(WORKPLACE, a_task), turn_passed=turn_passed)
+        episode = Episode(WORKPLACE, a_task, gold_trace(WORKPLACE, a_task))
         for turn in a_task.turns:
             names = {tool.name for tool in episode.visible_tools}
             assert {call.name for call in turn.gold} | set(turn.released_tools) <= names

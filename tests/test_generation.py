@@ -39,7 +39,7 @@ def run(decode, params, sampling=Sampling(), ids=("a", "b"), prompts=PROMPTS, le
     rows = [[[], []] for _ in range(len(ids) * G)]
     for turn in range(2):
         generated, episodes = decode.act(params, episodes, np.ones((len(ids), G), bool), sampling)
-        for row, tokens, log_probs, length in zip(
+        for row, tokens, log_probs, length, _ in zip(
             rows, *(np.asarray(x).reshape(len(ids) * G, *x.shape[2:]) for x in generated)
         ):
             row[0] += tokens[:length].tolist()
@@ -91,6 +91,69 @@ def test_an_action_ends_at_the_stop_token_or_the_limit(params, decode):
         tokens = generated.tokens_NGA[n, g, :length].tolist()
         assert length == (A if STOP not in tokens else tokens.index(STOP) + 1) * active[n, g]
     np.testing.assert_array_equal(episodes.lengths_NG, generated.lengths_NG)
+
+
+def test_segments_do_not_show(params, decode):
+    """A message decoded one, two or three tokens at a time, other rows asleep between: the same bits."""
+    keys = rollout_keys(0, 0, ("a", "b"), G)
+    whole, _ = decode.act(params, decode.start(params, PROMPTS, LENGTHS, keys), np.ones((N, G), bool), Sampling())
+    episodes = decode.start(params, PROMPTS, LENGTHS, keys)
+    rows, going = [([], []) for _ in range(N * G)], np.ones((N, G), bool)
+    rng = np.random.default_rng(0)
+    while going.any():
+        awake = going & (rng.random((N, G)) < 0.7)
+        steps, enough = np.int32(rng.integers(1, 4)), np.int32(rng.integers(1, N * G))
+        part, episodes = decode.act(params, episodes, awake, Sampling(), enough, steps)
+        assert (part.lengths_NG[awake] >= 1).all() and not part.lengths_NG[~awake].any()
+        assert part.lengths_NG.max() <= steps
+        for b, (n, g) in enumerate(np.ndindex(N, G)):
+            length = part.lengths_NG[n, g]
+            rows[b][0].extend(part.tokens_NGA[n, g, :length].tolist())
+            rows[b][1].extend(part.log_probs_NGA[n, g, :length].tolist())
+        going &= ~np.asarray(part.ended_NG)
+    for (tokens, log_probs), (n, g) in zip(rows, np.ndindex(N, G)):
+        length = whole.lengths_NG[n, g]
+        assert (tokens, log_probs) == (
+            whole.tokens_NGA[n, g, :length].tolist(),
+            whole.log_probs_NGA[n, g, :length].tolist(),
+        )
+    np.testing.assert_array_equal(episodes.said_NG, 0)
+
+
+def test_a_segment_ends_when_enough_messages_have(params, decode):
+    keys = rollout_keys(0, 0, ("a", "b"), G)
+    whole, _ = decode.act(params, decode.start(params, PROMPTS, LENGTHS, keys), np.ones((N, G), bool), Sampling())
+    lengths = np.sort(np.asarray(whole.lengths_NG).ravel())
+    assert lengths[0] < lengths[-1]
+    for enough in range(1, N * G + 1):
+        episodes = decode.start(params, PROMPTS, LENGTHS, keys)
+        part, _ = decode.act(params, episodes, np.ones((N, G), bool), Sampling(), np.int32(enough))
+        assert part.lengths_NG.max() == lengths[enough - 1]
+        np.testing.assert_array_equal(part.ended_NG, whole.lengths_NG <= lengths[enough - 1])
+
+
+def test_a_slot_goes_to_another_task_and_leaves_the_others_alone(params, decode):
+    """Task b's slot is given to task c in the middle of task a's messages."""
+    keys = rollout_keys(0, 0, ("a", "b", "c"), G)
+    third, length = np.random.default_rng(5).integers(2, V, P).astype(np.int32), np.int32(4)
+    active, steps = np.ones((N, G), bool), np.int32(2)
+    together = decode.start(params, PROMPTS, LENGTHS, keys[:2])
+    first, together = decode.act(params, together, active, Sampling(), steps=steps)
+    together = decode.admit(params, together, np.int32(1), third, length, keys[2])
+    assert together.lengths_NG[1].tolist() == together.said_NG[1].tolist() == [0] * G
+    more = active & ~np.asarray(first.ended_NG)
+    more[1] = True
+    second, together = decode.act(params, together, more, Sampling())
+
+    undisturbed = decode.start(params, PROMPTS, LENGTHS, keys[:2])
+    expected, _ = decode.act(params, undisturbed, active, Sampling())
+    alone = decode.start(params, np.stack([PROMPTS[0], third]), np.array([5, 4], np.int32), keys[np.array([0, 2])])
+    other, _ = decode.act(params, alone, active, Sampling())
+    for g in range(G):
+        said = [part.tokens_NGA[0, g, : part.lengths_NG[0, g]] for part in (first, second)]
+        np.testing.assert_array_equal(np.concatenate(said), expected.tokens_NGA[0, g, : expected.lengths_NG[0, g]])
+    np.testing.assert_array_equal(second.tokens_NGA[1], other.tokens_NGA[1])
+    np.testing.assert_allclose(second.log_probs_NGA[1], other.log_probs_NGA[1], atol=1e-5)
 
 
 def test_settings_and_content_never_recompile(params, decode):

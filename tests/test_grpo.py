@@ -49,6 +49,8 @@ def make_batch(policy, params, seed=0) -> RolloutBatch:
         turns,
         rng.integers(0, 4, N).astype(np.int32),
         np.ones(N, bool),
+        np.zeros(N, np.float32),
+        np.zeros(N, np.float32),
     )
 
 

@@ -47,16 +47,17 @@ def test_all_names_exist():
 KERNELS = {"group_statistics", "boundary", "log_probs"}
 STAGES = {
     "grpo", "generation", "rollout", "rewards", "curriculum", "demonstrations", "supervised",
-    "synthesis", "replay", "checkpoint", "metrics",
+    "synthesis", "replay", "checkpoint", "metrics", "policy_chat",
 }  # fmt: skip
 WORLD = {"environments", "codecs"}
-TOP = {"loop"}  # wires the stages, and no stage knows it
-HELPERS = {"types", "config", "task_files"}
+TOP = {"loop", "evaluation"}  # wire the stages, and no stage knows them
+HELPERS = {"types", "config", "task_files", "chat", "journal", "preemption", "sharding"}
 ALSO = {  # beyond types, the kernels and the helpers that are no stage
     "demonstrations": ("environments.episode", "environments.protocol", "environments.scoring"),
     "supervised": ("demonstrations",),
     "rollout": ("generation", "environments", "codecs"),
     "synthesis": ("environments.protocol", "environments.scoring"),
+    "policy_chat": ("generation",),
     "environments": ("rewards",),  # an episode records the diagnostic codes that the format reward counts
 }
 
@@ -239,3 +240,5 @@ def test_the_wheel_holds_the_library_and_nothing_else(tmp_path):
     assert {name for name in names if name.endswith(".py")} == {
         path.relative_to(ROOT).as_posix() for path in (ROOT / "rods_jax").rglob("*.py")
     }
+    prompts = {path.relative_to(ROOT).as_posix() for path in (ROOT / "rods_jax/synthesis/prompts").iterdir()}
+    assert prompts and prompts <= set(names)

@@ -7,8 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+import rods_jax
 from rods_jax.log_probs import log_probs
 
 T, D, V = 37, 8, 53
@@ -134,11 +137,10 @@ def test_no_array_holds_all_the_logits():
     assert largest(lambda h, u: sum(x.sum() for x in dense(h, u, targets))) == targets.size * V
 
 
-@pytest.mark.parametrize("spec", [PartitionSpec("data"), PartitionSpec(None, "data")], ids=["rows", "sequence"])
-def test_sharded_tokens_stay_where_they_are(spec):
+def test_sharded_rows_stay_where_they_are():
     """Chunking moves no hidden state between devices, and every device computes an eighth of every chunk."""
     hidden, unembedding, targets, _ = inputs((8, 64))
-    sharding = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), spec)
+    sharding = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))
     function = jax.jit(lambda h, u, t: log_probs(h, u, t, chunk_size=64).log_probs_T)
     arguments = jax.device_put(hidden, sharding), unembedding, jax.device_put(targets, sharding)
     text = function.lower(*arguments).compile().as_text()
@@ -147,6 +149,69 @@ def test_sharded_tokens_stay_where_they_are(spec):
     assert max(logits) == 8 * V
     expected = jitted_dense(hidden, unembedding, targets)[0]
     np.testing.assert_allclose(function(*arguments), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_under_shard_map_are_summed_over_the_devices():
+    hidden, unembedding, targets, _ = inputs((8, 16))
+    mask = np.random.default_rng(1).random(targets.shape) < 0.5
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def loss(hidden, unembedding, targets, mask):
+        return log_probs(hidden, unembedding, targets, mask_T=mask, chunk_size=4).log_probs_T.sum()
+
+    spread, everywhere = PartitionSpec("data"), PartitionSpec()
+    apart = jax.shard_map(
+        lambda *arguments: jax.lax.psum(loss(*arguments), "data"),
+        mesh=mesh,
+        in_specs=(spread, everywhere, spread, spread),
+        out_specs=everywhere,
+    )
+    found, expected = (
+        jax.jit(jax.grad(f, argnums=(0, 1)))(hidden, unembedding, targets, mask) for f in (apart, loss)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
+
+
+@settings(deadline=None, max_examples=4)
+@given(st.data())
+def test_any_mask_any_chunk(data):
+    """Ragged masks, empty rows and chunks without any token included."""
+    shape = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 12))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    mask = rng.random(shape) < data.draw(st.sampled_from([0.0, 0.2, 0.7, 1.0]))
+    hidden, unembedding, targets, (w_taken, w_entropy) = inputs(shape)
+
+    def loss(function):
+        def total(hidden, unembedding, temperature):
+            taken, entropy = function(hidden, unembedding, temperature)
+            return jnp.where(mask, w_taken * taken + w_entropy * entropy, 0.0).sum()
+
+        return jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))(hidden, unembedding, jnp.float32(0.7))
+
+    keywords = dict(mask_T=mask, chunk_size=data.draw(st.integers(1, 9)), with_entropy=True)
+    found = loss(lambda h, u, t: log_probs(h, u, targets, temperature=t, **keywords))
+    expected = loss(lambda h, u, t: dense(h, u, targets, t))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=3e-5), found, expected)
+
+
+def test_chunks_without_an_action_are_skipped(monkeypatch):
+    """Rows of 3, 0 and 5 actions among 64 tokens, 4 tokens of each row at a time: 2 of 16 chunks hold logits."""
+    computed = []
+    logits = rods_jax.log_probs.__globals__["_logits"]
+
+    def counted(*arguments):
+        jax.debug.callback(lambda: computed.append(1))
+        return logits(*arguments)
+
+    monkeypatch.setitem(rods_jax.log_probs.__globals__, "_logits", counted)
+    hidden, unembedding, targets, _ = inputs((3, 64))
+    mask = np.zeros((3, 64), bool)
+    mask[0, [5, 17, 63]] = mask[2, ::13] = True
+    assert mask.sum() == 8
+    loss = lambda h: log_probs(h, unembedding, targets, mask_T=mask, chunk_size=12).log_probs_T.sum()
+    jax.block_until_ready(jax.grad(loss)(hidden))
+    jax.effects_barrier()
+    assert len(computed) == 2 * 2  # forward and backward
 
 
 def test_wrong_arguments_are_refused():

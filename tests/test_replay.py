@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from rods_jax import replay
 from rods_jax.config import ReplaySettings
-from rods_jax.types import Task, Turn
+from rods_jax.types import Call, Task, Turn
 
 
 def _task(name, ancestry=("human0",)):
@@ -220,12 +220,12 @@ def test_only_the_last_retirements_are_kept_but_all_are_counted():
 
 def test_cooldown_counts_steps_since_the_last_dispatch():
     state = replay.create(_seeds(2), ReplaySettings(cooldown=13))
-    assert replay.eligible(state, "human0", 0)
+    assert replay.eligible(state, ["human0"], 0) == [True]
     state = replay.mark_seed(state, "human0", 5)
-    assert not replay.eligible(state, "human0", 5)
-    assert not replay.eligible(state, "human0", 17)
-    assert replay.eligible(state, "human0", 18)
-    assert replay.eligible(state, "human1", 6)
+    assert replay.eligible(state, ["human0"], 5) == [False]
+    assert replay.eligible(state, ["human0"], 17) == [False]
+    assert replay.eligible(state, ["human0"], 18) == [True]
+    assert replay.eligible(state, ["human1"], 6) == [True]
 
 
 def test_impossible_measurements_and_unknown_tasks_are_refused():
@@ -236,10 +236,91 @@ def test_impossible_measurements_and_unknown_tasks_are_refused():
     for function, arguments in (
         (replay.observe, (1, 2, 3)),
         (replay.mark_seed, (1,)),
-        (replay.eligible, (1,)),
+        (replay.earlier, (1,)),
     ):
         with pytest.raises(KeyError, match="task ghost is not in the pool"):
             function(state, "ghost", *arguments)
+    with pytest.raises(KeyError, match="task ghost is not in the pool"):
+        replay.eligible(state, ["human0", "ghost"], 1)
+
+
+# ------------------------------------------------------------------------------ memory of measurements
+def test_earlier_measurements_lose_half_their_weight_with_every_half_life():
+    state = replay.create(_seeds(1), ReplaySettings(half_life=10.0, history=2))
+    assert replay.earlier(state, "human0", 5) == (0.0, 0.0)
+    for passed, step in ((1, 0), (4, 10), (6, 20)):  # the history forgets the first
+        state = replay.observe(state, "human0", passed, 8, step)
+    assert replay.earlier(state, "human0", 30) == (4 / 4 + 6 / 2, 8 / 4 + 8 / 2)
+    alone = replay.from_json(replay.to_json(state) | {"settings": dataclasses.asdict(ReplaySettings())})
+    assert replay.earlier(alone, "human0", 30) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("half_life", "left"), [(0.0, ["a", "b"]), (10.0, ["b"])])
+def test_a_remembered_mean_outlives_one_noisy_group(half_life, left):
+    """a passed half of its turns and is unlucky now; b could never do it. 0 + 40/2 of 80 + 80/2 turns is 1/6, 20/120."""
+    state = _pool(names=["a", "b"], half_life=half_life, lower=0.16)
+    for step, (a, b) in ((0, (40, 0)), (10, (0, 0))):
+        state = replay.observe(replay.observe(state, "a", a, 80, step), "b", b, 80, step)
+    state, events = replay.begin_epoch(state, 2)
+    assert [entry.task_id for entry in events.retired] == left
+    assert [entry.last for entry in events.retired] == [replay.Measurement(0, 80, 10)] * len(left)
+
+
+def test_zones_and_pruning_see_the_same_mean():
+    state = _pool(10, "ab", capacity=2, replace=True, half_life=10.0)
+    for step, (a, b) in ((0, (10, 90)), (10, (50, 50))):  # r = 45/150 and 95/150: b's score is the higher one
+        state = replay.observe(replay.observe(state, "a", a, 100, step), "b", b, 100, step)
+    assert replay.counts(state)["zone_boundary"] == 2
+    state, events = replay.begin_epoch(replay.stage(state, [_task("x")], 1), 2)
+    assert [entry.task_id for entry in events.retired] == ["a"]
+
+
+# ------------------------------------------------------------------------------------- diversification
+def _of(name, classes, calls="f", ancestry=("human0",)):
+    task = dataclasses.replace(_task(name, ancestry), classes=classes)
+    return dataclasses.replace(task, turns=(Turn("u", tuple(Call(call, {"name": name}) for call in calls)),))
+
+
+def _mixed(**changes):
+    """Ten human seeds: 5 of A, 3 of B, 2 of A and B; every call pattern is another one."""
+    classes = [("A",)] * 5 + [("B",)] * 3 + [("A", "B")] * 2
+    seeds = [_of(f"human{i}", names, "fghijklmno"[i], ()) for i, names in enumerate(classes)]
+    return replay.create(seeds, ReplaySettings(**({"capacity": 8, "injection_fraction": 1.0} | changes)))
+
+
+def test_no_class_takes_more_than_its_share_by_injection():
+    new = [_of("a", ("A",), "pq"), _of("ab", ("A", "B"), "pr"), _of("b", ("B",), "ps"), _of("c", ("C",), "pt")]
+    for share, expected in ((1.0, ("a", "ab", "b", "c")), (0.6, ("b", "c")), (0.5, ("c",)), (0.05, ())):
+        state = replay.stage(_mixed(max_share=share), new, epoch=0)
+        state, events = replay.begin_epoch(state, 1)
+        assert events.injected == expected
+        assert replay.counts(state)["pool_staged"] == 4 - len(expected)  # the others wait, none is lost
+
+
+def test_a_share_counts_what_enters_with_it_and_room_comes_with_growth():
+    state = replay.stage(_mixed(max_share=0.2), [_of(f"c{i}", ("C",), "pq" + "r" * i) for i in range(4)], epoch=0)
+    state, events = replay.begin_epoch(state, 1)
+    assert events.injected == ("c0", "c1")  # 2 of 10
+    state = replay.stage(state, [_of(f"d{i}", (f"D{i}",), "q" * i) for i in range(4)], epoch=1)
+    state, events = replay.begin_epoch(state, 2)
+    assert events.injected == ("d0", "d1", "d2", "d3")  # 3 of 12 would be too many of C
+    assert replay.begin_epoch(state, 3)[1].injected == ("c2",)  # 3 of 16
+
+
+def test_no_call_pattern_takes_more_than_its_share():
+    same = [_of(f"c{i}", (f"C{i}",), "gf") for i in range(3)]  # other classes, the same calls with other values
+    other = [_of("d", ("D",), "fg")]
+    _, events = replay.begin_epoch(replay.stage(_mixed(max_share=0.2), same + other, epoch=0), 1)
+    assert events.injected == ("c0", "c1", "d")
+
+
+def test_tasks_of_which_there_are_enough_do_not_become_seeds():
+    ids = ["human0", "human5", "human8"]  # A, B, both
+    assert replay.eligible(_mixed(), ids, 0) == [True, True, True]
+    assert replay.eligible(_mixed(max_share=0.7), ids, 0) == [False, True, False]  # 8 of 10 would be of A
+    assert replay.eligible(_mixed(max_share=0.5), ids, 0) == [False, False, False]
+    queued = replay.stage(_mixed(max_share=0.7), [_of(f"b{i}", ("B",), "pq" + "r" * i) for i in range(2)], epoch=0)
+    assert replay.eligible(queued, ids, 0) == [False, False, False]  # what waits counts too
 
 
 # -------------------------------------------------------------------------------- curriculum stages
@@ -260,7 +341,7 @@ def test_a_seed_that_stays_keeps_what_was_measured_and_a_new_one_has_nothing():
     state = replay.enter_stage(state, _seeds(6)[1:])
     assert state.seeds[0] == replay.Item(_seeds(2)[1], (replay.Measurement(3, 4, 5),), 5)
     assert state.seeds[1:] == tuple(map(replay.Item, _seeds(6)[2:]))
-    assert not replay.eligible(state, "human1", 6) and replay.eligible(state, "human5", 6)
+    assert replay.eligible(state, ["human1"], 6) == [False] and replay.eligible(state, ["human5"], 6) == [True]
     with pytest.raises(KeyError, match="human0 is not in the pool"):
         replay.observe(state, "human0", 1, 4, step=6)
     again = replay.enter_stage(replay.enter_stage(state, []), _seeds(2))
@@ -332,7 +413,7 @@ class Pool(RuleBasedStateMachine):
         if ids := _ids(self.state):
             chosen = data.draw(st.sampled_from(ids))
             self.state = replay.mark_seed(self.state, chosen, self.step)
-            assert not replay.eligible(self.state, chosen, self.step)
+            assert replay.eligible(self.state, [chosen], self.step) == [False]
 
     @rule()
     def begin_epoch(self):

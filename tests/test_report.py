@@ -46,7 +46,6 @@ def _records(num_steps=20):
             "candidates": 3,
             "rejected": 1,
             "seconds_rollout": 2.0,
-            "seconds_update": 1.0,
             "seconds_synthesis": 0.5,
             "task_mean": rewards.mean(axis=1).tolist(),
             "task_variance": rewards.var(axis=1).tolist(),
@@ -92,7 +91,7 @@ def test_the_summary_by_hand():
     assert (summary["candidates"], summary["rejected"]) == (60, 20)  # sums of the steps
     assert (summary["injected"], summary["retired_mastered"]) == (40, 10)  # already totals
     assert (summary["pool_human"], summary["pool_active"]) == (24, 20)
-    assert summary["seconds"] == {"rollout": 40.0, "update": 20.0, "synthesis": 10.0}
+    assert summary["seconds"] == {"rollout": 40.0, "synthesis": 10.0}
 
 
 def test_the_variance_of_middle_groups_is_set_against_the_others():

@@ -1,7 +1,11 @@
 """Rollouts: a scripted policy shows the token path, a tiny decoder the numbers, broken worlds the records."""
 
+import itertools
 import random
+import threading
+import time
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -11,11 +15,13 @@ import pytest
 
 from models.decoder import DecoderConfig
 from models.policy import callables
-from models.tokenizer import TOOL_NAMES, train_tokenizer
-from rods_jax.codecs.qwen import qwen_codec, tool_name
+from models.tokenizer import train_tokenizer
+from rods_jax import rollout
+from rods_jax.codecs.documents import tool_name
+from rods_jax.codecs.qwen import qwen_codec
 from rods_jax.demonstrations import Habits, corpus, demonstrate
-from rods_jax.environments.episode import Episode
-from rods_jax.environments.scoring import gold_trace, turn_passed
+from rods_jax.environments.episode import Episode, start_episodes
+from rods_jax.environments.scoring import gold_trace
 from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.generation import Generator, Sampling, generator
 from rods_jax.rewards import format_reward, progress_reward
@@ -27,7 +33,7 @@ N, G = 4, 2
 LIMITS = Limits(prompt=128, suffix=416, action=48, chunk=16)
 ALL_TASKS = author_tasks(WORKPLACE, count=2 * N, rng=random.Random(0))
 TASKS, OTHERS = ALL_TASKS[:N], ALL_TASKS[N:]
-TOKENIZER = train_tokenizer(corpus(WORKPLACE, ALL_TASKS), vocab_size=600, chat_template=TOOL_NAMES)
+TOKENIZER = train_tokenizer(corpus(WORKPLACE, ALL_TASKS), vocab_size=600)
 CODEC = qwen_codec(TOKENIZER, tool_name)
 V, STOP = len(TOKENIZER), CODEC.stop_token
 GOLD = {task.id: demonstrate(WORKPLACE, task, CODEC, Habits(), random.Random(0)) for task in TASKS}
@@ -41,11 +47,19 @@ def compiled(policy):
 
 
 def gather(params, generate, tasks=TASKS, domain=WORKPLACE, limits=LIMITS, seed=0, step=0, **keywords):
-    settings = dict(sampling=Sampling(temperature=0.0), reward=progress_reward) | keywords
+    start = partial(start_episodes, domain)
+    settings = dict(sampling=Sampling(temperature=0.0), reward=progress_reward, start=start) | keywords
     return collect(
-        params, tasks, domain=domain, codec=CODEC, generator=generate, group_size=G, limits=limits,
-        seed=seed, step=step, **settings,
-    )  # fmt: skip
+        params,
+        tasks,
+        codec=CODEC,
+        generator=generate,
+        group_size=G,
+        limits=limits,
+        seed=seed,
+        step=step,
+        **settings,
+    )
 
 
 # ------------------------------------------------------------------------------- a scripted policy
@@ -96,7 +110,7 @@ def gold_script(tasks=TASKS):
 
 def suffix_of(task, actions, domain=WORKPLACE):
     """The suffix of an episode in which the policy takes these actions."""
-    episode = Episode(domain, task, gold_trace(domain, task), turn_passed=turn_passed)
+    episode = Episode(domain, task, gold_trace(domain, task))
     tokens = []
     for action in actions:
         tokens += CODEC.encode_action(action.calls, action.answer)
@@ -144,9 +158,8 @@ def test_dtypes_and_shapes(recite):
     for name, array in batch._asdict().items():
         assert array.shape == tuple(shapes[axis] for axis in name.rpartition("_")[2]), name
         kind = bool if name.startswith(("action", "valid", "eligible")) else np.float32
-        assert array.dtype == (kind if kind is bool or name.startswith(("behavior", "rewards")) else np.int32), (
-            name
-        )
+        real = name.startswith(("behavior", "rewards", "earlier"))
+        assert array.dtype == (kind if kind is bool or real else np.int32), name
 
 
 def test_the_steps_are_what_the_tokens_say(recite):
@@ -409,8 +422,93 @@ def test_a_task_does_not_feel_its_place_or_its_company(params, decode, sampled):
         np.testing.assert_allclose(getattr(among_others.batch, name)[2], whole[2], atol=1e-5)
 
 
-def test_nothing_recompiles_from_episode_to_episode(params, decode, sampled):
+# ------------------------------------------------------------------------------------- who waits for whom
+def late(delays):
+    """Episodes that answer the k-th time only after the k-th of some delays, for ever repeated."""
+    delays = itertools.cycle(delays)
+
+    def start(tasks):
+        batch = start_episodes(WORKPLACE, tasks)
+
+        def act(actions):
+            time.sleep(next(delays))
+            return batch.act(actions)
+
+        return batch._replace(act=act)
+
+    return start
+
+
+@pytest.mark.parametrize("enough, steps", [(0.01, 1), (0.5, 3), (1.0, 100)])
+def test_no_schedule_changes_a_bit(params, decode, sampled, monkeypatch, enough, steps):
+    monkeypatch.setattr(rollout, "ENOUGH", enough)
+    monkeypatch.setattr(rollout, "STEPS", steps)
+    again = gather(params, decode, sampling=HOT, start=late([0.0, 0.03, 0.0, 0.1]))
+    assert again.trajectories == sampled.trajectories
+    for before, after in zip(sampled.batch, again.batch):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_the_device_goes_on_while_an_environment_thinks(params, decode, monkeypatch):
+    """The first answer is given only when two more segments have been decoded; without overlap it never is."""
+    monkeypatch.setattr(rollout, "ENOUGH", 0.5)
+    segments, thinking, waited = itertools.count(), threading.Event(), threading.Event()
+
+    def act(*arguments):
+        if thinking.is_set() and next(segments) == 1:
+            waited.set()
+        return decode.act(*arguments)
+
+    def start(tasks):
+        batch = start_episodes(WORKPLACE, tasks)
+
+        def answer(actions):
+            thinking.set()
+            assert waited.wait(60.0), "nothing was decoded meanwhile"
+            return batch.act(actions)
+
+        return batch._replace(act=answer)
+
+    assert gather(params, decode._replace(act=act), sampling=HOT, start=start).batch.valid_NG.all()
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_finished_group_gives_its_slot_to_the_next_task(params, decode, sampled, slots):
+    admitted = []
+
+    def admit(params, episodes, slot, *rest):
+        admitted.append(int(slot))
+        return decode.admit(params, episodes, slot, *rest)
+
+    few = gather(
+        params, decode._replace(admit=admit), sampling=HOT, concurrent_tasks=slots, start=late([0.0, 0.02])
+    )
+    assert sorted(admitted) == sorted(n % slots for n in range(slots, N))
+    assert few.trajectories == sampled.trajectories
+    for name, before, after in zip(sampled.batch._fields, sampled.batch, few.batch):
+        np.testing.assert_allclose(before, after, atol=1e-5, err_msg=name)
+
+
+def test_a_task_that_fails_at_the_start_takes_no_slot(params, decode, sampled):
+    bad = replace(TASKS[0], classes=("Nowhere",))
+    few = gather(params, decode, sampling=HOT, tasks=[bad, *TASKS[1:]], concurrent_tasks=1)
+    assert [t.failure is not None for t in few.trajectories] == [True] * G + [False] * (N - 1) * G
+    assert few.trajectories[G:] == sampled.trajectories[G:]
+
+
+def test_nothing_recompiles_in_a_whole_run(params, decode, sampled):
+    """Any tasks, sampling settings, delays and steps; all tasks on the device, or one at a time."""
     assert isinstance(decode, Generator)
-    before = [function._cache_size() for function in decode]
-    gather(params, decode, sampling=Sampling(temperature=0.5, top_k=20), step=7)
-    assert [function._cache_size() for function in decode] == before
+    gather(params, decode, sampling=HOT, concurrent_tasks=1)
+    before = {name: function._cache_size() for name, function in decode._asdict().items()}
+    assert all(before.values())
+    runs = [
+        dict(tasks=TASKS, sampling=HOT),
+        dict(tasks=OTHERS, sampling=Sampling(temperature=0.5, top_k=20), step=7),
+        dict(tasks=OTHERS, sampling=Sampling(temperature=0.7, top_p=0.9), step=8, start=late([0.0, 0.02])),
+        dict(tasks=TASKS, sampling=Sampling(temperature=0.0), seed=3, start=late([0.01])),
+    ]
+    for one in runs:
+        gather(params, decode, **one)
+        gather(params, decode, concurrent_tasks=1, **one)
+    assert {name: function._cache_size() for name, function in decode._asdict().items()} == before

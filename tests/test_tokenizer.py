@@ -1,16 +1,18 @@
 """The small tokenizer loses nothing, learns the same thing every time, and survives the disk."""
 
+import json
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.tokenizer import SPECIAL_TOKENS, TOOL_NAMES, TOOL_SIGNATURES, load_tokenizer, train_tokenizer
+from models.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, load_tokenizer, train_tokenizer
 
 TEXTS = ["please open the report", 'the report {"file_name": "budget"}', "the ticket 42"]
 
 
-def train(texts=TEXTS, vocab_size=300, chat_template=TOOL_NAMES):
-    return train_tokenizer(texts, vocab_size=vocab_size, chat_template=chat_template)
+def train(texts=TEXTS, vocab_size=300, **keywords):
+    return train_tokenizer(texts, vocab_size=vocab_size, **keywords)
 
 
 TOKENIZER = train()
@@ -64,7 +66,7 @@ def test_training_is_deterministic_and_does_not_see_the_order_of_texts():
     assert train(reversed(TEXTS)).get_vocab() == TOKENIZER.get_vocab()
 
 
-@pytest.mark.parametrize("template", [TOOL_NAMES, TOOL_SIGNATURES])
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, "{{ messages[0].content }}"])
 def test_saved_and_loaded_is_the_same_tokenizer(tmp_path, template):
     tokenizer = train(chat_template=template)
     tokenizer.save_pretrained(tmp_path)
@@ -81,21 +83,16 @@ def test_saved_and_loaded_is_the_same_tokenizer(tmp_path, template):
     assert loaded.apply_chat_template(chat, tokenize=False) == tokenizer.apply_chat_template(chat, tokenize=False)
 
 
-def test_the_two_templates_differ_in_how_they_show_the_tools():
-    properties = {"name": {"type": "string"}, "lines": {"type": "integer"}}
-    functions = [
+def test_the_template_prints_tools_as_json_and_then_what_is_said():
+    tools = [
         {
-            "name": "open_file",
-            "description": 'This class keeps files. Tool description: Opens "it" <now>.',
-            "parameters": {"type": "object", "properties": properties, "required": ["name"]},
+            "type": "function",
+            "function": {"name": "open_file", "description": 'Opens "it" <now>.', "parameters": {}},
         },
-        {
-            "name": "quit",
-            "description": "Ends.",
-            "parameters": {"type": "object", "properties": {}, "required": []},
-        },
+        {"type": "function", "function": {"name": "quit", "description": "\u00fc", "parameters": {}}},
     ]
     messages = [
+        {"role": "system", "content": "s"},
         {"role": "user", "content": "u1"},
         {"role": "assistant", "content": "a1"},
         {"role": "tool", "content": "t1"},
@@ -104,19 +101,10 @@ def test_the_two_templates_differ_in_how_they_show_the_tools():
         {"role": "user", "content": "u2"},
     ]
     chat = (
-        "<|im_start|>user\nu1<|im_start|>assistant\na1<|im_end|>"
+        "s\n<|im_start|>user\nu1<|im_start|>assistant\na1<|im_end|>"
         "<tool_response>t1</tool_response><tool_response>t2</tool_response>"
         "<|im_start|>assistant\na2<|im_end|><|im_start|>user\nu2<|im_start|>assistant\n"
     )
-    head = {
-        TOOL_NAMES: "open_file\nquit\n",
-        TOOL_SIGNATURES: 'open_file(name: string, lines: integer = ...): Opens "it" <now>.\nquit(): Ends.\n',
-    }
-    for template, start in head.items():
-        rendered = train(chat_template=template).apply_chat_template(
-            messages,
-            tools=[{"type": "function", "function": function} for function in functions],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-        assert rendered == start + chat
+    for some, head in ((None, []), (tools, tools)):
+        rendered = TOKENIZER.apply_chat_template(messages, tools=some, tokenize=False, add_generation_prompt=True)
+        assert rendered == "".join(json.dumps(tool, ensure_ascii=False) + "\n" for tool in head) + chat

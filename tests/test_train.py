@@ -12,9 +12,11 @@ import pytest
 from rich.console import Console
 
 from models.decoder import DecoderConfig
-from models.tokenizer import TOOL_NAMES, train_tokenizer
+from models.tokenizer import train_tokenizer
 from rods_jax import checkpoint, grpo
-from rods_jax.codecs.qwen import qwen_codec, tool_name
+from rods_jax.boundary import any_task
+from rods_jax.codecs.documents import tool_name
+from rods_jax.codecs.qwen import qwen_codec
 from rods_jax.config import ColdStartConfig, Config, ConfigError, EvaluationConfig
 from rods_jax.config import ReplaySettings, RolloutConfig, StageConfig, UpdateConfig
 from rods_jax.demonstrations import Habits
@@ -37,7 +39,7 @@ CONFIG = Config(
     run_dir="",
     domain=lambda: WORKPLACE,
     build_tasks=few_tasks,
-    tokenizer=partial(train_tokenizer, vocab_size=640, chat_template=TOOL_NAMES),
+    tokenizer=partial(train_tokenizer, vocab_size=640),
     codec=partial(qwen_codec, document=tool_name),
     model=DecoderConfig(640, 1, 16, 2, 1, 8, 16),
     cold_start=ColdStartConfig(
@@ -52,7 +54,9 @@ CONFIG = Config(
         tasks_per_step=2, group_size=2, max_prompt_tokens=96, max_suffix_tokens=128, max_action_tokens=12,
         observation_chunk=32, max_attempts=2, suffix_sizes=(96,),
     ),
-    update=UpdateConfig(learning_rate=1e-3, ratio=grpo.token_ratio, aggregate=grpo.sequence_mean),
+    update=UpdateConfig(
+        learning_rate=1e-3, ratio=grpo.token_ratio, aggregate=grpo.sequence_mean, signal=any_task
+    ),  # a policy from scratch has no other seeds
     replay=ReplaySettings(capacity=8, cooldown=2, lower=0.0001, upper=0.9),
     evaluation=EvaluationConfig(num_tasks=4, every_epochs=2),
     checkpoint_every=2,
@@ -85,6 +89,9 @@ def test_the_run_directory_holds_everything_one_may_want(whole):
     assert json.loads((directory / "config.json").read_text())["rollout"]["group_size"] == 2
     for name in ("metrics.jsonl", "trajectories.jsonl", "summary.json", "cold_start.json", "plots/overview.png"):
         assert (directory / name).stat().st_size > 0
+    acceptance = json.loads((directory / "fidelity.json").read_text())["acceptance"]
+    assert acceptance["dispatched"] == sum(record.get("seeds", 0) for record in records)
+    assert acceptance["accepted"] == sum(record.get("candidates", 0) for record in records)
     assert [record["step"] for record in records] == list(range(len(records)))
     assert {record["stage"] for record in records[1:]} == {"format", "online"}
     assert "held_out_progress" in records[0] and "held_out_greedy" in records[-1]
@@ -113,5 +120,5 @@ def test_a_run_directory_is_never_overwritten_or_mixed(whole, tmp_path):
         play(directory)
     with pytest.raises(ConfigError, match="was started with another seed"):
         play(directory, resume=True, seed=1)
-    with pytest.raises(ConfigError, match="holds no run to resume"):
+    with pytest.raises(ConfigError, match="holds no run"):
         play(tmp_path / "nothing", resume=True)

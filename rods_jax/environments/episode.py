@@ -1,18 +1,22 @@
 """One rollout's side of the conversation: what happens when the policy says something (RODS 1.4).
 
 An Episode turns parsed actions into messages, codes and passed turns; tokens are rollout.py's.
-Where the protocol leaves a choice: a call in a turn whose gold is empty is not executed and closes
+`start_episodes` runs many of them in this process, workers.py in others: a rollout cannot tell which.
+Where RODS leaves a choice: a call in a turn whose gold is empty is not executed and closes
 the turn as failed (RODS 1.1), so that nothing done there can help or hurt later turns.
 
 Left out on purpose: threads, clocks and any text format.
 """
 
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from rods_jax.environments.protocol import Domain
-from rods_jax.environments.scoring import GoldTrace, TurnPassed
+from rods_jax.environments.scoring import RODS, GoldTrace, Rules, gold_trace
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
-from rods_jax.types import Action, Message, Observation, Task, ToolSpec
+from rods_jax.types import Action, Call, Message, Observation, Task, ToolSpec
 
 
 class Feedback(NamedTuple):
@@ -22,23 +26,27 @@ class Feedback(NamedTuple):
     messages: tuple[Message, ...]  # empty when the episode is over
     observations: tuple[str, ...]
     done: bool
+    passed: bool | None = None  # whether the turn that this action closed counts; None: it is still open
+
+
+class Failure(NamedTuple):
+    """The world broke, not the policy: the rollout is recorded and masked."""
+
+    reason: str
 
 
 class Episode:
     """Live state of one rollout of one task. Not shared between threads; never raises on model input."""
 
-    def __init__(
-        self, domain: Domain, task: Task, trace: GoldTrace, *, turn_passed: TurnPassed, max_attempts: int = 5
-    ):
+    def __init__(self, domain: Domain, task: Task, trace: GoldTrace, rules: Rules = RODS):
         self.task = task
         self.turn = 0
         self.turns_passed = [False] * len(task.turns)
         self._trace = trace
-        self._turn_passed = turn_passed
-        self._max_attempts = max_attempts
+        self._rules = rules
         self._simulator = domain.simulator(task.classes, task.initial_state, task.long_context)
         self._tools = {tool.name: tool for tool in domain.tools_of(task.classes)}
-        self._hidden = set(task.withheld_tools) - set(task.turns[0].released_tools)
+        self._hidden = task.withheld_tools - set(task.turns[0].released_tools)
         self._outputs: list[str] = []
         self._attempts = 0
         self._called = False
@@ -47,49 +55,105 @@ class Episode:
     def visible_tools(self) -> tuple[ToolSpec, ...]:
         return tuple(tool for name, tool in self._tools.items() if name not in self._hidden)
 
+    def snapshot(self) -> "Episode":
+        """An independent episode at the same place; restore by going on with a snapshot of the snapshot.
+
+        Shares what no action changes: task, trace, rules and tools.
+        """
+        other = copy.copy(self)
+        other._simulator = copy.deepcopy(self._simulator)
+        other._outputs = self._outputs.copy()
+        other.turns_passed = self.turns_passed.copy()
+        return other
+
     def act(self, action: Action) -> Feedback:
         """Executes an action of the current turn: calls, an answer that closes the turn, or a parse error."""
         if action.error is not None:
-            return self._attempt(PARSE_ERROR, (f"Error: {action.error}.",))
+            told = (f"Error: {action.error}.",)
+            if self._rules.unreadable_ends_turn:
+                return self._close(False, PARSE_ERROR, told)
+            return self._attempt(PARSE_ERROR, told)
         if not action.calls:
-            passed = self._turn_passed(
-                self._trace, self.turn, self.task, self._simulator.state(), self._outputs, self._called
-            )
-            return self._close(passed)
+            return self._close(True)
         self._called = True
-        if not self.task.turns[self.turn].gold:
-            return self._close(False)
+        if not self.task.turns[self.turn].gold and not self._rules.runs_calls_without_gold:
+            return self._close(True)
         observations = [self._call(call) for call in action.calls]
-        self._outputs += [observation.text for observation in observations]
-        code = CALLED if all(observation.ok for observation in observations) else CALL_FAILED
-        return self._attempt(code, tuple(observation.text for observation in observations))
+        texts = tuple(observation.text for observation in observations)
+        self._outputs += texts
+        return self._attempt(CALLED if all(one.ok for one in observations) else CALL_FAILED, texts)
 
-    def _call(self, call) -> Observation:
-        if call.name in self._hidden:
+    def _call(self, call: Call) -> Observation:
+        if call.name in self._hidden and not self._rules.runs_withheld_tools:
             return Observation(f"Error: there is no tool {call.name}.", ok=False)
         return self._simulator.call(call)
 
     def _attempt(self, code: int, observations: tuple[str, ...]) -> Feedback:
-        messages = tuple(Message("tool", text) for text in observations)
         self._attempts += 1
-        if self._attempts <= self._max_attempts:
-            return Feedback(code, messages, observations, done=False)
-        # Forced quit: the turn is scored as it stands, but silence on an empty-gold turn is no answer.
-        passed = bool(self.task.turns[self.turn].gold) and self._turn_passed(
-            self._trace, self.turn, self.task, self._simulator.state(), self._outputs, self._called
-        )
-        closed = self._close(passed)
-        return Feedback(code, messages + closed.messages if not closed.done else (), observations, closed.done)
+        if self._attempts > self._rules.max_attempts:
+            return self._close(False, code, observations, self._rules.limit_ends_episode)
+        messages = tuple(Message("tool", text) for text in observations)
+        return Feedback(code, messages, observations, done=False)
 
-    def _close(self, passed: bool) -> Feedback:
-        code = TURN_PASSED if passed else TURN_FAILED
+    def _close(
+        self, answered: bool, code: int | None = None, observations: tuple[str, ...] = (), over: bool = False
+    ) -> Feedback:
+        """Scores the turn as it stands and goes to the next one."""
+        state = self._simulator.state()
+        passed = self._rules.turn_passed(
+            self._trace, self.turn, self.task, state, self._outputs, self._called, answered
+        )
+        code = (TURN_PASSED if passed else TURN_FAILED) if code is None else code
         self.turns_passed[self.turn] = passed
         self.turn += 1
         self._attempts = 0
         self._called = False
-        if self.turn == len(self.task.turns):
-            return Feedback(code, (), (), done=True)
+        if over or self.turn == len(self.task.turns):
+            return Feedback(code, (), observations, True, passed)
         turn = self.task.turns[self.turn]
         self._hidden -= set(turn.released_tools)
         released = tuple(self._tools[name] for name in turn.released_tools if name in self._tools)
-        return Feedback(code, (Message("user", turn.user, released),), (), done=False)
+        messages = (*(Message("tool", text) for text in observations), Message("user", turn.user, released))
+        return Feedback(code, messages, observations, False, passed)
+
+
+# ------------------------------------------------------------------------------- many at a time
+class EpisodeBatch(NamedTuple):
+    """B episodes under way, wherever they live."""
+
+    tools: tuple[tuple[ToolSpec, ...] | Failure, ...]  # visible at the start, per episode
+    act: Callable[[Mapping[int, Action]], dict[int, Feedback | Failure]]  # by place in the batch
+
+
+StartEpisodes = Callable[[Sequence[Task]], EpisodeBatch]  # one task per episode; neighbours share a task's trace
+
+
+def start_episodes(domain: Domain, tasks: Sequence[Task], rules: Rules = RODS) -> EpisodeBatch:
+    """Episodes in this process. A task whose world breaks at the start fails with all its episodes."""
+    episodes: list[Episode | Failure] = []
+    for _, group in groupby(tasks, key=id):
+        task, *others = group
+        try:
+            trace = gold_trace(domain, task)
+            episodes += [Episode(domain, task, trace, rules) for _ in (task, *others)]
+        except Exception as error:
+            episodes += [_failure(error)] * (1 + len(others))
+
+    def act(actions: Mapping[int, Action]) -> dict[int, Feedback | Failure]:
+        return {place: _act(episodes[place], action) for place, action in actions.items()}
+
+    tools = tuple(one if isinstance(one, Failure) else one.visible_tools for one in episodes)
+    return EpisodeBatch(tools, act)
+
+
+def _act(episode: Episode | Failure, action: Action) -> Feedback | Failure:
+    if isinstance(episode, Failure):
+        return episode
+    try:
+        return episode.act(action)
+    except Exception as error:
+        return _failure(error)
+
+
+def _failure(error: Exception) -> Failure:
+    return Failure(f"{type(error).__name__}: {error}")

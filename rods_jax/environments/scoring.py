@@ -1,7 +1,7 @@
 """Scores turns against a gold trace, over any Domain (RODS section 1.1, BFCL V3 multi-turn checker).
 
-Left out on purpose: the reward of an episode (rewards.py) and who may call what when (the interaction
-loop).  A protocol is a function that is passed: `turn_passed` (RODS) or `official_turn_passed`.
+What RODS and the leaderboard decide differently is a `Rules`: pass `RODS` or `OFFICIAL`.
+Left out on purpose: the reward of an episode (rewards.py) and the interaction itself (episode.py).
 """
 
 import copy
@@ -21,7 +21,7 @@ class TurnTrace(NamedTuple):
 
 
 GoldTrace = tuple[TurnTrace, ...]  # one per turn; compute it once per task and share it read-only
-TurnPassed = Callable[[GoldTrace, int, Task, Mapping[str, Mapping[str, Json]], Sequence[str], bool], bool]
+TurnPassed = Callable[[GoldTrace, int, Task, Mapping[str, Mapping[str, Json]], Sequence[str], bool, bool], bool]
 
 
 class GoldError(ValueError):
@@ -70,6 +70,7 @@ def official_turn_passed(
     state: Mapping[str, Mapping[str, Json]],
     outputs_so_far: Sequence[str],
     called_this_turn: bool,
+    answered: bool = True,
 ) -> bool:
     """The leaderboard's rule: as `turn_passed`, but a turn without gold calls always counts."""
     if not task.turns[turn].gold:
@@ -77,6 +78,21 @@ def official_turn_passed(
     if not called_this_turn:
         return False
     return Counter(trace[turn].outputs) <= Counter(outputs_so_far) and state == trace[turn].state
+
+
+class Rules(NamedTuple):
+    """The options in which a protocol is free; docs/bfcl.md says why each differs."""
+
+    turn_passed: TurnPassed
+    max_attempts: int  # a turn is closed when its attempts exceed this
+    limit_ends_episode: bool  # ... and the turns after it are never reached
+    unreadable_ends_turn: bool  # a message that cannot be parsed; if not, the policy is told and may try again
+    runs_withheld_tools: bool  # before the turn that releases them
+    runs_calls_without_gold: bool  # in turns that ask for a plain answer; if not, such a call fails the turn
+
+
+RODS = Rules(turn_passed, 5, False, False, False, False)  # sections 1.1 and 1.4
+OFFICIAL = Rules(official_turn_passed, 20, True, True, True, True)  # BFCL V3 multi-turn
 
 
 def replay(
@@ -96,5 +112,5 @@ def replay(
     passed = []
     for turn, calls in enumerate(calls_per_turn):
         outputs += [simulator.call(call).text for call in calls]
-        passed.append(turn_passed(trace, turn, task, simulator.state(), outputs, bool(calls)))
+        passed.append(turn_passed(trace, turn, task, simulator.state(), outputs, bool(calls), True))
     return tuple(passed) + (False,) * (len(task.turns) - len(passed))

@@ -13,7 +13,6 @@ Left out on purpose: transformers' `get_json_schema`, which knows neither TypedD
 defaults (a test compares the rest with it); rolling back what a failing tool had changed.
 """
 
-import copy
 import functools
 import inspect
 import json
@@ -185,7 +184,7 @@ class _ToolkitSimulator:
             _check(call.arguments, tool.parameters, "arguments")
             method = getattr(self._objects[tool.class_name], tool.name)
             # A tool may keep an argument in its state; the call belongs to the task.
-            result = method(**copy.deepcopy(dict(call.arguments)))
+            result = method(**copy_json(call.arguments))
             return Observation(_bounded(_text(result)))
         except Exception as error:  # whatever the model wrote is an observation, never a crash
             return Observation(_bounded(f"Error: {str(error) or type(error).__name__}"), ok=False)
@@ -195,6 +194,13 @@ class _ToolkitSimulator:
             class_name: {name: value for name, value in vars(instance).items() if not name.startswith("_")}
             for class_name, instance in self._objects.items()
         }
+
+
+def copy_json(value: Json) -> Json:
+    """A deep copy of a JSON value, several times faster than `copy.deepcopy`, which starting a simulator lives on."""
+    if isinstance(value, Mapping):
+        return {key: copy_json(item) for key, item in value.items()}
+    return [copy_json(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _text(result: Any) -> str:
@@ -230,7 +236,7 @@ def _start(
 ) -> Simulator:
     objects = {}
     for class_name in class_names:
-        keywords = copy.deepcopy(dict(initial_state.get(class_name, {})))
+        keywords = copy_json(initial_state.get(class_name, {}))
         if class_name in bulky:
             keywords["long_context"] = long_context
         objects[class_name] = classes[class_name](**keywords)

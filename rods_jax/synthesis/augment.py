@@ -4,7 +4,7 @@ Runs before the gates, which check its result. Long context needs no turn of its
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from rods_jax.environments.protocol import Domain
@@ -22,6 +22,26 @@ RELEASES = (
 SUPPLIES = ("the {noun} is {value}.", "use {value} as the {noun}.", "i mean {value} for the {noun}.")
 
 
+class Gap(NamedTuple):
+    """An argument that a query can leave out: the call within its turn, the parameter, the value."""
+
+    call: int
+    parameter: str
+    value: Json
+
+
+# (domain, calls of the turn, gap, rng, turns up to this one) -> (query without the value, query that supplies it)
+WordGap = Callable[[Domain, Sequence[ExecutedCall], Gap, random.Random, Sequence[Turn]], tuple[str, str]]
+
+
+def word_gap(
+    domain: Domain, calls: Sequence[ExecutedCall], gap: Gap, rng: random.Random, turns: Sequence[Turn]
+) -> tuple[str, str]:
+    """The wording of templates: "a certain" something in place of the value."""
+    query = word_turn(domain, calls, rng, (gap.call, gap.parameter))
+    return query, rng.choice(SUPPLIES).format(noun=noun(domain, gap.parameter), value=show(gap.value))
+
+
 def augment(
     domain: Domain,
     execution: Execution,
@@ -29,6 +49,7 @@ def augment(
     category: str,
     withheld_turn: int | None,
     rng: random.Random,
+    word: WordGap = word_gap,
 ) -> tuple[Turn, ...]:
     """Joins queries and gold calls to turns; in the two missing categories the withheld turn becomes two.
 
@@ -41,9 +62,11 @@ def augment(
         Turn(query, tuple(executed.call for executed in calls))
         for query, calls in zip(queries, execution.turns, strict=True)
     ]
-    if category.startswith("missing"):
-        withhold = _withhold_function if category == "missing_function" else _withhold_parameter
-        turns[withheld_turn : withheld_turn + 1] = withhold(domain, execution, turns, withheld_turn, rng)
+    if category == "missing_function":
+        turns[withheld_turn : withheld_turn + 1] = _withhold_function(domain, execution, turns, withheld_turn, rng)
+    elif category == "missing_parameter":
+        withheld = _withhold_parameter(domain, execution, turns, withheld_turn, rng, word)
+        turns[withheld_turn : withheld_turn + 1] = withheld
     return tuple(turns)
 
 
@@ -59,14 +82,13 @@ def _withhold_function(
     return [Turn(turns[index].user), Turn(rng.choice(RELEASES), turns[index].gold, released)]
 
 
-class _Gap(NamedTuple):
-    call: int
-    parameter: str
-    value: Json
-
-
 def _withhold_parameter(
-    domain: Domain, execution: Execution, turns: Sequence[Turn], index: int, rng: random.Random
+    domain: Domain,
+    execution: Execution,
+    turns: Sequence[Turn],
+    index: int,
+    rng: random.Random,
+    word: WordGap,
 ) -> list[Turn]:
     """The query without one required value that nothing said or returned so far tells, then the value."""
     calls = execution.turns[index]
@@ -80,16 +102,15 @@ def _withhold_parameter(
             gaps.append(gap)
     rng.shuffle(gaps)
     for gap in gaps:
-        query = word_turn(domain, calls, rng, (gap.call, gap.parameter))
+        query, supply = word(domain, calls, gap, rng, turns[: index + 1])
         if not mentions(query, gap.value):
-            supply = rng.choice(SUPPLIES).format(noun=noun(domain, gap.parameter), value=show(gap.value))
             return [Turn(query), Turn(supply, turns[index].gold)]
     raise Rejected(CONVERSATION_CONSTRUCT_FAILED, f"no argument of turn {index} can be withheld")
 
 
-def _gaps(domain: Domain, calls: tuple[ExecutedCall, ...]) -> list[_Gap]:
+def _gaps(domain: Domain, calls: tuple[ExecutedCall, ...]) -> list[Gap]:
     return [
-        _Gap(position, parameter, argument.value)
+        Gap(position, parameter, argument.value)
         for position, executed in enumerate(calls)
         for parameter, argument in executed.arguments.items()
         if argument.origin is None

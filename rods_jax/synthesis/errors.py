@@ -1,18 +1,49 @@
-"""The typed failure of one synthesis attempt; the pipeline turns it into a counted record."""
+"""Why a synthesis attempt ended: the 12 error types, which of them patch the environment, and what they teach.
 
-from collections.abc import Sequence
+The pipeline turns each into a counted record.  A gate or the judge that refuses a finished task goes by its
+own name instead, and drops the attempt in the same way.
+"""
 
-# RODS Appendix E, less what only language models can raise; duplicate_func is the gate `distinct_calls`.
-NO_PATTERN = "no_pattern"  # the profile has no plan in this domain
-PARAM_GEN_FAILED = "param_gen_failed"  # no value for a required argument, or none for a reference
-VM_EXEC_FAILED = "vm_exec_failed"  # the simulator refused every call that was tried
-FUNC_SAMPLE_FAILED = "func_sample_failed"  # calls run, but none observes, changes or produces what it must
-CONVERSATION_CONSTRUCT_FAILED = "conversation_construct_failed"  # wording or augmentation impossible
-PIPELINE_EXCEPTION = "pipeline_exception"  # anything else
+from collections.abc import Mapping, Sequence
+
+PARAM_GEN_FAILED = "param_gen_failed"  # no value for a required argument, none for a reference, or off-schema
+DECOMPOSE_FAILED = "decompose_failed"  # a planned function is no tool, and nothing tells which tools it stands for
+FUNC_SAMPLE_FAILED = (
+    "func_sample_failed"  # no function is left, or one runs and neither shows nor changes anything
+)
+VM_EXEC_FAILED = "vm_exec_failed"  # the simulator refused the call
+DUPLICATE_FUNC = "duplicate_func"  # the same call twice in one turn
+QUERY_GEN_FAILED = "query_gen_failed"  # no usable wording of a turn
+QUERY_VERIFY_FAILED = "query_verify_failed"  # a wording does not ask for all and only what the calls do
+QUERY_VERIFY_NO_TAG = "query_verify_no_tag"  # the verifier gave no verdict
+CONVERSATION_CONSTRUCT_FAILED = "conversation_construct_failed"  # wording the whole, or augmentation, impossible
+NO_PROMPTS = "no_prompts"  # a class of which no role can be told anything: it has no tools
+NO_PATTERN = "no_pattern"  # the profile has no plan in this domain, or no usable plan was written
+PIPELINE_EXCEPTION = "pipeline_exception"  # anything else, a server that does not answer among it
+
+JUDGE = "judge"  # not one of the 12: the finished task was refused, and refining it was impossible or in vain
+
+PATCHABLE = (PARAM_GEN_FAILED, DECOMPOSE_FAILED, FUNC_SAMPLE_FAILED, VM_EXEC_FAILED)
+
+# What the next plan is told, by error type (RODS Appendix E); its keys are the 12 types.
+ADVICE: Mapping[str, str] = {
+    PARAM_GEN_FAILED: "Choose functions whose required arguments the state or an earlier output can supply.",
+    DECOMPOSE_FAILED: "Choose only functions that are listed, by their exact names.",
+    FUNC_SAMPLE_FAILED: "Avoid functions that need a login or a special state before they do anything.",
+    VM_EXEC_FAILED: "Avoid this path, and choose functions that fit the state as it is after the patches.",
+    DUPLICATE_FUNC: "Do not plan functions that would be called twice with the same arguments in one turn.",
+    QUERY_GEN_FAILED: "Choose a simpler combination of functions, which one sentence can ask for.",
+    QUERY_VERIFY_FAILED: "Choose functions of a turn such that one request asks for all of them and for no more.",
+    QUERY_VERIFY_NO_TAG: "Choose functions whose purpose is plain, so that a request for them is easy to verify.",
+    CONVERSATION_CONSTRUCT_FAILED: "Plan turns that are independent of each other and clearly ordered.",
+    NO_PROMPTS: "Use only classes whose functions are listed.",
+    NO_PATTERN: "Keep exactly to the layout: the class and the number of functions of every turn.",
+    PIPELINE_EXCEPTION: "Plan something simpler and entirely different.",
+}
 
 
 class Rejected(Exception):
-    """Ends an attempt: one of the types above or a gate's name, a detail, the tools to avoid next time."""
+    """Ends an attempt: an error type or a gate's name, a detail, the tools to avoid in the next attempts."""
 
     def __init__(self, error: str, detail: str, functions: Sequence[str] = ()):
         super().__init__(f"{error}: {detail}")

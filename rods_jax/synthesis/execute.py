@@ -58,6 +58,7 @@ class Execution:
     classes: tuple[str, ...]
     initial_state: Mapping[str, Json]
     turns: tuple[tuple[ExecutedCall, ...], ...]
+    queries: tuple[str, ...] = ()  # one a turn, where wording was tried already, before the rewrite of the whole
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The five stages in a straight line, for variants of a seed and for seed tasks from sampled profiles.
 
-Roles are functions: pass others to have a language model plan, execute, reword, augment or judge.
-Left out on purpose: a refinement cycle and patches of the initial state, which need a judge.
+Roles are functions: pass others (llm.py) to have language models plan, execute, reword, augment, judge or patch.
+Left out on purpose: queues, files and processes. The history of a seed is all that a restart needs.
 """
 
 import random
@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from rods_jax.environments.protocol import Domain
+from rods_jax.synthesis.attempt import Attempt, Exchange, Rejection
 from rods_jax.synthesis.augment import augment
 from rods_jax.synthesis.critique import GATES, Gate, content_hash, critique, has_profile, is_new
-from rods_jax.synthesis.errors import PIPELINE_EXCEPTION, Rejected
+from rods_jax.synthesis.errors import JUDGE, PATCHABLE, PIPELINE_EXCEPTION, Rejected
 from rods_jax.synthesis.execute import Execution, execute
+from rods_jax.synthesis.patch import Patch, accept_patches, deep_merge
 from rods_jax.synthesis.plan import Plan, sample_plan
 from rods_jax.synthesis.profile import Edge, Profile, extract_profile
 from rods_jax.synthesis.rewrite import rewrite
@@ -22,27 +24,47 @@ from rods_jax.types import CATEGORIES, Json, Task, Turn
 MAX_PROFILES = 200  # profiles that the author samples for one task
 
 
-class Roles(NamedTuple):
-    """Who does each stage; the signatures are those of the defaults."""
+def _sample_plan(attempt: Attempt) -> Plan:
+    return sample_plan(attempt.domain, attempt.profile, attempt.rng, attempt.tool_weights, attempt.blocked)
 
-    plan: Callable[..., Plan] = sample_plan
-    execute: Callable[..., Execution] = execute
-    rewrite: Callable[..., tuple[str, ...]] = rewrite
-    augment: Callable[..., tuple[Turn, ...]] = augment
+
+def _execute(attempt: Attempt, plan: Plan) -> Execution:
+    return execute(
+        attempt.domain,
+        plan,
+        attempt.rng,
+        classes=attempt.profile.classes,
+        initial_state=attempt.initial_state,
+        long_context=attempt.long_context,
+        examples=attempt.examples,
+    )
+
+
+def _rewrite(attempt: Attempt, plan: Plan, execution: Execution) -> tuple[str, ...]:
+    return rewrite(attempt.domain, execution, attempt.rng)
+
+
+def _augment(attempt: Attempt, execution: Execution, queries: tuple[str, ...]) -> tuple[Turn, ...]:
+    profile = attempt.profile
+    return augment(attempt.domain, execution, queries, profile.category, profile.withheld_turn, attempt.rng)
+
+
+class Roles(NamedTuple):
+    """Who does each stage. A role gets the attempt and what earlier stages made; Rejected ends the attempt."""
+
+    plan: Callable[[Attempt], Plan] = _sample_plan
+    execute: Callable[[Attempt, Plan], Execution] = _execute
+    rewrite: Callable[[Attempt, Plan, Execution], tuple[str, ...]] = _rewrite
+    augment: Callable[[Attempt, Execution, tuple[str, ...]], tuple[Turn, ...]] = _augment
     gates: tuple[Gate, ...] = GATES
+    alignment: Callable[[Profile], Gate] = has_profile  # what a variant must share with its seed's profile
+    judge: Callable[[Attempt, Task], str | None] = lambda attempt, task: None  # why the task is refused
+    refine: Callable[[Attempt, Task, str], Task] | None = None  # once; None: what is refused is dropped
+    patch: Callable[[Attempt, Rejection], tuple[Patch, ...]] = lambda attempt, rejection: ()
+    recall: Callable[[tuple[Rejection, ...]], tuple[Rejection, ...]] = lambda history: history  # what feeds back
 
 
 RULE_BASED = Roles()
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """Why one attempt ended: an error type of errors.py or a gate's name, and the tools to blame."""
-
-    attempt: int
-    error: str
-    detail: str
-    functions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +73,7 @@ class Synthesis:
 
     candidate: Task | None
     rejections: tuple[Rejection, ...] = ()
+    exchanges: tuple[Exchange, ...] = ()  # with language models, in order
 
 
 def synthesize(
@@ -63,30 +86,48 @@ def synthesize(
     attempts: int = 3,
     tool_weights: Mapping[str, float] | None = None,
     roles: Roles = RULE_BASED,
+    history: tuple[Rejection, ...] = (),
 ) -> Synthesis:
-    """One variant with the seed's profile, scenario and category, in at most `attempts` full attempts.
+    """One variant with the seed's scenario, category and structure, in at most `attempts` full attempts.
 
-    Whatever goes wrong is a Rejection, never an exception. Tools that a failed attempt blames are
-    avoided in the next. `known_hashes` are content hashes of tasks that must not come again.
+    Whatever goes wrong is a Rejection, never an exception; it feeds back into the next attempt (RODS Appendix
+    F): tools that it blames are avoided, and where its type is patchable the initial state is patched.
+    `known_hashes` are content hashes of tasks that must not come again. `history` holds the rejections of an
+    earlier call with an equal `rng`, and makes this one continue after them.
     """
-    rejections: list[Rejection] = []
-    blocked: tuple[str, ...] = ()
-    for attempt in range(attempts):
+    state_seed, *seeds = (rng.getrandbits(64) for _ in range(1 + attempts))
+    exchanges: list[Exchange] = []
+    for number in range(len(history), attempts):
+        attempt, plan = None, None
         try:
             profile = extract_profile(domain, seed_task)
-            draft = _draft(domain, profile, rng, roles, tool_weights, blocked, seed_task)
-            gates = (*roles.gates, has_profile(profile), is_new(known_hashes))
-            candidate = _accept(domain, draft, gates)
-        except Rejected as rejected:
-            rejections.append(Rejection(attempt, rejected.error, rejected.detail, rejected.functions))
-            blocked += rejected.functions
+            # The same in every attempt, or a patch would not fit the state that it was made for.
+            state, examples = _initial_state(domain, profile, random.Random(state_seed), seed_task)
+            recalled = roles.recall(history)
+            for rejection in recalled:
+                state = deep_merge(state, rejection.patch)
+            attempt = Attempt(
+                domain=domain,
+                profile=profile,
+                initial_state=state,
+                rng=random.Random(seeds[number]),
+                seed=seed_task,
+                examples=examples,
+                tool_weights=tool_weights,
+                number=number,
+                history=recalled,
+                log=exchanges.append,
+            )
+            plan = roles.plan(attempt)
+            gates = (*roles.gates, roles.alignment(profile), is_new(known_hashes))
+            candidate = _critique(attempt, _draft(attempt, plan, roles), gates, roles)
         except Exception as error:  # a seed that breaks the pipeline must not stop the training beside it
-            rejections.append(Rejection(attempt, PIPELINE_EXCEPTION, f"{type(error).__name__}: {error}"))
+            history += (_feedback(attempt, _rejection(number, error, plan), roles),)
         else:
             root = (seed_task.ancestry or (seed_task.id,))[0]
             identity = f"{root}~{step}-{content_hash(candidate)[:8]}"
-            return Synthesis(replace(candidate, id=identity), tuple(rejections))
-    return Synthesis(None, tuple(rejections))
+            return Synthesis(replace(candidate, id=identity), history, tuple(exchanges))
+    return Synthesis(None, history, tuple(exchanges))
 
 
 def author_tasks(
@@ -122,8 +163,10 @@ def author_tasks(
         for _ in range(MAX_PROFILES):
             profile = _sample_profile(domain, category, own, calls_per_turn, *dials)
             try:
-                draft = _draft(domain, profile, own, RULE_BASED, tool_weights, (), None)
-                task = _accept(domain, draft, (*GATES, has_profile(profile), is_new(known)))
+                state = domain.sample_state(own, profile.classes)
+                attempt = Attempt(domain, profile, state, own, tool_weights=tool_weights)
+                task = _draft(attempt, RULE_BASED.plan(attempt), RULE_BASED)
+                _check(domain, task, (*GATES, has_profile(profile), is_new(known)))
                 break
             except Rejected as rejected:
                 last = rejected
@@ -135,42 +178,63 @@ def author_tasks(
     return tuple(tasks)
 
 
-def _draft(
-    domain: Domain,
-    profile: Profile,
-    rng: random.Random,
-    roles: Roles,
-    tool_weights: Mapping[str, float] | None,
-    blocked: Sequence[str],
-    seed: Task | None,
-) -> Task:
-    """Plan, execute, word, augment: a task that no gate has seen yet."""
+def _initial_state(
+    domain: Domain, profile: Profile, rng: random.Random, seed: Task
+) -> tuple[Mapping[str, Json], Mapping[str, Sequence[Json]]]:
+    """A new state where the domain can draw one, else the seed's with the argument values that suit it."""
     if domain.sample_state is not None:
-        state, examples = domain.sample_state(rng, profile.classes), {}
-    else:
-        state, examples = seed.initial_state, _examples(seed)
-    plan = roles.plan(domain, profile, rng, tool_weights, blocked)
-    long_context = profile.category == "long_context"
-    execution = roles.execute(
-        domain,
-        plan,
-        rng,
-        classes=profile.classes,
-        initial_state=state,
-        long_context=long_context,
-        examples=examples,
-    )
-    queries = roles.rewrite(domain, execution, rng)
-    turns = roles.augment(domain, execution, queries, profile.category, profile.withheld_turn, rng)
+        return domain.sample_state(rng, profile.classes), {}
+    return seed.initial_state, _examples(seed)
+
+
+def _draft(attempt: Attempt, plan: Plan, roles: Roles) -> Task:
+    """Executes, words and augments a plan: a task that no gate has seen yet."""
+    execution = roles.execute(attempt, plan)
+    queries = roles.rewrite(attempt, plan, execution)
+    turns = roles.augment(attempt, execution, queries)
+    profile, seed = attempt.profile, attempt.seed
     scenario, ancestry = (seed.scenario, (*seed.ancestry, seed.id)) if seed else ("", ())
-    return Task("", scenario, profile.category, profile.classes, state, turns, ancestry)
+    return Task("", scenario, profile.category, profile.classes, attempt.initial_state, turns, ancestry)
 
 
-def _accept(domain: Domain, task: Task, gates: Sequence[Gate]) -> Task:
+def _critique(attempt: Attempt, task: Task, gates: Sequence[Gate], roles: Roles) -> Task:
+    """The task, refined at most once, that passes every gate and the judge."""
+    _check(attempt.domain, task, gates)
+    reason = roles.judge(attempt, task)
+    if reason is not None and roles.refine is not None:
+        task = roles.refine(attempt, task, reason)
+        _check(attempt.domain, task, gates)
+        reason = roles.judge(attempt, task)
+    if reason is not None:
+        raise Rejected(JUDGE, reason)
+    return task
+
+
+def _check(domain: Domain, task: Task, gates: Sequence[Gate]) -> None:
     refusal = critique(domain, task, gates)
     if refusal is not None:
         raise Rejected(*refusal)
-    return task
+
+
+def _rejection(number: int, error: Exception, plan: Plan | None) -> Rejection:
+    tools = tuple(tuple(call.tool for call in turn) for turn in plan.turns) if plan else ()
+    if isinstance(error, Rejected):
+        return Rejection(number, error.error, error.detail, error.functions, tools)
+    return Rejection(number, PIPELINE_EXCEPTION, f"{type(error).__name__}: {error}", plan=tools)
+
+
+def _feedback(attempt: Attempt | None, rejection: Rejection, roles: Roles) -> Rejection:
+    """The rejection with what it changes in the environment: nothing, unless its type is patchable."""
+    if attempt is None or rejection.error not in PATCHABLE:
+        return rejection
+    try:
+        patches = roles.patch(attempt, rejection)
+        accepted, refused = accept_patches(
+            attempt.domain, attempt.profile.classes, attempt.initial_state, attempt.long_context, patches
+        )
+    except Exception as error:  # feedback that fails costs the patch, not the seed
+        return replace(rejection, refused_patches=(f"{type(error).__name__}: {error}",))
+    return replace(rejection, patch=accepted, refused_patches=refused)
 
 
 def _examples(task: Task) -> dict[str, list[Json]]:

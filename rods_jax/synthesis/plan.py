@@ -1,6 +1,6 @@
 """Stage I: a new sequence of tool names with the seed's profile (RODS section 5).
 
-Left out on purpose: arguments, which stage II fills as it executes; a narrative, which templates do not need.
+Left out on purpose: arguments, which stage II fills as it executes; the narrative, which only a model writes.
 """
 
 import random
@@ -32,6 +32,7 @@ class Plan:
     turns: tuple[tuple[PlannedCall, ...], ...]
     links: frozenset[tuple[int, int]] = frozenset()  # (producer, consumer), calls counted over the task
     pairs: tuple[Pair, ...] = ()  # (key, parameter) flows that names do not tell but the seed shows
+    narrative: str = ""  # who wants what, and why; templates need none
 
 
 def sample_plan(

@@ -1,5 +1,7 @@
 """The complexity profile of a task: what a variant must share with its seed (RODS section 5).
 
+Its edges are the flow of values, because a planner can promise those: which tools' outputs fit which arguments is known
+before anything runs.  What a call's effect on the state changes later is measured after the fact (ablation.py).
 Left out on purpose: any distance between profiles with weights to tune. Two profiles match part by part.
 """
 
@@ -10,6 +12,8 @@ from typing import NamedTuple
 from rods_jax.environments.protocol import Domain
 from rods_jax.synthesis.values import atoms, can_flow, fields, is_atom, is_distinctive, mentions, parse_output
 from rods_jax.types import Call, Json, Task
+
+Links = frozenset[tuple[int, int]]  # (producer, consumer), calls counted over the task
 
 
 class Edge(NamedTuple):
@@ -41,17 +45,20 @@ class Profile:
         return next((turn for turn, count in enumerate(counts[:-1]) if not count and counts[turn + 1]), None)
 
     @property
-    def links(self) -> frozenset[tuple[int, int]]:
-        """(producer, consumer) pairs."""
+    def links(self) -> Links:
         return frozenset((edge.producer, edge.consumer) for edge in self.edges)
 
     @property
     def depth(self) -> int:
-        """Calls on the longest producer -> consumer chain."""
-        length = [1] * sum(self.calls_per_turn)
-        for producer, consumer in sorted(self.links, key=lambda link: link[1]):
-            length[consumer] = max(length[consumer], length[producer] + 1)
-        return max(length, default=0)
+        return longest_chain(sum(self.calls_per_turn), self.links)
+
+
+def longest_chain(num_calls: int, links: Links) -> int:
+    """Calls on the longest chain of links; 0 where there is no call. Every producer comes before its consumer."""
+    length = [1] * num_calls
+    for producer, consumer in sorted(links, key=lambda link: link[1]):
+        length[consumer] = max(length[consumer], length[producer] + 1)
+    return max(length, default=0)
 
 
 _Produced = tuple[Call, dict[str, list[Json]]]  # a call that ran, and the atoms of its output by key

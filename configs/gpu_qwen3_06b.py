@@ -1,0 +1,42 @@
+"""RODS on BFCL V3 multi-turn with Qwen3-0.6B on one GPU of 80 to 141 GB.
+
+    huggingface-cli download Qwen/Qwen3-0.6B --local-dir checkpoints/Qwen3-0.6B
+    pip install -c constraints.txt "jax[cuda13]"
+    python -m scripts.train --config configs/gpu_qwen3_06b.py
+
+Hardware: one card; counted from shapes, not measured: 10 GB of parameters, optimizer and reference, and about 50 GB for the update's
+activations.  The stages and hyperparameters of bfcl_qwen3_4b.py with 4 tasks a step, 8 rollouts and shorter episodes; the
+rules write the variants, so that no second model is needed.  A rate ten times the paper's, because a step sees a sixteenth of
+its trajectories and the policy is small.  Expected curve: unknown, not run here.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+from configs.bfcl_qwen3_4b import CONFIG as QWEN3_4B
+from models.families import Pretrained
+from models.tokenizer import checkpoint_tokenizer
+
+CHECKPOINT = "checkpoints/Qwen3-0.6B"
+
+CONFIG = replace(
+    QWEN3_4B,
+    name="gpu_qwen3_06b",
+    run_dir="runs/gpu_qwen3_06b",
+    tokenizer=partial(checkpoint_tokenizer, directory=CHECKPOINT),
+    model=Pretrained(directory=CHECKPOINT),
+    rollout=replace(
+        QWEN3_4B.rollout,
+        tasks_per_step=4,
+        group_size=8,
+        max_suffix_tokens=4096,
+        max_action_tokens=512,
+        suffix_sizes=(1024, 2048),
+        environment_workers=8,
+    ),
+    update=replace(QWEN3_4B.update, learning_rate=1e-5, quotas=(1, 1, 1, 1)),
+    replay=replace(QWEN3_4B.replay, cooldown=100),
+    synthesis=None,
+    evaluation=replace(QWEN3_4B.evaluation, num_tasks=100),
+    checkpoint_every=25,
+)

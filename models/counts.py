@@ -1,0 +1,112 @@
+"""What a step must compute and move, counted from shapes: the compiler's own counts leave out kernels and see a loop's body once.
+
+A FLOP is one addition or multiplication, so a product of [m,k] and [k,n] is 2mkn.  Matrix products alone are counted:
+they are all but a hundredth of a step.  Left out on purpose: norms, rotations, softmaxes, the optimizer's arithmetic.
+"""
+
+from typing import NamedTuple
+
+from models.decoder import DecoderConfig
+
+
+class Shape(NamedTuple):
+    """A group-shared batch, full to its limits."""
+
+    tasks: int  # N
+    group_size: int  # G
+    prompt: int  # P
+    suffix: int  # S
+
+
+class Parts(NamedTuple):
+    """FLOPs of a step by part, because a mesh cuts each part differently."""
+
+    prompt_layers: float  # projections and feed-forward of the shared prompts
+    prompt_attention: float
+    suffix_layers: float
+    suffix_attention: float
+    vocabulary: float
+
+    @property
+    def total(self) -> float:
+        return sum(self)
+
+
+def layer_weights(c: DecoderConfig) -> int:
+    """Elements of one layer's matrices."""
+    return 2 * c.width * c.head_width * (c.query_heads + c.key_value_heads) + 3 * c.width * c.feed_forward
+
+
+def parameters(c: DecoderConfig) -> int:
+    """Elements of all parameters; adapters are not counted."""
+    norms = 2 * c.width + 2 * c.head_width * c.query_key_norm
+    biases = c.head_width * (c.query_heads + 2 * c.key_value_heads) * c.query_key_value_bias
+    embeddings = c.vocab_size * c.width * (1 if c.tied_embedding else 2)
+    return c.layers * (layer_weights(c) + norms + biases) + embeddings + c.width
+
+
+def forward(c: DecoderConfig, shape: Shape, *, shared: bool = True, tile: int = 1) -> Parts:
+    """One forward pass with log-probabilities of all suffix tokens.
+
+    shared: each prompt passes once per task; else once per rollout, as frameworks without groups do.
+    tile: a causal pass computes whole tiles of this side along its diagonal; 1 counts what is needed.
+    """
+    n, g, p, s = shape
+    prompts, suffixes = n * (1 if shared else g), n * g
+    per_pair = 4 * c.layers * c.query_heads * c.head_width  # q k^T, then weights times v
+    per_token = 2 * c.layers * layer_weights(c)
+    return Parts(
+        prompt_layers=per_token * prompts * p,
+        prompt_attention=per_pair * prompts * p * (p + tile) / 2,
+        suffix_layers=per_token * suffixes * s,
+        suffix_attention=per_pair * suffixes * s * (p + (s + tile) / 2),
+        vocabulary=2 * suffixes * s * c.width * c.vocab_size,
+    )
+
+
+def update(c: DecoderConfig, shape: Shape, *, reference: bool, shared: bool = True) -> Parts:
+    """What an update needs: forward once, backward twice as much, and the reference policy's forward."""
+    return Parts(*((3 + reference) * part for part in forward(c, shape, shared=shared)))
+
+
+def executed_update(c: DecoderConfig, shape: Shape, *, reference: bool, tile: int) -> Parts:
+    """What the update does: whole tiles, and what the backward pass computes a second time.
+
+    Attention is kept (forward 2 products, backward 5 with its scores again); of a layer all but the last
+    product is computed again when it is rematerialised; of the vocabulary, the logits.
+    """
+    again = (1 - c.width * c.feed_forward / layer_weights(c)) if c.rematerialize else 0.0
+    layers, attention, vocabulary = 3 + again + reference, 3.5 + reference, 4.0 + reference
+    passes = layers, attention, layers, attention, vocabulary
+    return Parts(*(a * b for a, b in zip(passes, forward(c, shape, tile=tile), strict=True)))
+
+
+def decode_step(c: DecoderConfig, shape: Shape) -> Parts:
+    """One token for every rollout, its suffix full."""
+    n, g, p, s = shape
+    return Parts(
+        prompt_layers=0.0,
+        prompt_attention=4.0 * c.layers * c.query_heads * c.head_width * n * g * p,
+        suffix_layers=2.0 * c.layers * layer_weights(c) * n * g,
+        suffix_attention=4.0 * c.layers * c.query_heads * c.head_width * n * g * s,
+        vocabulary=2.0 * n * g * c.width * c.vocab_size,
+    )
+
+
+def cache_bytes(c: DecoderConfig, shape: Shape) -> tuple[int, int]:
+    """(prompts, suffixes): keys and values of all layers; a prompt is held once per task."""
+    n, g, p, s = shape
+    per_token = 2 * c.layers * c.key_value_heads * c.head_width * itemsize(c)
+    return n * p * per_token, n * g * s * per_token
+
+
+def activation_bytes(c: DecoderConfig, tokens: float) -> float:
+    """Operands and results of one forward pass's products, each read or written once."""
+    heads = c.head_width * (2 * c.query_heads + 2 * c.key_value_heads)
+    per_token = 4 * c.width + 2 * heads + 4 * c.feed_forward
+    return c.layers * tokens * per_token * itemsize(c)
+
+
+def itemsize(c: DecoderConfig) -> int:
+    """Bytes of one activation."""
+    return {"float32": 4, "bfloat16": 2}[c.compute_dtype]

@@ -1,0 +1,239 @@
+"""Weights in and out of the Hugging Face format (safetensors), tensor by tensor.
+
+A stacked parameter [L, ...] is filled in place, one layer at a time; every device's part is read from the
+file on its own, large tensors in blocks.  Beyond the arrays themselves the host holds about one tensor.
+
+Left out on purpose: pickled checkpoints (.bin), which run code when they are read; quantised ones.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from huggingface_hub import split_state_dict_into_shards_factory
+from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from models.decoder import PROJECTIONS, DecoderConfig
+from models.families import CheckpointError, to_json
+from models.policy import callables
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+_BLOCK = 1 << 26  # bytes of a file that are read at a time
+
+_NAMES = {  # parameter -> tensor; {} is the layer
+    "embedding": "model.embed_tokens.weight",
+    "final_norm": "model.norm.weight",
+    "unembedding": "lm_head.weight",
+    "attention_norm": "model.layers.{}.input_layernorm.weight",
+    "query": "model.layers.{}.self_attn.q_proj.weight",
+    "key": "model.layers.{}.self_attn.k_proj.weight",
+    "value": "model.layers.{}.self_attn.v_proj.weight",
+    "query_norm": "model.layers.{}.self_attn.q_norm.weight",
+    "key_norm": "model.layers.{}.self_attn.k_norm.weight",
+    "output": "model.layers.{}.self_attn.o_proj.weight",
+    "feed_forward_norm": "model.layers.{}.post_attention_layernorm.weight",
+    "gate": "model.layers.{}.mlp.gate_proj.weight",
+    "up": "model.layers.{}.mlp.up_proj.weight",
+    "down": "model.layers.{}.mlp.down_proj.weight",
+}
+
+
+class Slot(NamedTuple):
+    """A tensor of a checkpoint, and the parameter (or the layer of one) that it holds."""
+
+    name: str
+    path: tuple[str, ...]
+    layer: int | None
+    shape: tuple[int, ...]  # of the parameter, without the layer axis
+    axes: tuple[tuple[int, ...], ...]  # the parameter's axes that each axis of the tensor unites
+
+    @property
+    def file_shape(self) -> tuple[int, ...]:
+        return tuple(math.prod(self.shape[axis] for axis in united) for united in self.axes)
+
+
+def slots(params: Mapping[str, Any]) -> list[Slot]:
+    """Every tensor of nested dicts of parameters (arrays or shapes), adapters under their PEFT names."""
+    found = []
+    for path, leaf in _flat(params):
+        weight, _, adapter = path[-1].partition("_lora_")
+        name, layers = _NAMES[weight.removesuffix("_bias")], path[0] == "layers"
+        shape = leaf.shape[1:] if layers else leaf.shape
+        axes = tuple((axis,) for axis in range(len(shape)))
+        if weight.endswith("_bias"):
+            name, axes = f"{name.removesuffix('weight')}bias", (tuple(range(len(shape))),)
+        elif weight in PROJECTIONS:  # [*inputs, *outputs] here, [outputs, inputs] there
+            inputs = 1 if adapter == "b" else PROJECTIONS[weight]
+            axes = tuple(range(inputs, len(shape))), tuple(range(inputs))
+        if adapter:
+            name = f"base_model.model.{name.removesuffix('weight')}lora_{adapter.upper()}.weight"
+        indices = range(leaf.shape[0]) if layers else (None,)
+        found += [Slot(name.format(i), path, i, shape, axes) for i in indices]
+    return found
+
+
+def module_name(weight: str) -> str:
+    """What the Hugging Face format calls a projection: "query" is "q_proj"."""
+    return _NAMES[weight].split(".")[-2]
+
+
+# ---------------------------------------------------------------------------------------- reading
+def load(
+    directory: str | Path, config: DecoderConfig, *, dtype: Any = jnp.float32, shardings: Any = None
+) -> dict[str, Any]:
+    """The parameters of a checkpoint as `dtype`, sharded like `shardings` (a tree of them; None: on one device).
+
+    Raises CheckpointError naming the file or the tensor that is missing, left over, misshapen or cut short.
+    """
+    abstract = jax.eval_shape(callables(replace(config, lora=None))["init"], jax.random.key(0))
+    wanted = slots(abstract)
+    files = _locate(Path(directory), wanted, config)
+    if shardings is None:
+        shardings = jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), abstract)
+    sharding_of, arrays = dict(_flat(shardings)), {}
+    for slot in wanted:
+        sharding = sharding_of[slot.path]
+        part = sharding if slot.layer is None else _of_one_layer(sharding)
+        value = jax.make_array_from_callback(
+            slot.shape, part, lambda index, slot=slot: _read(files[slot.name], slot, index, dtype)
+        )
+        if slot.layer is not None:
+            if slot.layer == 0:
+                shape = config.layers, *slot.shape
+                arrays[slot.path] = jax.jit(lambda shape=shape: jnp.zeros(shape, dtype), out_shardings=sharding)()
+                write = jax.jit(lambda x, i, one: x.at[i].set(one), donate_argnums=0, out_shardings=sharding)
+            value = write(arrays[slot.path], slot.layer, value)
+        arrays[slot.path] = jax.block_until_ready(value)  # no second tensor is read meanwhile
+    return jax.tree_util.tree_map_with_path(lambda entry, _: arrays[tuple(key.key for key in entry)], abstract)
+
+
+def _flat(tree: Any) -> list[tuple[tuple[str, ...], Any]]:
+    return [(tuple(key.key for key in entry), x) for entry, x in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _of_one_layer(sharding: Sharding) -> Sharding:
+    if isinstance(sharding, NamedSharding):
+        return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+    return sharding
+
+
+def _read(file: Path, slot: Slot, index: tuple[slice, ...], dtype: Any) -> np.ndarray:
+    """The part `index` of a parameter, and only that part of the file."""
+    spans = [range(size)[one] for size, one in zip(slot.shape, index, strict=True)]
+    sizes = [[len(spans[first]), *(slot.shape[axis] for axis in rest)] for first, *rest in slot.axes]
+    # A range of the first of several united axes is a range of the tensor's axis; the others are cut afterwards.
+    steps = [math.prod(rest) for _, *rest in sizes]
+    cuts = [slice(spans[axes[0]].start * n, spans[axes[0]].stop * n) for axes, n in zip(slot.axes, steps)]
+    values = np.empty([math.prod(size) for size in sizes], dtype)
+    rows = max(1, _BLOCK // (4 * math.prod(values.shape[1:])))
+    for row in range(0, len(values), rows):
+        start, stop = cuts[0].start + row, min(cuts[0].start + row + rows, cuts[0].stop)
+        with safe_open(file, "np") as tensors:  # opened anew: what was mapped of the file does not add up
+            values[row : row + rows] = tensors.get_slice(slot.name)[(slice(start, stop), *cuts[1:])]
+    order = [axis for united in slot.axes for axis in united]
+    values = values.reshape([n for size in sizes for n in size]).transpose(np.argsort(order))
+    firsts = {first for first, *_ in slot.axes}
+    return values[tuple(slice(None) if axis in firsts else one for axis, one in enumerate(index))]
+
+
+def _locate(directory: Path, wanted: Iterable[Slot], config: DecoderConfig) -> dict[str, Path]:
+    """Each tensor's file, once every name, shape and dtype is as wanted."""
+    files, shapes, dtypes = {}, {}, {}
+    for file in _files(directory):
+        try:
+            with safe_open(file, "np") as tensors:
+                for name in tensors.keys():
+                    tensor = tensors.get_slice(name)
+                    files[name], shapes[name], dtypes[name] = file, tuple(tensor.get_shape()), tensor.get_dtype()
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{file} cannot be read: {error}") from error
+    names = [slot.name for slot in wanted]
+    if missing := [name for name in names if name not in files]:
+        raise CheckpointError(f"{directory} lacks {_count(missing)}")
+    # Checkpoints with a tied embedding may hold it twice, and old ones the frequencies of their rotary embedding.
+    ignored = {_NAMES["unembedding"]} if config.tied_embedding else set()
+    extra = sorted(files.keys() - set(names) - ignored)
+    if extra := [name for name in extra if not name.endswith("rotary_emb.inv_freq")]:
+        raise CheckpointError(f"{directory} holds {_count(extra)}, which its config.json does not account for")
+    for slot in wanted:
+        if shapes[slot.name] != slot.file_shape:
+            raise CheckpointError(
+                f"{files[slot.name]}: {slot.name} must have the shape {slot.file_shape}: got {shapes[slot.name]}"
+            )
+        if dtypes[slot.name] not in ("F32", "F16", "BF16"):
+            raise CheckpointError(f"{files[slot.name]}: {slot.name} must hold floats: got {dtypes[slot.name]}")
+    return files
+
+
+def _files(directory: Path) -> list[Path]:
+    index = directory / INDEX
+    if not index.exists():
+        return [directory / SINGLE]
+    try:
+        names = json.loads(index.read_text("utf-8"))["weight_map"].values()
+        return [directory / name for name in sorted(set(names))]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} is no index of tensors: {error!r}") from error
+
+
+def _count(names: list[str]) -> str:
+    return f"the tensor {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+# ---------------------------------------------------------------------------------------- writing
+def save(
+    directory: str | Path,
+    params: Mapping[str, Any],
+    config: DecoderConfig,
+    tokenizer: Any = None,
+    *,
+    dtype: Any = jnp.bfloat16,
+    max_file_bytes: int = 5 * 10**9,
+) -> None:
+    """Writes a directory that transformers and vLLM load; the host holds one file's tensors at a time.
+
+    Raises FileExistsError when the directory holds a checkpoint, ValueError when no family has the config's shape.
+    """
+    directory = Path(directory)
+    values = to_json(config) | {"torch_dtype": jnp.dtype(dtype).name}
+    if tokenizer is not None:
+        values |= {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    if any(directory.glob("*.safetensors")):
+        raise FileExistsError(f"{directory} already holds a checkpoint")
+    directory.mkdir(parents=True, exist_ok=True)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(directory)
+    by_name = {slot.name: slot for slot in slots(params)}
+    split = split_state_dict_into_shards_factory(
+        by_name,
+        get_storage_size=lambda slot: math.prod(slot.shape) * jnp.dtype(dtype).itemsize,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=max_file_bytes,
+    )
+    for file, names in split.filename_to_tensors.items():
+        write_tensors(directory / file, params, [by_name[name] for name in names], dtype)
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+    # Last, so that a directory that was not finished is no checkpoint.
+    (directory / "config.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+
+
+def write_tensors(file: Path, params: Mapping[str, Any], some: Iterable[Slot], dtype: Any) -> None:
+    """One safetensors file with these tensors of `params`."""
+    arrays, tensors = dict(_flat(params)), {}
+    for slot in some:
+        value = arrays[slot.path] if slot.layer is None else arrays[slot.path][slot.layer]
+        order = [axis for united in slot.axes for axis in united]
+        tensors[slot.name] = np.ascontiguousarray(
+            np.asarray(value.astype(dtype)).transpose(order).reshape(slot.file_shape)
+        )
+    save_file(tensors, file, metadata={"format": "pt"})

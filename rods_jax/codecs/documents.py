@@ -1,0 +1,63 @@
+"""Tools as the policy reads them, in three sizes and as a bare name: the `document` of every codec.
+
+Left out on purpose: XML and stub-file documents.
+"""
+
+import json
+from collections.abc import Mapping
+
+from rods_jax.types import Json, ToolSpec
+
+
+def function_schema(tool: ToolSpec) -> dict[str, Json]:
+    """What chat templates and endpoints take as a tool."""
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    if tool.response:
+        function["response"] = tool.response
+    return {"type": "function", "function": function}
+
+
+def tool_schema(tool: ToolSpec) -> str:
+    """The JSON schema over many lines, as Llama's template and BFCL's classic prompt print it."""
+    return json.dumps(function_schema(tool), ensure_ascii=False, indent=4)
+
+
+def tool_line(tool: ToolSpec) -> str:
+    """The JSON schema in one line, as Qwen's template prints it."""
+    return json.dumps(function_schema(tool), ensure_ascii=False)
+
+
+def tool_signature(tool: ToolSpec) -> str:
+    """`name(a: string, b: integer = 1): what it does`, in one line; "..." is a default that nobody documented."""
+    # BFCL begins every description with the same sentence about the class.
+    does = " ".join(tool.description.split("Tool description: ")[-1].split())
+    return f"{tool.name}({_fields(tool.parameters)}): {does}"
+
+
+def tool_name(tool: ToolSpec) -> str:
+    """Only the name, for policies that know their tools by heart."""
+    return tool.name
+
+
+def _fields(schema: Mapping[str, Json]) -> str:
+    required = schema.get("required", ())
+    return ", ".join(
+        f"{name}: {_type(field)}" + ("" if name in required else f" = {_default(field)}")
+        for name, field in schema["properties"].items()
+    )
+
+
+def _default(schema: Mapping[str, Json]) -> str:
+    return json.dumps(schema["default"], ensure_ascii=False) if "default" in schema else "..."
+
+
+def _type(schema: Mapping[str, Json]) -> str:
+    if "enum" in schema:
+        return " | ".join(json.dumps(value, ensure_ascii=False) for value in schema["enum"])
+    if "anyOf" in schema:
+        return " | ".join(map(_type, schema["anyOf"]))
+    if "properties" in schema:
+        return "{" + _fields(schema) + "}"
+    if "items" in schema:
+        return f"{schema['type']}[{_type(schema['items'])}]"
+    return schema["type"]

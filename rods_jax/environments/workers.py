@@ -1,0 +1,220 @@
+"""Episodes in worker processes; a rollout cannot tell them from episodes in its own.
+
+    with Workers(make_domain, num_workers=8) as workers:
+        collect(..., start=workers.start)
+
+A batch is cut into one stretch of neighbours for each worker.  A task travels once to each worker that plays
+it and its gold trace is made there, once: no ground truth is copied per rollout.  A worker that dies, gives no
+answer in time or grows too large is ended and replaced before the next batch; its episodes become `Failure`s.
+Episodes share nothing, so what they answer does not depend on the number of workers.
+
+Left out on purpose: other machines, rescuing the episodes of a lost worker, and two batches at once.
+"""
+
+import multiprocessing
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
+
+from rods_jax.environments.episode import EpisodeBatch, Failure, Feedback, start_episodes
+from rods_jax.environments.protocol import Domain
+from rods_jax.environments.scoring import RODS, Rules
+from rods_jax.types import Action, Task
+
+START_SECONDS = 300.0  # imports and the domain's own start, with all workers starting at once
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in one of ru_maxrss
+
+
+class WorkerError(RuntimeError):
+    """A worker process cannot start: the set-up is wrong, not an episode."""
+
+
+class _Start(NamedTuple):
+    tasks: Sequence[Task]
+
+
+class _Act(NamedTuple):
+    actions: Mapping[int, Action]
+
+
+class _Answer(NamedTuple):
+    value: Any
+    peak_bytes: int  # resident memory of the worker, at most so far
+
+
+class _Worker(NamedTuple):
+    process: BaseProcess
+    connection: Connection
+
+
+class Workers:
+    """A pool of processes that own episodes. Use it in a `with` statement and from one thread."""
+
+    def __init__(
+        self,
+        make_domain: Callable[[], Domain],
+        rules: Rules = RODS,
+        *,
+        num_workers: int,
+        seconds: float = 60.0,
+        megabytes: int = 2048,
+    ):
+        """Starts the processes. WorkerError if the domain cannot be made there.
+
+        make_domain: picklable; called in each process.  seconds: in which a worker must answer for all of its
+        episodes.  megabytes: resident memory that a worker may use; allocations far beyond fail inside it.
+        """
+        self._arguments = make_domain, rules, megabytes << 20
+        self._seconds = seconds
+        self._workers: list[_Worker | None] = [None] * num_workers
+        self._batch = 0
+        for failure in self._fill().values():
+            self.close()
+            raise WorkerError(f"a worker process cannot start: {failure.reason}")
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends every process."""
+        for slot in range(len(self._workers)):
+            self._end(slot)
+
+    def start(self, tasks: Sequence[Task]) -> EpisodeBatch:
+        """A `StartEpisodes`; the episodes of an earlier batch are dropped."""
+        lost = self._fill()  # by slot: why none of its episodes in this batch can go on
+        self._batch += 1
+        batch, count = self._batch, len(self._workers)
+        edges = [len(tasks) * slot // count for slot in range(count + 1)]
+        stretches = {slot: range(*edge) for slot, edge in enumerate(zip(edges, edges[1:])) if edge[0] < edge[1]}
+
+        def ask(requests: Mapping[int, _Start | _Act]) -> dict[int, Any]:
+            answers = self._ask({slot: one for slot, one in requests.items() if slot not in lost})
+            lost.update({slot: one for slot, one in answers.items() if isinstance(one, Failure)})
+            return answers
+
+        def act(actions: Mapping[int, Action]) -> dict[int, Feedback | Failure]:
+            if batch != self._batch:
+                raise ValueError("these episodes were dropped when a later batch started")
+            mine = {slot: [place for place in stretch if place in actions] for slot, stretch in stretches.items()}
+            answers = ask(
+                {
+                    slot: _Act({place - stretches[slot].start: actions[place] for place in places})
+                    for slot, places in mine.items()
+                    if places
+                }
+            )
+            return {
+                place: lost.get(slot) or answers[slot][place - stretches[slot].start]
+                for slot, places in mine.items()
+                for place in places
+            }
+
+        answers = ask({slot: _Start(tasks[s.start : s.stop]) for slot, s in stretches.items()})
+        tools = [lost.get(slot) or answers[slot][place - s.start] for slot, s in stretches.items() for place in s]
+        return EpisodeBatch(tuple(tools), act)
+
+    # -------------------------------------------------------------------------------- processes
+    def _fill(self) -> dict[int, Failure]:
+        """Starts a process wherever there is none that lives; returns, by slot, why one could not start."""
+        context = multiprocessing.get_context("spawn")  # a fork would inherit JAX's threads and locks
+        started = []
+        for slot, worker in enumerate(self._workers):
+            if worker is not None and worker.process.is_alive():
+                continue
+            self._end(slot)
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
+            process.start()
+            theirs.close()
+            self._workers[slot] = _Worker(process, ours)
+            started.append(slot)
+        answers = self._receive(started, START_SECONDS)
+        return {slot: answer for slot, answer in answers.items() if answer is not None}
+
+    def _end(self, slot: int) -> int | None:
+        """Ends a process, if there is one; returns its exit code."""
+        worker = self._workers[slot]
+        if worker is None:
+            return None
+        self._workers[slot] = None
+        worker.process.kill()
+        worker.process.join()
+        worker.connection.close()
+        return worker.process.exitcode
+
+    def _ask(self, requests: Mapping[int, _Start | _Act]) -> dict[int, Any]:
+        """By slot: the answer, or the Failure of all episodes there."""
+        for slot, request in requests.items():
+            try:
+                self._workers[slot].connection.send(request)
+            except OSError:
+                pass  # it is dead, which receiving reports
+        return self._receive(requests, self._seconds)
+
+    def _receive(self, slots: Iterable[int], seconds: float) -> dict[int, Any]:
+        deadline = time.monotonic() + seconds
+        waiting = {self._workers[slot].connection: slot for slot in slots}
+        answers: dict[int, Any] = {}
+        while waiting:
+            ready = wait(list(waiting), max(0.0, deadline - time.monotonic()))
+            for connection in ready:
+                slot = waiting.pop(connection)
+                try:
+                    answers[slot] = self._checked(slot, connection.recv())
+                except (EOFError, OSError):
+                    answers[slot] = Failure(f"the worker process died with exit code {self._died(slot)}")
+            if not ready:
+                for slot in waiting.values():
+                    self._end(slot)
+                    answers[slot] = Failure(f"the worker process gave no answer within {seconds:g} s")
+                waiting = {}
+        return answers
+
+    def _checked(self, slot: int, answer: _Answer | Failure) -> Any:
+        if isinstance(answer, Failure):
+            self._end(slot)
+            return answer
+        if answer.peak_bytes > self._arguments[-1]:
+            self._end(slot)
+            return Failure(f"the worker process has used {answer.peak_bytes >> 20} MB of memory")
+        return answer.value
+
+    def _died(self, slot: int) -> int | None:
+        self._workers[slot].process.join(1.0)  # its pipe closes a moment before it has ended
+        return self._end(slot)
+
+
+# ------------------------------------------------------------------------------- in the process
+def _work(connection: Connection, make_domain: Callable[[], Domain], rules: Rules, max_bytes: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY:  # a runaway call must not take the machine
+        resource.setrlimit(resource.RLIMIT_DATA, (4 * max_bytes, hard))
+    try:
+        domain = make_domain()
+    except Exception as error:
+        connection.send(Failure(f"{type(error).__name__}: {error}"))
+        return
+    episodes = EpisodeBatch((), lambda actions: {})
+    value: Any = None
+    while True:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+        try:
+            connection.send(_Answer(value, peak))
+            request = connection.recv()
+        except (EOFError, OSError):  # the parent is gone
+            return
+        if isinstance(request, _Start):
+            episodes = start_episodes(domain, request.tasks, rules)
+            value = episodes.tools
+        else:
+            value = episodes.act(request.actions)

@@ -1,0 +1,352 @@
+"""How good a policy is: plays episodes one by one, keeps them in a journal, and turns them into scores.
+
+A player is a function from what came back to what is said next (`Act`), so a gold player, a null player, a
+server and a recorded rollout are all played by `play`, under the rules of either protocol.  Every episode gets
+two verdicts: the RODS rule, live, and the leaderboard's rule, on its calls run again as the leaderboard would.
+Scores read records and tasks alone.
+
+Left out on purpose: where players come from, and how scores are drawn (scripts/).
+"""
+
+import contextlib
+import fcntl
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rods_jax.config import differences
+from rods_jax.environments.episode import Episode
+from rods_jax.environments.protocol import Domain
+from rods_jax.environments.scoring import RODS, GoldTrace, Rules, gold_trace, official_turn_passed, replay
+from rods_jax.metrics import read_metrics
+from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
+from rods_jax.types import CATEGORIES, Action, Call, Json, Message, Task
+
+CODES = {
+    PARSE_ERROR: "parse_error",
+    CALL_FAILED: "call_failed",
+    CALLED: "called",
+    TURN_FAILED: "turn_failed",
+    TURN_PASSED: "turn_passed",
+}
+ALL, MACRO = "all tasks", "category mean"
+NUM_RESAMPLES = 2_000
+NUM_LONGEST = 10
+MAX_DIFFERENCES = 8  # per turn: one wrong early call can leave hundreds
+MAX_SHOWN = 500  # characters of an expected or found value
+
+
+# ------------------------------------------------------------------------------------ one episode
+@dataclass(frozen=True)
+class Move:
+    """One assistant message as it was understood, and what came back."""
+
+    turn: int
+    text: str
+    calls: tuple[Call, ...]
+    code: int  # diagnostic event code, RODS 1.2
+    observations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One reason why a turn failed: what should have been there, and what was."""
+
+    where: str
+    expected: str
+    found: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished episode: a line of the journal."""
+
+    task_id: str
+    rollout: int
+    rods: tuple[bool, ...]  # turns passed under the RODS rule; fixed length U, unreached turns are False
+    official: tuple[bool, ...]  # the same under the leaderboard's rule
+    reasons: tuple[tuple[Difference, ...], ...]  # per turn; empty where it passed under the RODS rule
+    moves: tuple[Move, ...]
+    tokens: int = 0  # that the policy generated, where it knows
+    truncated: str = ""  # which limit of the policy ended the episode early
+    failure: str = ""  # of the infrastructure: counted, and in no score
+
+
+class Said(NamedTuple):
+    """What a player answers with: the raw text and what it means."""
+
+    text: str
+    action: Action
+    tokens: int = 0
+
+
+class Stop(NamedTuple):
+    """What a player answers with when it cannot go on."""
+
+    truncated: str = ""
+    failure: str = ""
+
+
+Act = Callable[[Sequence[Message]], Said | Stop]  # what came back since the last action -> the next action
+
+
+def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS) -> Record:
+    """Plays one episode to its end; the first message that `act` gets carries the visible tools.
+
+    rules: of the interaction; the record has both verdicts whatever they are. Never raises: an exception of
+    the player, of the task or of the world is the record's `failure`.
+    """
+    moves: list[Move] = []
+    reasons = [(Difference("turn", "closed", "the episode ended before"),)] * len(task.turns)
+    rods = [False] * len(task.turns)
+    official = (False,) * len(task.turns)
+    stop, tokens = Stop(), 0
+    try:
+        trace = gold_trace(domain, task)
+
+        def judge(trace: GoldTrace, turn: int, *closing) -> bool:
+            rods[turn] = RODS.turn_passed(trace, turn, *closing)
+            reasons[turn] = () if rods[turn] else _why(trace, turn, *closing)
+            return rules.turn_passed(trace, turn, *closing)
+
+        episode = Episode(domain, task, trace, rules._replace(turn_passed=judge))
+        messages: tuple[Message, ...] = (Message("user", task.turns[0].user, episode.visible_tools),)
+        done = False
+        while not done:
+            said = act(messages)
+            if isinstance(said, Stop):
+                stop = said
+                break
+            turn = episode.turn
+            code, messages, observations, done, _ = episode.act(said.action)
+            moves.append(Move(turn, said.text, said.action.calls, code, observations))
+            tokens += said.tokens
+        closed = [[call for move in moves if move.turn == t for call in move.calls] for t in range(episode.turn)]
+        official = replay(domain, task, closed, official_turn_passed, trace)
+    except Exception as error:  # whatever broke, the other episodes go on
+        stop = Stop(failure=f"{type(error).__name__}: {error}")
+    return Record(
+        task.id,
+        rollout,
+        rods=tuple(rods),
+        official=official,
+        reasons=tuple(reasons),
+        moves=tuple(moves),
+        tokens=tokens,
+        truncated=stop.truncated,
+        failure=stop.failure,
+    )
+
+
+def gold_player(task: Task) -> Act:
+    """Makes the gold calls of each turn in one message, then answers."""
+
+    def script() -> Iterator[Said]:
+        for turn in task.turns:
+            if turn.gold:
+                yield Said("", Action(calls=turn.gold))
+            yield Said("Done.", Action(answer="Done."))
+
+    said = script()
+    return lambda messages: next(said)
+
+
+def null_player(task: Task) -> Act:
+    """Answers every turn and never calls: what it scores is the floor."""
+    return lambda messages: Said("I cannot do that.", Action(answer="I cannot do that."))
+
+
+# ---------------------------------------------------------------------------- why a turn failed
+def _why(
+    trace: GoldTrace, turn: int, task: Task, state, outputs: Sequence[str], called: bool, answered: bool
+) -> tuple[Difference, ...]:
+    """What a turn lacks that fails under the RODS rule; the arguments are those of `turn_passed`."""
+    if not task.turns[turn].gold:
+        found = "a call" if called else "no answer within the attempts"
+        return (Difference("answer", "a plain answer and no call", found),)
+    if not called:
+        return (Difference("calls", ", ".join(call.name for call in task.turns[turn].gold), "none"),)
+    missing = Counter(trace[turn].outputs) - Counter(outputs)
+    found = [Difference("output", _shown(text), "in no output so far") for text in missing.elements()]
+    found += _state_differences("state", trace[turn].state, state)
+    more = [Difference("more", f"{len(found) - MAX_DIFFERENCES} more differences", "")]
+    return (*found[:MAX_DIFFERENCES], *more[: len(found) > MAX_DIFFERENCES])
+
+
+def _state_differences(path: str, expected: Json, found: Json) -> list[Difference]:
+    """Leaves in which two states differ; empty exactly where they are equal."""
+    if expected == found:
+        return []
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        keys = [*expected, *(key for key in found if key not in expected)]
+        pairs = [(f"{path}.{key}", expected.get(key, _ABSENT), found.get(key, _ABSENT)) for key in keys]
+    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        pairs = [(f"{path}[{i}]", a, b) for i, (a, b) in enumerate(zip(expected, found, strict=True))]
+    else:
+        return [Difference(path, _shown(expected), _shown(found))]
+    return [difference for pair in pairs for difference in _state_differences(*pair)]
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "absent"
+
+
+_ABSENT = _Absent()
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}... ({len(text)} characters)"
+
+
+# ----------------------------------------------------------------------------------- the journal
+Key = tuple[str, int]  # task id, rollout
+
+
+class JournalError(ValueError):
+    """A journal that cannot be continued, in one sentence."""
+
+
+@contextlib.contextmanager
+def open_journal(
+    path: str | Path, settings: Mapping[str, Json]
+) -> Iterator[tuple[dict[Key, Record], Callable[[Record], None]]]:
+    """(records so far by task and rollout, append): a new journal, or the one that an interruption left.
+
+    A half-written last line is cut off. The last record of a task and rollout counts. JournalError: the
+    journal was begun with other settings, is damaged elsewhere, or another process is writing it.
+    """
+    path = Path(path)
+    with path.open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise JournalError(f"{path} is being written by another evaluation") from error
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+        def append(line: Json) -> None:
+            file.write(json.dumps(line).encode() + b"\n")
+            file.flush()
+
+        try:
+            head, *lines = read_metrics(path) or [None]
+            records = [_record(line) for line in lines]
+        except (KeyError, TypeError, ValueError) as error:
+            raise JournalError(f"{path} is damaged: {error}") from error
+        if head is None:
+            append(settings)
+        elif changed := differences(head, json.loads(json.dumps(settings))):
+            raise JournalError(f"{path} was begun with another {', '.join(changed)}: give another folder")
+        yield {(r.task_id, r.rollout): r for r in records}, lambda record: append(asdict(record))
+
+
+def _record(line: Mapping[str, Json]) -> Record:
+    """Inverse of `asdict`."""
+    moves = (
+        Move(**move | {"calls": tuple(Call(**call) for call in move["calls"])} | _tuples(move, "observations"))
+        for move in line["moves"]
+    )
+    reasons = (tuple(Difference(**item) for item in turn) for turn in line["reasons"])
+    return Record(**line | {"moves": tuple(moves), "reasons": tuple(reasons)} | _tuples(line, "rods", "official"))
+
+
+def _tuples(line: Mapping[str, Json], *names: str) -> dict[str, tuple]:
+    return {name: tuple(line[name]) for name in names}
+
+
+# ----------------------------------------------------------------------------------------- scores
+def score(tasks: Sequence[Task], records: Sequence[Record], *, seed: int) -> dict[str, Json]:
+    """Scores by category and overall, with 95 % bootstrap intervals over tasks; plain JSON values.
+
+    A metric's value for a task is its mean over the task's valid rollouts (failed ones are counted and
+    left out); `pass@k` and `pass^k` need k of them and judge by the leaderboard's rule. "category mean"
+    is the leaderboard's overall score. Consumes generators of its own, from `seed`.
+    """
+    by_task: dict[str, list[Record]] = {task.id: [] for task in tasks}
+    for record in sorted(records, key=lambda record: record.rollout):
+        by_task[record.task_id].append(record)
+    max_k = max(map(len, by_task.values()))
+    names = ["official", "rods", "progress"]
+    names += [f"pass{sign}{k}" for k in range(1, max_k + 1) for sign in "@^"]
+    groups = {c: [task for task in tasks if task.category == c] for c in CATEGORIES}
+    groups = {ALL: list(tasks)} | {category: some for category, some in groups.items() if some}
+    rows, means, draws = {}, {}, {}
+    for i, (group, some) in enumerate(groups.items()):
+        values_TM = np.array([_task_values(by_task[task.id], max_k) for task in some])
+        means[group], draws[group] = bootstrap(values_TM, np.random.default_rng([seed, i]))
+        rows[group] = _counts([by_task[task.id] for task in some]) | _estimates(names, means[group], draws[group])
+    macro = [np.mean([values[c] for c in groups if c != ALL], axis=0) for values in (means, draws)]
+    rows[MACRO] = _counts(list(by_task.values())) | _estimates(names, *macro)
+    valid = [record for some in by_task.values() for record in some if not record.failure]
+    codes = Counter(move.code for record in valid for move in record.moves)
+    return {
+        "rows": rows,
+        "codes": {name: codes[code] for code, name in CODES.items()},
+        "truncated": dict(Counter(record.truncated for record in valid if record.truncated)),
+        "failures": dict(Counter(record.failure for record in records if record.failure)),
+        "tokens": sum(record.tokens for record in valid),
+        "longest": [
+            {"task": r.task_id, "rollout": r.rollout, "moves": len(r.moves), "tokens": r.tokens}
+            for r in sorted(valid, key=lambda record: -len(record.moves))[:NUM_LONGEST]
+        ],
+    }
+
+
+def pass_at(n: int, c: int, k: int) -> float:
+    """1 - C(n-c, k) / C(n, k): the chance that of k rollouts, drawn from n of which c passed, one passed."""
+    return 1 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def pass_all(n: int, c: int, k: int) -> float:
+    """C(c, k) / C(n, k): the chance that all of k rollouts passed (tau-bench's pass^k)."""
+    return math.comb(c, k) / math.comb(n, k)
+
+
+def bootstrap(values_TM: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(means [M], their means in resamples of the T tasks [B,M]); NaN marks a value that a task lacks.
+
+    Consumes rng: one multinomial draw of T out of T for each resample.
+    """
+    num_tasks = len(values_TM)
+    counts_BT = rng.multinomial(num_tasks, np.full(num_tasks, 1 / num_tasks), NUM_RESAMPLES)
+    present_TM = ~np.isnan(values_TM)
+    weights_XT = np.concatenate([np.ones((1, num_tasks)), counts_BT])
+    with np.errstate(invalid="ignore"):  # 0 / 0: no task of the resample has the value
+        means_XM = weights_XT @ np.where(present_TM, values_TM, 0.0) / (weights_XT @ present_TM)
+    return means_XM[0], means_XM[1:]
+
+
+def _task_values(records: Sequence[Record], max_k: int) -> list[float]:
+    valid = [record for record in records if not record.failure]
+    n, c = len(valid), sum(all(record.official) for record in valid)
+    if n == 0:
+        return [np.nan] * (3 + 2 * max_k)
+    solved = sum(all(record.rods) for record in valid) / n
+    progress = sum(sum(record.rods) / len(record.rods) for record in valid) / n
+    values = [c / n, solved, progress]
+    for k in range(1, max_k + 1):
+        values += [pass_at(n, c, k), pass_all(n, c, k)] if k <= n else [np.nan, np.nan]
+    return values
+
+
+def _counts(groups: Sequence[Sequence[Record]]) -> dict[str, int]:
+    failed = sum(bool(record.failure) for some in groups for record in some)
+    return {"tasks": len(groups), "episodes": sum(map(len, groups)), "failed": failed}
+
+
+def _estimates(names: Sequence[str], means_M: np.ndarray, draws_BM: np.ndarray) -> dict[str, Json]:
+    """Percentile intervals; None where no task has a value."""
+    estimates: dict[str, Json] = dict.fromkeys(names)
+    for name, mean, draws_B in zip(names, means_M.tolist(), draws_BM.T, strict=True):
+        if not math.isnan(mean):
+            low, high = np.nanquantile(draws_B, (0.025, 0.975)).tolist()
+            estimates[name] = {"mean": mean, "low": low, "high": high}
+    return estimates

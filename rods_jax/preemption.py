@@ -1,0 +1,71 @@
+"""Asks a run to stop between two steps when the cluster, or a person, wants the machine back.
+
+SIGTERM (preemption, a maintenance notice, `kill`) and SIGINT (Ctrl-C) set an event that the loop looks at after every
+step. A second signal, or a step that outlasts the deadline, ends the process at once, even while it waits for the
+device: the last checkpoint stands, and the resumed run is the same to the bit.
+Left out on purpose: saving (the caller's), and agreement between processes of one run.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+SAVED = 75  # exit status: stopped by a signal after saving, to be resumed (EX_TEMPFAIL of sysexits.h)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextlib.contextmanager
+def stop_requests(seconds: float = 25.0) -> Iterator[threading.Event]:
+    """An event that the first signal sets; `seconds` later, or at the second signal, the process ends with 128 + its
+    number.  Main thread only.
+
+    The interpreter runs handlers between two of its instructions, which may be a long step apart. So the handlers do
+    nothing: the system writes each signal's number to a pipe, which a thread reads.
+    """
+    requested = threading.Event()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    watcher = threading.Thread(target=_watch, args=(reader, requested, seconds), daemon=True)
+    before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    watcher.start()
+    try:
+        yield requested
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(writer)  # the watcher reads the end of the pipe
+        watcher.join()
+        os.close(reader)
+
+
+def _watch(reader: int, requested: threading.Event, seconds: float) -> None:
+    first = _next(reader, None)
+    if first is None:
+        return
+    requested.set()
+    try:
+        last = _next(reader, seconds)
+    except TimeoutError:
+        last = first
+    if last is not None:
+        os._exit(128 + last)
+
+
+def _next(reader: int, seconds: float | None) -> int | None:
+    """The number of the next signal that asks to stop; None: the pipe was closed."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not select.select([reader], [], [], left)[0]:
+            raise TimeoutError
+        byte = os.read(reader, 1)
+        if not byte:
+            return None
+        if byte[0] in SIGNALS:  # other handlers of the process write theirs too
+            return byte[0]

@@ -1,0 +1,127 @@
+"""Where arrays lie on several devices: one mesh of four axes, and one table from axes of arrays to axes of the mesh.
+
+An axis of an array is a letter of the dimension key, so `rewards_NG` is cut as "NG" says.  Nothing else in the
+library names a device: the compiler inserts what has to be exchanged.
+
+    data, fsdp    tasks and their rollouts; fsdp also cuts stored parameters and optimizer state along the width
+    tensor        heads, feed-forward and vocabulary
+    sequence      tokens; while it attends, a layer holds all tokens of a part of its heads instead
+                  (all-to-all, arXiv 2309.14509)
+
+Left out on purpose: pipelines of layers, rings over keys.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rods_jax.types import RolloutBatch, TrainState
+
+AXES = ("data", "fsdp", "tensor", "sequence")
+
+RULES = {
+    "N": ("data",),  # tasks
+    "G": ("fsdp",),  # rollouts of a task
+    "B": ("data", "fsdp"),  # tasks in the pass over prompts, which has no rollouts
+    "P": ("sequence",),  # prompt tokens
+    "S": ("sequence",),  # suffix tokens
+    "T": ("sequence",),  # tokens inside the model
+    "D": ("fsdp",),  # width of a stored parameter
+    "K": ("tensor",),  # key/value heads, each with its queries
+    "H": ("tensor", "sequence"),  # the same while they attend, and in caches
+    "F": ("tensor",),  # feed-forward
+    "V": ("tensor",),  # vocabulary
+}
+
+
+def create_mesh(data: int, fsdp: int, tensor: int, sequence: int, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh of all devices (or of those given). Raises ValueError when the sizes do not multiply to their number."""
+    devices, sizes = jax.devices() if devices is None else devices, (data, fsdp, tensor, sequence)
+    if math.prod(sizes) != len(devices):
+        asked = " x ".join(f"{axis} {size}" for axis, size in zip(AXES, sizes))
+        raise ValueError(f"the mesh {asked} needs {math.prod(sizes)} devices, and there are {len(devices)}")
+    return Mesh(np.array(devices).reshape(sizes), AXES)
+
+
+def spec(mesh: Mesh, axes: str, shape: Sequence[int]) -> PartitionSpec:
+    """The table's cut of an array; an axis is cut by as many of its mesh axes as divide it, other letters by none."""
+    cuts = []
+    for letter, size in zip(axes, shape, strict=True):
+        cut: tuple[str, ...] = ()
+        for axis in RULES.get(letter, ()):
+            if size % (mesh.shape[axis] * math.prod(mesh.shape[a] for a in cut)) == 0:
+                cut += (axis,)
+        cuts.append(cut or None)
+    return PartitionSpec(*cuts)
+
+
+def layout(mesh: Mesh) -> dict[str, Any]:
+    """What a model that names the axes of its arrays needs to know of a mesh, the fields of its `Layout`.
+
+    constrain(x, axes) -> x; local(function, axes of its arguments, axes of its result) -> the function on every
+    device's own part, its result shaped like its first argument; cut_tokens: N, G and T may all be cut.
+    """
+
+    def constrain(x: jax.Array, axes: str) -> jax.Array:
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec(mesh, axes, x.shape)))
+
+    def local(function: Callable, inputs: Any, output: str) -> Callable:
+        def call(*arrays):
+            specs = jax.tree.map(lambda axes, x: spec(mesh, axes, x.shape), inputs, arrays)
+            out = spec(mesh, output, arrays[0].shape)
+            # The function tells devices apart by nothing but their data; custom gradients cannot say so.
+            return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)(*arrays)
+
+        return call
+
+    return {"constrain": constrain, "local": local, "cut_tokens": True}
+
+
+# -------------------------------------------------------------------------------- whole states
+def parameter_shardings(mesh: Mesh, params: Any, axes_of: Callable[[tuple[str, ...]], str]) -> Any:
+    """A tree of shardings for nested dicts of parameters (arrays or shapes); `axes_of` names the axes at a path.
+
+    Raises ValueError, naming the parameter, where the mesh does not divide it.
+    """
+
+    def sharding(entry, x):
+        path = tuple(key.key for key in entry)
+        for letter, size in zip(axes_of(path), x.shape, strict=True):
+            parts = math.prod(mesh.shape[axis] for axis in RULES.get(letter, ()))
+            if size % parts:
+                raise ValueError(
+                    f"the mesh cuts axis {letter} of {'.'.join(path)} into {parts} parts, and its size is {size}"
+                )
+        return NamedSharding(mesh, spec(mesh, axes_of(path), x.shape))
+
+    return jax.tree_util.tree_map_with_path(sharding, params)
+
+
+def state_shardings(
+    mesh: Mesh, state: TrainState, params: Any, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """Shardings of a train state (arrays or shapes): what is shaped like the parameters lies like them."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    optimizer_state = optax.tree.map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        state.optimizer_state,
+        params,
+        transform_non_params=lambda _: everywhere,
+    )
+    reference = None if state.reference_params is None else params
+    return TrainState(params, reference, optimizer_state, everywhere)
+
+
+def batch_shardings(mesh: Mesh, batch: RolloutBatch) -> RolloutBatch:
+    """Every field's name ends in its axes."""
+    cut = {
+        name: NamedSharding(mesh, spec(mesh, name.rsplit("_", 1)[1], x.shape))
+        for name, x in batch._asdict().items()
+    }
+    return RolloutBatch(**cut)

@@ -1,0 +1,180 @@
+"""The way of a seed to its author and back: at once, or through journals to workers beside training.
+
+    seeds.jsonl      trainer -> workers: every seed, keyed by step and task
+    outcomes.jsonl   workers -> trainer: what became of it, the variant included
+    work/            one journal for each seed that was begun, which worker.py keeps
+
+One line of outcomes.jsonl settles a seed and carries its variant, so that neither can be there without the other.
+Left out on purpose: waiting. The trainer takes what has arrived, and a seed that is never settled costs nothing.
+"""
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from rods_jax import journal
+from rods_jax.journal import Entry, JournalError
+from rods_jax.synthesis.attempt import Exchange, Rejection
+from rods_jax.synthesis.critique import content_hash
+from rods_jax.synthesis.pipeline import Synthesis
+from rods_jax.task_files import TaskFileError, task_from_json, task_to_json
+from rods_jax.types import Json, Task
+
+SEEDS, OUTCOMES, WORK = "seeds.jsonl", "outcomes.jsonl", "work"
+UNREADABLE = "unreadable_candidate"  # beside the error types of errors.py: a variant of another task version
+
+
+class Dispatch(NamedTuple):
+    """A seed, the step whose feedback chose it, and what became of it."""
+
+    seed: Task
+    step: int
+    result: Synthesis
+
+
+# (seeds, step, hashes of known tasks) -> what became of them or of earlier ones, or nothing yet
+Synthesize = Callable[[Sequence[Task], int, frozenset[str]], Sequence[Dispatch]]
+
+
+def random_of(run_seed: int, step: int, seed: Task) -> str:
+    """What the author's random numbers for a seed are drawn from."""
+    return f"{run_seed}/{step}/{seed.id}"
+
+
+def at_once(author: Callable[..., Synthesis], run_seed: int) -> Synthesize:
+    """Settles every seed before it returns; author(seed, rng=, step=, known_hashes=)."""
+
+    def synthesize(seeds: Sequence[Task], step: int, known: frozenset[str]) -> list[Dispatch]:
+        dispatches = []
+        for seed in seeds:
+            rng = random.Random(random_of(run_seed, step, seed))
+            result = author(seed, rng=rng, step=step, known_hashes=known)
+            dispatches.append(Dispatch(seed, step, result))
+            if result.candidate is not None:
+                known |= {content_hash(result.candidate)}
+        return dispatches
+
+    return synthesize
+
+
+@contextlib.contextmanager
+def beside(directory: Path, run_seed: int, *, taken: int, tell: Callable[[str], None]) -> Iterator[Synthesize]:
+    """Sends seeds to workers and takes what they have settled: each outcome once, in the order of the journal.
+
+    taken: the outcomes that the checkpoint has had.  tell: gets sentences for people, each kind once.  What is known
+    is the workers' to find out.
+    JournalError: another trainer runs here, or the journals were edited or are not those of the checkpoint.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    seeds_path, outcomes_path = directory / SEEDS, directory / OUTCOMES
+    # Held as long as the run: nobody else writes there, and so sending waits for nobody.
+    with journal.writing(seeds_path, wait=False) as append:
+        before, place = journal.read(outcomes_path)
+        if len(before) < taken:
+            raise JournalError(f"{outcomes_path} holds {len(before)} outcomes; the checkpoint has had {taken}")
+        had = {entry.record["key"] for entry in before[:taken]}
+        seen = {entry.record["key"]: entry for entry in journal.read(seeds_path)[0]}
+        waiting = dict(read_seed(seeds_path, entry) for key, entry in seen.items() if key not in had)
+        sent = set(seen)
+        arrived = _arrivals(outcomes_path, before[taken:], waiting)
+        told: set[str] = set()
+
+        def tell_once(kind: str, sentence: str) -> None:
+            if kind not in told:
+                told.add(kind)
+                tell(sentence)
+
+        def synthesize(seeds: Sequence[Task], step: int, known: frozenset[str]) -> list[Dispatch]:
+            nonlocal arrived, place
+            new = {f"{step}/{seed.id}": seed for seed in seeds}
+            new = {key: seed for key, seed in new.items() if key not in sent}  # a resumed run sends them again
+            if new:
+                append(*(_seed_record(key, seed, step, run_seed) for key, seed in new.items()))
+            sent.update(new)
+            waiting.update({key: (seed, step) for key, seed in new.items()})
+            taking, arrived = arrived, []
+            try:
+                entries, after = journal.read(outcomes_path, place)
+                taking += _arrivals(outcomes_path, entries, waiting)
+                place = after  # but not past a bad line: what is taken is counted from the first
+            except (JournalError, OSError) as error:
+                tell_once("outcomes", f"{error}; training goes on with the pool it has")
+            return [
+                Dispatch(seed, step, _read_result(tell_once, *where, record))
+                for seed, step, where, record in taking
+            ]
+
+        yield synthesize
+
+
+def _arrivals(path: Path, entries: Sequence[Entry], waiting: dict[str, tuple[Task, int]]) -> list[tuple]:
+    """(seed, step, (path, line), record) of each outcome; its seed waits no longer."""
+    arrived = []
+    for line, record in entries:
+        if record["key"] not in waiting:
+            raise JournalError(f"{path}, line {line}: {record['key']} does not wait for an outcome")
+        arrived.append((*waiting.pop(record["key"]), (path, line), record))
+    return arrived
+
+
+# ---------------------------------------------------------------------------------------- records
+def _seed_record(key: str, seed: Task, step: int, run_seed: int) -> Json:
+    return {"key": key, "step": step, "random": random_of(run_seed, step, seed), "task": task_to_json(seed)}
+
+
+def read_seed(path: Path, entry: Entry) -> tuple[str, tuple[Task, int]]:
+    """(key, (seed, step)). JournalError: the task is of another version."""
+    try:
+        return entry.record["key"], (task_from_json(entry.record["task"]), entry.record["step"])
+    except TaskFileError as error:
+        raise JournalError(f"{path}, line {entry.line}: {error}") from None
+
+
+def outcome_record(key: str, result: Synthesis) -> Json:
+    """What `_read_result` reads, and the variant's content hash, which tells workers what is known."""
+    candidate = result.candidate
+    return {
+        "key": key,
+        "candidate": candidate and task_to_json(candidate),
+        "content": candidate and content_hash(candidate),
+        **attempts_record(result),
+    }
+
+
+def attempts_record(result: Synthesis) -> dict[str, Json]:
+    """What `read_attempts` reads."""
+    return {
+        "rejections": [asdict(rejection) for rejection in result.rejections],
+        "exchanges": [asdict(exchange) for exchange in result.exchanges],
+    }
+
+
+def _read_result(
+    tell_once: Callable[[str, str], None], path: Path, line: int, record: Mapping[str, Json]
+) -> Synthesis:
+    result = Synthesis(None, *read_attempts(record))
+    if record["candidate"] is None:
+        return result
+    try:
+        return replace(result, candidate=task_from_json(record["candidate"]))
+    except TaskFileError as error:
+        detail = f"{path}, line {line}: {error}"
+        tell_once(UNREADABLE, f"{detail}; this variant is left out and counted as {UNREADABLE}")
+        refused = Rejection(len(result.rejections), UNREADABLE, detail)
+        return replace(result, rejections=(*result.rejections, refused))
+
+
+def read_attempts(record: Mapping[str, Json]) -> tuple[tuple[Rejection, ...], tuple[Exchange, ...]]:
+    """The rejections and exchanges of a record, equal to those that were written."""
+    rejections = (
+        Rejection(
+            **rejection
+            | {name: tuple(rejection[name]) for name in ("functions", "refused_patches")}
+            | {"plan": tuple(map(tuple, rejection["plan"]))}
+        )
+        for rejection in record["rejections"]
+    )
+    return tuple(rejections), tuple(Exchange(**exchange) for exchange in record["exchanges"])

@@ -1,0 +1,75 @@
+"""Stages III and V by a language model: the whole dialogue in one pass, and the value that it withholds.
+
+Left out on purpose: withholding a function, which needs no new words (augment.py).
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+
+from rods_jax.environments.protocol import Domain
+from rods_jax.synthesis.ask import Ask
+from rods_jax.synthesis.attempt import Attempt
+from rods_jax.synthesis.augment import Gap, augment
+from rods_jax.synthesis.errors import CONVERSATION_CONSTRUCT_FAILED
+from rods_jax.synthesis.execute import ExecutedCall, Execution
+from rods_jax.synthesis.llm_execute import call_data, wordings
+from rods_jax.synthesis.llm_plan import withheld_turn
+from rods_jax.synthesis.plan import Plan
+from rods_jax.synthesis.told import check_query, numbers_are_told
+from rods_jax.synthesis.values import mentions
+from rods_jax.types import Task, Turn
+
+
+def rewrite(ask: Ask, attempt: Attempt, plan: Plan, execution: Execution) -> tuple[str, ...]:
+    """One query for each turn, which names every value that nothing else tells (RODS section 5, C.3).
+
+    Rejected("conversation_construct_failed"): 3 replies with another number of queries, or unusable ones.
+    """
+    data = {
+        "narrative": plan.narrative,
+        "turns": [[call_data(call) for call in turn] for turn in execution.turns],
+        "wordings": wordings(attempt, execution.turns),
+    }
+
+    def read(parts: Mapping[str, str]) -> tuple[str, ...]:
+        turns = []
+        for number, calls in enumerate(execution.turns, 1):
+            gold = tuple(call.call for call in calls)
+            turns.append(Turn(check_query(attempt.domain, parts[f"query_{number}"], gold), gold))
+        state, category = execution.initial_state, attempt.profile.category
+        untold = numbers_are_told(attempt.domain, Task("", "", category, execution.classes, state, tuple(turns)))
+        if untold is not None:
+            raise ValueError(f"{untold} (turns counted from 0)")
+        return tuple(turn.user for turn in turns)
+
+    count = len(execution.turns)
+    return ask(attempt, "rewriter", data, read, failed=CONVERSATION_CONSTRUCT_FAILED, count=count)
+
+
+def withhold(ask: Ask, attempt: Attempt, execution: Execution, queries: tuple[str, ...]) -> tuple[Turn, ...]:
+    """The turns, with what the category withholds. Rejected("conversation_construct_failed"): nothing can be."""
+
+    def word(
+        domain: Domain, calls: Sequence[ExecutedCall], gap: Gap, rng: random.Random, turns: Sequence[Turn]
+    ) -> tuple[str, str]:
+        *earlier, turn = (turn.user for turn in turns)
+        data = {
+            "earlier_queries": earlier,
+            "query": turn,
+            "calls": [call_data(call) for call in calls],
+            "function": calls[gap.call].tool,
+            "parameter": gap.parameter,
+            "value": gap.value,
+        }
+
+        def read(parts: Mapping[str, str]) -> tuple[str, str]:
+            gold = [call.call for call in calls]
+            query, supply = (check_query(domain, parts[part], gold) for part in ("query", "supply"))
+            if mentions(query, gap.value) or not mentions(supply, gap.value):
+                raise ValueError("the value must stand in the supply and not in the query")
+            return query, supply
+
+        return ask(attempt, "withholder", data, read, failed=CONVERSATION_CONSTRUCT_FAILED)
+
+    category, withheld = attempt.profile.category, withheld_turn(attempt.profile)
+    return augment(attempt.domain, execution, queries, category, withheld, attempt.rng, word)

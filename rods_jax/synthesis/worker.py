@@ -1,0 +1,286 @@
+"""Settles seeds beside the trainer: threads of its process, or of any other that sees its folder.
+
+Every seed that was begun has a journal in work/: each reply of a language model before it is used, and each
+attempt that failed. Whoever holds its lock works on the seed; when they die, another goes on with the attempt under
+way and asks nothing again. A server that cannot be reached costs a seed no attempt: the seed waits.
+Left out on purpose: a table of who does what, since starting and starting again are the same; and Ray, since any
+number of hosts may run this on one folder.
+"""
+
+import contextlib
+import hashlib
+import json
+import random
+import threading
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from rods_jax import journal
+from rods_jax.chat import BUDGET_EXHAUSTED, CONNECTION, RATE_LIMITED, SERVER_ERROR, Generate, Reply, Request
+from rods_jax.environments.protocol import Domain
+from rods_jax.journal import InUse, JournalError, Place
+from rods_jax.synthesis.backends import question_key, read_reply
+from rods_jax.synthesis.critique import content_hash
+from rods_jax.synthesis.dispatch import (
+    OUTCOMES,
+    SEEDS,
+    WORK,
+    attempts_record,
+    outcome_record,
+    read_attempts,
+    read_seed,
+)
+from rods_jax.synthesis.pipeline import Roles, Synthesis, synthesize
+from rods_jax.task_files import task_from_json, task_to_json
+from rods_jax.types import Task
+
+# Errors that say nothing about the question, which is asked again later.
+UNANSWERED = (CONNECTION, RATE_LIMITED, SERVER_ERROR, BUDGET_EXHAUSTED)
+
+
+class Author(NamedTuple):
+    """Who writes variants, and of what."""
+
+    domain: Domain
+    backends: Mapping[str, Generate]  # by role
+    roles: Callable[[Mapping[str, Generate]], Roles]
+    attempts: int  # for each seed
+    known: frozenset[str]  # content hashes that must not come again; those of earlier variants are added
+
+
+class Seed(NamedTuple):
+    """A seed that was sent."""
+
+    key: str
+    task: Task
+    step: int
+    random: str
+
+
+@contextlib.contextmanager
+def working(
+    directory: Path,
+    author: Author,
+    *,
+    workers: int,
+    tell: Callable[[str], None],
+    poll: float = 0.5,
+    pause: float = 30.0,
+) -> Iterator[list[threading.Thread]]:
+    """Threads that settle the seeds of `directory`, each one at a time, until the block ends.
+
+    tell: gets sentences for people, each once.  poll, pause: seconds between looks for new seeds, and before a server without an answer is asked again.  A thread
+    ends by itself where the budget is spent or a journal was edited.  None is waited for: what was under way goes on
+    when the next worker starts.
+    """
+    (directory / WORK).mkdir(parents=True, exist_ok=True)
+    desk, stop = _Desk(directory, author.known, tell), threading.Event()
+    arguments = desk, author, stop, poll, pause
+    threads = [threading.Thread(target=_work, args=arguments, daemon=True) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield threads
+    finally:
+        stop.set()
+
+
+class _Stopped(BaseException):
+    """The block has ended. No `except Exception` of a stage may take it for a failure."""
+
+
+class _Unanswered(BaseException):
+    """A server said nothing about the question."""
+
+
+class _Desk:
+    """What the threads of a process know together: the journals as far as they were read, and who was told what."""
+
+    def __init__(self, directory: Path, known: frozenset[str], tell: Callable[[str], None]):
+        self._directory, self._tell, self._lock = directory, tell, threading.Lock()
+        self._seeds_place = self._outcomes_place = Place()
+        self._waiting: dict[str, Seed] = {}
+        self._settled: set[str] = set()
+        self._unanswered: Counter[str] = Counter()
+        self._told: set[str] = set()
+        self.known = set(known)
+
+    def waiting(self) -> list[Seed]:
+        """The newest first, since the boundary moves; but last, those that a server has left unanswered."""
+        with self._lock:
+            self._look()
+            return sorted(self._waiting.values(), key=lambda seed: (self._unanswered[seed.key], -seed.step))
+
+    def begin(self, seed: Seed) -> contextlib.AbstractContextManager[Callable[..., None]]:
+        """The seed's journal, to append to. InUse: somebody works on it."""
+        return journal.writing(self.journal_of(seed), wait=False)
+
+    def journal_of(self, seed: Seed) -> Path:
+        digest = hashlib.sha256(seed.key.encode()).hexdigest()[:16]
+        return self._directory / WORK / f"{seed.step:06}-{digest}.jsonl"
+
+    def waits(self, seed: Seed) -> bool:
+        """Whether nobody has settled it yet."""
+        with self._lock:
+            self._look()
+            return seed.key in self._waiting
+
+    def settle(self, seed: Seed, result: Synthesis) -> bool:
+        """Writes the outcome, once. False: the variant has become known, so it must be refused first."""
+        path = self._directory / OUTCOMES
+        with self._lock, journal.writing(path, self._outcomes_place) as append:
+            self._look()
+            if seed.key in self._settled:  # somebody could not see our lock; theirs counts
+                return True
+            if result.candidate is not None and content_hash(result.candidate) in self.known:
+                return False
+            append(outcome_record(seed.key, result))
+            self._look()
+        return True
+
+    def leave(self, seed: Seed, error: Exception) -> None:
+        """This process passes the seed over."""
+        with self._lock:
+            self._waiting.pop(seed.key, None)
+        self.tell_once(seed.key, f"the seed {seed.key} is passed over: {type(error).__name__}: {error}")
+
+    def unanswered(self, seed: Seed, role: str, reply: Reply) -> None:
+        """Puts the seed behind all others."""
+        with self._lock:
+            self._unanswered[seed.key] += 1
+        sentence = f"{role}: {reply.error}: {reply.detail}: seeds wait, and training goes on with the pool it has"
+        self.tell_once(reply.error, sentence)
+
+    def tell_once(self, kind: str, sentence: str) -> None:
+        with self._lock:
+            new = kind not in self._told
+            self._told.add(kind)
+        if new:
+            self._tell(sentence)
+
+    def _look(self) -> None:
+        """Reads what is new. Outcomes first: tasks of settled seeds need no decoding."""
+        entries, self._outcomes_place = journal.read(self._directory / OUTCOMES, self._outcomes_place)
+        for _, record in entries:
+            self._settled.add(record["key"])
+            self._waiting.pop(record["key"], None)
+            if record["content"] is not None:
+                self.known.add(record["content"])
+        path = self._directory / SEEDS
+        entries, self._seeds_place = journal.read(path, self._seeds_place)
+        for entry in entries:
+            if entry.record["key"] not in self._settled:
+                key, (task, step) = read_seed(path, entry)
+                self._waiting[key] = Seed(key, task, step, entry.record["random"])
+
+
+# --------------------------------------------------------------------------------- a thread's life
+def _work(desk: _Desk, author: Author, stop: threading.Event, poll: float, pause: float) -> None:
+    while not stop.is_set():
+        try:
+            if not any(_begin(desk, author, seed, stop) for seed in desk.waiting()):
+                stop.wait(poll)
+        except _Unanswered as unanswered:
+            if unanswered.args[0] == BUDGET_EXHAUSTED:
+                return
+            stop.wait(pause)
+        except _Stopped:
+            return
+        except OSError as error:
+            desk.tell_once("files", f"synthesis waits: {error}")
+            stop.wait(pause)
+        except JournalError as error:
+            desk.tell_once("journal", f"{error}; synthesis has ended")
+            return
+
+
+def _begin(desk: _Desk, author: Author, seed: Seed, stop: threading.Event) -> bool:
+    """Settles the seed, unless somebody else does or has done so."""
+    try:
+        with desk.begin(seed) as append:
+            if not desk.waits(seed):
+                return False
+            _settle(desk, author, seed, append, stop)
+            return True
+    except InUse:
+        return False
+    except OSError:
+        raise
+    except Exception as error:  # an edited journal of its own, or a fault of ours: the other seeds go on
+        desk.leave(seed, error)
+        return False
+
+
+def _settle(desk: _Desk, author: Author, seed: Seed, append: Callable[..., None], stop: threading.Event) -> None:
+    """Goes on where the seed's journal ends, until its outcome is written."""
+    before = Synthesis(None)  # of the attempts that failed
+    replies: list[tuple[str, Reply]] = []  # of the attempt under way
+    for _, record in journal.read(desk.journal_of(seed))[0]:
+        if "question" in record:
+            replies.append((record["question"], read_reply(record["reply"])))
+        else:
+            before, replies = _then(before, Synthesis(None, *read_attempts(record))), []
+
+    def ask(role: str, request: Request) -> Reply:
+        if stop.is_set():
+            raise _Stopped
+        (reply,) = author.backends[role]([request])
+        if reply.error in UNANSWERED:
+            desk.unanswered(seed, role, reply)
+            raise _Unanswered(reply.error)
+        append({"question": question_key(request), "reply": asdict(reply)})
+        replies.append((question_key(request), reply))
+        return reply
+
+    while True:
+        roles = author.roles(_remembering(author.backends, tuple(replies), ask))
+        result = synthesize(
+            author.domain,
+            seed.task,
+            rng=random.Random(seed.random),
+            step=seed.step,
+            known_hashes=desk.known,
+            attempts=min(len(before.rejections) + 1, author.attempts),  # one, so that each is kept when it ends
+            roles=roles._replace(gates=(*roles.gates, storable)),
+            history=before.rejections,
+        )
+        new = replace(result, rejections=result.rejections[len(before.rejections) :])
+        after = _then(before, new)
+        if new.rejections:
+            append(attempts_record(new))
+            before, replies = after, []
+        if (after.candidate is not None or len(after.rejections) == author.attempts) and desk.settle(seed, after):
+            return
+
+
+def _then(before: Synthesis, new: Synthesis) -> Synthesis:
+    return Synthesis(new.candidate, before.rejections + new.rejections, before.exchanges + new.exchanges)
+
+
+def _remembering(
+    backends: Mapping[str, Generate], replies: Sequence[tuple[str, Reply]], ask: Callable[[str, Request], Reply]
+) -> dict[str, Generate]:
+    """Backends that give the n-th reply to a question the n-th time that it comes, and then ask."""
+    left: dict[str, deque[Reply]] = defaultdict(deque)
+    for key, reply in replies:
+        left[key].append(reply)
+
+    def answer(role: str, requests: Sequence[Request]) -> list[Reply]:
+        kept = (left[question_key(request)] for request in requests)
+        return [some.popleft() if some else ask(role, one) for some, one in zip(kept, requests, strict=True)]
+
+    return {role: partial(answer, role) for role in backends}
+
+
+def storable(domain: Domain, task: Task) -> str | None:
+    """Gate: what is read from a journal is the task that was written."""
+    task = replace(task, id="any")
+    try:
+        read = task_from_json(json.loads(json.dumps(task_to_json(task), allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return None if read == task else "it holds a tuple or a key that is not a string where JSON has none"

@@ -1,0 +1,278 @@
+"""Evaluates any policy on any split: scores with intervals, a table, and a page of trajectories.
+
+    python -m scripts.evaluate --player runs/quickstart
+    python -m scripts.evaluate --player http://localhost:8000/v1 --model Qwen/Qwen3-4B --tasks bfcl-held-out
+
+Writes journal.jsonl (a line per finished episode), scores.json and trajectories.html into --out.  Interrupted,
+the same command continues; episodes that the infrastructure failed are played again.  Left out on purpose: what
+computes (rods_jax/evaluation.py).
+"""
+
+import hashlib
+import json
+import random
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import tyro
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from rods_jax.chat import Endpoint, http_generate
+from rods_jax.checkpoint import CheckpointError
+from rods_jax.environments import bfcl
+from rods_jax.environments.protocol import Domain
+from rods_jax.environments.scoring import OFFICIAL, RODS, Rules
+from rods_jax.environments.workplace.domain import WORKPLACE
+from rods_jax.evaluation import ALL, gold_player, null_player, open_journal, play, score
+from rods_jax.generation import Sampling
+from rods_jax.synthesis.pipeline import author_tasks
+from rods_jax.task_files import read_tasks, task_to_json, write_atomically
+from rods_jax.types import Json, Task
+from scripts.players import Player, run_config, scripted, served, trained
+from scripts.trajectory_page import write_page
+
+NUM_AUTHORED = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Plays tasks with a player and prints its scores beside those of a player that never calls a tool."""
+
+    player: str
+    """gold, null, a run directory (its newest checkpoint), or an OpenAI-compatible server's address, up to /v1"""
+    tasks: str = ""
+    """bfcl-held-out, bfcl-train, bfcl-all, workplace, or a run directory: held-out part (default: the player)"""
+    num_tasks: int | None = None
+    """evenly spaced over the split (default: all of them; the workplace has 128)"""
+    rollouts: int = 1
+    """per task: pass@k and pass^k go up to it"""
+    rules: Literal["rods", "official"] = "rods"
+    """of the interaction; both verdicts are always given"""
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+    """of the policy's noise (not a server's) and of the intervals"""
+    split_seed: int = 0
+    """of the bfcl halves, and of the workplace tasks"""
+    out: Path | None = None
+    """default: a folder of runs/evaluations that is named after player and tasks"""
+    config: Path | None = None
+    """of a run directory whose config file is not configs/NAME.py"""
+    model: str = ""
+    """the server's name of the model"""
+    api_key_env: str | None = None
+    """environment variable that holds the server's key"""
+    max_tokens: int = 4096
+    """of one of the server's replies"""
+    timeout: float = 120.0
+    """seconds for one of the server's replies"""
+    concurrency: int = 8
+    """episodes under way at the server"""
+    max_retries: int = 4
+    """of a request, with growing waits; then its episode is failed by infrastructure, and in no score"""
+
+
+class Split(NamedTuple):
+    """What is played: `name` is printed with every score."""
+
+    name: str
+    domain: Domain
+    tasks: tuple[Task, ...]
+
+
+def main() -> None:
+    settings = tyro.cli(Settings, description=__doc__)
+    console = Console()
+    try:
+        evaluate(settings, console)
+    except (CheckpointError, ImportError, ValueError) as error:
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("interrupted: the same command continues")
+        sys.exit(130)
+
+
+def evaluate(settings: Settings, console: Console) -> dict[str, Json]:
+    """Plays what the journal lacks, writes the three files, prints the table; returns what scores.json holds."""
+    if settings.rollouts < 1 or (settings.num_tasks is not None and settings.num_tasks < 1):
+        raise ValueError("--rollouts and --num-tasks must be at least 1")
+    split = split_of(settings)
+    rules = rules_of(settings)
+    name, player = player_of(settings, split, rules)
+    header = {
+        "player": name,
+        "tasks": split.name,
+        "tasks_sha256": _digest(split.tasks),
+        "num_tasks": len(split.tasks),
+        "rollouts": settings.rollouts,
+        "rules": settings.rules,
+        "max_attempts": rules.max_attempts,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "max_tokens": settings.max_tokens,
+        "seed": settings.seed,
+    }
+    directory = settings.out or Path("runs/evaluations") / _slug(f"{name} on {split.name}")
+    directory.mkdir(parents=True, exist_ok=True)
+    jobs = [(task, rollout) for task in split.tasks for rollout in range(settings.rollouts)]
+    with open_journal(directory / "journal.jsonl", header) as (records, append):
+        kept = {key for key, record in records.items() if not record.failure}
+        pending = [(task, rollout) for task, rollout in jobs if (task.id, rollout) not in kept]
+        if records:
+            console.print(f"continuing: {len(kept)} of {len(jobs)} episodes are in the journal")
+        disable = not console.is_terminal
+        for record in track(player(pending), "playing", len(pending), console=console, disable=disable):
+            append(record)
+            records[record.task_id, record.rollout] = record
+    ordered = [records[task.id, rollout] for task, rollout in jobs]
+    floor = [play(split.domain, task, 0, null_player(task), rules) for task in split.tasks]
+    result = header | {
+        "scores": score(split.tasks, ordered, seed=settings.seed),
+        "floor": score(split.tasks, floor, seed=settings.seed)["rows"],
+    }
+    write_atomically(directory / "scores.json", json.dumps(result, indent=2) + "\n")
+    write_page(directory / "trajectories.html", title_of(result), split.tasks, ordered, result)
+    print_scores(result, console)
+    console.print(f"written to {directory}: scores.json, trajectories.html, journal.jsonl", highlight=False)
+    return result
+
+
+# ------------------------------------------------------------------------------- tasks and player
+def split_of(settings: Settings) -> Split:
+    """ValueError: no such tasks."""
+    chosen = settings.tasks or settings.player
+    seed = settings.split_seed
+    if chosen == "workplace":
+        count = settings.num_tasks or NUM_AUTHORED
+        tasks = author_tasks(WORKPLACE, count=count, rng=random.Random(f"evaluation/{seed}"))
+        return Split(f"workplace, seed {seed}", WORKPLACE, tasks)
+    if chosen in ("bfcl-held-out", "bfcl-train", "bfcl-all"):
+        tasks = bfcl.load_tasks()
+        train, held_out = bfcl.split(tasks, seed=seed)
+        part = {"bfcl-held-out": held_out, "bfcl-train": train, "bfcl-all": tasks}[chosen]
+        return _spaced(Split(f"{chosen}, split seed {seed}", bfcl.bfcl_domain(train), part), settings.num_tasks)
+    directory = Path(chosen)
+    if not (directory / "config.json").exists():
+        raise ValueError(
+            f"--tasks must be bfcl-held-out, bfcl-train, bfcl-all, workplace or a run directory: got {chosen!r}"
+        )
+    config = run_config(directory, settings.config)
+    tasks = read_tasks(directory / "tasks" / "held_out.jsonl")
+    return _spaced(Split(f"{directory} held-out, seed {config.seed}", config.domain(), tasks), settings.num_tasks)
+
+
+def _spaced(split: Split, count: int | None) -> Split:
+    if count is None or count >= len(split.tasks):
+        return split
+    tasks = tuple(split.tasks[i * len(split.tasks) // count] for i in range(count))
+    return split._replace(name=f"{split.name}, {count} of {len(split.tasks)}", tasks=tasks)
+
+
+def rules_of(settings: Settings) -> Rules:
+    """A run's own limit of attempts holds under the RODS rules."""
+    if settings.rules == "official":
+        return OFFICIAL
+    if _is_run(settings.player):
+        return RODS._replace(max_attempts=run_config(Path(settings.player), settings.config).rollout.max_attempts)
+    return RODS
+
+
+def player_of(settings: Settings, split: Split, rules: Rules) -> tuple[str, Player]:
+    """(name, player). ValueError: no such player."""
+    name = settings.player
+    if name in ("gold", "null"):
+        return name, scripted(split.domain, gold_player if name == "gold" else null_player, rules)
+    if name.startswith(("http://", "https://")):
+        if not settings.model:
+            raise ValueError("--model must name the model at the server")
+        endpoint = Endpoint(
+            url=name,
+            model=settings.model,
+            api_key_env=settings.api_key_env,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_tokens=settings.max_tokens,
+            timeout=settings.timeout,
+            concurrency=settings.concurrency,
+            max_retries=settings.max_retries,
+        )
+        player = served(split.domain, http_generate(endpoint, seed=settings.seed), settings.concurrency, rules)
+        return f"{settings.model} at {name}", player
+    if not _is_run(name):
+        raise ValueError(f"--player must be gold, null, a run directory or an http address: got {name!r}")
+    step, player = trained(
+        Path(name),
+        run_config(Path(name), settings.config),
+        split.domain,
+        split.tasks,
+        rollouts=settings.rollouts,
+        sampling=Sampling(settings.temperature, settings.top_p),
+        seed=settings.seed,
+        rules=rules,
+    )
+    return f"{name} step {step}", player
+
+
+def _is_run(name: str) -> bool:
+    return (Path(name) / "config.json").exists()
+
+
+def _digest(tasks: Sequence[Task]) -> str:
+    return hashlib.sha256(json.dumps([task_to_json(task) for task in tasks]).encode()).hexdigest()
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_")
+
+
+# ------------------------------------------------------------------------------------- the table
+METRICS = {"official": "solved (official)", "rods": "solved (RODS)", "progress": "progress reward"}
+
+
+def title_of(result: Mapping[str, Json]) -> str:
+    return (
+        "{player} on {tasks}: {num_tasks} tasks x {rollouts} rollouts, {rules} rules, "
+        "temperature {temperature:g}, top-p {top_p:g}, seed {seed}"
+    ).format_map(result)
+
+
+def print_scores(result: Mapping[str, Json], console: Console) -> None:
+    scores, floor = result["scores"], result["floor"]
+    console.print(title_of(result), highlight=False, markup=False, style="bold")
+    console.print("mean [95 % interval over tasks]; floor: a player that never calls a tool", markup=False)
+    table = Table("", *METRICS.values(), box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name, row in scores["rows"].items():
+        cells = [f"{_shown(row[key])}\nfloor {_shown(floor[name][key])[:5]}" for key in METRICS]
+        failed = f", {row['failed']} failed" if row["failed"] else ""
+        table.add_row(f"{name}\n{row['tasks']} tasks{failed}", *map(escape, cells))
+    console.print(table)
+    if result["rollouts"] > 1:
+        table = Table(
+            "k", "pass@k, all tasks", "pass^k, all tasks", box=SIMPLE_HEAD, show_edge=False, pad_edge=False
+        )
+        row = scores["rows"][ALL]
+        for k in range(1, result["rollouts"] + 1):
+            table.add_row(str(k), *(escape(_shown(row[f"pass{sign}{k}"])) for sign in "@^"))
+        console.print(table)
+    lines = {"actions": scores["codes"], "truncated": scores["truncated"], "failed": scores["failures"]}
+    lines["longest (actions)"] = {f"{one['task']}#{one['rollout']}": one["moves"] for one in scores["longest"][:3]}
+    for title, counts in lines.items():
+        if counts:
+            console.print(f"{title}: " + ", ".join(f"{name} {n}" for name, n in counts.items()), markup=False)
+
+
+def _shown(estimate: Json) -> str:
+    return "-" if estimate is None else "{mean:.3f} [{low:.2f}, {high:.2f}]".format(**estimate)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""Who plays in an evaluation: a script, a server, or the policy of a run directory.
+
+A player takes (task, rollout) pairs and yields their records as they are finished.  Left out on purpose: the
+episode itself (rods_jax/evaluation.py), and what happens on the wire (rods_jax/chat.py).
+"""
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from models.tokenizer import load_tokenizer
+from rods_jax import checkpoint, chat, config as configuration, grpo
+from rods_jax.chat import Generate
+from rods_jax.config import Config, ConfigError
+from rods_jax.environments.episode import Failure, start_episodes
+from rods_jax.environments.protocol import Domain
+from rods_jax.environments.scoring import Rules
+from rods_jax.evaluation import Act, Record, Said, Stop, play
+from rods_jax.generation import Sampling, generator
+from rods_jax.rewards import PARSE_ERROR, progress_reward
+from rods_jax.rollout import collect
+from rods_jax.types import Action, Json, Message, Task, ToolSpec, Trajectory
+from scripts import train
+from scripts.policies import RunPolicy, policy_of
+
+Jobs = Sequence[tuple[Task, int]]
+Player = Callable[[Jobs], Iterator[Record]]
+
+ROOT = Path(__file__).parent.parent
+
+
+def scripted(domain: Domain, act_of: Callable[[Task], Act], rules: Rules) -> Player:
+    """The gold player and the null player."""
+    return lambda jobs: (play(domain, task, rollout, act_of(task), rules) for task, rollout in jobs)
+
+
+# ----------------------------------------------------------------------------------------- server
+def served(domain: Domain, generate: Generate, concurrency: int, rules: Rules) -> Player:
+    """A model behind an OpenAI-compatible server: `concurrency` episodes under way at a time."""
+
+    interrupted = threading.Event()  # ends the episodes under way at their next message
+
+    def one(job: tuple[Task, int]) -> Record:
+        task, rollout = job
+        act = converse(generate)
+        stop = Stop(failure="interrupted")
+        return play(domain, task, rollout, lambda new: stop if interrupted.is_set() else act(new), rules)
+
+    def play_all(jobs: Jobs) -> Iterator[Record]:
+        pool = ThreadPoolExecutor(concurrency)
+        try:
+            for future in as_completed([pool.submit(one, job) for job in jobs]):
+                yield future.result()
+        finally:
+            interrupted.set()
+            pool.shutdown(cancel_futures=True)
+
+    return play_all
+
+
+def converse(generate: Generate) -> Act:
+    """One conversation: tools that are released later join the request's tools.
+
+    A call that cannot be read is the policy's error.  A server that refuses a conversation which it had
+    accepted so far finds it too long: a limit of the policy.  Any other error is the infrastructure's.
+    """
+    conversation: list[dict] = []
+    tools: list[dict] = []
+    unanswered: list[str] = []  # ids of the latest calls
+    num_calls = 0
+
+    def act(messages: Sequence[Message]) -> Said | Stop:
+        nonlocal num_calls
+        for message in messages:
+            tools.extend(map(_function, message.tools))
+            if message.role == "tool" and unanswered:
+                conversation.append(_result(unanswered.pop(0), message.content))
+                continue
+            while unanswered:  # calls that closed their turn; servers insist on a result of each
+                conversation.append(_result(unanswered.pop(0), "Not run."))
+            conversation.append({"role": "user", "content": message.content})
+        (reply,) = generate([chat.Request(tuple(conversation), tuple(tools))])
+        if reply.error == chat.REFUSED and len(conversation) > 1:
+            return Stop(truncated=f"{reply.error}: {reply.detail}")
+        if reply.error not in (None, chat.MALFORMED_CALL):
+            return Stop(failure=f"{reply.error}: {reply.detail}")
+        unanswered.extend(f"call{num_calls + i:05d}" for i in range(len(reply.calls)))  # 9 letters: Mistral's rule
+        num_calls += len(reply.calls)
+        conversation.append(_assistant(reply, unanswered))
+        return Said(reply.text, _action(reply), reply.completion_tokens)
+
+    return act
+
+
+def _function(tool: ToolSpec) -> dict:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": function}
+
+
+def _result(call_id: str, content: str) -> dict:
+    return {"role": "tool", "tool_call_id": call_id, "content": content}
+
+
+def _assistant(reply: chat.Reply, ids: Sequence[str]) -> dict:
+    calls = [
+        {
+            "id": call_id,
+            "type": "function",
+            "function": {"name": call.name, "arguments": json.dumps(call.arguments)},
+        }
+        for call_id, call in zip(ids, reply.calls, strict=True)
+    ]
+    return {"role": "assistant", "content": reply.text} | ({"tool_calls": calls} if calls else {})
+
+
+def _action(reply: chat.Reply) -> Action:
+    if reply.error is not None:
+        return Action(error=f"the tool call cannot be read: {reply.detail}")
+    if not reply.calls and not reply.text.strip():
+        return Action(error="the message is empty")
+    return Action(calls=reply.calls, answer=reply.text)
+
+
+# ---------------------------------------------------------------------------------- run directory
+def run_config(directory: Path, path: Path | None) -> Config:
+    """The configuration of a run: functions from its config file, values from the run directory."""
+    try:
+        saved = json.loads((directory / "config.json").read_text())
+    except OSError as error:
+        raise ConfigError(f"{directory} holds no run: {error}") from error
+    config = configuration.load_config(path or ROOT / "configs" / f"{saved['name']}.py")
+    sizes = {"suffix_sizes": tuple(saved["rollout"]["suffix_sizes"])}
+    config = replace(
+        config,
+        seed=saved["seed"],
+        model=replace(config.model, **_plain(saved["model"], config.model)),
+        rollout=replace(config.rollout, **saved["rollout"] | sizes),
+    )
+    now = configuration.resolved(config)
+    for key in ("domain", "codec"):
+        if changed := configuration.differences(_functions(saved[key]), _functions(now[key]), key):
+            raise ConfigError(
+                f"{directory} was trained with another {', '.join(changed)}: name its file in --config"
+            )
+    return config
+
+
+def _plain(resolved: Json, model: Any) -> Json:
+    """Without functions and parts of their own (adapters, the scaling of positions): the config file has them."""
+    return {
+        key: value
+        for key, value in resolved.items()
+        if not isinstance(value, dict) and not callable(getattr(model, key))
+    }
+
+
+def newest(directory: Path, config: Config, learner: RunPolicy) -> tuple[int, Any]:
+    """(step, what trains) of a run's newest checkpoint."""
+    like = grpo.create_state(
+        learner.policy.init(jax.random.key(0)), train.optimizer_of(config), train.objective_of(config)
+    )
+    with checkpoint.open_checkpoints(directory / "checkpoints", keep=2) as checkpoints:
+        step, state, _ = checkpoint.restore(checkpoints, like)
+    return step, state.params
+
+
+def _functions(resolved: Json) -> Json:
+    """Without the modules of functions: files and modules move."""
+    return json.loads(re.sub(r'"[\w.]+:(\w+)"', r'"\1"', json.dumps(resolved)))
+
+
+def trained(
+    directory: Path,
+    config: Config,
+    domain: Domain,
+    tasks: Sequence[Task],
+    *,
+    rollouts: int,
+    sampling: Sampling,
+    seed: int,
+    rules: Rules,
+) -> tuple[int, Player]:
+    """(step, player) of a run's newest checkpoint, on `tasks`; noise is that of the run's own evaluations."""
+    train.cache_compilations()
+    tokenizer = load_tokenizer(directory / "tokenizer")
+    codec = config.codec(tokenizer)
+    learner = policy_of(config, len(tokenizer))
+    step, params = newest(directory, config, learner)
+    params = learner.whole(params)
+    generate = generator(
+        learner.policy,
+        stop_token=codec.stop_token,
+        group_size=rollouts,
+        suffix_capacity=config.rollout.max_suffix_tokens,
+        max_action_tokens=config.rollout.max_action_tokens,
+    )
+    limits = train.limits_of(config)
+    start = partial(start_episodes, domain, rules=rules)
+
+    def fits(task: Task) -> bool:
+        (tools,) = start([task]).tools
+        return isinstance(tools, Failure) or len(codec.encode_prompt(tools, task.turns[0].user)) <= limits.prompt
+
+    fitting = {task.id: task for task in tasks if fits(task)}
+    # Batches do not depend on what is left to play, so that a continued evaluation computes the same numbers.
+    size = max(1, config.rollout.tasks_per_step * config.rollout.group_size // rollouts)
+    batches = [list(fitting.values())[i : i + size] for i in range(0, len(fitting), size)]
+
+    def play_all(jobs: Jobs) -> Iterator[Record]:
+        pending = {(task.id, rollout) for task, rollout in jobs}
+        too_long = Stop(truncated=f"the prompt is longer than {limits.prompt} tokens")
+        for task, rollout in jobs:  # a limit of the policy: left out of the scores it would flatter them
+            if task.id not in fitting:
+                yield play(domain, task, rollout, lambda _: too_long, rules)
+        for batch in batches:
+            if not any((task.id, rollout) in pending for task in batch for rollout in range(rollouts)):
+                continue
+            collected = collect(
+                params,
+                batch,
+                start=start,
+                codec=codec,
+                generator=generate,
+                group_size=rollouts,
+                limits=limits,
+                sampling=sampling,
+                seed=seed,
+                step=train.EVALUATION | step,
+                reward=progress_reward,
+            )
+            tokens = np.asarray(collected.batch.action_mask_NGS).sum(-1).reshape(-1).tolist()
+            played = [task for task in batch for _ in range(rollouts)]
+            for task, trajectory, count in zip(played, collected.trajectories, tokens, strict=True):
+                if (task.id, trajectory.rollout) in pending:
+                    record = play(domain, task, trajectory.rollout, recorded(trajectory, codec.parse), rules)
+                    yield replace(record, tokens=count)
+
+    return step, play_all
+
+
+def recorded(trajectory: Trajectory, parse: Callable[[str], Action]) -> Act:
+    """Says again what a rollout said."""
+    steps = iter(trajectory.steps)
+
+    def act(messages: Sequence[Message]) -> Said | Stop:
+        step = next(steps, None)
+        if step is None:
+            return Stop(trajectory.truncated or "", trajectory.failure or "")
+        if step.code == PARSE_ERROR:  # or cut short, which its text does not tell
+            return Said(step.text, Action(error=step.observations[0].removeprefix("Error: ").removesuffix(".")))
+        return Said(step.text, parse(step.text))
+
+    return act

@@ -1,0 +1,95 @@
+"""The policy of a run: a decoder from scratch or a checkpoint's, trained whole or through adapters.
+
+Left out on purpose: the models themselves; this file only packs them for rods_jax.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from models import lora, weights
+from models.decoder import DecoderConfig, Layout, parameter_axes
+from models.families import read_config
+from models.policy import callables
+from rods_jax import sharding
+from rods_jax.config import Config, ConfigError
+from rods_jax.types import Policy
+
+
+class RunPolicy(NamedTuple):
+    """Callables for rods_jax, and what they need beside the parameters that train."""
+
+    model: DecoderConfig
+    policy: Policy  # takes whole parameters; its `init` gives those that train
+    frozen: tuple[Any, ...]  # passed to every update: (base,) under adapters, else nothing
+    whole: Callable[[Any], Any]  # what trains -> whole parameters; copies nothing
+
+
+def policy_of(config: Config, vocab_size: int) -> RunPolicy:
+    """Reads the checkpoint's config, and its weights where they do not train; CheckpointError, ConfigError.
+
+    On a mesh, parameters lie as its table says, and what is made of them (optimizer state, reference) like them.
+    """
+    chosen, mesh = config.model, None if config.mesh is None else sharding.create_mesh(*config.mesh)
+
+    def shardings(model: DecoderConfig) -> Any:
+        shapes = jax.eval_shape(callables(replace(model, lora=None))["init"], jax.random.key(0))
+        return None if mesh is None else sharding.parameter_shardings(mesh, shapes, parameter_axes)
+
+    if isinstance(chosen, DecoderConfig):
+        model = replace(chosen, vocab_size=vocab_size)
+        init = callables(replace(model, lora=None))["init"]
+        if mesh is not None:
+            init = jax.jit(init, out_shardings=shardings(model))
+    else:
+        model = replace(read_config(chosen.directory), compute_dtype=chosen.compute_dtype, lora=chosen.lora)
+        if vocab_size > model.vocab_size:
+            raise ConfigError(
+                f"the tokenizer has {vocab_size} tokens, and {chosen.directory} embeds {model.vocab_size}"
+            )
+        dtype = jnp.float32 if chosen.lora is None else jnp.bfloat16
+
+        def init(key: jax.Array) -> Any:
+            return weights.load(chosen.directory, model, dtype=dtype, shardings=shardings(model))
+
+    policy = Policy(**callables(model, Layout() if mesh is None else Layout(**sharding.layout(mesh))))
+    if model.lora is None:
+        return RunPolicy(model, policy._replace(init=init), (), lambda params: params)
+    if config.cold_start is not None:
+        raise ConfigError("cold_start must be None where model.lora is given: adapters train on rollouts only")
+    base = init(jax.random.key(config.seed))
+    policy = policy._replace(init=lambda key: lora.init(model, key))
+    return RunPolicy(model, policy, (base,), lambda adapters: lora.join(adapters, base))
+
+
+def complete(policy: Policy, *frozen: Any) -> Policy:
+    """The policy of what trains alone, once the rest is given."""
+    if not frozen:
+        return policy
+    (base,) = frozen
+    return policy._replace(
+        forward=lambda adapters, *batch: policy.forward(lora.join(adapters, base), *batch),
+        unembedding=lambda adapters: policy.unembedding(lora.join(adapters, base)),
+    )
+
+
+def export(
+    directory: str | Path, run: RunPolicy, params: Any, tokenizer: Any, *, max_positions: int, base: str | None
+) -> None:
+    """Writes whole weights, adapters merged; or, given the base's name, the adapters alone as PEFT files.
+
+    max_positions: what the run used, for a model that sets no limit of its own.
+    """
+    if base is not None:
+        if run.model.lora is None:
+            raise ConfigError("the run has no adapters: its model.lora is None")
+        lora.save_adapters(directory, params, run.model, base)
+        return
+    model = replace(run.model, max_positions=run.model.max_positions or max_positions)
+    if model.lora is not None:
+        params, model = lora.merge(params, *run.frozen, model)
+    weights.save(directory, params, model, tokenizer)

@@ -1,0 +1,115 @@
+"""Our own policy as a chat backend, directly and behind an HTTP server."""
+
+import random
+from dataclasses import asdict
+
+import jax
+import pytest
+from chat_server import chat_server, completion, send
+from synthesis_toy import TASK, TOY
+
+from models.decoder import DecoderConfig
+from models.policy import callables
+from models.tokenizer import train_tokenizer
+from rods_jax.chat import REFUSED, Endpoint, Request, http_generate
+from rods_jax.codecs.documents import tool_name
+from rods_jax.codecs.qwen import qwen_codec
+from rods_jax.generation import Sampling, generator
+from rods_jax.policy_chat import policy_generate
+from rods_jax.synthesis.ask import ROLES, load_prompts
+from rods_jax.synthesis.llm import llm_roles
+from rods_jax.synthesis.pipeline import synthesize
+from rods_jax.types import Policy
+
+PROMPT, ACTION = 2_048, 12
+RULES = [prompt.text for prompt in load_prompts().values()]
+CODEC = qwen_codec(train_tokenizer([*RULES, *(turn.user for turn in TASK.turns)], vocab_size=700), tool_name)
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return Policy(**callables(DecoderConfig(700, 1, 16, 2, 1, 8, 16, rematerialize=False)))
+
+
+@pytest.fixture(scope="module")
+def compiled(policy):
+    return generator(
+        policy, stop_token=CODEC.stop_token, group_size=1, suffix_capacity=ACTION, max_action_tokens=ACTION
+    )
+
+
+@pytest.fixture(scope="module")
+def params(policy):
+    return policy.init(jax.random.key(0))
+
+
+@pytest.fixture
+def backend(compiled, params):
+    def build(temperature=1.0, capacity=PROMPT, seed=0):
+        sampling = Sampling(temperature=temperature)
+        return policy_generate(
+            lambda: params, CODEC, compiled, rows=2, prompt_capacity=capacity, sampling=sampling, seed=seed
+        )
+
+    return build
+
+
+def say(*texts, system=None):
+    roles = ["system"] * (system is not None) + ["user", "assistant"] * len(texts)
+    return Request(
+        tuple({"role": r, "content": t} for r, t in zip(roles, [*([system] if system else []), *texts]))
+    )
+
+
+def test_a_reply_does_not_depend_on_its_batch(backend):
+    requests = [say("lend it"), say("add a book", system="You judge."), say("lend it", "to whom?", "to anna")]
+    together = backend(temperature=0.0)(requests)
+    assert together == [backend(temperature=0.0)([request])[0] for request in requests]
+    assert len({reply.text for reply in together}) > 1 and all(reply.error is None for reply in together)
+    assert [reply.completion_tokens for reply in together] == [ACTION] * 3  # random weights never stop
+    prompts = [CODEC.encode_prompt((), text) for text in ("lend it", "You judge.\n\nadd a book")]
+    assert [reply.prompt_tokens for reply in together[:2]] == [len(prompt) for prompt in prompts]
+    assert together[2].prompt_tokens > together[0].prompt_tokens + len("to whom?to anna") / 4
+
+
+def test_noise_follows_the_seed_and_the_number_of_the_request(backend):
+    request = say("lend it")
+    generate = backend()
+    first, second = generate([request])[0], generate([request])[0]
+    assert first != second
+    assert backend()([request, request]) == [first, second] != backend(seed=1)([request, request])
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [Request(()), say("a", "b"), Request(({"role": "tool", "content": "a"},)), say("lend it " * 3_000),
+     Request(say("a").messages, ({"type": "function"},))],
+)  # fmt: skip
+def test_what_it_cannot_answer_is_refused(backend, request_):
+    other, refused = backend()([say("lend it"), request_])
+    assert (refused.error, refused.text) == (REFUSED, "") and refused.detail
+    assert other == backend()([say("lend it")])[0]
+    assert backend()([]) == []
+
+
+def test_an_untrained_policy_fails_in_every_role_and_breaks_nothing(backend):
+    """Directly and served over HTTP: the same replies, all of them typed rejections."""
+
+    def write(generate):
+        roles = llm_roles(dict.fromkeys(ROLES, generate))
+        return synthesize(TOY, TASK, rng=random.Random(0), step=1, known_hashes=(), roles=roles)
+
+    own = backend()
+
+    def respond(handler, body):
+        (reply,) = own([Request(tuple(body["messages"]))])
+        status = 200 if reply.error is None else 400
+        send(handler, completion(reply.text, usage=(reply.prompt_tokens, reply.completion_tokens)), status)
+
+    with chat_server(respond) as (url, requests):
+        served = write(http_generate(Endpoint(url=url, model="policy")))
+    direct = write(backend())
+    assert [asdict(exchange) for exchange in direct.exchanges] == [asdict(e) for e in served.exchanges]
+    assert direct == served and len(requests) == len(direct.exchanges) == 9
+    assert direct.candidate is None and [r.error for r in direct.rejections] == ["no_pattern"] * 3
+    assert all(exchange.completion_tokens == ACTION for exchange in direct.exchanges)

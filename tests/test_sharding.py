@@ -1,0 +1,132 @@
+"""Every layout computes what one device computes, and arrays lie where the table says."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec
+
+from models.decoder import DecoderConfig, Layout, LoraConfig, parameter_axes
+from models.policy import callables
+from rods_jax import grpo, sharding
+from rods_jax.generation import Sampling, generator, rollout_keys
+from rods_jax.types import Policy, RolloutBatch
+
+CONFIG = DecoderConfig(
+    vocab_size=64, layers=2, width=32, query_heads=8, key_value_heads=4, head_width=8, feed_forward=48,
+    query_key_value_bias=True, tied_embedding=False,
+)  # fmt: skip
+N, G, P, S = 4, 4, 8, 16
+OBJECTIVE = grpo.Objective(kl_coefficient=0.0, entropy_coefficient=0.01)
+OPTIMIZER = optax.sgd(1.0, momentum=0.9)  # the parameters' change is the gradient; the momentum is a state to cut
+
+
+def batch() -> RolloutBatch:
+    rng = np.random.default_rng(0)
+    full = lambda value, *shape: np.full(shape, value)
+    lengths = rng.integers(4, S + 1, (N, G), np.int32)
+    return RolloutBatch(
+        prompt_tokens_NP=rng.integers(0, 64, (N, P), np.int32),
+        prompt_lengths_N=np.array([8, 5, 1, 7], np.int32),
+        suffix_tokens_NGS=rng.integers(0, 64, (N, G, S), np.int32),
+        suffix_lengths_NG=lengths,
+        action_mask_NGS=(rng.random((N, G, S)) < 0.6) & (np.arange(S) < lengths[..., None]),
+        behavior_log_probs_NGS=rng.normal(-4, 0.2, (N, G, S)).astype(np.float32),
+        rewards_NG=rng.integers(0, 4, (N, G)).astype(np.float32) / 3,
+        valid_NG=rng.random((N, G)) < 0.9,
+        passed_turns_NG=rng.integers(0, 4, (N, G), np.int32),
+        num_turns_N=full(np.int32(3), N),
+        categories_N=np.arange(N, dtype=np.int32),
+        eligible_N=full(True, N),
+        earlier_passed_N=full(np.float32(0), N),
+        earlier_total_N=full(np.float32(0), N),
+    )
+
+
+def compute(mesh=None):
+    """(state after an update, feedback, sampled tokens) on one device, or on a mesh."""
+    policy = Policy(**callables(CONFIG, Layout(**sharding.layout(mesh)) if mesh else Layout()))
+    params = Policy(**callables(CONFIG)).init(jax.random.key(0))
+    params = jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x + 0.1, params)  # far from uniform; biases are not 0
+    state, given, out = grpo.create_state(params, OPTIMIZER, OBJECTIVE), batch(), None
+    if mesh:
+        shardings = sharding.parameter_shardings(mesh, params, parameter_axes)
+        whole = sharding.state_shardings(mesh, state, shardings, OPTIMIZER)
+        state, given = jax.device_put((state, given), (whole, sharding.batch_shardings(mesh, given)))
+        out = whole, None
+    generate = generator(policy, stop_token=63, group_size=G, suffix_capacity=S, max_action_tokens=8)
+    keys = rollout_keys(0, 0, [f"task{n}" for n in range(N)], G)
+    episodes = generate.start(state.params, given.prompt_tokens_NP, given.prompt_lengths_N, keys)
+    generated, episodes = generate.act(state.params, episodes, np.ones((N, G), bool), Sampling())
+    step = partial(grpo.update_step, policy=policy, optimizer=OPTIMIZER, objective=OBJECTIVE)
+    state, feedback = jax.jit(step, out_shardings=out)(state, given, jnp.float32(1.0))
+    return state, feedback, generated, episodes
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return compute()
+
+
+SLOW = [(2, 2, 2, 1), (4, 2, 1, 1), (1, 1, 4, 2), (1, 8, 1, 1), (2, 1, 1, 4)]
+
+
+@pytest.mark.parametrize("sizes", [(1, 2, 2, 2), *(pytest.param(sizes, marks=pytest.mark.slow) for sizes in SLOW)])
+def test_a_layout_computes_what_one_device_computes(alone, sizes):
+    mesh = sharding.create_mesh(*sizes)
+    state, feedback, generated, episodes = compute(mesh)
+    expected_state, expected, expected_tokens, _ = alone
+    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    jax.tree.map(close, feedback, expected)
+    assert expected.metrics["grad_norm"] > 0.1 and expected.statistics.variance_N.max() > 0
+    jax.tree.map(close, state, expected_state)
+    np.testing.assert_array_equal(generated.tokens_NGA, expected_tokens.tokens_NGA)
+    np.testing.assert_array_equal(generated.lengths_NG, expected_tokens.lengths_NG)
+    close(generated.log_probs_NGA, expected_tokens.log_probs_NGA)
+
+    data, fsdp, tensor, sequence = sizes
+    shard = lambda x: x.addressable_shards[0].data.shape
+    momentum = state.optimizer_state[0].trace
+    for tree in (state.params, momentum):
+        assert shard(tree["layers"]["gate"]) == (2, 32 // fsdp, 48 // tensor)
+        assert shard(tree["layers"]["output"]) == (2, 4 // tensor, 2, 8, 32 // fsdp)
+        assert shard(tree["embedding"]) == (64 // tensor, 32 // fsdp)
+    if N % data == G % fsdp == 4 % (tensor * sequence) == 0:
+        cached = episodes.cache.suffix_keys_NGKSE[0]
+        assert shard(cached) == (N // data, G // fsdp, 4 // (tensor * sequence), S, 8)
+
+
+# ------------------------------------------------------------------------------------- the table
+def test_an_axis_is_cut_by_as_many_mesh_axes_as_divide_it():
+    mesh = sharding.create_mesh(2, 2, 1, 2)
+    assert sharding.spec(mesh, "NG-", (4, 6, 5)) == PartitionSpec(("data",), ("fsdp",), None)
+    assert sharding.spec(mesh, "B", (4,)) == PartitionSpec(("data", "fsdp"))
+    assert sharding.spec(mesh, "B", (6,)) == PartitionSpec(("data",))
+    assert sharding.spec(mesh, "N", (3,)) == PartitionSpec(None)
+
+
+def test_a_batch_lies_as_its_names_say():
+    cut = sharding.batch_shardings(sharding.create_mesh(2, 2, 1, 2), batch())
+    assert cut.suffix_tokens_NGS.spec == PartitionSpec(("data",), ("fsdp",), ("sequence",))
+    assert cut.rewards_NG.spec == PartitionSpec(("data",), ("fsdp",))
+    assert cut.prompt_lengths_N.spec == PartitionSpec(("data",))
+
+
+def test_every_parameter_has_as_many_letters_as_axes():
+    for changes in (dict(tied_embedding=True), dict(lora=LoraConfig(2, 1.0)), dict(query_key_norm=False)):
+        config = DecoderConfig(**{**CONFIG.__dict__, **changes})
+        shapes = jax.eval_shape(callables(config)["init"], jax.random.key(0))
+        sharding.parameter_shardings(sharding.create_mesh(1, 2, 4, 1), shapes, parameter_axes)
+
+
+def test_a_mesh_that_does_not_fit_is_refused_in_one_sentence():
+    with pytest.raises(
+        ValueError, match="the mesh data 3 x fsdp 1 x tensor 1 x sequence 1 needs 3 devices, and there are 8"
+    ):
+        sharding.create_mesh(3, 1, 1, 1)
+    shapes = jax.eval_shape(callables(CONFIG)["init"], jax.random.key(0))
+    with pytest.raises(ValueError, match="the mesh cuts axis K of layers.key into 8 parts, and its size is 4"):
+        sharding.parameter_shardings(sharding.create_mesh(1, 1, 8, 1), shapes, parameter_axes)

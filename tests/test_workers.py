@@ -1,0 +1,144 @@
+"""Worker processes: the same answers as in one process, and a lost process is a record."""
+
+import io
+import json
+import os
+import signal
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from rich.console import Console
+from workers_toy import broken_domain, make_domain, workplace
+
+from rods_jax.environments.episode import Failure, Feedback, start_episodes
+from rods_jax.environments.scoring import RODS
+from rods_jax.environments.workers import WorkerError, Workers
+from rods_jax.types import Action, Call, Task, Turn
+from scripts.train import run
+
+SECONDS, MEGABYTES = 5, 400
+DONE = Action(answer="Done.")
+
+
+def act(name, **arguments):
+    return Action(calls=(Call(name, arguments),))
+
+
+def task(number, *gold):
+    turns = (Turn("add", gold), Turn("and wait"), Turn("add 1", (Call("add", {"n": 1}),)))
+    return Task(f"t{number}", "s", "base", ("Machine",), {"Machine": {"total": number}}, turns)
+
+
+TASKS = [task(number, Call("add", {"n": number})) for number in range(4)]
+BATCH = [one for one in TASKS for _ in range(5)]  # 20 episodes: stretches of 6, 7 and 7 cut groups apart
+RULES = RODS._replace(max_attempts=2)
+
+
+@pytest.fixture(scope="module")
+def workers():
+    with Workers(make_domain, RULES, num_workers=3, seconds=SECONDS, megabytes=MEGABYTES) as workers:
+        yield workers
+
+
+def scripts():
+    """An episode of its own kind at every place: right, wrong, unreadable, endless, and of different lengths."""
+    kinds = [
+        lambda n: [act("add", n=n), DONE, DONE, act("add", n=1), DONE],
+        lambda n: [act("add", n=n + 1), DONE, act("add", n=1), act("fly"), DONE],
+        lambda n: [Action(error="unreadable")] * 9,
+        lambda n: [act("add", n="x")] * 9,
+        lambda n: [DONE, DONE, DONE],
+    ]
+    return {place: kinds[place % 5](place // 5) for place in range(len(BATCH))}
+
+
+def play(start):
+    """The visible tools, and all feedback of every episode until it is done."""
+    batch, waiting, heard = start(BATCH), scripts(), {place: [] for place in range(len(BATCH))}
+    while waiting:
+        for place, feedback in batch.act({place: script.pop(0) for place, script in waiting.items()}).items():
+            heard[place].append(feedback)
+            if isinstance(feedback, Failure) or feedback.done:
+                del waiting[place]
+    return batch.tools, heard
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return play(partial(start_episodes, make_domain(), rules=RULES))
+
+
+def test_workers_answer_as_one_process_does(workers, expected):
+    assert play(workers.start) == expected
+    assert play(workers.start) == expected  # a second batch, in the same processes
+    passed = {tuple(one.passed for one in heard if one.passed is not None) for heard in expected[1].values()}
+    assert len(passed) >= 3  # the episodes differ
+
+
+def test_a_batch_smaller_than_the_pool_and_one_with_a_broken_task(workers):
+    broken = task(9, Call("fly"))
+    batch = workers.start([TASKS[1], broken])
+    assert [tool.name for tool in batch.tools[0]] == ["add", "die", "hang", "leak"]
+    answers = batch.act({0: act("add", n=1), 1: DONE})
+    assert answers[0].observations == ('{"total": 2}',)
+    assert answers[1] == batch.tools[1] and answers[1].reason.startswith("GoldError: t9 turn 0")
+    with pytest.raises(ValueError, match="dropped when a later batch"):
+        workers.start([TASKS[0]])
+        batch.act({0: DONE})
+
+
+def test_a_lost_worker_is_a_record_and_is_replaced(workers, expected):
+    before = [worker.process.pid for worker in workers._workers]
+    batch = workers.start(BATCH)
+    answers = batch.act({0: act("die"), 1: DONE, 6: act("hang"), 19: DONE})
+    assert answers[0] == answers[1] == Failure("the worker process died with exit code 7")
+    assert answers[6] == Failure(f"the worker process gave no answer within {SECONDS} s")
+    assert isinstance(answers[19], Feedback)
+    # What is lost stays lost in this batch, and nobody else's episodes are.
+    assert batch.act({5: DONE, 7: DONE, 13: DONE})[13] == expected[1][14][0]._replace(code=0, passed=False)
+    assert batch.act({5: DONE, 7: DONE}) == {5: answers[0], 7: answers[6]}
+    assert play(workers.start) == expected
+    after = [worker.process.pid for worker in workers._workers]
+    assert [a == b for a, b in zip(before, after)] == [False, False, True]
+
+
+def test_a_worker_that_grows_or_is_killed_is_replaced(workers, expected):
+    before = [worker.process.pid for worker in workers._workers]
+    batch = workers.start(BATCH)
+    answers = batch.act({0: act("leak", megabytes=300), 19: DONE})
+    assert "MB of memory" in answers[0].reason and isinstance(answers[19], Feedback)
+    os.kill(before[2], signal.SIGKILL)
+    assert batch.act({19: DONE})[19] == Failure("the worker process died with exit code -9")
+    os.kill(before[1], signal.SIGKILL)  # between two batches: nobody notices
+    workers._workers[1].process.join()
+    assert play(workers.start) == expected
+    after = [worker.process.pid for worker in workers._workers]
+    assert not set(before) & set(after)
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in before)
+
+
+def test_memory_far_beyond_the_limit_is_refused_inside(workers):
+    observed = workers.start(BATCH).act({0: act("leak", megabytes=100_000)})[0]
+    assert observed.code == -2 and "Error" in observed.observations[0]
+
+
+def test_a_domain_that_cannot_start_is_an_error_at_once():
+    with pytest.raises(WorkerError, match="cannot start: ValueError: there is no machine"):
+        Workers(broken_domain, num_workers=1)
+
+
+@pytest.mark.slow
+def test_a_training_run_is_the_same_with_workers(tmp_path):
+    from test_train import CONFIG
+
+    records = []
+    for workers in (0, 2):
+        rollout = replace(CONFIG.rollout, environment_workers=workers)
+        config = replace(CONFIG, domain=workplace, run_dir=str(tmp_path / str(workers)), rollout=rollout)
+        run(config, resume=False, console=Console(file=io.StringIO()))
+        wanted = [
+            json.loads(line) for line in (tmp_path / str(workers) / "metrics.jsonl").read_text().splitlines()
+        ]
+        records.append([{k: v for k, v in r.items() if not k.startswith(("seconds", "time"))} for r in wanted])
+    assert records[0] == records[1] and len(records[0]) > 5
