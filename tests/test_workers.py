@@ -37,7 +37,9 @@ RULES = RODS._replace(max_attempts=2)
 
 @pytest.fixture(scope="module")
 def workers():
+    ballast = bytearray(b"1" * (MEGABYTES << 20))  # the memory of the parent is not the worker's
     with Workers(make_domain, RULES, num_workers=3, seconds=SECONDS, megabytes=MEGABYTES) as workers:
+        del ballast
         yield workers
 
 

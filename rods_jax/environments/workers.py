@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from rods_jax.environments.episode import EpisodeBatch, Failure, Feedback, start_episodes
@@ -27,7 +28,6 @@ from rods_jax.environments.scoring import RODS, Rules
 from rods_jax.types import Action, Task
 
 START_SECONDS = 300.0  # imports and the domain's own start, with all workers starting at once
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in one of ru_maxrss
 
 
 class WorkerError(RuntimeError):
@@ -207,9 +207,8 @@ def _work(connection: Connection, make_domain: Callable[[], Domain], rules: Rule
     episodes = EpisodeBatch((), lambda actions: {})
     value: Any = None
     while True:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
         try:
-            connection.send(_Answer(value, peak))
+            connection.send(_Answer(value, _peak_bytes()))
             request = connection.recv()
         except (EOFError, OSError):  # the parent is gone
             return
@@ -218,3 +217,13 @@ def _work(connection: Connection, make_domain: Callable[[], Domain], rules: Rule
             value = episodes.tools
         else:
             value = episodes.act(request.actions)
+
+
+def _peak_bytes() -> int:
+    """The largest resident memory of this process so far."""
+    try:  # Linux lets ru_maxrss start at the parent's size; this does not
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
