@@ -49,11 +49,11 @@ class Shared(NamedTuple):
 
 
 class Own(NamedTuple):
-    """Each rollout's cache: every query sees its first `lengths_NG` keys."""
+    """Each rollout's cache: query token t sees its first `lengths_NGT` keys."""
 
     key_NGKSE: jax.Array
     value_NGKSE: jax.Array
-    lengths_NG: jax.Array
+    lengths_NGT: jax.Array
 
     def rows(self, x_NGKQT):
         """[N,G,K,Q,T,...] as [N,G,K, T*Q, ...]: neighbouring rows are neighbouring tokens."""
@@ -65,7 +65,7 @@ class Own(NamedTuple):
         return jnp.moveaxis(x.reshape(n, g, k, t, q, *x.shape[4:]), 4, 3)
 
     def limits(self, shape):
-        return self.lengths_NG[:, :, None, None]
+        return jnp.repeat(self.lengths_NGT, shape[3], axis=-1)[:, :, None]
 
 
 class Causal(NamedTuple):

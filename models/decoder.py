@@ -94,7 +94,7 @@ LAYER_AXES = {
 }  # fmt: skip
 _PART_AXES = {
     attention.Shared: ("NH-E", "NH-E", "N"),
-    attention.Own: ("NGH-E", "NGH-E", "NG"),
+    attention.Own: ("NGH-E", "NGH-E", "NG-"),
     attention.Causal: ("NGH-E", "NGH-E"),
 }
 
@@ -273,22 +273,22 @@ class Decoder(nnx.Module):
             stored = stored_NGKSE.at[n, g, :, slots].set(jnp.moveaxis(new_NGKTE, 3, 2), mode="drop")
             return self.layout.constrain(stored, "NGH-E")
 
+        # What is written first is read in its place: to read first would cost a copy of the cache for every token.
+        seen_NGT = cache.suffix_lengths_NG[..., None] + offsets + 1
         x, keys, values = self._embed(tokens_NGT), [], []
         graph, parameters = nnx.split(self.layers)
         for index in range(self.config.layers):
             shared = attention.Shared(
                 cache.prompt_keys_NKPE[index], cache.prompt_values_NKPE[index], cache.prompt_lengths_N
             )
-            stored = cache.suffix_keys_NGKSE[index], cache.suffix_values_NGKSE[index]
 
             def attend(q, k, v):
-                parts = shared, attention.Own(*stored, cache.suffix_lengths_NG), attention.Causal(k, v)
-                return self._attend(q, parts)
+                keys.append(write(cache.suffix_keys_NGKSE[index], k))
+                values.append(write(cache.suffix_values_NGKSE[index], v))
+                return self._attend(q, (shared, attention.Own(keys[-1], values[-1], seen_NGT)))
 
             layer = nnx.merge(graph, jax.tree.map(lambda p: p[index], parameters))
-            x, (new_keys, new_values) = layer(self.config, x, rotation, attend, self.layout)
-            keys.append(write(stored[0], new_keys))
-            values.append(write(stored[1], new_values))
+            x, _ = layer(self.config, x, rotation, attend, self.layout)
         cache = cache._replace(
             suffix_keys_NGKSE=tuple(keys),
             suffix_values_NGKSE=tuple(values),
