@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import tyro
 
+from rods_jax import sharding
 from rods_jax.boundary import mean_band
 from rods_jax.types import CATEGORIES, Json
 
@@ -123,12 +124,13 @@ class UpdateConfig:
     kl_coefficient: float = 0.01
     entropy_coefficient: float = 0.001
     normalize: Literal["std", "none"] = "std"
+    micro_batches: int = 1  # parts whose gradients are added up: as the whole batch, with a part's activations
     on_nonfinite: Literal["skip", "stop"] = "skip"  # what NaN or Inf does to the step, or to the run
     quotas: tuple[int, ...] = (4, 4, 4, 4)  # seeds per step of each category, in the order of CATEGORIES
 
     def __post_init__(self) -> None:
         check_types("update", self)
-        _positive("update", self, "learning_rate", "max_grad_norm", "clip_low", "clip_high")
+        _positive("update", self, "learning_rate", "max_grad_norm", "clip_low", "clip_high", "micro_batches")
         _not_negative("update", self, "warmup_steps", "weight_decay", "kl_coefficient", "entropy_coefficient")
         _require(self.clip_low < 1, f"update.clip_low must be below 1: got {self.clip_low}")
         _require(
@@ -243,6 +245,12 @@ class Config:
         _require(
             self.mesh is None or len(self.mesh) == 4 and min(self.mesh) > 0,
             f"mesh must be 4 numbers above 0: got {self.mesh}",
+        )
+        r, count = self.rollout, self.update.micro_batches
+        _require(
+            sharding.micro_batch_cuts(count, r.tasks_per_step, r.group_size, self.mesh or (1, 1, 1, 1)),
+            "update.micro_batches must divide rollout.tasks_per_step, or that and then rollout.group_size, as far as "
+            f"the mesh leaves them whole: got {count}, {r.tasks_per_step} x {r.group_size}, mesh {self.mesh}",
         )
         names = [stage.name for stage in self.stages]
         _require(names, "stages must not be empty")

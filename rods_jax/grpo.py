@@ -8,7 +8,7 @@ Left out on purpose: a critic, several epochs over one batch (behaviour log-prob
 sampling, so one pass is on-policy), and filtering of zero-variance groups (the pool reduces them).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -43,23 +43,25 @@ def sequence_ratio(log_ratio_NGS, mask_NGS):
     return jnp.broadcast_to(mean_NG[..., None], log_ratio_NGS.shape)
 
 
-def sequence_mean(loss_NGS, mask_NGS):
-    """Token mean per sequence, then mean over sequences that have action tokens (RODS section 3)."""
-    tokens_NG = mask_NGS.sum(-1)
-    means_NG = jnp.sum(loss_NGS * mask_NGS, axis=-1) / jnp.maximum(tokens_NG, 1)
-    return means_NG.sum() / jnp.maximum((tokens_NG > 0).sum(), 1)
+def sequence_mean(loss_NGS, mask_NGS, whole_NGS):
+    """Token mean per sequence, then mean over sequences that have action tokens (RODS section 3).
+
+    whole_NGS: the mask of the whole batch, of which these are a part; so the parts' results add up to the whole's.
+    """
+    means_NG = jnp.sum(loss_NGS * mask_NGS, axis=-1) / jnp.maximum(mask_NGS.sum(-1), 1)
+    return means_NG.sum() / jnp.maximum((whole_NGS.sum(-1) > 0).sum(), 1)
 
 
-def token_mean(loss_NGS, mask_NGS):
-    """Mean over all action tokens of the batch (DAPO, arXiv 2503.14476)."""
-    return jnp.sum(loss_NGS * mask_NGS) / jnp.maximum(mask_NGS.sum(), 1)
+def token_mean(loss_NGS, mask_NGS, whole_NGS):
+    """Mean over all action tokens of the whole batch (DAPO, arXiv 2503.14476); its parts' results add up too."""
+    return jnp.sum(loss_NGS * mask_NGS) / jnp.maximum(whole_NGS.sum(), 1)
 
 
 class Objective(NamedTuple):
     """What the update minimises, and which tasks it reports as seeds. Static: one value, one compilation."""
 
     ratio: Callable[[jax.Array, jax.Array], jax.Array] = token_ratio
-    aggregate: Callable[[jax.Array, jax.Array], jax.Array] = sequence_mean
+    aggregate: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] = sequence_mean
     normalize: str = "std"  # "none": mean-centred advantages (Dr. GRPO, arXiv 2503.20783)
     clip_low: float = 0.2
     clip_high: float = 0.28
@@ -110,14 +112,22 @@ def action_log_probs(params, batch: RolloutBatch, temperature, *, policy: Policy
 
 
 def objective_value(
-    taken: LogProbs, reference_log_probs_NGS, batch: RolloutBatch, advantages_NG, objective: Objective
+    taken: LogProbs,
+    reference_log_probs_NGS,
+    batch: RolloutBatch,
+    advantages_NG,
+    objective: Objective,
+    whole_NGS=None,
 ):
     """Scalar loss and its terms, from what the policy and the reference give to the tokens that were taken.
 
     clipped surrogate + kl_coefficient * k3(pi || reference) - entropy_coefficient * entropy, aggregated over
     the action tokens of valid rollouts.  reference_log_probs_NGS: None where the coefficient is 0.
+    whole_NGS: all action tokens of valid rollouts, where `batch` is a part of a batch; the parts' results add up.
     """
     mask_NGS = _mask(batch)
+    whole_NGS = mask_NGS if whole_NGS is None else whole_NGS
+    aggregate = partial(objective.aggregate, mask_NGS=mask_NGS, whole_NGS=whole_NGS)
     log_ratio_NGS = jnp.where(mask_NGS, taken.log_probs_T - batch.behavior_log_probs_NGS, 0.0)
     advantages_NGS = jnp.broadcast_to(advantages_NG[..., None], mask_NGS.shape)
     surrogate_NGS = clipped_surrogate(
@@ -127,20 +137,21 @@ def objective_value(
         clip_high=objective.clip_high,
         dual_clip=objective.dual_clip,
     )
-    terms = {"surrogate": objective.aggregate(surrogate_NGS, mask_NGS)}
+    terms = {"surrogate": aggregate(surrogate_NGS)}
     total = terms["surrogate"]
     if objective.kl_coefficient:
-        terms["kl"] = objective.aggregate(k3(taken.log_probs_T, reference_log_probs_NGS), mask_NGS)
+        terms["kl"] = aggregate(k3(taken.log_probs_T, reference_log_probs_NGS))
         total += objective.kl_coefficient * terms["kl"]
     if objective.entropy_coefficient:
-        terms["entropy"] = objective.aggregate(taken.entropy_T, mask_NGS)
+        terms["entropy"] = aggregate(taken.entropy_T)
         total -= objective.entropy_coefficient * terms["entropy"]
     # Clipping would hide a log-probability that is not finite, and train on it.
     finite = jnp.isfinite(log_ratio_NGS).all()
     if objective.kl_coefficient:
         finite &= jnp.isfinite(jnp.where(mask_NGS, reference_log_probs_NGS, 0.0)).all()
     total = jnp.where(finite, total, jnp.nan)
-    terms["clip_fraction"] = token_mean(jnp.abs(jnp.expm1(log_ratio_NGS)) > objective.clip_low, mask_NGS)
+    clipped_NGS = jnp.abs(jnp.expm1(log_ratio_NGS)) > objective.clip_low
+    terms["clip_fraction"] = token_mean(clipped_NGS, mask_NGS, whole_NGS)
     return total, terms
 
 
@@ -153,16 +164,51 @@ def loss(
     *,
     policy: Policy,
     objective: Objective,
+    whole_NGS=None,
 ):
     """`objective_value` of the policy against the reference policy, which runs only where it counts."""
     score = partial(action_log_probs, batch=batch, temperature=temperature, policy=policy)
     taken = score(params, with_entropy=objective.entropy_coefficient != 0)
     reference = jax.lax.stop_gradient(score(reference_params).log_probs_T) if objective.kl_coefficient else None
-    return objective_value(taken, reference, batch, advantages_NG, objective)
+    return objective_value(taken, reference, batch, advantages_NG, objective, whole_NGS)
 
 
 def _mask(batch: RolloutBatch):
     return batch.action_mask_NGS & batch.valid_NG[..., None]
+
+
+def micro_batches(arrays: Mapping[str, jax.Array], cuts: tuple[int, int]) -> dict[str, jax.Array]:
+    """Arrays whose names end in their axes, N first, as `[tasks * rollouts, N / tasks, G / rollouts, ...]`.
+
+    cuts: (tasks, rollouts).  Neighbours go to different parts: so a device that holds some of N and G holds as
+    much of every part, and nothing moves.  What has no G (the prompts) is in each of its rollouts' parts.
+    """
+    tasks, rollouts = cuts
+
+    def cut(name: str, x: jax.Array) -> jax.Array:
+        x = jnp.moveaxis(x.reshape(-1, tasks, *x.shape[1:]), 1, 0)
+        if "G" in name.rsplit("_", 1)[1]:
+            x = jnp.moveaxis(x.reshape(*x.shape[:2], -1, rollouts, *x.shape[3:]), 3, 1)
+        else:
+            x = jnp.broadcast_to(x[:, None], (tasks, rollouts, *x.shape[1:]))
+        return x.reshape(tasks * rollouts, *x.shape[2:])
+
+    return {name: cut(name, x) for name, x in arrays.items()}
+
+
+def accumulate(function: Callable[..., Any], arrays: Mapping[str, jax.Array], cuts: tuple[int, int], place):
+    """The sum over micro-batches of `function(**arrays)`, a tree of floats, in float32; `place` says where it lies."""
+    if cuts == (1, 1):
+        return place(function(**arrays))
+    parts = micro_batches(arrays, cuts)
+    shapes = jax.eval_shape(function, **{name: x[0] for name, x in parts.items()})
+
+    def add(total, part):
+        return place(jax.tree.map(lambda a, b: a + b.astype(jnp.float32), total, function(**part))), None
+
+    nothing = place(jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes))
+    total, _ = jax.lax.scan(add, nothing, parts)
+    return jax.tree.map(lambda a, b: a.astype(b.dtype), total, shapes)
 
 
 def update_step(
@@ -173,20 +219,33 @@ def update_step(
     policy: Policy,
     optimizer: optax.GradientTransformation,
     objective: Objective,
+    cuts: tuple[int, int] = (1, 1),
+    place: Callable[[Any], Any] = lambda gradient: gradient,
 ) -> tuple[TrainState, Feedback]:
     """One GRPO update and the boundary statistics of its tasks; everything is computed on device.
 
+    cuts: the gradient is the sum over micro-batches, N cut into so many parts and G into so many; the result is
+    that of (1, 1), the memory of activations that of a part.  place: on a mesh, lays the gradient where the
+    parameters lie, so that it is scattered as it is reduced.
     Where the loss or the gradient is not finite, parameters and optimizer stay as they were, and `skipped` is True.
     """
     statistics = group_statistics(batch.rewards_NG, batch.valid_NG, normalize=objective.normalize)
-    (total, terms), gradient = jax.value_and_grad(loss, has_aux=True)(
-        state.params,
-        state.reference_params,
-        batch,
-        statistics.advantages_NG,
-        temperature,
-        policy=policy,
-        objective=objective,
+
+    def differentiate(advantages_NG, **fields):
+        return jax.value_and_grad(loss, has_aux=True)(
+            state.params,
+            state.reference_params,
+            RolloutBatch(**fields),
+            advantages_NG,
+            temperature,
+            policy=policy,
+            objective=objective,
+            whole_NGS=_mask(batch),
+        )
+
+    arrays = {"advantages_NG": statistics.advantages_NG} | batch._asdict()
+    (total, terms), gradient = accumulate(
+        differentiate, arrays, cuts, lambda results: (results[0], place(results[1]))
     )
     grad_norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
@@ -233,8 +292,9 @@ def jit_update(
     optimizer: optax.GradientTransformation,
     objective: Objective,
     complete: Callable[..., Policy] = lambda policy: policy,
+    **how: Any,
 ):
-    """`update_step`, jitted once per shape, the old state donated.
+    """`update_step`, jitted once per shape, the old state donated; `how`: its `cuts` and `place`.
 
     Returns (state, batch, temperature, *frozen) -> (state, feedback).  Where not all weights train,
     `complete(policy, *frozen)` is the policy of those that do: no gradient, optimizer state or copy of the others.
@@ -249,6 +309,7 @@ def jit_update(
             policy=complete(policy, *frozen),
             optimizer=optimizer,
             objective=objective,
+            **how,
         )
 
     return step

@@ -60,6 +60,19 @@ def spec(mesh: Mesh, axes: str, shape: Sequence[int]) -> PartitionSpec:
     return PartitionSpec(*cuts)
 
 
+def micro_batch_cuts(
+    count: int, num_tasks: int, group_size: int, sizes: Sequence[int]
+) -> tuple[int, int] | None:
+    """Into how many parts tasks and rollouts are cut so that each of `count` micro-batches spans a mesh of `sizes`.
+
+    Tasks first, so that few prompts are computed again for another part of their rollouts.  None: it cannot be.
+    """
+    here = [n if n % size else n // size for n, size in zip((num_tasks, group_size), sizes)]  # what a device holds
+    tasks = math.gcd(count, here[0])
+    rollouts = count // tasks
+    return None if here[1] % rollouts else (tasks, rollouts)
+
+
 def layout(mesh: Mesh) -> dict[str, Any]:
     """What a model that names the axes of its arrays needs to know of a mesh, the fields of its `Layout`.
 

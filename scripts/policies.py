@@ -5,11 +5,13 @@ Left out on purpose: the models themselves; this file only packs them for rods_j
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from models import lora, weights
 from models.decoder import DecoderConfig, Layout, parameter_axes
@@ -27,6 +29,12 @@ class RunPolicy(NamedTuple):
     policy: Policy  # takes whole parameters; its `init` gives those that train
     frozen: tuple[Any, ...]  # passed to every update: (base,) under adapters, else nothing
     whole: Callable[[Any], Any]  # what trains -> whole parameters; copies nothing
+    mesh: Mesh | None = None
+    shardings: Any = None  # of what trains, on a mesh
+
+    def place(self, tree: Any) -> Any:
+        """Inside a jitted function: a tree shaped like what trains lies as that does."""
+        return tree if self.mesh is None else jax.lax.with_sharding_constraint(tree, self.shardings)
 
 
 def policy_of(config: Config, vocab_size: int) -> RunPolicy:
@@ -36,34 +44,37 @@ def policy_of(config: Config, vocab_size: int) -> RunPolicy:
     """
     chosen, mesh = config.model, None if config.mesh is None else sharding.create_mesh(*config.mesh)
 
-    def shardings(model: DecoderConfig) -> Any:
-        shapes = jax.eval_shape(callables(replace(model, lora=None))["init"], jax.random.key(0))
+    def shardings(init: Callable[[jax.Array], Any]) -> Any:
+        shapes = jax.eval_shape(init, jax.random.key(0))
         return None if mesh is None else sharding.parameter_shardings(mesh, shapes, parameter_axes)
 
     if isinstance(chosen, DecoderConfig):
         model = replace(chosen, vocab_size=vocab_size)
-        init = callables(replace(model, lora=None))["init"]
-        if mesh is not None:
-            init = jax.jit(init, out_shardings=shardings(model))
     else:
         model = replace(read_config(chosen.directory), compute_dtype=chosen.compute_dtype, lora=chosen.lora)
         if vocab_size > model.vocab_size:
             raise ConfigError(
                 f"the tokenizer has {vocab_size} tokens, and {chosen.directory} embeds {model.vocab_size}"
             )
-        dtype = jnp.float32 if chosen.lora is None else jnp.bfloat16
+    if model.lora is not None and config.cold_start is not None:
+        raise ConfigError("cold_start must be None where model.lora is given: adapters train on rollouts only")
+    fresh = callables(replace(model, lora=None))["init"]
+    cut = shardings(fresh)
+    if isinstance(chosen, DecoderConfig):
+        init = fresh if mesh is None else jax.jit(fresh, out_shardings=cut)
+    else:
+        dtype = jnp.float32 if model.lora is None else jnp.bfloat16
 
         def init(key: jax.Array) -> Any:
-            return weights.load(chosen.directory, model, dtype=dtype, shardings=shardings(model))
+            return weights.load(chosen.directory, model, dtype=dtype, shardings=cut)
 
     policy = Policy(**callables(model, Layout() if mesh is None else Layout(**sharding.layout(mesh))))
     if model.lora is None:
-        return RunPolicy(model, policy._replace(init=init), (), lambda params: params)
-    if config.cold_start is not None:
-        raise ConfigError("cold_start must be None where model.lora is given: adapters train on rollouts only")
-    base = init(jax.random.key(config.seed))
-    policy = policy._replace(init=lambda key: lora.init(model, key))
-    return RunPolicy(model, policy, (base,), lambda adapters: lora.join(adapters, base))
+        return RunPolicy(model, policy._replace(init=init), (), lambda params: params, mesh, cut)
+    base, adapters = init(jax.random.key(config.seed)), partial(lora.init, model)
+    cut = shardings(adapters)
+    policy = policy._replace(init=adapters if mesh is None else jax.jit(adapters, out_shardings=cut))
+    return RunPolicy(model, policy, (base,), lambda adapters: lora.join(adapters, base), mesh, cut)
 
 
 def complete(policy: Policy, *frozen: Any) -> Policy:

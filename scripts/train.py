@@ -43,6 +43,7 @@ from rods_jax.metrics import MetricWriter, open_metrics
 from rods_jax.preemption import SAVED, stop_requests
 from rods_jax.rewards import progress_reward
 from rods_jax.rollout import Limits, Rollouts, collect, trim
+from rods_jax.sharding import micro_batch_cuts
 from rods_jax.synthesis.near_duplicates import far_from
 from rods_jax.synthesis.dispatch import Dispatch, Synthesize, at_once, beside
 from rods_jax.synthesis.pipeline import RULE_BASED, synthesize
@@ -291,9 +292,11 @@ def collector(config: Config, start: StartEpisodes, learner: RunPolicy, codec):
 
 
 def updater(config: Config, learner: RunPolicy, optimizer, objective):
-    update = grpo.jit_update(learner.policy, optimizer, objective, complete)
-    sizes = (*config.rollout.suffix_sizes, config.rollout.max_suffix_tokens)
-    return lambda state, batch: update(state, trim(batch, sizes), config.rollout.temperature, *learner.frozen)
+    r, u = config.rollout, config.update
+    cuts = micro_batch_cuts(u.micro_batches, r.tasks_per_step, r.group_size, config.mesh or (1, 1, 1, 1))
+    update = grpo.jit_update(learner.policy, optimizer, objective, complete, cuts=cuts, place=learner.place)
+    sizes = (*r.suffix_sizes, r.max_suffix_tokens)
+    return lambda state, batch: update(state, trim(batch, sizes), r.temperature, *learner.frozen)
 
 
 def evaluation(config: Config, start: StartEpisodes, policy: Policy, codec):

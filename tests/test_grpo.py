@@ -1,5 +1,7 @@
 """The update: golden losses, gradient only from action tokens, shared = unshared, one compilation, sharded = not."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,8 +84,11 @@ def test_k3_golden():
 def test_aggregations_and_ratios_by_hand():
     x = jnp.array([[[1.0, 2.0, 9.0], [4.0, 9.0, 9.0], [9.0, 9.0, 9.0]]])
     mask = jnp.array([[[True, True, False], [True, False, False], [False, False, False]]])
-    assert grpo.sequence_mean(x, mask) == (1.5 + 4) / 2
-    np.testing.assert_allclose(grpo.token_mean(x, mask), 7 / 3, rtol=1e-6)
+    assert grpo.sequence_mean(x, mask, mask) == (1.5 + 4) / 2
+    np.testing.assert_allclose(grpo.token_mean(x, mask, mask), 7 / 3, rtol=1e-6)
+    # Parts of a batch: the first sequence's share of the two, and its two tokens' of three.
+    assert grpo.sequence_mean(x[:, :1], mask[:, :1], mask) == 1.5 / 2
+    np.testing.assert_allclose(grpo.token_mean(x[:, :1], mask[:, :1], mask), 3 / 3, rtol=1e-6)
     assert grpo.sequence_ratio(x, mask)[0, 0].tolist() == [1.5, 1.5, 1.5]
 
 
@@ -122,7 +127,7 @@ def test_on_policy_gradient_is_the_policy_gradient(policy, params):
     ours = jax.jit(
         jax.grad(lambda p: grpo.loss(p, None, exact, advantages, 1.0, policy=policy, objective=objective)[0])
     )(params)
-    plain = jax.jit(jax.grad(lambda p: grpo.sequence_mean(-advantages[..., None] * taken(p), mask)))(params)
+    plain = jax.jit(jax.grad(lambda p: grpo.sequence_mean(-advantages[..., None] * taken(p), mask, mask)))(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-3), ours, plain)
 
 
@@ -147,6 +152,74 @@ def test_update_step_reports_the_hosts_arithmetic_and_compiles_once(policy, para
     assert int(state.step) == 3
     assert not np.array_equal(state.params["embedding"], params["embedding"])
     np.testing.assert_array_equal(state.reference_params["embedding"], params["embedding"])
+
+
+def bag_of_words(params, prompt_NP, lengths_N, suffix_NGS):
+    """Hidden states that depend on the prompt and on the suffix so far, cheap to compile."""
+    said = params["embedding"][suffix_NGS].cumsum(axis=2) - params["embedding"][suffix_NGS]
+    told = params["embedding"][prompt_NP] * (np.arange(P)[None] < lengths_N[:, None])[..., None]
+    return jnp.tanh(said + told.sum(1)[:, None, None])
+
+
+BAG_OF_WORDS = Policy(None, bag_of_words, lambda params: params["unembedding"], None, None)
+
+
+RATIOS, AGGREGATES = (grpo.token_ratio, grpo.sequence_ratio), (grpo.sequence_mean, grpo.token_mean)
+OBJECTIVES = [
+    grpo.Objective(RATIOS[i], AGGREGATES[j], kl_coefficient=0.1 * k, entropy_coefficient=0.1 * e)
+    for i, j, k, e in itertools.product(range(2), repeat=4)
+]
+FEW = (0b0000, 0b0111, 0b1010, 0b1101)  # every choice with every choice of another, but KL and entropy
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [pytest.param(o, marks=() if i in FEW else pytest.mark.slow) for i, o in enumerate(OBJECTIVES)],
+)
+def test_micro_batches_add_up_to_the_whole_batch(objective):
+    """N = 8 and G = 4, cut into parts whose numbers of tokens and of valid rollouts differ."""
+    optimizer, rng = optax.sgd(1.0), np.random.default_rng(4)  # the parameters' change is the gradient
+    params = {name: rng.normal(size=(V, 16)).astype(np.float32) for name in ("embedding", "unembedding")}
+    batch = make_batch(BAG_OF_WORDS, params)
+    tokens = (batch.action_mask_NGS & batch.valid_NG[..., None]).sum(-1)
+    assert len({*tokens.sum(1).tolist()}) > 4 and len({*batch.valid_NG.sum(1).tolist()}) > 1
+    state = grpo.create_state(params, optimizer, objective)
+    if objective.kl_coefficient:
+        state = state._replace(reference_params=jax.tree.map(lambda x: 0.9 * x, params))
+
+    def update(cuts):
+        step = lambda state: grpo.update_step(
+            state, batch, 1.0, policy=BAG_OF_WORDS, optimizer=optimizer, objective=objective, cuts=cuts
+        )
+        return jax.jit(step)(state)
+
+    whole, expected = update((1, 1))
+    assert expected.metrics["grad_norm"] > 0.1
+    for cuts in ((4, 1), (2, 2), (1, 4)):
+        parts, feedback = update(cuts)
+        close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
+        jax.tree.map(close, parts, whole)
+        jax.tree.map(close, feedback, expected)
+
+
+def test_a_micro_batch_takes_every_other_task_and_rollout():
+    x = np.arange(4 * 4 * 2).reshape(4, 4, 2)
+    parts = grpo.micro_batches({"x_NGS": x, "y_N": np.arange(4), "z_NP": x[:, 0]}, (2, 2))
+    np.testing.assert_array_equal(parts["x_NGS"], [x[a::2, b::2] for a in range(2) for b in range(2)])
+    assert parts["y_N"].tolist() == [[0, 2], [0, 2], [1, 3], [1, 3]]
+    np.testing.assert_array_equal(parts["z_NP"][1], x[::2, 0])
+
+
+def test_a_number_that_is_not_finite_in_one_micro_batch_skips_the_whole_step():
+    params = {name: np.ones((V, 16), np.float32) for name in ("embedding", "unembedding")}
+    batch = make_batch(BAG_OF_WORDS, params)
+    acted = np.argwhere(batch.action_mask_NGS & batch.valid_NG[..., None])[-1]
+    batch.behavior_log_probs_NGS[tuple(acted)] = np.nan
+    objective, optimizer = grpo.Objective(), optax.sgd(1.0)
+    state = grpo.create_state(jax.tree.map(jnp.array, params), optimizer, objective)
+    after, feedback = grpo.jit_update(BAG_OF_WORDS, optimizer, objective, cuts=(4, 1))(state, batch, 1.0)
+    assert feedback.metrics["skipped"] and np.isnan(feedback.metrics["loss"])
+    jax.tree.map(np.testing.assert_array_equal, after.params, params)
 
 
 def test_zero_variance_groups_leave_the_policy_alone(policy, params):
