@@ -329,8 +329,8 @@ def require_same_run(config: Config, directory: str | Path) -> None:
         raise ConfigError(f"{directory} holds no run")
     changed = set(differences(json.loads(path.read_text()), resolved(config)))
     changed -= {"max_steps", "run_dir", "synthesis.workers"}  # where and how far it goes, and who helps
-    changed -= {"checkpoint_every", "retention", "retention.latest", "retention.every", "retention.best"}
-    changed -= {"update.on_nonfinite"}  # when it stops, not what it learns
+    changed -= {"checkpoint_every", "update.on_nonfinite"}  # when it saves and stops, not what it learns
+    changed = {key for key in changed if key.split(".")[0] not in ("mesh", "retention")}  # on what, what is kept
     if changed:
         raise ConfigError(f"{directory} was started with another {', '.join(sorted(changed))}")
 
