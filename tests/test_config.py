@@ -191,6 +191,12 @@ def test_a_file_that_is_not_there(tmp_path):
             500,
             "rollout.max_action_tokens must be at most rollout.max_suffix_tokens",
         ),
+        ("update.micro_batches", 0, "update.micro_batches must be above 0: got 0"),
+        (
+            "update.micro_batches", 3,
+            "update.micro_batches must divide rollout.tasks_per_step, or that and then rollout.group_size, as far as "
+            "the mesh leaves them whole: got 3, 4 x 8, mesh None",
+        ),
         ("update.learning_rate", float("inf"), "update.learning_rate must be above 0: got inf"),
         ("update.clip_low", 1.0, "update.clip_low must be below 1: got 1.0"),
         (

@@ -169,7 +169,7 @@ OBJECTIVES = [
     grpo.Objective(RATIOS[i], AGGREGATES[j], kl_coefficient=0.1 * k, entropy_coefficient=0.1 * e)
     for i, j, k, e in itertools.product(range(2), repeat=4)
 ]
-FEW = (0b0000, 0b0111, 0b1010, 0b1101)  # every choice with every choice of another, but KL and entropy
+FEW = (0b0000, 0b0111, 0b1010, 0b1101)  # each choice with each of another's, but for one pair
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Every layout computes what one device computes, and arrays lie where the table says."""
 
+import re
 from functools import partial
 
 import jax
@@ -46,23 +47,24 @@ def batch() -> RolloutBatch:
     )
 
 
-def compute(mesh=None):
-    """(state after an update, feedback, sampled tokens) on one device, or on a mesh."""
+def compute(mesh=None, cuts=(1, 1)):
+    """(state after an update, feedback, sampled tokens) on one device, or on a mesh; in micro-batches."""
     policy = Policy(**callables(CONFIG, Layout(**sharding.layout(mesh)) if mesh else Layout()))
     params = Policy(**callables(CONFIG)).init(jax.random.key(0))
     params = jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x + 0.1, params)  # far from uniform; biases are not 0
-    state, given, out = grpo.create_state(params, OPTIMIZER, OBJECTIVE), batch(), None
+    state, given = grpo.create_state(params, OPTIMIZER, OBJECTIVE), batch()
+    how = {"cuts": cuts}
     if mesh:
         shardings = sharding.parameter_shardings(mesh, params, parameter_axes)
         whole = sharding.state_shardings(mesh, state, shardings, OPTIMIZER)
         state, given = jax.device_put((state, given), (whole, sharding.batch_shardings(mesh, given)))
-        out = whole, None
+        how["place"] = lambda gradient: jax.lax.with_sharding_constraint(gradient, shardings)
     generate = generator(policy, stop_token=63, group_size=G, suffix_capacity=S, max_action_tokens=8)
     keys = rollout_keys(0, 0, [f"task{n}" for n in range(N)], G)
     episodes = generate.start(state.params, given.prompt_tokens_NP, given.prompt_lengths_N, keys)
     generated, episodes = generate.act(state.params, episodes, np.ones((N, G), bool), Sampling())
-    step = partial(grpo.update_step, policy=policy, optimizer=OPTIMIZER, objective=OBJECTIVE)
-    state, feedback = jax.jit(step, out_shardings=out)(state, given, jnp.float32(1.0))
+    update = grpo.jit_update(policy, OPTIMIZER, OBJECTIVE, **how)
+    state, feedback = update(jax.tree.map(jnp.copy, state), given, jnp.float32(1.0))
     return state, feedback, generated, episodes
 
 
@@ -74,10 +76,16 @@ def alone():
 SLOW = [(2, 2, 2, 1), (4, 2, 1, 1), (1, 1, 4, 2), (1, 8, 1, 1), (2, 1, 1, 4)]
 
 
-@pytest.mark.parametrize("sizes", [(1, 2, 2, 2), *(pytest.param(sizes, marks=pytest.mark.slow) for sizes in SLOW)])
-def test_a_layout_computes_what_one_device_computes(alone, sizes):
+@pytest.mark.parametrize(
+    "sizes, count",
+    [
+        ((1, 2, 2, 2), 2),
+        *(pytest.param(sizes, count, marks=pytest.mark.slow) for sizes in SLOW for count in (1, 2)),
+    ],
+)
+def test_a_layout_computes_what_one_device_computes(alone, sizes, count):
     mesh = sharding.create_mesh(*sizes)
-    state, feedback, generated, episodes = compute(mesh)
+    state, feedback, generated, episodes = compute(mesh, sharding.micro_batch_cuts(count, N, G, sizes))
     expected_state, expected, expected_tokens, _ = alone
     close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
     jax.tree.map(close, feedback, expected)
@@ -97,6 +105,27 @@ def test_a_layout_computes_what_one_device_computes(alone, sizes):
     if N % data == G % fsdp == 4 % (tensor * sequence) == 0:
         cached = episodes.cache.suffix_keys_NGKSE[0]
         assert shard(cached) == (N // data, G // fsdp, 4 // (tensor * sequence), S, 8)
+
+
+def test_a_micro_batch_spans_all_devices_and_moves_nothing():
+    mesh = sharding.create_mesh(2, 2, 1, 2)
+    given = batch()
+    cut = jax.jit(partial(grpo.micro_batches, cuts=(2, 2)))
+    arrays = jax.device_put(given, sharding.batch_shardings(mesh, given))._asdict()
+    suffix = cut(arrays)["suffix_tokens_NGS"]
+    assert suffix.shape == (4, 2, 2, 16) and suffix.addressable_shards[0].data.shape == (4, 1, 1, 8)
+    assert not re.search("all-|collective|permute", cut.lower(arrays).compile().as_text())
+
+
+def test_micro_batches_are_cut_from_what_a_device_holds():
+    cuts = partial(sharding.micro_batch_cuts, num_tasks=32, group_size=16)
+    assert cuts(1, sizes=(8, 2, 4, 1)) == (1, 1)
+    assert cuts(4, sizes=(8, 2, 4, 1)) == (4, 1)  # 32 tasks over 8 devices: four parts of whole tasks
+    assert cuts(8, sizes=(8, 2, 4, 1)) == (4, 2)  # and then two of a task's 16 rollouts
+    assert cuts(32, sizes=(8, 2, 4, 1)) == (4, 8)
+    assert cuts(64, sizes=(8, 2, 4, 1)) is None and cuts(3, sizes=(8, 2, 4, 1)) is None
+    assert cuts(4, sizes=(32, 2, 1, 1)) == (1, 4)
+    assert cuts(8, sizes=(3, 32, 1, 1)) == (8, 1)  # what a mesh does not divide, every device holds whole
 
 
 # ------------------------------------------------------------------------------------- the table
