@@ -1,9 +1,10 @@
 """Writes variants for a run beside its trainer: start as many as you like, on any host that sees the run directory.
 
-    python -m scripts.synthesize --run runs/my_run --config configs/my_run.py [--workers 8]
+    python -m scripts.synthesize --run runs/my_run --config configs/my_run.py [--workers 8] [--ray-tasks 4]
 
 The config is the run's own, with `synthesis=SynthesisConfig(...)`; docs/synthesis.md has one. The run must have begun.
 It ends with Ctrl-C, a spent budget or an edited journal. Killing it loses nothing: the next one goes on.
+A Ray task is what one such process is; Ray chooses its host, and starts it again when it dies.
 Left out on purpose: knowing whether the trainer is alive. What it sent is settled, and waits for it.
 """
 
@@ -43,31 +44,66 @@ def teller(console: Console) -> Callable[[str], None]:
     return lambda sentence: console.print(sentence, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
-def work(config: Config, directory: Path, workers: int, console: Console) -> None:
-    """Returns when the last worker has given up."""
+def open_author(config: Config, directory: Path) -> Author:
+    """The author of the run in a folder. ConfigError: as for `author_of`, or the run is not this config's."""
     require_same_run(config, directory)
     if config.synthesis is None:
         raise ConfigError("the config has no synthesis=SynthesisConfig(...): its author works in the trainer")
     tasks = TaskSplits(**{part: read_tasks(directory / "tasks" / f"{part}.jsonl") for part in TaskSplits._fields})
-    author = author_of(config.synthesis, config.domain(), tasks)
+    return author_of(config.synthesis, config.domain(), tasks)
+
+
+def work(config: Config, directory: Path, workers: int, console: Console) -> None:
+    """Returns when the last worker has given up."""
+    author = open_author(config, directory)
     with working(directory / "synthesis", author, workers=workers, tell=teller(console)) as threads:
         console.print(f"{workers} workers wait for the seeds of {directory}", highlight=False, soft_wrap=True)
         for thread in threads:
             thread.join()
 
 
-def main(run: Path, config: Path, workers: int = 8) -> None:
+def work_on_ray(config: Path, directory: Path, workers: int, num_tasks: int) -> None:
+    """`work` as so many Ray tasks, on the cluster of RAY_ADDRESS or one that ends with this process.
+
+    Every host sees the checkout, the config and the run directory under the same paths.  ConfigError: there is no
+    Ray, or a task could not begin.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("--ray-tasks needs Ray: pip install -e '.[ray]'") from None
+
+    def settle() -> None:
+        work(load_config(config), directory, workers, Console())
+
+    config, directory = config.resolve(), directory.resolve()
+    open_author(load_config(config), directory)  # what is wrong is said before anything starts
+    ray.init()
+    # Spread: replies of models are waited for, so hosts are taken for their memory and network. Retried without
+    # end: a host that dies takes nothing with it.
+    task = ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")(settle)
+    try:
+        ray.get([task.remote() for _ in range(num_tasks)])
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+
+
+def main(run: Path, config: Path, workers: int = 8, ray_tasks: int = 0) -> None:
     """Writes variants for a run beside its trainer.
 
     Args:
         run: the run directory.
         config: the configuration that the run was started with.
-        workers: seeds at a time.
+        workers: seeds at a time; in each task, if there are tasks.
+        ray_tasks: Ray tasks that do the work, one CPU each; 0: this process does it.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once: nothing is lost, and a reply may take minutes
     console = Console()
     try:
-        work(load_config(config), run, workers, console)
+        if ray_tasks:
+            work_on_ray(config, run, workers, ray_tasks)
+        else:
+            work(load_config(config), run, workers, console)
     except (ConfigError, ValueError, OSError) as error:
         console.print(f"[bold red]error:[/] {error}", highlight=False)
     sys.exit(2)

@@ -25,7 +25,7 @@ from synthesis_toy import TASK, TOY
 
 from rods_jax import checkpoint, journal, replay
 from rods_jax.chat import CONNECTION, Endpoint, Reply, http_generate
-from rods_jax.config import ConfigError, SynthesisConfig, load_config, resolved
+from rods_jax.config import Config, ConfigError, SynthesisConfig, load_config, resolved
 from rods_jax.journal import InUse, JournalError
 from rods_jax.metrics import read_metrics
 from rods_jax.synthesis.ask import ROLES, load_prompts
@@ -544,10 +544,10 @@ def test_nothing_is_lost_or_doubled_through_100_kills(tmp_path, start):
     print(survive(tmp_path, start, kills=100, seed=1))
 
 
-def begun_run(directory: Path) -> Path:
+def begun_run(directory: Path, config: Config = LOADED) -> Path:
     """A run directory as training begins it."""
     directory.mkdir()
-    (directory / "config.json").write_text(json.dumps(resolved(replace(LOADED, run_dir="elsewhere"))))
+    (directory / "config.json").write_text(json.dumps(resolved(replace(config, run_dir="elsewhere"))))
     (directory / "tasks").mkdir()
     for part, some in TASKS._asdict().items():
         write_tasks(directory / "tasks" / f"{part}.jsonl", some)

@@ -3,8 +3,8 @@
 Every seed that was begun has a journal in work/: each reply of a language model before it is used, and each
 attempt that failed. Whoever holds its lock works on the seed; when they die, another goes on with the attempt under
 way and asks nothing again. A server that cannot be reached costs a seed no attempt: the seed waits.
-Left out on purpose: a table of who does what, since starting and starting again are the same; and Ray, since any
-number of hosts may run this on one folder.
+Left out on purpose: a table of who does what, since starting and starting again are the same; and how processes
+come to run on which host (scripts/synthesize.py, by itself or as Ray tasks).
 """
 
 import contextlib
