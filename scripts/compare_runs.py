@@ -69,7 +69,7 @@ def _checkpoints(a: Path, b: Path) -> Iterator[str]:
     if not common:
         yield f"checkpoints: no step in common ({sorted(_steps(a))} | {sorted(_steps(b))})"
     for step in common:
-        first, second = _leaves(a / str(step)), _leaves(b / str(step))
+        first, second = leaves(a / str(step)), leaves(b / str(step))
         wrong = [key for key in first | second if not _same(first.get(key), second.get(key))]
         if wrong:
             yield f"checkpoints: step {step} differs in {len(wrong)} of {len(first | second)} parts: " + ", ".join(
@@ -82,10 +82,12 @@ def _steps(directory: Path) -> set[int]:
     return {int(path.name) for path in directory.glob("*") if path.name.isdecimal()}
 
 
-def _leaves(path: Path) -> dict[str, Any]:
-    """Every array by its path, and the parts of the host's record."""
+def leaves(path: Path) -> dict[str, Any]:
+    """Every array by its path, whatever devices it lay on, and the parts of the host's record."""
     with ocp.PyTreeCheckpointer() as reader:
-        arrays = reader.restore(path / "train_state")
+        tree = reader.metadata(path / "train_state").item_metadata.tree
+        on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        arrays = reader.restore(path / "train_state", restore_args=on_host)
     host: Mapping[str, Json] = json.loads((path / "host" / "metadata").read_text("utf-8"))
     parts = {f"{key}.{name}": part for key, value in host.items() for name, part in _items(value)}
     leaves = {

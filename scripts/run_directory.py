@@ -24,7 +24,7 @@ from rods_jax import checkpoint, config as configuration, journal
 from rods_jax.config import Config, ConfigError
 from rods_jax.demonstrations import corpus
 from rods_jax.environments.protocol import Domain, TaskSplits
-from rods_jax.synthesis.dispatch import OUTCOMES, SEEDS
+from rods_jax.synthesis.dispatch import OUTCOMES, SEEDS, TAKEN
 from rods_jax.task_files import read_tasks, write_atomically, write_tasks
 from rods_jax.types import Call, Codec, Json, Message, ToolSpec
 
@@ -136,11 +136,11 @@ def fork(config: Config, source: Path, step: int) -> None:
             shutil.copy(source / name, directory / name)
     if (source / "synthesis").exists():
         (directory / "synthesis").mkdir()
-        sent = [entry.record for entry in journal.read(source / "synthesis" / SEEDS)[0]]
-        taken = [entry.record for entry in journal.read(source / "synthesis" / OUTCOMES)[0]]
         outcomes = json.loads((old / "host" / "metadata").read_text("utf-8"))["outcomes"]
-        _write_journal(directory / "synthesis" / SEEDS, [record for record in sent if record["step"] < step])
-        _write_journal(directory / "synthesis" / OUTCOMES, taken[:outcomes])
+        for name in (SEEDS, OUTCOMES, TAKEN):
+            records = [entry.record for entry in journal.read(source / "synthesis" / name)[0]]
+            kept = records[:outcomes] if name == OUTCOMES else [r for r in records if r["step"] < step]
+            _write_journal(directory / "synthesis" / name, kept)
     _write_config(config, directory)
 
 

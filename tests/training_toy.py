@@ -1,30 +1,40 @@
 """A real run in small that exercises everything a checkpoint must carry: seeds, synthesis, injection, retirement.
 
-Importable by processes that are killed while they train (forks.py).
+Importable by processes that train (forks.py) until they kill themselves, or something breaks, where a test says so.
 """
 
+import importlib
 import io
+import itertools
+import json
 import os
 import random
+import resource
+import signal
 import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import jax
 from rich.console import Console
 
 from models.decoder import DecoderConfig
 from models.tokenizer import train_tokenizer
-from rods_jax import grpo
+from rods_jax import grpo, loop
 from rods_jax.boundary import any_task
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
-from rods_jax.config import Config, ConfigError, EvaluationConfig, ReplaySettings, RolloutConfig, StageConfig
+from rods_jax.config import Config, EvaluationConfig, ReplaySettings, RolloutConfig, StageConfig
 from rods_jax.config import UpdateConfig
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.synthesis.pipeline import author_tasks
-from scripts.train import Stopped, advance
+from scripts import train as command
 
 
 def workplace():
@@ -70,21 +80,121 @@ def toy(directory, **changes) -> Config:
 
 
 def play(config: Config, step: int | None = None) -> str:
-    """Trains to the end, from the beginning or from where an earlier process left it; returns what was said."""
+    """Trains to the end, from the beginning or from where an earlier run left it; returns what was said."""
     said = io.StringIO()
     resume = step is not None or (Path(config.run_dir) / "config.json").exists()
-    advance(config, resume=resume, console=Console(file=said, width=1000), at=step)
+    command.advance(config, resume=resume, console=Console(file=said, width=1000), at=step)
     return said.getvalue()
 
 
-def train(directory: str, changes: dict = {}) -> None:
-    """In a process of its own: the exit status and the last words are written beside the run."""
+# ------------------------------------------------------------------------ in a process of its own
+def train(
+    directory: str,
+    cache: str,
+    options: list[str],
+    death: tuple[str, float] | None = None,
+    devices: int = 8,
+) -> None:
+    """The command without its report; its exit status and what it said are written beside the run, if it lives."""
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    command.cache_compilations = lambda: share_compilations(cache)
+    command.run = lambda config, *, resume, console, step: command.advance(config, resume=resume, console=console, at=step)
+    said = io.StringIO()
+    command.Console = lambda: Console(file=said, width=1000)
+    if death is not None:
+        die(*death)
+    file = [] if "--config" in options else ["--config", __file__]
+    resume = ["--resume"] if Path(directory, "config.json").exists() else []
+    sys.argv = ["train", *file, "--run-dir", directory, *resume, *options]
+    status = 0
     try:
-        words, status = play(toy(directory, **changes)), 0
-    except Stopped as stopped:
-        words, status = str(stopped), stopped.status
-    except (ConfigError, OSError) as error:
-        words, status = str(error), 2
-    Path(f"{directory}.end").write_text(f"{status} {words}")
-    sys.stdout.flush()
-    os._exit(status)
+        command.main()
+    except SystemExit as end:
+        status = end.code
+    except Exception:
+        status = traceback.format_exc()
+    Path(f"{directory}.end").write_text(f"{status} {said.getvalue()}")
+    os._exit(0)
+
+
+def soak(directory: str, cache: str, steps: int) -> None:
+    """A long run; beside it, for each step, what the process holds and how many programs it has compiled."""
+    command.cache_compilations = lambda: share_compilations(cache)
+    rows, settle, programs = [], loop._settle, 0
+
+    def count(event: str, seconds: float, **_) -> None:
+        nonlocal programs
+        programs += event == "/jax/core/compile/backend_compile_duration"
+
+    def watched(replay, pending, *arguments):
+        result = settle(replay, pending, *arguments)
+        if pending is not None:
+            memory = next(line for line in Path("/proc/self/status").open() if line.startswith("VmRSS"))
+            held = int(memory.split()[1]), len(os.listdir("/proc/self/fd")), threading.active_count()
+            rows.append((pending.step, pending.epoch, *held, len(os.listdir("/proc/self/task")), programs))
+        return result
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    loop._settle = watched
+    stage = replace(CONFIG.stages[0], epochs=10**6)
+    evaluation = replace(CONFIG.evaluation, every_epochs=50)
+    play(toy(directory, stages=(stage,), evaluation=evaluation, max_steps=steps, checkpoint_every=20))
+    Path(f"{directory}.json").write_text(json.dumps(rows))
+    os._exit(0)
+
+
+def share_compilations(cache: str) -> None:
+    """As the command does, but programs that compile fast too."""
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def die(at: str, number: float) -> None:
+    """SIGKILL `number` seconds after the first rollout began; or at that call of a function; or where a file with
+    `at` in its path is put on the disk for the `number`-th time, a line short of its end; or another fault."""
+    if at == "seconds":
+        before_call("scripts.train.collect", 1, lambda: threading.Timer(number, kill).start())
+    elif at == "full disk":  # no file can grow beyond so many bytes
+        limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        before_call("rods_jax.checkpoint.save", number, limit)
+    elif at == "without privileges":
+        if os.geteuid() == 0:
+            os.setuid(65534)
+    elif at == "clock back":  # at every look
+        now = time.time
+        looks = itertools.count()
+        time.time = lambda: now() - number * next(looks)
+    elif "/" in at:
+        synchronise, left = os.fsync, number
+
+        def cut_short(descriptor: int) -> None:
+            nonlocal left
+            if at in os.readlink(f"/proc/self/fd/{descriptor}"):
+                left -= 1
+                if not left:
+                    os.ftruncate(descriptor, os.fstat(descriptor).st_size - 7)
+                    kill()
+            synchronise(descriptor)
+
+        os.fsync = cut_short
+    else:
+        before_call(at, number, kill)
+
+
+def before_call(function: str, number: float, do: Callable[[], None]) -> None:
+    module, _, name = function.rpartition(".")
+    original, left = getattr(importlib.import_module(module), name), number
+
+    def counted(*arguments, **keywords):
+        nonlocal left
+        left -= 1
+        if left == 0:
+            do()
+        return original(*arguments, **keywords)
+
+    setattr(importlib.import_module(module), name, counted)
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -2,6 +2,7 @@
 
     seeds.jsonl      trainer -> workers: every seed, keyed by step and task
     outcomes.jsonl   workers -> trainer: what became of it, the variant included
+    taken.jsonl      how many outcomes the trainer took at which step, so that a resumed run takes them there again
     work/            one journal for each seed that was begun, which worker.py keeps
 
 One line of outcomes.jsonl settles a seed and carries its variant, so that neither can be there without the other.
@@ -23,7 +24,7 @@ from rods_jax.synthesis.pipeline import Synthesis
 from rods_jax.task_files import TaskFileError, task_from_json, task_to_json
 from rods_jax.types import Json, Task
 
-SEEDS, OUTCOMES, WORK = "seeds.jsonl", "outcomes.jsonl", "work"
+SEEDS, OUTCOMES, TAKEN, WORK = "seeds.jsonl", "outcomes.jsonl", "taken.jsonl", "work"
 UNREADABLE = "unreadable_candidate"  # beside the error types of errors.py: a variant of another task version
 
 
@@ -71,7 +72,7 @@ def beside(directory: Path, run_seed: int, *, taken: int, tell: Callable[[str], 
     directory.mkdir(parents=True, exist_ok=True)
     seeds_path, outcomes_path = directory / SEEDS, directory / OUTCOMES
     # Held as long as the run: nobody else writes there, and so sending waits for nobody.
-    with journal.writing(seeds_path, wait=False) as append:
+    with journal.writing(seeds_path, wait=False) as append, journal.writing(directory / TAKEN) as note:
         before, place = journal.read(outcomes_path)
         if len(before) < taken:
             raise JournalError(f"{outcomes_path} holds {len(before)} outcomes; the checkpoint has had {taken}")
@@ -79,6 +80,10 @@ def beside(directory: Path, run_seed: int, *, taken: int, tell: Callable[[str], 
         seen = {entry.record["key"]: entry for entry in journal.read(seeds_path)[0]}
         waiting = dict(read_seed(seeds_path, entry) for key, entry in seen.items() if key not in had)
         sent = set(seen)
+        took = {entry.record["step"]: entry.record["outcomes"] for entry in journal.read(directory / TAKEN)[0]}
+        # What is sent and taken at a step depends on what was taken before it. So up to the last step that anybody
+        # heard of, a resumed run takes what was taken then, however much has arrived since.
+        last = max((*took, *(entry.record["step"] for entry in seen.values())), default=-1)
         arrived = _arrivals(outcomes_path, before[taken:], waiting)
         told: set[str] = set()
 
@@ -95,13 +100,16 @@ def beside(directory: Path, run_seed: int, *, taken: int, tell: Callable[[str], 
                 append(*(_seed_record(key, seed, step, run_seed) for key, seed in new.items()))
             sent.update(new)
             waiting.update({key: (seed, step) for key, seed in new.items()})
-            taking, arrived = arrived, []
             try:
                 entries, after = journal.read(outcomes_path, place)
-                taking += _arrivals(outcomes_path, entries, waiting)
+                arrived += _arrivals(outcomes_path, entries, waiting)
                 place = after  # but not past a bad line: what is taken is counted from the first
             except (JournalError, OSError) as error:
                 tell_once("outcomes", f"{error}; training goes on with the pool it has")
+            count = took.get(step, 0) if step <= last else len(arrived)
+            taking, arrived = arrived[:count], arrived[count:]
+            if taking and step > last:
+                note({"step": step, "outcomes": count})
             return [
                 Dispatch(seed, step, _read_result(tell_once, *where, record))
                 for seed, step, where, record in taking

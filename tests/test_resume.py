@@ -1,0 +1,174 @@
+"""Killed at any moment and resumed, a run is the uninterrupted one, bit for bit."""
+
+import contextlib
+import random
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from forks import forks
+
+from rods_jax import journal
+from rods_jax.metrics import read_metrics
+from rods_jax.synthesis.dispatch import OUTCOMES, SEEDS, TAKEN, WORK
+from scripts.compare_runs import compare, leaves
+
+BESIDE_CONFIG = Path(__file__).parent / "training_beside.py"
+
+# Where a run kills itself: before a call of a function, or with half a line in a file.
+POINTS = {
+    "start": ("scripts.run_directory.write_tasks", "scripts.train.inputs_of", "rods_jax.checkpoint.damage"),
+    "logs cut for a resumed run": ("rods_jax.metrics.write_atomically",),
+    "injection": ("rods_jax.replay.begin_epoch",),
+    "rollout": ("rods_jax.rollout._hear", "rods_jax.rollout._answer"),
+    "update": ("scripts.train.trim", "rods_jax.loop._settle"),
+    "feedback": ("rods_jax.loop._observe", "rods_jax.replay.mark_seed"),
+    "evaluation": ("scripts.train.progress_reward",),
+    "checkpoint": (
+        "rods_jax.checkpoint.save",
+        "rods_jax.checkpoint._seal_unfinished",
+        "rods_jax.checkpoint._digest",
+        "rods_jax.checkpoint.write_atomically",
+    ),
+    "log": ("/metrics.jsonl", "/candidates.jsonl", "/trajectories.jsonl"),
+    "any": ("seconds",) * 4,
+}
+AT_ONCE = {"synthesis": ("scripts.train.synthesize",)}
+BESIDE = {
+    "synthesis": ("rods_jax.synthesis.worker._settle", "rods_jax.synthesis.worker.synthesize"),
+    "journal": (f"/{SEEDS}", f"/{OUTCOMES}", f"/{TAKEN}", f"/{WORK}/"),
+}
+
+
+def deaths(rng: random.Random, judged: bool):
+    """Every kind of moment in turn, in another order each round."""
+    while True:
+        kinds = list((POINTS | (BESIDE if judged else AT_ONCE)).values())
+        rng.shuffle(kinds)
+        for points in kinds:
+            at = rng.choice(points)
+            yield (at, round(rng.uniform(0, 2), 2)) if at == "seconds" else (at, rng.randint(1, 4))
+
+
+@contextlib.contextmanager
+def lives(cache: Path):
+    """start(directory, options, death): trains in a process of its own; all share what was compiled."""
+    with forks("training_toy") as fork:
+        yield lambda directory, options=(), death=None, devices=8: fork(
+            "train", str(directory), str(cache), options, death, devices
+        )
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    with lives(tmp_path_factory.mktemp("compiled")) as start:
+        yield start
+
+
+def end_of(directory: Path) -> str | None:
+    """Exit status and last words of the process that trained here; None: it was killed."""
+    path = Path(f"{directory}.end")
+    return path.read_text() if path.exists() else None
+
+
+def train_through(directory: Path, start, options, moments, kills: int) -> int:
+    """Trains to the end in as many lives as it takes; returns in how many of them it was killed."""
+    died = 0
+    while end_of(directory) is None:
+        start(directory, options, next(moments) if died < kills else None).join()
+        died += end_of(directory) is None
+    assert end_of(directory).startswith("0 "), end_of(directory)
+    return died
+
+
+def uninterrupted(directory: Path, start, options, like: Path | None) -> Path:
+    """The run that nobody kills; `like`: with the variants of another run, each at the step at which it took it."""
+    if like is not None:
+        (directory / "synthesis").mkdir(parents=True)
+        for name in (SEEDS, TAKEN):
+            shutil.copy(like / "synthesis" / name, directory / "synthesis")
+        taken = sum(record["outcomes"] for record in records(like / "synthesis" / TAKEN))
+        with journal.writing(directory / "synthesis" / OUTCOMES) as append:
+            append(*records(like / "synthesis" / OUTCOMES)[:taken])
+        options = [*options, "--synthesis.workers", "0"]
+    assert train_through(directory, start, options, iter(()), 0) == 0
+    return directory
+
+
+def records(path: Path) -> list:
+    return [entry.record for entry in journal.read(path)[0]]
+
+
+def divergences(run: Path, whole: Path) -> list[str]:
+    """What differs between the two, in words; nothing may."""
+    found = [sentence for sentence in compare(run, whole) if sentence != "settings: synthesis.workers"]
+    steps = [sorted(path.name for path in (each / "checkpoints").iterdir()) for each in (run, whole)]
+    found += [f"checkpoints: {steps}"] if steps[0] != steps[1] else []
+    for name in (SEEDS, TAKEN):
+        paths = [each / "synthesis" / name for each in (run, whole)]
+        if paths[0].exists() and paths[0].read_bytes() != paths[1].read_bytes():
+            found.append(f"journals: {name}")
+    return found
+
+
+def survive(directory: Path, *, kills: int, seed: int, beside: bool) -> list[str]:
+    """Kills runs so many times, compares each with the uninterrupted one, and prints how many differed and in what."""
+    options = ["--config", str(BESIDE_CONFIG)] if beside else []
+    moments, died, runs, found = deaths(random.Random(seed), beside), 0, 0, []
+    with lives(directory / "compiled") as start:
+        while died < kills:
+            run, whole = directory / f"run{runs}", directory / (f"whole{runs}" if beside else "whole")
+            died += train_through(run, start, options, moments, kills - died)
+            if not whole.exists():
+                uninterrupted(whole, start, options, run if beside else None)
+            found += [f"run {runs}: {sentence}" for sentence in divergences(run, whole)]
+            runs += 1
+            last = read_metrics(run / "metrics.jsonl")[-1]  # a life with everything in it
+            assert last["pool_staged"] + last["injected"] > 0
+    print(f"synthesis {directory.name}: {died} kills in {runs} runs, {len(found)} divergences {found}")
+    return found
+
+
+def survive_both(directory: Path, kills: int, seed: int) -> None:
+    """Half of the kills while synthesis answers at once, and half while it works beside the trainer."""
+    kinds = {"at once": False, "beside": True}
+    with ThreadPoolExecutor(2) as both:
+        jobs = [
+            both.submit(survive, directory / name, kills=kills // 2, seed=seed, beside=beside)
+            for name, beside in kinds.items()
+        ]
+    assert [job.result() for job in jobs] == [[], []]
+
+
+def test_a_run_killed_20_times_is_the_uninterrupted_one(tmp_path):
+    survive_both(tmp_path, kills=20, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_runs_killed_50_times_are_the_uninterrupted_ones(tmp_path, seed):
+    survive_both(tmp_path, kills=50, seed=seed)
+
+
+# ----------------------------------------------------------------------------- another layout
+def test_on_other_devices_a_run_goes_on_with_the_same_tasks_and_noise(tmp_path, start):
+    eight, four = ["--mesh", "2", "2", "1", "2"], ["--mesh", "2", "2", "1", "1"]
+    whole, moved = tmp_path / "whole", tmp_path / "moved"
+    start(whole, [*eight, "--max-steps", "8"]).join()
+    start(moved, [*eight, "--max-steps", "4"]).join()
+    assert [end_of(run)[:2] for run in (whole, moved)] == ["0 ", "0 "]
+    start(moved, [*four, "--max-steps", "8"], devices=4).join()
+    assert end_of(moved).startswith("0 resumed at step 4"), end_of(moved)
+    for x, y in zip(*(read_metrics(run / "metrics.jsonl") for run in (whole, moved)), strict=True):
+        assert x.get("task_ids") == y.get("task_ids") and x.get("seeds") == y.get("seeds")
+        for key in x.keys() & y.keys() - {"stage", "task_ids", "rejections"}:
+            assert key.startswith("seconds") or np.allclose(x[key], y[key], rtol=0, atol=1e-5), (x["step"], key)
+    expected, found = (leaves(run / "checkpoints" / "8") for run in (whole, moved))
+    assert expected.keys() == found.keys()
+    for key, leaf in expected.items():
+        if isinstance(leaf, np.ndarray):
+            np.testing.assert_allclose(found[key], leaf, rtol=0, atol=1e-5, err_msg=key)
+        else:
+            assert found[key] == leaf, key
