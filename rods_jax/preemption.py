@@ -1,21 +1,25 @@
 """Asks a run to stop between two steps when the cluster, or a person, wants the machine back.
 
-SIGTERM (preemption, a maintenance notice, `kill`) and SIGINT (Ctrl-C) set an event that the loop looks at after every
-step. A second signal, or a step that outlasts the deadline, ends the process at once, even while it waits for the
+SIGTERM (preemption, `kill`) and SIGINT (Ctrl-C) set an event that the loop looks at after every step; a maintenance
+notice of Google's cloud becomes a SIGTERM. A second signal, or a step that outlasts the deadline, ends the process at once, even while it waits for the
 device: the last checkpoint stands, and the resumed run is the same to the bit.
 Left out on purpose: saving (the caller's), and agreement between processes of one run.
 """
 
 import contextlib
+import http.client
 import os
 import select
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 
 SAVED = 75  # exit status: stopped by a signal after saving, to be resumed (EX_TEMPFAIL of sysexits.h)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# NONE, or from minutes before the host goes down TERMINATE_ON_HOST_MAINTENANCE; TPUs cannot migrate.
+METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/maintenance-event"
 
 
 @contextlib.contextmanager
@@ -42,6 +46,32 @@ def stop_requests(seconds: float = 25.0) -> Iterator[threading.Event]:
         os.close(writer)  # the watcher reads the end of the pipe
         watcher.join()
         os.close(reader)
+
+
+@contextlib.contextmanager
+def maintenance_notices(url: str = METADATA, every: float = 5.0) -> Iterator[None]:
+    """Asks the metadata server every so many seconds; at a notice the process gets a SIGTERM, as from any scheduler.
+
+    Where there is no such server, nothing happens.
+    """
+    ended = threading.Event()
+    asker = threading.Thread(target=_ask, args=(url, every, ended), daemon=True)
+    asker.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        asker.join()
+
+
+def _ask(url: str, every: float, ended: threading.Event) -> None:
+    request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while not ended.wait(every):
+        with contextlib.suppress(OSError, http.client.HTTPException), direct.open(request, timeout=every) as reply:
+            if reply.read(100).startswith(b"TERMINATE"):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
 
 
 def _watch(reader: int, requested: threading.Event, seconds: float) -> None:

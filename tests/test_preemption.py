@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
-from rods_jax.preemption import SAVED, SIGNALS, stop_requests
+from rods_jax.preemption import SAVED, SIGNALS, maintenance_notices, stop_requests
 
 ROOT = Path(__file__).parent.parent
 LOOP = """
@@ -69,3 +71,47 @@ def test_afterwards_signals_are_what_they_were():
     with stop_requests() as requested, pytest.raises(KeyError):
         raise KeyError
     assert not requested.is_set()
+
+
+@contextlib.contextmanager
+def metadata_server(answers):
+    """Gives each answer once, then the last one for ever; yields (url, what was asked)."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            status, text = answers[min(len(asked), len(answers) - 1)]
+            asked.append(self.headers["Metadata-Flavor"])
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/maintenance-event", asked
+        server.shutdown()
+        thread.join()
+
+
+def test_a_maintenance_notice_asks_like_a_signal():
+    none, notice = (200, b"NONE"), (200, b"TERMINATE_ON_HOST_MAINTENANCE")
+    with metadata_server([none, (503, b"TERMINATE"), none, notice]) as (url, asked):
+        with stop_requests() as requested, maintenance_notices(url, every=0.05):
+            assert requested.wait(60)
+            assert asked == ["Google"] * 4
+            time.sleep(0.2)  # one notice is one signal: a second would end the process
+    assert len(asked) == 4
+
+
+def test_without_a_notice_or_a_server_nothing_is_asked_of_the_run():
+    with metadata_server([(200, b"NONE"), (200, b"MIGRATE_ON_HOST_MAINTENANCE")]) as (url, asked):
+        with stop_requests() as requested, maintenance_notices(url, every=0.01):
+            while len(asked) < 5:
+                time.sleep(0.01)
+            assert not requested.is_set()
+    with stop_requests() as requested, maintenance_notices(url, every=0.01):  # nobody listens there now
+        assert not requested.wait(0.2)
