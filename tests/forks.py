@@ -36,7 +36,7 @@ class Process(NamedTuple):
             os.kill(self.pid, signal.SIGKILL)
         self.join()
 
-    def join(self, seconds: float = 120) -> None:
+    def join(self, seconds: float = 600) -> None:
         deadline = time.monotonic() + seconds
         while self.alive():
             assert time.monotonic() < deadline, "the process has not ended"
@@ -51,10 +51,13 @@ def forks(module: str) -> Iterator[Callable[..., Process]]:
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as server:
 
+        turn = threading.Lock()
+
         def start(function: str, *arguments) -> Process:
-            server.stdin.write(json.dumps([function, *arguments]) + "\n")
-            server.stdin.flush()
-            return Process(int(server.stdout.readline()))
+            with turn:
+                server.stdin.write(json.dumps([function, *arguments]) + "\n")
+                server.stdin.flush()
+                return Process(int(server.stdout.readline()))
 
         try:
             yield start

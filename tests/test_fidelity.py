@@ -3,12 +3,14 @@
 import io
 import json
 import random
+import statistics
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 from synthesis_toy import TASK, TOY
 
+from rods_jax.demonstrations import Habits, demonstrate
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.metrics import open_metrics
 from rods_jax.rollout import Rollouts
@@ -19,7 +21,7 @@ from rods_jax.synthesis.fidelity import STAGE_ERRORS, Measurement, Outcome, fide
 from rods_jax.synthesis.near_duplicates import far_from
 from rods_jax.synthesis.pipeline import RULE_BASED, author_tasks, synthesize
 from rods_jax.task_files import write_tasks
-from rods_jax.types import Call, Turn
+from rods_jax.types import Call, Codec, Turn
 from scripts.fidelity import print_fidelity, write_fidelity
 from scripts.train import shower
 
@@ -185,6 +187,25 @@ def test_the_office_meets_its_figures(run_dir):
     assert 0.4 < found["boundary"]["in_band"] < 0.6
     leakage = found["leakage"]
     assert (leakage["scenarios_shared"], leakage["same_content"], leakage["near_duplicates"]) == (0, 0, 0)
+
+
+def test_variants_of_boundary_tasks_lie_at_the_boundary_of_a_player_that_never_changes():
+    """The demonstrator of the quickstart: what training adds is that the policy improves while a variant waits."""
+    nothing = {name: lambda *_: [] for name in Codec._fields}
+    habits, rng = Habits(stop_early=0.65, skip=0.15, repeat=0.1), random.Random(0)
+
+    def observe(task):
+        passed = [demonstrate(WORKPLACE, task, Codec(**nothing), habits, rng).turns_passed for _ in range(16)]
+        return sum(map(sum, passed)) / (16 * len(task.turns))
+
+    pairs = []
+    for seed in author_tasks(WORKPLACE, count=120, rng=random.Random(0)):
+        if 0.20 <= (before := observe(seed)) <= 0.85:
+            variant = synthesize(WORKPLACE, seed, rng=random.Random(seed.id), step=0, known_hashes=()).candidate
+            pairs += [(before, observe(variant))] if variant else []
+    before, after = zip(*pairs, strict=True)
+    assert len(pairs) > 80 and sum(0.25 <= mean <= 0.75 for mean in after) >= 0.6 * len(pairs)
+    assert statistics.correlation(before, after) > 0.5  # of one difficulty, not of the domain's average one
 
 
 def test_the_tables_show_every_stage_and_category(run_dir):

@@ -1,6 +1,5 @@
 """Killed at any moment and resumed, a run is the uninterrupted one, bit for bit."""
 
-import contextlib
 import random
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -52,19 +51,20 @@ def deaths(rng: random.Random, judged: bool):
             yield (at, round(rng.uniform(0, 2), 2)) if at == "seconds" else (at, rng.randint(1, 4))
 
 
-@contextlib.contextmanager
-def lives(cache: Path):
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
     """start(directory, options, death): trains in a process of its own; all share what was compiled."""
+    cache = str(tmp_path_factory.getbasetemp() / "compiled")
     with forks("training_toy") as fork:
         yield lambda directory, options=(), death=None, devices=8: fork(
-            "train", str(directory), str(cache), options, death, devices
+            "train", str(directory), cache, options, death, devices
         )
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    with lives(tmp_path_factory.mktemp("compiled")) as start:
-        yield start
+def whole(tmp_path_factory, start):
+    """The run that nobody kills, whose synthesis answers at once."""
+    return uninterrupted(tmp_path_factory.mktemp("whole") / "run", start)
 
 
 def end_of(directory: Path) -> str | None:
@@ -83,8 +83,8 @@ def train_through(directory: Path, start, options, moments, kills: int) -> int:
     return died
 
 
-def uninterrupted(directory: Path, start, options, like: Path | None) -> Path:
-    """The run that nobody kills; `like`: with the variants of another run, each at the step at which it took it."""
+def uninterrupted(directory: Path, start, options=(), like: Path | None = None) -> Path:
+    """A run that nobody kills; `like`: with the variants of another run, each at the step at which it took it."""
     if like is not None:
         (directory / "synthesis").mkdir(parents=True)
         for name in (SEEDS, TAKEN):
@@ -113,59 +113,58 @@ def divergences(run: Path, whole: Path) -> list[str]:
     return found
 
 
-def survive(directory: Path, *, kills: int, seed: int, beside: bool) -> list[str]:
-    """Kills runs so many times, compares each with the uninterrupted one, and prints how many differed and in what."""
-    options = ["--config", str(BESIDE_CONFIG)] if beside else []
-    moments, died, runs, found = deaths(random.Random(seed), beside), 0, 0, []
-    with lives(directory / "compiled") as start:
-        while died < kills:
-            run, whole = directory / f"run{runs}", directory / (f"whole{runs}" if beside else "whole")
-            died += train_through(run, start, options, moments, kills - died)
-            if not whole.exists():
-                uninterrupted(whole, start, options, run if beside else None)
-            found += [f"run {runs}: {sentence}" for sentence in divergences(run, whole)]
-            runs += 1
-            last = read_metrics(run / "metrics.jsonl")[-1]  # a life with everything in it
-            assert last["pool_staged"] + last["injected"] > 0
+def survive(directory: Path, start, whole: Path | None, *, kills: int, seed: int) -> list[str]:
+    """Kills runs so many times, compares each with the uninterrupted one, and prints how many differed and in what.
+
+    Without `whole`, synthesis works beside the trainer, and each run has its own uninterrupted one."""
+    options = [] if whole else ["--config", str(BESIDE_CONFIG)]
+    moments, died, runs, found = deaths(random.Random(seed), judged=whole is None), 0, 0, []
+    while died < kills:
+        run = directory / f"run{runs}"
+        died += train_through(run, start, options, moments, kills - died)
+        like = whole or uninterrupted(directory / f"whole{runs}", start, options, run)
+        found += [f"run {runs}: {sentence}" for sentence in divergences(run, like)]
+        runs += 1
+        last = read_metrics(run / "metrics.jsonl")[-1]  # a life with everything in it
+        assert last["pool_staged"] + last["injected"] > 0
     print(f"synthesis {directory.name}: {died} kills in {runs} runs, {len(found)} divergences {found}")
     return found
 
 
-def survive_both(directory: Path, kills: int, seed: int) -> None:
+def survive_both(directory: Path, start, whole: Path, *, kills: int, seed: int) -> None:
     """Half of the kills while synthesis answers at once, and half while it works beside the trainer."""
-    kinds = {"at once": False, "beside": True}
     with ThreadPoolExecutor(2) as both:
         jobs = [
-            both.submit(survive, directory / name, kills=kills // 2, seed=seed, beside=beside)
-            for name, beside in kinds.items()
+            both.submit(survive, directory / name, start, like, kills=kills // 2, seed=seed)
+            for name, like in (("at once", whole), ("beside", None))
         ]
     assert [job.result() for job in jobs] == [[], []]
 
 
-def test_a_run_killed_20_times_is_the_uninterrupted_one(tmp_path):
-    survive_both(tmp_path, kills=20, seed=0)
+def test_a_run_killed_20_times_is_the_uninterrupted_one(tmp_path, start, whole):
+    survive_both(tmp_path, start, whole, kills=20, seed=0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 5))
-def test_runs_killed_50_times_are_the_uninterrupted_ones(tmp_path, seed):
-    survive_both(tmp_path, kills=50, seed=seed)
+def test_runs_killed_50_times_are_the_uninterrupted_ones(tmp_path, start, whole, seed):
+    survive_both(tmp_path, start, whole, kills=50, seed=seed)
 
 
 # ----------------------------------------------------------------------------- another layout
 def test_on_other_devices_a_run_goes_on_with_the_same_tasks_and_noise(tmp_path, start):
-    eight, four = ["--mesh", "2", "2", "1", "2"], ["--mesh", "2", "2", "1", "1"]
+    options = ["--max-steps", "4", "--retention.latest", "9"]
     whole, moved = tmp_path / "whole", tmp_path / "moved"
-    start(whole, [*eight, "--max-steps", "8"]).join()
-    start(moved, [*eight, "--max-steps", "4"]).join()
-    assert [end_of(run)[:2] for run in (whole, moved)] == ["0 ", "0 "]
-    start(moved, [*four, "--max-steps", "8"], devices=4).join()
-    assert end_of(moved).startswith("0 resumed at step 4"), end_of(moved)
+    start(whole, [*options, "--mesh", "2", "4", "1", "1"]).join()
+    assert end_of(whole).startswith("0 "), end_of(whole)
+    shutil.copytree(whole, moved)
+    start(moved, [*options, "--mesh", "2", "2", "1", "1", "--resume-step", "2"], devices=4).join()
+    assert end_of(moved).startswith("0 resumed at step 2"), end_of(moved)
     for x, y in zip(*(read_metrics(run / "metrics.jsonl") for run in (whole, moved)), strict=True):
         assert x.get("task_ids") == y.get("task_ids") and x.get("seeds") == y.get("seeds")
         for key in x.keys() & y.keys() - {"stage", "task_ids", "rejections"}:
             assert key.startswith("seconds") or np.allclose(x[key], y[key], rtol=0, atol=1e-5), (x["step"], key)
-    expected, found = (leaves(run / "checkpoints" / "8") for run in (whole, moved))
+    expected, found = (leaves(run / "checkpoints" / "4") for run in (whole, moved))
     assert expected.keys() == found.keys()
     for key, leaf in expected.items():
         if isinstance(leaf, np.ndarray):

@@ -1,0 +1,36 @@
+"""A long run holds no more at its end than after its first steps, and compiles nothing after its first epoch."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from forks import forks
+
+STEPS, SETTLED = 2_000, 200
+
+
+@pytest.mark.slow
+def test_2000_steps_leak_nothing(tmp_path):
+    with forks("training_toy") as start:
+        start("soak", str(tmp_path / "run"), str(tmp_path / "compiled"), STEPS).join(3600)
+    rows = json.loads((tmp_path / "run.json").read_text())
+    step, epoch, kilobytes, files, threads, tasks, programs = np.array(rows).T
+    assert step.tolist() == list(range(STEPS))
+    first, last = (np.median(part) for part in (kilobytes[SETTLED : SETTLED + 100], kilobytes[-100:]))
+    print(
+        f"{STEPS} steps, {epoch[-1] + 1} epochs: memory {first / 1024:.0f} MB after {SETTLED}, {last / 1024:.0f} MB at the end "
+        f"({last / first - 1:+.2%}); open files {spread(files)}, threads {spread(threads)}, system threads "
+        f"{spread(tasks)}; {programs[epoch == 0][-1]} programs compiled in the first epoch, "
+        f"{programs[-1] - programs[epoch == 0][-1]} later"
+    )
+    assert last < 1.02 * first
+    for held in (files, threads, tasks):  # more while a checkpoint is written; the least tells
+        early, late = held[SETTLED : SETTLED + 200], held[-200:]
+        assert late.min() <= early.min() and np.median(late) <= np.median(early)
+    assert programs[-1] == programs[epoch == 0][-1]
+
+
+def spread(held) -> str:
+    """The values from step SETTLED on and how often each was seen."""
+    return str(dict(sorted(Counter(held[SETTLED:].tolist()).items())))
