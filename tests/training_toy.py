@@ -173,7 +173,7 @@ def die(at: str, number: float) -> None:
             if at in os.readlink(f"/proc/self/fd/{descriptor}"):
                 left -= 1
                 if not left:
-                    os.ftruncate(descriptor, os.fstat(descriptor).st_size - 7)
+                    os.ftruncate(descriptor, max(0, os.fstat(descriptor).st_size - 7))
                     kill()
             synchronise(descriptor)
 
