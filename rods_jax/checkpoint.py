@@ -17,6 +17,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as retention
 
+from rods_jax import processes
 from rods_jax.task_files import write_atomically
 from rods_jax.types import Json
 
@@ -81,7 +82,9 @@ def restore(
     shardings are those of the result. A damaged checkpoint is set aside as `damaged-<step>`, `tell` hears of it, and
     the one before it is taken. Raises CheckpointError when nothing fits.
     """
-    found = _undamaged(checkpoints, step, tell)
+    checkpoints.wait_until_finished()
+    found = processes.on_first(lambda: _undamaged(checkpoints, step, tell))
+    checkpoints.reload()  # in each process of the run: the first may have set some aside
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
     try:
         restored = checkpoints.restore(
@@ -122,7 +125,6 @@ def damage(path: Path) -> str | None:
 
 
 def _undamaged(checkpoints: ocp.CheckpointManager, step: int | None, tell: Callable[[str], None]) -> int:
-    checkpoints.wait_until_finished()
     directory = Path(checkpoints.directory)
     steps = sorted(checkpoints.all_steps(), reverse=True)
     if step is not None and step not in steps or not steps:
@@ -139,7 +141,6 @@ def _undamaged(checkpoints: ocp.CheckpointManager, step: int | None, tell: Calla
         aside = directory / f"damaged-{found}"
         shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
         (directory / str(found)).rename(aside)
-        checkpoints.reload()
         tell(f"{directory}/{found} is damaged: {wrong}. It is now {aside.name}; the checkpoint before it is taken")
     raise CheckpointError(f"{directory} holds damaged checkpoints alone: {steps[::-1]}")
 

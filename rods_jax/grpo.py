@@ -292,15 +292,20 @@ def jit_update(
     optimizer: optax.GradientTransformation,
     objective: Objective,
     complete: Callable[..., Policy] = lambda policy: policy,
+    *,
+    shardings: TrainState | None = None,
     **how: Any,
 ):
     """`update_step`, jitted once per shape, the old state donated; `how`: its `cuts` and `place`.
 
+    shardings: those of the state, on a mesh; the feedback is then whole on every device.
     Returns (state, batch, temperature, *frozen) -> (state, feedback).  Where not all weights train,
     `complete(policy, *frozen)` is the policy of those that do: no gradient, optimizer state or copy of the others.
     """
 
-    @partial(jax.jit, donate_argnums=0)
+    results = None if shardings is None else (shardings, shardings.step)
+
+    @partial(jax.jit, donate_argnums=0, out_shardings=results)
     def step(state: TrainState, batch: RolloutBatch, temperature, *frozen):
         return update_step(
             state,

@@ -177,7 +177,6 @@ def _settle(
     feedback = jax.device_get(pending.feedback)
     results = [dispatch.result for dispatch in dispatches]
     rejections = Counter(rejection.error for result in results for rejection in result.rejections)
-    failures = [t.failure for t in pending.rollouts.trajectories if t.failure is not None]
     values = {
         "epoch": pending.epoch,
         "stage": pending.stage.name,
@@ -187,8 +186,8 @@ def _settle(
         "candidates": len(candidates),
         "rejected": sum(rejections.values()),
         "rejections": dict(rejections),
-        "failed_rollouts": len(failures),
-        "truncated_rollouts": sum(t.truncated is not None for t in pending.rollouts.trajectories),
+        "failed_rollouts": pending.rollouts.failed,
+        "truncated_rollouts": pending.rollouts.truncated,
         "task_ids": [task.id for task in pending.tasks],
         "task_mean": feedback.statistics.mean_N,
         "task_variance": feedback.statistics.variance_N,

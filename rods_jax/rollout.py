@@ -42,6 +42,8 @@ class Rollouts(NamedTuple):
 
     batch: RolloutBatch
     trajectories: tuple[Trajectory, ...]  # N * G, task by task
+    failed: int = 0  # by their environments
+    truncated: int = 0  # by a limit
 
 
 @dataclass
@@ -134,7 +136,12 @@ def collect(
     trajectories = tuple(
         _trajectory(task, g, rows[n * group_size + g]) for n, task in enumerate(tasks) for g in range(group_size)
     )
-    return Rollouts(_batch(tasks, prompts, lengths_N, rows, trajectories, limits, reward), trajectories)
+    return Rollouts(
+        _batch(tasks, prompts, lengths_N, rows, trajectories, limits, reward),
+        trajectories,
+        failed=sum(t.failure is not None for t in trajectories),
+        truncated=sum(t.truncated is not None for t in trajectories),
+    )
 
 
 def _start(tasks: Sequence[Task], environments: EpisodeBatch, codec: Codec, group_size: int, limits: Limits):
@@ -256,9 +263,8 @@ def _batch(tasks, prompts, lengths_N, rows, trajectories, limits, reward) -> Rol
     )
 
 
-def trim(batch: RolloutBatch, sizes: Sequence[int]) -> RolloutBatch:
-    """Cuts the suffixes' padding to the smallest of `sizes` (increasing) that holds every rollout."""
-    longest = batch.suffix_lengths_NG.max()
+def trim(batch: RolloutBatch, sizes: Sequence[int], longest: int) -> RolloutBatch:
+    """Cuts the suffixes' padding to the smallest of `sizes` (increasing) that holds `longest` tokens."""
     size = next(size for size in sizes if size >= longest)
     names = ("suffix_tokens_NGS", "action_mask_NGS", "behavior_log_probs_NGS")
     return batch._replace(**{name: getattr(batch, name)[:, :, :size] for name in names})

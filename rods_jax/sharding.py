@@ -40,8 +40,13 @@ RULES = {
 
 
 def create_mesh(data: int, fsdp: int, tensor: int, sequence: int, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh of all devices (or of those given). Raises ValueError when the sizes do not multiply to their number."""
-    devices, sizes = jax.devices() if devices is None else devices, (data, fsdp, tensor, sequence)
+    """A mesh of all devices (or of those given). Raises ValueError when the sizes do not multiply to their number.
+
+    Rows along `data` belong to one process each, as far as their number is a multiple of the processes'.
+    """
+    if devices is None:
+        devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    sizes = (data, fsdp, tensor, sequence)
     if math.prod(sizes) != len(devices):
         asked = " x ".join(f"{axis} {size}" for axis, size in zip(AXES, sizes))
         raise ValueError(f"the mesh {asked} needs {math.prod(sizes)} devices, and there are {len(devices)}")

@@ -72,7 +72,7 @@ def main() -> None:
         return Generator(*(clock.timed("generation", call) for call in make_generator(*arguments, **keywords)))
 
     train.generator, train.start_episodes = generator, start
-    grpo.jit_update = lambda *arguments: clock.timed("update", jit_update(*arguments))
+    grpo.jit_update = lambda *arguments, **how: clock.timed("update", jit_update(*arguments, **how))
     with tempfile.TemporaryDirectory() as directory:
         config = configuration.load_config(options.config, [])
         cold_start = config.cold_start and replace(

@@ -29,7 +29,7 @@ from rods_jax.generation import Sampling, generator
 from rods_jax.rewards import PARSE_ERROR, progress_reward
 from rods_jax.rollout import collect
 from rods_jax.types import Action, Json, Message, Task, ToolSpec, Trajectory
-from scripts import train
+from scripts import learning, train
 from scripts.policies import RunPolicy, policy_of
 
 Jobs = Sequence[tuple[Task, int]]
@@ -166,7 +166,7 @@ def _plain(resolved: Json, model: Any) -> Json:
 def newest(directory: Path, config: Config, learner: RunPolicy) -> tuple[int, Any]:
     """(step, what trains) of a run's newest checkpoint."""
     like = grpo.create_state(
-        learner.policy.init(jax.random.key(0)), train.optimizer_of(config), train.objective_of(config)
+        learner.policy.init(jax.random.key(0)), learning.optimizer_of(config), learning.objective_of(config)
     )
     with checkpoint.open_checkpoints(directory / "checkpoints", keep=2) as checkpoints:
         step, state, _ = checkpoint.restore(checkpoints, like)

@@ -17,7 +17,7 @@ from models import lora, weights
 from models.decoder import DecoderConfig, Layout, parameter_axes
 from models.families import read_config
 from models.policy import callables
-from rods_jax import sharding
+from rods_jax import processes, sharding
 from rods_jax.config import Config, ConfigError
 from rods_jax.types import Policy
 
@@ -27,8 +27,9 @@ class RunPolicy(NamedTuple):
 
     model: DecoderConfig
     policy: Policy  # takes whole parameters; its `init` gives those that train
+    actor: Policy  # the same on the devices of this process, for rollouts
     frozen: tuple[Any, ...]  # passed to every update: (base,) under adapters, else nothing
-    whole: Callable[[Any], Any]  # what trains -> whole parameters; copies nothing
+    whole: Callable[[Any], Any]  # what trains -> whole parameters for the actor
     mesh: Mesh | None = None
     shardings: Any = None  # of what trains, on a mesh
 
@@ -41,8 +42,10 @@ def policy_of(config: Config, vocab_size: int) -> RunPolicy:
     """Reads the checkpoint's config, and its weights where they do not train; CheckpointError, ConfigError.
 
     On a mesh, parameters lie as its table says, and what is made of them (optimizer state, reference) like them.
+    ValueError: the processes of the run cannot share the mesh.
     """
     chosen, mesh = config.model, None if config.mesh is None else sharding.create_mesh(*config.mesh)
+    processes.require_shares(mesh, config.rollout.tasks_per_step)
 
     def shardings(init: Callable[[jax.Array], Any]) -> Any:
         shapes = jax.eval_shape(init, jax.random.key(0))
@@ -68,13 +71,21 @@ def policy_of(config: Config, vocab_size: int) -> RunPolicy:
         def init(key: jax.Array) -> Any:
             return weights.load(chosen.directory, model, dtype=dtype, shardings=cut)
 
-    policy = Policy(**callables(model, Layout() if mesh is None else Layout(**sharding.layout(mesh))))
+    def whole(params: Any) -> Any:
+        places = partial(sharding.parameter_shardings, axes_of=parameter_axes)
+        return params if mesh is None else processes.local_part(mesh, params, places)
+
+    def policy_on(mesh: Mesh | None) -> Policy:
+        return Policy(**callables(model, Layout() if mesh is None else Layout(**sharding.layout(mesh))))
+
+    policy = policy_on(mesh)
+    actor = policy if jax.process_count() == 1 else policy_on(mesh.local_mesh)
     if model.lora is None:
-        return RunPolicy(model, policy._replace(init=init), (), lambda params: params, mesh, cut)
+        return RunPolicy(model, policy._replace(init=init), actor, (), whole, mesh, cut)
     base, adapters = init(jax.random.key(config.seed)), partial(lora.init, model)
     cut = shardings(adapters)
     policy = policy._replace(init=adapters if mesh is None else jax.jit(adapters, out_shardings=cut))
-    return RunPolicy(model, policy, (base,), lambda adapters: lora.join(adapters, base), mesh, cut)
+    return RunPolicy(model, policy, actor, (base,), lambda trained: whole(lora.join(trained, base)), mesh, cut)
 
 
 def complete(policy: Policy, *frozen: Any) -> Policy:

@@ -4,6 +4,8 @@
     ... --resume                                    from the latest checkpoint, as if it had never stopped
     ... --resume-step 40                            from an earlier one; what lies beyond is written again
     ... --fork runs/new --from runs/old@40          a new run that goes on from there, with other settings
+    ... --coordinator auto                          one process of several, on a TPU slice or under SLURM
+    ... --coordinator HOST:PORT --num-processes 2 --process-id 0    the same anywhere (docs/launch.md)
 
 SIGTERM or Ctrl-C: it saves after the step and exits with 75; a second one ends it at once. Other exits: 0 done,
 2 refused (the message says why), 3 stopped after saving because a number was not finite.
@@ -14,10 +16,8 @@ purpose: everything that computes; this file only wires the rooms together.
 
 import argparse
 import contextlib
-import json
-import random
+import itertools
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -29,9 +29,8 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from rods_jax import checkpoint, config as configuration, grpo, replay, supervised
+from rods_jax import checkpoint, config as configuration, processes, replay
 from rods_jax.config import Config, ConfigError, StageConfig
-from rods_jax.demonstrations import demonstrate
 from rods_jax.environments.episode import StartEpisodes, start_episodes
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.environments.scoring import RODS
@@ -40,25 +39,32 @@ from rods_jax.generation import Sampling, generator
 from rods_jax.curriculum import num_epochs
 from rods_jax.loop import Position, Stages, train
 from rods_jax.metrics import MetricWriter, open_metrics
-from rods_jax.preemption import SAVED, stop_requests
+from rods_jax.preemption import SAVED, maintenance_notices, stop_requests
 from rods_jax.rewards import progress_reward
 from rods_jax.rollout import Limits, Rollouts, collect, trim
-from rods_jax.sharding import micro_batch_cuts
 from rods_jax.synthesis.near_duplicates import far_from
-from rods_jax.synthesis.dispatch import Dispatch, Synthesize, at_once, beside
+from rods_jax.synthesis.dispatch import (
+    Dispatch,
+    Synthesize,
+    at_once,
+    beside,
+    dispatch_from_json,
+    dispatch_to_json,
+)
 from rods_jax.synthesis.pipeline import RULE_BASED, synthesize
 from rods_jax.synthesis.worker import Author, working
-from rods_jax.task_files import task_to_json, write_atomically
-from rods_jax.types import Policy, Task
-from scripts.display import cold_start_display, training_display
+from rods_jax.task_files import task_to_json
+from rods_jax.types import Task
+from scripts.display import training_display
 from scripts.fidelity import print_fidelity, write_fidelity
-from scripts.policies import RunPolicy, complete, policy_of
+from scripts.learning import cold_start, learning
+from scripts.policies import RunPolicy, policy_of
 from scripts.run_directory import alone, fork, inputs_of, load_or_build, open_run, require_same_inputs
 from scripts.report import print_summary, tell, write_report
 from scripts.synthesize import author_of, teller
 
 HALTED = 3  # exit status: stopped after saving, because a number was not finite
-COLD_START, EVALUATION = 1 << 30, 1 << 29  # bits of the step that keep their noise apart from training's
+EVALUATION = 1 << 29  # a bit of the step that keeps its noise apart from training's
 
 
 def main() -> None:
@@ -70,12 +76,17 @@ def main() -> None:
     parser.add_argument("--resume-step", type=int, metavar="N", help="continue it from the checkpoint of step N")
     parser.add_argument("--fork", metavar="NEW", help="begin the run directory NEW from the checkpoint of --from")
     parser.add_argument("--from", dest="source", metavar="RUN@STEP")
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="of several processes; auto: asks the cluster")
+    parser.add_argument("--num-processes", type=int)
+    parser.add_argument("--process-id", type=int)
     arguments, overrides = parser.parse_known_args()
     if arguments.config is None:
         sys.exit(f"{__doc__}\n--config is missing; with it, --help lists every setting.")
     console = Console()
     try:
         config = configuration.load_config(arguments.config, overrides)
+        if arguments.coordinator is not None:
+            processes.start(arguments.coordinator, arguments.num_processes, arguments.process_id)
         forked = arguments.fork is not None or arguments.source is not None
         if forked:
             config = begin_fork(config, arguments.fork, arguments.source)
@@ -102,13 +113,17 @@ def begin_fork(config: Config, new: str | None, source: str | None) -> Config:
     if not (new and at and run_dir and step.isdecimal()):
         raise ConfigError("a fork needs both --fork NEW and --from RUN@STEP")
     config = replace(config, run_dir=new)
-    fork(config, Path(run_dir), int(step))
+    processes.on_first(partial(fork, config, Path(run_dir), int(step)))
     return config
 
 
 def run(config: Config, *, resume: bool, console: Console, step: int | None = None) -> dict[str, Any]:
     """Trains to the end; then the report, which is returned. Stopped: it was saved before its end."""
     advance(config, resume=resume, console=console, at=step)
+    return processes.on_first(partial(report, config, console))
+
+
+def report(config: Config, console: Console) -> dict[str, Any]:
     directory = Path(config.run_dir)
     summary = write_report(directory)
     print_summary(summary, console)
@@ -120,22 +135,27 @@ def run(config: Config, *, resume: bool, console: Console, step: int | None = No
 
 def advance(config: Config, *, resume: bool, console: Console, at: int | None = None) -> None:
     """Cold start, or the latest checkpoint, or that of step `at`; then the loop to its end."""
-    directory = Path(config.run_dir)
-    if not resume:
-        directory.mkdir(parents=True, exist_ok=True)
+    directory, first = Path(config.run_dir), processes.is_first()
+    console = console if first else Console(quiet=True)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(alone(directory))
-        open_run(config, directory, resume)
         cache_compilations()
         domain = config.domain()
+
+        def open_directory() -> None:
+            if not resume:
+                directory.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(alone(directory))
+            open_run(config, directory, resume)
+            load_or_build(config, domain, directory, console)
+
+        processes.on_first(open_directory)
         tasks, tokenizer = load_or_build(config, domain, directory, console)
         codec = config.codec(tokenizer)
         inputs = inputs_of(directory, codec)
-        own_workers = config.synthesis is not None and config.synthesis.workers > 0
+        own_workers = first and config.synthesis is not None and config.synthesis.workers > 0
         author = author_of(config.synthesis, domain, tasks) if own_workers else None
         learner = policy_of(config, len(tokenizer))
-        policy, whole = learner.policy, learner.whole
-        objective, optimizer = objective_of(config), optimizer_of(config)
+        create, update = learning(config, learner)
         say = teller(console)
 
         r = config.retention
@@ -145,11 +165,9 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
             )
         )
         start_batch = stack.enter_context(episodes_of(config, domain))
-        evaluate = evaluation(config, start_batch, policy, codec)
-        params = policy.init(jax.random.key(config.seed))
-        start = Position(
-            grpo.create_state(params, optimizer, objective), replay.create(tasks.seeds, config.replay)
-        )
+        evaluate = evaluation(config, start_batch, learner, codec)
+        params = learner.policy.init(jax.random.key(config.seed))
+        start = Position(create(params), replay.create(tasks.seeds, config.replay))
         if at is not None or checkpoints.latest_step() is not None:
             step, state, host = checkpoint.restore(checkpoints, start.train_state, at, say)
             require_same_inputs(inputs, host["inputs"], directory)
@@ -158,22 +176,26 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
             start = Position(state, pool, step, host["epoch"], host["batch"], host["outcomes"])
             console.print(f"resumed at step {step}, epoch {start.epoch}")
         else:
-            params = cold_start(config, domain, tasks, params, policy, codec, evaluate, directory, console)
-            start = replace(start, train_state=grpo.create_state(params, optimizer, objective))
+            params = cold_start(config, domain, tasks, params, learner, codec, evaluate, directory, console)
+            start = replace(start, train_state=create(params))
             save(checkpoints, inputs, start, {})
         parts = checkpoint.sizes(start.train_state, host_of(start, inputs))
         sized = ", ".join(f"{name} {size / 1e6:.3g} MB" for name, size in parts.items() if size > 1000)
         console.print(f"a checkpoint holds {sized}", highlight=False, soft_wrap=True)
         kept = None if not resume else start.step or -1  # what lies beyond the checkpoint is written again
         write_metrics, write_trajectory, write_candidate = (
-            stack.enter_context(open_metrics(directory / f"{name}.jsonl", kept))
+            stack.enter_context(open_metrics(directory / f"{name}.jsonl", kept) if first else nowhere())
             for name in ("metrics", "trajectories", "candidates")
         )
         display = stack.enter_context(
             training_display(console, num_epochs(config), config.rollout.tasks_per_step, start.step)
         )
-        dispatch = stack.enter_context(synthesis_of(config, domain, tasks, author, start.outcomes, console))
+        dispatch = None  # the first process alone has an author, or sends seeds to others
+        if first:
+            dispatch = stack.enter_context(synthesis_of(config, domain, tasks, author, start.outcomes, console))
         requested = stack.enter_context(stop_requests())
+        if jax.default_backend() == "tpu":
+            stack.enter_context(maintenance_notices())
         skipped: list[int] = []
 
         def record(step: int, values: Mapping[str, Any]) -> None:
@@ -188,21 +210,27 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
 
         stages = Stages(
             collect=collector(config, start_batch, learner, codec),
-            update=updater(config, learner, optimizer, objective),
-            synthesize=dispatch,
-            renew=lambda state: grpo.create_state(state.params, optimizer, objective),
-            evaluate=lambda params, step: evaluate(whole(params), tasks.held_out, step),
+            update=update,
+            synthesize=partial(heard_by_all, dispatch),
+            renew=lambda state: create(state.params),
+            evaluate=lambda params, step: evaluate(params, tasks.held_out, step),
             record=record,
             show=shower(write_trajectory, write_candidate),
             save=partial(save, checkpoints, inputs),
-            stop=lambda: requested.is_set() or halted(),
+            stop=lambda: any(processes.gather(requested.is_set())) or halted(),
         )
         step = train(config, tasks.seeds, tasks.held_out, stages, start).step
         checkpoints.wait_until_finished()
         if halted():
             raise Stopped(HALTED, f"stopped at step {step}, which is saved: step {skipped[0]} was not finite")
-        if requested.is_set():
+        if any(processes.gather(requested.is_set())):
             raise Stopped(SAVED, f"stopped by a signal at step {step}, which is saved: continue with --resume")
+
+
+@contextlib.contextmanager
+def nowhere() -> Iterator[MetricWriter]:
+    """A writer of a process that owns no files."""
+    yield lambda step, values: None
 
 
 def cache_compilations() -> None:
@@ -237,45 +265,22 @@ def shower(write_trajectory: MetricWriter, write_candidate: MetricWriter):
 
 
 # ------------------------------------------------------------------------------------ the stages
-def objective_of(config: Config) -> grpo.Objective:
-    u = config.update
-    return grpo.Objective(
-        ratio=u.ratio,
-        aggregate=u.aggregate,
-        normalize=u.normalize,
-        clip_low=u.clip_low,
-        clip_high=u.clip_high,
-        dual_clip=u.dual_clip,
-        kl_coefficient=u.kl_coefficient,
-        entropy_coefficient=u.entropy_coefficient,
-        signal=u.signal,
-        lower=config.replay.lower,
-        upper=config.replay.upper,
-        quotas=u.quotas,
-    )
-
-
-def optimizer_of(config: Config):
-    u = config.update
-    return grpo.create_optimizer(
-        u.learning_rate, warmup_steps=u.warmup_steps, max_grad_norm=u.max_grad_norm, weight_decay=u.weight_decay
-    )
-
-
 def collector(config: Config, start: StartEpisodes, learner: RunPolicy, codec):
     r = config.rollout
     generate = generator(
-        learner.policy,
+        learner.actor,
         stop_token=codec.stop_token,
         group_size=r.group_size,
         suffix_capacity=r.max_suffix_tokens,
         max_action_tokens=r.max_action_tokens,
     )
 
+    sizes = (*r.suffix_sizes, r.max_suffix_tokens)
+
     def collect_step(params, tasks: Sequence[Task], step: int, stage: StageConfig) -> Rollouts:
-        return collect(
+        rollouts = collect(
             learner.whole(params),
-            tasks,
+            processes.share_of(tasks),
             start=start,
             codec=codec,
             generator=generate,
@@ -287,22 +292,18 @@ def collector(config: Config, start: StartEpisodes, learner: RunPolicy, codec):
             reward=stage.reward,
             concurrent_tasks=r.concurrent_tasks or None,
         )
+        longest = int(rollouts.batch.suffix_lengths_NG.max())
+        lengths, failed, truncated = zip(*processes.gather((longest, rollouts.failed, rollouts.truncated)))
+        batch = trim(rollouts.batch, sizes, max(lengths))
+        return rollouts._replace(batch=batch, failed=sum(failed), truncated=sum(truncated))
 
     return collect_step
 
 
-def updater(config: Config, learner: RunPolicy, optimizer, objective):
-    r, u = config.rollout, config.update
-    cuts = micro_batch_cuts(u.micro_batches, r.tasks_per_step, r.group_size, config.mesh or (1, 1, 1, 1))
-    update = grpo.jit_update(learner.policy, optimizer, objective, complete, cuts=cuts, place=learner.place)
-    sizes = (*r.suffix_sizes, r.max_suffix_tokens)
-    return lambda state, batch: update(state, trim(batch, sizes), r.temperature, *learner.frozen)
-
-
-def evaluation(config: Config, start: StartEpisodes, policy: Policy, codec):
+def evaluation(config: Config, start: StartEpisodes, learner: RunPolicy, codec):
     """(params, tasks, step) -> mean progress reward of the first tasks, sampled and greedy, and by category."""
     generate = generator(
-        policy,
+        learner.actor,
         stop_token=codec.stop_token,
         group_size=1,
         suffix_capacity=config.rollout.max_suffix_tokens,
@@ -312,7 +313,7 @@ def evaluation(config: Config, start: StartEpisodes, policy: Policy, codec):
     def measure(params, tasks: Sequence[Task], step: int, temperature: float) -> list[float]:
         rollouts = collect(
             params,
-            tasks[: config.evaluation.num_tasks],
+            tasks,
             start=start,
             codec=codec,
             generator=generate,
@@ -325,8 +326,13 @@ def evaluation(config: Config, start: StartEpisodes, policy: Policy, codec):
         )
         return [progress_reward(trajectory) for trajectory in rollouts.trajectories]
 
+    def measure_all(params, tasks: Sequence[Task], step: int, temperature: float) -> list[float]:
+        params, share = learner.whole(params), processes.share_of(tasks[: config.evaluation.num_tasks])
+        rewards = processes.gather(measure(params, share, step, temperature) if share else [])
+        return list(itertools.chain.from_iterable(rewards))
+
     def evaluate(params, tasks: Sequence[Task], step: int, greedy: bool = True) -> dict[str, float]:
-        sampled = measure(params, tasks, step, 1.0)
+        sampled = measure_all(params, tasks, step, 1.0)
         metrics = {
             "held_out_progress": float(np.mean(sampled)),
             "held_out_solved": float(np.mean(np.array(sampled) == 1)),
@@ -335,7 +341,7 @@ def evaluation(config: Config, start: StartEpisodes, policy: Policy, codec):
             rewards = [r for r, task in zip(sampled, tasks) if task.category == category]
             metrics[f"held_out_{category}"] = float(np.mean(rewards))
         if greedy:
-            metrics["held_out_greedy"] = float(np.mean(measure(params, tasks, step, 0.0)))
+            metrics["held_out_greedy"] = float(np.mean(measure_all(params, tasks, step, 0.0)))
         return metrics
 
     return evaluate
@@ -374,59 +380,10 @@ def synthesis_of(
         yield dispatch
 
 
-def cold_start(
-    config: Config,
-    domain: Domain,
-    tasks: TaskSplits,
-    params: Any,
-    policy: Policy,
-    codec,
-    evaluate,
-    directory: Path,
-    console: Console,
-):
-    """Supervised learning from `params` until the validation reward reaches its target; writes cold_start.json."""
-    c = config.cold_start
-    if c is None:
-        return params
-    rng = random.Random(f"{config.seed}/cold start")
-    with console.status("playing demonstrations"):
-        practice = [task for task in tasks.practice for _ in range(c.rounds)]
-        demonstrations = [demonstrate(domain, task, codec, c.habits, rng) for task in practice]
-    # A short run: the second moment forgets fast, and the rate falls so that what was learned settles.
-    optimizer = grpo.create_optimizer(c.learning_rate, warmup_steps=50, decay_steps=c.max_steps, b2=0.98)
-    step_fn = supervised.jit_step(policy, optimizer)
-    state = supervised.SupervisedState(params, optimizer.init(params))
-    stream = supervised.stream(
-        demonstrations,
-        batch_size=c.batch_size,
-        prompt_size=config.rollout.max_prompt_tokens,
-        suffix_sizes=c.suffix_sizes,
-        observed_weight=c.observed_weight,
-        rng=rng,
-    )
-    reward, started = 0.0, time.perf_counter()
-    with cold_start_display(console, c.max_steps, c.target_reward) as display:
-        for step in range(1, c.max_steps + 1):
-            state, loss = step_fn(state, next(stream))
-            display(step, loss)
-            if step % c.evaluate_every == 0:
-                reward = evaluate(state.params, tasks.validation, COLD_START | step, greedy=False)[
-                    "held_out_progress"
-                ]
-                display(step, loss, reward)
-                if reward >= c.target_reward:
-                    break
-    record = {
-        "steps": step,
-        "validation_reward": reward,
-        "demonstrator_reward": float(np.mean([np.mean(d.turns_passed) for d in demonstrations])),
-        "demonstrations": len(demonstrations),
-        "habits": c.habits._asdict(),
-        "seconds": time.perf_counter() - started,
-    }
-    write_atomically(directory / "cold_start.json", json.dumps(record, indent=2) + "\n")
-    return state.params
+def heard_by_all(dispatch: Synthesize | None, *seeds) -> list[Dispatch]:
+    """What the first process's `dispatch` brings, in every process; the others have none."""
+    records = processes.on_first(lambda: [dispatch_to_json(settled) for settled in dispatch(*seeds)])
+    return [dispatch_from_json(record) for record in records]
 
 
 if __name__ == "__main__":

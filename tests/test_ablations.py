@@ -26,7 +26,7 @@ from rods_jax.synthesis.llm_plan import has_layout
 from rods_jax.synthesis.pipeline import Synthesis, synthesize
 from rods_jax.synthesis.profile import extract_profile
 from rods_jax.types import CATEGORIES, Call, Policy, RolloutBatch, Task, Turn
-from scripts.train import objective_of
+from scripts.learning import objective_of
 
 N, G, U = 8, 4, 4  # tasks of a step, rollouts, turns
 

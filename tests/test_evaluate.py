@@ -29,7 +29,7 @@ from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.evaluation import Said, Stop, gold_player, play
 from rods_jax.loop import Position
 from rods_jax.types import Action, Call, Policy, Step, Trajectory
-from scripts import train
+from scripts import learning, train
 from scripts.evaluate import Settings, evaluate, split_of
 from scripts.players import recorded, run_config
 from scripts.trajectory_page import write_page
@@ -349,7 +349,7 @@ def run_directory(tmp_path_factory):
     tasks, tokenizer = train.load_or_build(config, config.domain(), directory, console)
     policy = Policy(**callables(replace(config.model, vocab_size=len(tokenizer))))
     state = grpo.create_state(
-        policy.init(jax.random.key(7)), train.optimizer_of(config), train.objective_of(config)
+        policy.init(jax.random.key(7)), learning.optimizer_of(config), learning.objective_of(config)
     )
     with checkpoint.open_checkpoints(directory / "checkpoints", keep=2) as checkpoints:
         position = Position(state, replay.create(tasks.seeds, config.replay), step=3)

@@ -51,7 +51,7 @@ STAGES = {
 }  # fmt: skip
 WORLD = {"environments", "codecs"}
 TOP = {"loop", "evaluation"}  # wire the stages, and no stage knows them
-HELPERS = {"types", "config", "task_files", "chat", "journal", "preemption", "sharding"}
+HELPERS = {"types", "config", "task_files", "chat", "journal", "preemption", "processes", "sharding"}
 ALSO = {  # beyond types, the kernels and the helpers that are no stage
     "demonstrations": ("environments.episode", "environments.protocol", "environments.scoring"),
     "supervised": ("demonstrations",),
@@ -171,12 +171,13 @@ def test_the_arrow_test_can_tell_right_from_wrong(importer, statement, verdict):
 # -------------------------------------------------------------------------- calls that never happen
 FORBIDDEN = {
     "eval", "exec", "builtins.eval", "builtins.exec", "os.system", "os.popen",
-    "pickle.load", "pickle.loads", "pickle.Unpickler",
+    "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.loads", "shutil.unpack_archive", "tarfile.open",
+    "zipfile.ZipFile",
 }  # fmt: skip
 
 
 def forbidden_calls(tree: ast.AST) -> Iterator[str]:
-    """Calls that run text or data as code, through any import alias; `model.eval()` is no such call."""
+    """Calls that run text as code, or unpack archives, through any import alias; `model.eval()` is none."""
     aliases = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -260,11 +260,11 @@ def test_a_prompt_that_is_too_long_is_a_record(recite):
 def test_trim_cuts_padding_only(recite):
     batch, _ = gather(gold_script(), recite)
     longest = int(batch.suffix_lengths_NG.max())
-    short = trim(batch, (longest - 1, longest, LIMITS.suffix))
+    short = trim(batch, (longest - 1, longest, LIMITS.suffix), longest)
     for name in ("suffix_tokens_NGS", "action_mask_NGS", "behavior_log_probs_NGS"):
         assert getattr(short, name).shape == (N, G, longest)
         np.testing.assert_array_equal(getattr(short, name), getattr(batch, name)[:, :, :longest])
-    assert trim(batch, (8, LIMITS.suffix)).suffix_tokens_NGS.shape == (N, G, LIMITS.suffix)
+    assert trim(batch, (8, LIMITS.suffix), longest).suffix_tokens_NGS.shape == (N, G, LIMITS.suffix)
     np.testing.assert_array_equal(short.prompt_tokens_NP, batch.prompt_tokens_NP)
 
 

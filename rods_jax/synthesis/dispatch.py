@@ -36,6 +36,19 @@ class Dispatch(NamedTuple):
     result: Synthesis
 
 
+def dispatch_to_json(dispatch: Dispatch) -> Json:
+    """What `dispatch_from_json` reads, in another process of the run."""
+    candidate = dispatch.result.candidate
+    tasks = {"seed": task_to_json(dispatch.seed), "candidate": candidate and task_to_json(candidate)}
+    return tasks | {"step": dispatch.step} | attempts_record(dispatch.result)
+
+
+def dispatch_from_json(record: Mapping[str, Json]) -> Dispatch:
+    """Inverse of `dispatch_to_json`. TaskFileError: its variant is none that a checkpoint could hold."""
+    candidate = record["candidate"] and task_from_json(record["candidate"])
+    return Dispatch(task_from_json(record["seed"]), record["step"], Synthesis(candidate, *read_attempts(record)))
+
+
 # (seeds, step, hashes of known tasks) -> what became of them or of earlier ones, or nothing yet
 Synthesize = Callable[[Sequence[Task], int, frozenset[str]], Sequence[Dispatch]]
 

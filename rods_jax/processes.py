@@ -1,0 +1,139 @@
+"""Several processes of one run, one for each host: which tasks are whose, and what all of them know.
+
+Every process runs the whole loop on the same replay state and rolls out its own share of each step's tasks.  The
+global batch is made of what lies on the processes' devices, and is gathered nowhere; `[N]` feedback is replicated;
+what one process alone finds out (files, synthesis) reaches the others through `on_first`.  In a run of one process
+every function here is the identity.
+
+Left out on purpose: going on without a process that died (jax.distributed ends the others; resume the run), and axes
+of the mesh other than `data` across processes (tasks are whole where their environments are).
+"""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+
+from rods_jax.sharding import AXES, batch_shardings
+from rods_jax.types import Json, RolloutBatch
+
+KNOWN = ("eligible_N", "earlier_passed_N", "earlier_total_N")  # of all tasks to every process, from the replay state
+
+
+def start(coordinator: str, num_processes: int | None = None, process_id: int | None = None) -> None:
+    """Joins the run's processes, before anything else asks for devices.
+
+    coordinator: HOST:PORT of the first process, which every other process reaches; "auto": asks the cluster (TPU
+    slices, SLURM and others that jax.distributed knows) for all three.  ValueError: one of them is missing.
+    A process that ends alone, by an error of its own, ends the others a minute later.
+    """
+    initialize = partial(jax.distributed.initialize, shutdown_timeout_seconds=60)
+    if coordinator == "auto":
+        initialize()
+    elif num_processes is None or process_id is None:
+        raise ValueError("--coordinator HOST:PORT needs --num-processes and --process-id too")
+    else:
+        # Or a cluster that is found all the same, as SLURM is, would hide all of a process's devices but one.
+        initialize(coordinator, num_processes, process_id, cluster_detection_method="deactivate")
+
+
+def is_first() -> bool:
+    """Whether this is the process that owns the files."""
+    return jax.process_index() == 0
+
+
+def share_of(items: Any) -> Any:
+    """This process's stretch of a sequence or array that all processes hold alike; stretches differ by one at most."""
+    index, count = jax.process_index(), jax.process_count()
+    return items[index * len(items) // count : (index + 1) * len(items) // count]
+
+
+# --------------------------------------------------------------------------- what all of them know
+def gather(value: Json) -> list[Json]:
+    """Every process's value, in their order. All processes call it at the same place, with what JSON can hold."""
+    if jax.process_count() == 1:
+        return [value]
+    data = json.dumps(value).encode()
+    size = int(multihost_utils.process_allgather(np.int32(len(data))).max())
+    return [json.loads(row.tobytes()) for row in multihost_utils.process_allgather(_padded(data, size))]
+
+
+def on_first(function: Callable[[], Json]) -> Json:
+    """Runs it in the first process alone; its result, which JSON can hold, is everybody's.
+
+    What it raises ends all: the first process gets it as it is, the others a ValueError with its name and words.
+    """
+    if jax.process_count() == 1:
+        return function()
+    data, error = b"", None
+    if is_first():
+        try:
+            data = json.dumps({"result": function()}).encode()
+        except Exception as raised:  # again below, when the others have heard of it
+            error = raised
+            data = json.dumps({"error": f"{type(error).__name__}: {error}"}).encode()
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
+    answer = json.loads(multihost_utils.broadcast_one_to_all(_padded(data, size)).tobytes())
+    if error is not None:
+        raise error
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    return answer["result"]
+
+
+def _padded(data: bytes, size: int) -> np.ndarray:
+    """JSON with blanks behind it, up to a power of two, so that few sizes are compiled."""
+    return np.frombuffer(data.ljust(1 << (size - 1).bit_length()), np.uint8)
+
+
+# ----------------------------------------------------------------------------------------- arrays
+def require_shares(mesh: Mesh | None, num_tasks: int) -> None:
+    """ValueError: the processes cannot each have whole tasks of a step on their own devices."""
+    count, data = jax.process_count(), mesh.shape["data"] if mesh else 1
+    if count > 1 and (data % count or num_tasks % data):
+        raise ValueError(
+            f"{count} processes need a mesh whose data axis they divide and that divides rollout.tasks_per_step: "
+            f"got data {data}, {num_tasks} tasks"
+        )
+
+
+def assemble(mesh: Mesh, batch: RolloutBatch) -> RolloutBatch:
+    """The batch of all tasks on the mesh, from this process's rollouts of its share; nothing is sent."""
+    share = batch._replace(**{name: share_of(getattr(batch, name)) for name in KNOWN})
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((len(x) * jax.process_count(), *x.shape[1:]), x.dtype), share
+    )
+    return jax.tree.map(
+        lambda x, shape, sharding: jax.make_array_from_process_local_data(sharding, x, shape.shape),
+        share,
+        shapes,
+        batch_shardings(mesh, shapes),
+    )
+
+
+def local_part(mesh: Mesh, tree: Any, shardings_on: Callable[[Mesh, Any], Any]) -> Any:
+    """A copy of the mesh's arrays on each process's own devices: there they lie as `shardings_on(mesh, tree)` says.
+
+    Only what a process has not is sent; in one process nothing is, and nothing is copied.
+    """
+    if jax.process_count() == 1:
+        return tree
+    shardings = shardings_on(mesh.local_mesh, tree)
+    # The same devices with one more axis, along which every process holds the same.
+    rows = Mesh(mesh.devices.reshape(jax.process_count(), -1, *mesh.devices.shape[1:]), ("process", *AXES))
+    copied = jax.jit(_same, out_shardings=jax.tree.map(lambda s: NamedSharding(rows, s.spec), shardings))(tree)
+
+    def view(x: jax.Array, sharding: NamedSharding) -> jax.Array:
+        pieces = [shard.data for shard in x.addressable_shards]
+        return jax.make_array_from_single_device_arrays(x.shape, sharding, pieces)
+
+    return jax.tree.map(view, copied, shardings)
+
+
+def _same(tree: Any) -> Any:
+    return tree

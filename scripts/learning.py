@@ -1,0 +1,134 @@
+"""What learns in a run: the objective, the optimizer, the states they make, the update, and the cold start.
+
+Left out on purpose: the computations themselves (grpo.py, supervised.py); this file gives them the run's settings.
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from rich.console import Console
+
+from rods_jax import grpo, processes, supervised
+from rods_jax.config import Config
+from rods_jax.demonstrations import demonstrate
+from rods_jax.environments.protocol import Domain, TaskSplits
+from rods_jax.sharding import micro_batch_cuts, state_shardings
+from rods_jax.task_files import write_atomically
+from rods_jax.types import RolloutBatch, TrainState
+from scripts.display import cold_start_display
+from scripts.policies import RunPolicy, complete
+
+COLD_START = 1 << 30  # a bit of the step that keeps its noise apart from training's
+
+
+def objective_of(config: Config) -> grpo.Objective:
+    u = config.update
+    return grpo.Objective(
+        ratio=u.ratio,
+        aggregate=u.aggregate,
+        normalize=u.normalize,
+        clip_low=u.clip_low,
+        clip_high=u.clip_high,
+        dual_clip=u.dual_clip,
+        kl_coefficient=u.kl_coefficient,
+        entropy_coefficient=u.entropy_coefficient,
+        signal=u.signal,
+        lower=config.replay.lower,
+        upper=config.replay.upper,
+        quotas=u.quotas,
+    )
+
+
+def optimizer_of(config: Config) -> optax.GradientTransformation:
+    u = config.update
+    return grpo.create_optimizer(
+        u.learning_rate, warmup_steps=u.warmup_steps, max_grad_norm=u.max_grad_norm, weight_decay=u.weight_decay
+    )
+
+
+def learning(
+    config: Config, learner: RunPolicy
+) -> tuple[Callable[[Any], TrainState], Callable[[TrainState, RolloutBatch], tuple[TrainState, grpo.Feedback]]]:
+    """(what trains -> a fresh train state, (state, batch) -> (state, feedback)); the batch is this process's share."""
+    objective, optimizer, mesh = objective_of(config), optimizer_of(config), learner.mesh
+    create = partial(grpo.create_state, optimizer=optimizer, objective=objective)
+    shardings = None
+    if mesh is not None:
+        like = jax.eval_shape(lambda key: create(learner.policy.init(key)), jax.random.key(0))
+        shardings = state_shardings(mesh, like, learner.shardings, optimizer)
+        create = jax.jit(create, out_shardings=shardings)
+    r, u = config.rollout, config.update
+    cuts = micro_batch_cuts(u.micro_batches, r.tasks_per_step, r.group_size, config.mesh or (1, 1, 1, 1))
+    compiled = grpo.jit_update(
+        learner.policy, optimizer, objective, complete, shardings=shardings, cuts=cuts, place=learner.place
+    )
+
+    def update(state: TrainState, batch: RolloutBatch) -> tuple[TrainState, grpo.Feedback]:
+        batch = batch if mesh is None else processes.assemble(mesh, batch)
+        return compiled(state, batch, r.temperature, *learner.frozen)
+
+    return create, update
+
+
+def cold_start(
+    config: Config,
+    domain: Domain,
+    tasks: TaskSplits,
+    params: Any,
+    learner: RunPolicy,
+    codec,
+    evaluate,
+    directory: Path,
+    console: Console,
+):
+    """Supervised learning from `params` until the validation reward reaches its target; writes cold_start.json."""
+    c = config.cold_start
+    if c is None:
+        return params
+    rng = random.Random(f"{config.seed}/cold start")
+    with console.status("playing demonstrations"):
+        practice = [task for task in tasks.practice for _ in range(c.rounds)]
+        demonstrations = [demonstrate(domain, task, codec, c.habits, rng) for task in practice]
+    # A short run: the second moment forgets fast, and the rate falls so that what was learned settles.
+    optimizer = grpo.create_optimizer(c.learning_rate, warmup_steps=50, decay_steps=c.max_steps, b2=0.98)
+    step_fn = supervised.jit_step(learner.policy, optimizer)
+    state = supervised.SupervisedState(params, optimizer.init(params))
+    stream = supervised.stream(
+        demonstrations,
+        batch_size=c.batch_size,
+        prompt_size=config.rollout.max_prompt_tokens,
+        suffix_sizes=c.suffix_sizes,
+        observed_weight=c.observed_weight,
+        rng=rng,
+    )
+    reward, started = 0.0, time.perf_counter()
+    with cold_start_display(console, c.max_steps, c.target_reward) as display:
+        for step in range(1, c.max_steps + 1):
+            state, loss = step_fn(state, next(stream))
+            display(step, loss)
+            if step % c.evaluate_every == 0:
+                reward = evaluate(state.params, tasks.validation, COLD_START | step, greedy=False)[
+                    "held_out_progress"
+                ]
+                display(step, loss, reward)
+                if reward >= c.target_reward:
+                    break
+    record = {
+        "steps": step,
+        "validation_reward": reward,
+        "demonstrator_reward": float(np.mean([np.mean(d.turns_passed) for d in demonstrations])),
+        "demonstrations": len(demonstrations),
+        "habits": c.habits._asdict(),
+        "seconds": time.perf_counter() - started,
+    }
+    if processes.is_first():
+        write_atomically(directory / "cold_start.json", json.dumps(record, indent=2) + "\n")
+    return state.params

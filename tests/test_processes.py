@@ -1,0 +1,141 @@
+"""Two processes of four devices each train as one process of eight: real processes, through the real command."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from synthesis_toy import TASK
+
+from rods_jax import processes
+from rods_jax.metrics import read_metrics
+from rods_jax.sharding import create_mesh
+from rods_jax.synthesis.attempt import Exchange, Rejection
+from rods_jax.synthesis.dispatch import Dispatch, dispatch_from_json, dispatch_to_json
+from rods_jax.synthesis.pipeline import Synthesis
+
+ROOT = Path(__file__).parent.parent
+
+
+def begin(directory: Path, devices: int, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-W", "error", "-m", "scripts.train", "--config", "tests/processes_config.py"]
+    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    return subprocess.Popen(
+        [*command, "--run-dir", str(directory), *arguments],
+        cwd=ROOT,
+        env=os.environ | flags,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def begin_two(directory: Path, *arguments: str) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    cluster = "--coordinator", address, "--num-processes", "2", "--process-id"
+    return [begin(directory, 4, *cluster, str(index), *arguments) for index in range(2)]
+
+
+def words_of(processes: list[subprocess.Popen], status: int = 0) -> list[str]:
+    ended = [process.communicate(timeout=500) for process in processes]
+    assert [process.returncode for process in processes] == [status] * len(processes), ended
+    return ["".join(line for line in words.splitlines(True) if "[Gloo]" not in line) for words, _ in ended]
+
+
+def read(directory: Path) -> tuple[list[dict], list[dict], dict]:
+    """(metrics without times, what became of every seed, the last checkpoint's record of the host)."""
+    records = read_metrics(directory / "metrics.jsonl")
+    records = [{k: v for k, v in record.items() if not k.startswith("seconds")} for record in records]
+    last = max((directory / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+    return records, read_metrics(directory / "candidates.jsonl"), json.loads((last / "host" / "metadata").read_text())
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs")
+    words = words_of([begin(directory / "one", 8), *begin_two(directory / "two")])
+    return directory, words
+
+
+def assert_equal_runs(one: Path, two: Path) -> None:
+    (records, seeds, host), (other_records, other_seeds, other_host) = read(one), read(two)
+    assert len(records) == len(other_records)
+    for record, other in zip(records, other_records, strict=True):
+        assert record.keys() == other.keys()
+        for name in record:
+            if isinstance(record[name], float):
+                np.testing.assert_allclose(other[name], record[name], rtol=1e-5, atol=1e-5, err_msg=name)
+            elif name not in ("task_mean", "task_variance"):
+                assert other[name] == record[name], name
+    assert seeds == other_seeds and host == other_host
+
+
+def test_two_processes_train_as_one(runs):
+    directory, _ = runs
+    assert_equal_runs(directory / "one", directory / "two")
+    records, seeds, host = read(directory / "one")
+    assert len(records) == 5 and all(record["grad_norm"] > 1e-3 for record in records[1:])
+    assert any(record["seeds"] for record in records[1:]) and any(seed["candidate"] for seed in seeds)
+    assert any(slot for slot in host["replay"]["slots"])  # what was synthesised has entered the pool
+
+
+def test_the_second_process_writes_and_says_nothing(runs):
+    directory, (_, first, second) = runs
+    assert "run directory" in first and second == ""
+    assert sorted(path.name for path in (directory / "two").iterdir()) == sorted(
+        path.name for path in (directory / "one").iterdir()
+    )
+
+
+def test_what_one_process_refuses_all_refuse(runs):
+    directory, _ = runs
+    for words in words_of(begin_two(directory / "two"), status=2):
+        assert "already holds a run" in words
+
+
+@pytest.mark.parametrize("count, data, tasks, fits", [(2, 4, 4, True), (2, 4, 6, False), (3, 4, 4, False), (1, 4, 6, True)])
+def test_each_process_needs_whole_tasks_on_its_devices(monkeypatch, count, data, tasks, fits):
+    monkeypatch.setattr(jax, "process_count", lambda: count)
+    mesh = create_mesh(data, 8 // data, 1, 1)
+    refused = pytest.raises(ValueError, match=f"{count} processes need a mesh whose data axis they divide")
+    with contextlib.nullcontext() if fits else refused:
+        processes.require_shares(mesh, tasks)
+
+
+@pytest.mark.parametrize("candidate", [None, TASK])
+def test_what_became_of_a_seed_reaches_the_others_whole(candidate):
+    patch = {"Till": {"balance": 0.1 + 0.2}}
+    rejection = Rejection(1, "judge", "too easy", ("add",), (("add", "lend"), ()), patch, ("no",))
+    result = Synthesis(candidate, (rejection,), (Exchange(1, "judge", "v1", None, 20, 3),))
+    dispatch = Dispatch(TASK, 7, result)
+    assert dispatch_from_json(json.loads(json.dumps(dispatch_to_json(dispatch)))) == dispatch
+
+
+@pytest.mark.slow
+def test_two_processes_killed_go_on_as_two_and_as_one(runs, tmp_path):
+    directory, _ = runs
+    two, one = tmp_path / "two", tmp_path / "one"
+    both = begin_two(two)
+    deadline = time.monotonic() + 500
+    while not (two / "checkpoints" / "2").exists():  # of 4 steps
+        assert time.monotonic() < deadline and all(process.poll() is None for process in both)
+        time.sleep(0.02)
+    for process in both:
+        process.kill()
+    assert [process.wait() for process in both] == [-signal.SIGKILL] * 2
+    shutil.copytree(two, one)
+    for first, *_ in (words_of(begin_two(two, "--resume")), words_of([begin(one, 8, "--resume")])):
+        assert "resumed at step 2" in first
+    assert_equal_runs(directory / "one", two)
+    assert_equal_runs(directory / "one", one)
