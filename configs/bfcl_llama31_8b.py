@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from configs.bfcl_qwen3_4b import CONFIG as QWEN3_4B
+from models import presets
 from models.families import Pretrained
 from models.tokenizer import checkpoint_tokenizer
 from rods_jax.codecs.llama import llama_codec
@@ -22,5 +23,5 @@ CONFIG = replace(
     run_dir="runs/bfcl_llama31_8b",
     tokenizer=partial(checkpoint_tokenizer, directory=CHECKPOINT),
     codec=llama_codec,
-    model=Pretrained(directory=CHECKPOINT),
+    model=Pretrained(directory=CHECKPOINT, shape=presets.LLAMA_3_1_8B),
 )

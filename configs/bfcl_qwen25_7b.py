@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from configs.bfcl_qwen3_4b import CONFIG as QWEN3_4B
+from models import presets
 from models.families import Pretrained
 from models.tokenizer import checkpoint_tokenizer
 
@@ -20,5 +21,5 @@ CONFIG = replace(
     name="bfcl_qwen25_7b",
     run_dir="runs/bfcl_qwen25_7b",
     tokenizer=partial(checkpoint_tokenizer, directory=CHECKPOINT),
-    model=Pretrained(directory=CHECKPOINT),
+    model=Pretrained(directory=CHECKPOINT, shape=presets.QWEN2_5_7B),
 )

@@ -15,6 +15,7 @@ and cooldown.  Differs: episodes of 10,240 tokens in every stage (the authors' e
 from functools import partial
 
 from configs.bfcl_cpu import bfcl_domain
+from models import presets
 from models.families import Pretrained
 from models.tokenizer import checkpoint_tokenizer
 from rods_jax import grpo
@@ -59,7 +60,7 @@ CONFIG = Config(
     build_tasks=build_tasks,
     tokenizer=partial(checkpoint_tokenizer, directory=CHECKPOINT),
     codec=qwen_codec,
-    model=Pretrained(directory=CHECKPOINT),
+    model=Pretrained(directory=CHECKPOINT, shape=presets.QWEN3_4B),
     cold_start=None,
     stages=(
         StageConfig(name="format", reward=format_reward, epochs=5, synthesis=False, categories=("base",)),

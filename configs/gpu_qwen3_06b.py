@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from configs.bfcl_qwen3_4b import CONFIG as QWEN3_4B
+from models import presets
 from models.families import Pretrained
 from models.tokenizer import checkpoint_tokenizer
 
@@ -24,7 +25,7 @@ CONFIG = replace(
     name="gpu_qwen3_06b",
     run_dir="runs/gpu_qwen3_06b",
     tokenizer=partial(checkpoint_tokenizer, directory=CHECKPOINT),
-    model=Pretrained(directory=CHECKPOINT),
+    model=Pretrained(directory=CHECKPOINT, shape=presets.QWEN3_0_6B),
     rollout=replace(
         QWEN3_4B.rollout,
         tasks_per_step=4,

@@ -1,7 +1,7 @@
-"""What a step must compute and move, counted from shapes: the compiler's own counts leave out kernels and see a loop's body once.
+"""What a step must compute and move, counted from shapes: the compiler leaves out kernels and sees a loop's body once.
 
-A FLOP is one addition or multiplication, so a product of [m,k] and [k,n] is 2mkn.  Matrix products alone are counted:
-they are all but a hundredth of a step.  Left out on purpose: norms, rotations, softmaxes, the optimizer's arithmetic.
+A FLOP is one addition or multiplication, so a product of [m,k] and [k,n] is 2mkn.  Matrix products alone are
+counted: they are all but a hundredth of a step.  Left out on purpose: norms, rotations, softmaxes, the optimizer's arithmetic.
 """
 
 from typing import NamedTuple
@@ -110,3 +110,73 @@ def activation_bytes(c: DecoderConfig, tokens: float) -> float:
 def itemsize(c: DecoderConfig) -> int:
     """Bytes of one activation."""
     return {"float32": 4, "bfloat16": 2}[c.compute_dtype]
+
+
+# ---------------------------------------------------------------------------------------- one device
+class Cuts(NamedTuple):
+    """Among how many devices a layout shares out each part of a step, and what is stored."""
+
+    prompts: int = 1  # tokens of the pass over prompts
+    prompt_heads: int = 1  # that pass while it attends: tasks and heads
+    suffixes: int = 1  # tokens of suffixes
+    suffix_heads: int = 1  # tasks, rollouts and heads
+    prompt_cache: int = 1  # tasks and heads: every rollout's device needs its prompt
+    rows: int = 1  # tasks and rollouts
+    tensor: int = 1  # a weight's heads or feed-forward
+    vocabulary: int = 1  # logits
+    stored: int = 1  # parameters, gradient, optimizer state
+
+
+def on_device(parts: Parts, cuts: Cuts) -> Parts:
+    """Each part over the devices that share it."""
+    return Parts(
+        prompt_layers=parts.prompt_layers / (cuts.prompts * cuts.tensor),
+        prompt_attention=parts.prompt_attention / cuts.prompt_heads,
+        suffix_layers=parts.suffix_layers / (cuts.suffixes * cuts.tensor),
+        suffix_attention=parts.suffix_attention / cuts.suffix_heads,
+        vocabulary=parts.vocabulary / cuts.vocabulary,
+    )
+
+
+def state_bytes(c: DecoderConfig, *, reference: bool, stored: int = 1) -> float:
+    """Float32 parameters, AdamW's two moments, and the reference policy."""
+    return 4.0 * parameters(c) * (3 + reference) / stored
+
+
+def update_bytes(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batches: int, cuts: Cuts) -> float:
+    """To and from one device's memory: weights of each pass, activations, logits, and the optimizer's state.
+
+    shape: of a micro-batch.  A pass is the reference's, forward, forward again, and backward, which also writes
+    a gradient.
+    """
+    passes = 3 + c.rematerialize + reference
+    tokens = shape.tasks * (shape.prompt / cuts.prompts + shape.group_size * shape.suffix / cuts.suffixes)
+    weights = parameters(c) / cuts.tensor * (passes + 1) * itemsize(c)
+    activations = activation_bytes(c, tokens) / cuts.tensor * passes
+    logits = shape.tasks * shape.group_size * shape.suffix * c.vocab_size / cuts.vocabulary * 4
+    optimizer = 4.0 * parameters(c) / cuts.stored * (7 + 2 * micro_batches)
+    return micro_batches * (weights + activations + logits * (6 + 2 * reference)) + optimizer
+
+
+def update_memory(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batches: int, cuts: Cuts) -> float:
+    """What one device must hold at least: state, gradients, what a rematerialised layer keeps, and logits."""
+    gradients = 4.0 * parameters(c) / cuts.stored * (1 + (micro_batches > 1))
+    prompts, suffixes = shape.tasks * shape.prompt, shape.tasks * shape.group_size * shape.suffix
+    heads, size = c.query_heads * c.head_width, itemsize(c)
+    stream = c.width * (prompts / cuts.prompts + suffixes / cuts.suffixes)
+    attended = heads * (prompts / cuts.prompt_heads + suffixes / cuts.suffix_heads)
+    kept = c.layers * size * (stream + attended)
+    if not c.rematerialize:
+        kept = activation_bytes(c, (prompts / cuts.prompts + suffixes / cuts.suffixes) / cuts.tensor)
+    return state_bytes(c, reference=reference, stored=cuts.stored) + gradients + kept + logits_memory(c, cuts)
+
+
+def logits_memory(c: DecoderConfig, cuts: Cuts) -> float:
+    """The unembedding's part in both types, its gradient, and three float32 arrays of 256 tokens' logits."""
+    return c.vocab_size / cuts.vocabulary * c.width * (4 + 4 + itemsize(c)) + 3 * 4 * 256 * c.vocab_size
+
+
+def update_exchange(c: DecoderConfig, *, reference: bool, micro_batches: int, cuts: Cuts) -> float:
+    """Received by one device: every pass gathers the weights, the backward pass scatters their gradient."""
+    passes = 2 + reference + 1
+    return micro_batches * passes * parameters(c) / cuts.tensor * itemsize(c) * (1 - cuts.tensor / cuts.stored)

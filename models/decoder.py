@@ -5,8 +5,8 @@ suffixes attend to its keys and values.  Layers are stacked; the update and the 
 their compile time does not grow with depth.  Families differ in the fields of `DecoderConfig` and in nothing else.
 
 On several devices a `Layout` says where arrays lie; the decoder only names their axes, in the letters of the
-dimension key: N tasks (B in the pass over prompts), G, T tokens, D width where it may be cut, K heads (H where attention
-runs), F, V; any other letter is never cut.
+dimension key: N tasks, G, T tokens (B and P in the pass over prompts, and I its heads), D width where it may be
+cut, K heads (H where attention runs), F, V; any other letter is never cut.
 
 Left out on purpose: sliding windows, mixtures of experts.
 """
@@ -83,6 +83,8 @@ class Layout(NamedTuple):
     constrain: Callable[[jax.Array, str], jax.Array] = lambda x, axes: x
     local: Callable[[Callable, Any, str], Callable] = lambda function, inputs, output: function  # per device
     cut_tokens: bool = False  # axes of tokens may be cut, so that they must not be merged
+    weights_move: bool = True  # gathered where they are used; else they stay, and the few tokens go to them
+    chunk_size: int = 1024  # tokens whose logits exist at a time, on all devices together
 
 
 # Axes of the parameters; a layer's stand behind the stacked one.
@@ -125,10 +127,8 @@ class Layer(nnx.Module):
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         c = config
         group = c.query_heads // c.key_value_heads
-        reader, writer = (
-            c.width**-0.5,
-            (2 * c.layers * c.width) ** -0.5,
-        )  # writers smaller, so depth keeps the scale
+        # Writers smaller, so that depth keeps the scale.
+        reader, writer = c.width**-0.5, (2 * c.layers * c.width) ** -0.5
 
         def weight(scale, *shape):
             return nnx.Param(scale * jax.random.normal(rngs.params(), shape))
@@ -159,13 +159,12 @@ class Layer(nnx.Module):
             setattr(self, f"{name}_lora_a", weight(scale, *shape[:inputs], c.lora.rank))
             setattr(self, f"{name}_lora_b", nnx.Param(jnp.zeros((c.lora.rank, *shape[inputs:]))))
 
-    def __call__(self, config: DecoderConfig, x_NGTD, rotation, attend, layout: Layout, rows: str = "NG"):
+    def __call__(self, config: DecoderConfig, x_NGTD, rotation, attend, layout: Layout):
         """Returns the layer's output and the new keys and values; `attend(q, k, v)` is the pattern."""
 
         def weight(name):
-            # Whole along the width where it is used: cut there only while it is stored.
-            axes = parameter_axes(("layers", name))[1:].replace("D", "-")
-            return layout.constrain(getattr(self, name)[...].astype(x_NGTD.dtype), axes)
+            axes = parameter_axes(("layers", name))[1:]
+            return _whole(getattr(self, name)[...].astype(x_NGTD.dtype), axes, layout)
 
         def normalize(name, x):
             return rms_norm(x, getattr(self, name)[...], config.norm_epsilon)
@@ -191,17 +190,17 @@ class Layer(nnx.Module):
             q, k = normalize("query_norm", q), normalize("key_norm", k)
         q, k = rotary.rotate(q, rotation), rotary.rotate(k, rotation)[:, :, :, 0]
         attended = jnp.moveaxis(attend(q * config.head_width**-0.5, k, v), 4, 2)  # [N,G,T,K,Q,E]
-        x = layout.constrain(x_NGTD + project("output", attended), f"{rows}T-")
+        x = layout.constrain(x_NGTD + project("output", attended), "NGT-")
         h = normalize("feed_forward_norm", x)
-        h = layout.constrain(jax.nn.silu(project("gate", h)) * project("up", h), f"{rows}TF")
-        return layout.constrain(x + project("down", h), f"{rows}T-"), (k, v)
+        h = layout.constrain(jax.nn.silu(project("gate", h)) * project("up", h), "NGTF")
+        return layout.constrain(x + project("down", h), "NGT-"), (k, v)
 
 
 class Decoder(nnx.Module):
     """Embedding, stacked layers, final norm, and an output projection where the embedding is not it."""
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs, layout: Layout = Layout()):
-        self.config, self.layout = config, layout
+        self.config, self.layout, self._prompts = config, layout, _for_prompts(layout)
         # Large enough to stay audible in the residual stream: small policies copy words by their identity.
         shape = (config.vocab_size, config.width)
         self.embedding = nnx.Param(0.1 * jax.random.normal(rngs.params(), shape))
@@ -225,16 +224,16 @@ class Decoder(nnx.Module):
 
         def step(layer, carry, _):
             prompt, suffix = carry
-            prompt, (pk, pv) = layer(self.config, prompt, prompt_rotation, self._causal, self.layout, "B-")
+            prompt, (pk, pv) = layer(self.config, prompt, prompt_rotation, self._causal, self._prompts)
 
             def attend(q, k, v):
                 shared = attention.Shared(pk[:, 0], pv[:, 0], prompt_lengths_N)
-                return self._attend(q, (shared, attention.Causal(k, v)))
+                return self._attend(q, (shared, attention.Causal(k, v)), self.layout)
 
             suffix, _ = layer(self.config, suffix, suffix_rotation, attend, self.layout)
             return (prompt, suffix), None
 
-        carry = self._embed(prompt_tokens_NP[:, None], "B-"), self._embed(suffix_tokens_NGS)
+        carry = self._embed(prompt_tokens_NP[:, None], self._prompts), self._embed(suffix_tokens_NGS, self.layout)
         (prompt, suffix), _ = self._scan(step, carry, None, rematerialize=self.config.rematerialize)
         # The prompt's last token predicts the first suffix token, and suffix token s predicts s + 1.
         first = jnp.broadcast_to(_at(prompt, prompt_lengths_N[:, None] - 1)[:, :, None], suffix[:, :, :1].shape)
@@ -247,9 +246,9 @@ class Decoder(nnx.Module):
         rotation = self._rotation(_positions(prompt_tokens_NP[:, None]))
 
         def step(layer, x, _):
-            return layer(self.config, x, rotation, self._causal, self.layout, "B-")
+            return layer(self.config, x, rotation, self._causal, self._prompts)
 
-        x, (keys, values) = self._scan(step, self._embed(prompt_tokens_NP[:, None], "B-"), None)
+        x, (keys, values) = self._scan(step, self._embed(prompt_tokens_NP[:, None], self._prompts), None)
         c, (n, _) = self.config, prompt_tokens_NP.shape
         shape = n, group_size, c.key_value_heads, suffix_capacity, c.head_width
         place = self.layout.constrain
@@ -275,7 +274,8 @@ class Decoder(nnx.Module):
 
         # What is written first is read in its place: to read first would cost a copy of the cache for every token.
         seen_NGT = cache.suffix_lengths_NG[..., None] + offsets + 1
-        x, keys, values = self._embed(tokens_NGT), [], []
+        layout = _for_few(self.layout) if tokens_NGT.size <= self.config.width else self.layout
+        x, keys, values = self._embed(tokens_NGT, layout), [], []
         graph, parameters = nnx.split(self.layers)
         for index in range(self.config.layers):
             shared = attention.Shared(
@@ -285,10 +285,10 @@ class Decoder(nnx.Module):
             def attend(q, k, v):
                 keys.append(write(cache.suffix_keys_NGKSE[index], k))
                 values.append(write(cache.suffix_values_NGKSE[index], v))
-                return self._attend(q, (shared, attention.Own(keys[-1], values[-1], seen_NGT)))
+                return self._attend(q, (shared, attention.Own(keys[-1], values[-1], seen_NGT)), self.layout)
 
             layer = nnx.merge(graph, jax.tree.map(lambda p: p[index], parameters))
-            x, _ = layer(self.config, x, rotation, attend, self.layout)
+            x, _ = layer(self.config, x, rotation, attend, layout)
         cache = cache._replace(
             suffix_keys_NGKSE=tuple(keys),
             suffix_values_NGKSE=tuple(values),
@@ -306,21 +306,24 @@ class Decoder(nnx.Module):
                 f"prompt and suffix together need {needed} positions, and the model has {self.config.max_positions}"
             )
 
-    def _attend(self, q, parts, rows: str = "NG"):
+    def _attend(self, q, parts, layout: Layout):
         """Tasks, rollouts and heads are independent, so every device attends on its own."""
-        axes = tuple(type(part)(*(a.replace("NG", rows) for a in _PART_AXES[type(part)])) for part in parts)
-        heads = f"{rows}HQ-E"
-        attend = self.layout.local(
-            lambda q, parts: attention.attend(q, parts, attention.blockwise), (heads, axes), heads
+        axes = tuple(type(part)(*_PART_AXES[type(part)]) for part in parts)
+        attend = layout.local(
+            lambda q, parts: attention.attend(q, parts, attention.blockwise), ("NGHQ-E", axes), "NGHQ-E"
         )
         return attend(q, parts)
 
     def _causal(self, q, k, v):
-        return self._attend(q, (attention.Causal(k, v),), "B-")
+        return self._attend(q, (attention.Causal(k, v),), self._prompts)
 
-    def _embed(self, tokens, rows: str = "NG"):
-        x = jnp.take(self.embedding[...], tokens, axis=0).astype(self.config.compute_dtype)
-        return self.layout.constrain(x, f"{rows}T-")
+    def _embed(self, tokens, layout: Layout):
+        x = jnp.take(self.embedding[...].astype(self.config.compute_dtype), tokens, axis=0)
+        # Every device reads its part of the width for all tokens, then trades it, one axis of the mesh at a time,
+        # for the whole width of its own: neither the table nor its gradient is ever whole.
+        for axes in ("---D", "-GTD", "NGT-"):
+            x = layout.constrain(x, axes)
+        return x
 
     def _normalize(self, x):
         return rms_norm(x, self.final_norm[...], self.config.norm_epsilon)
@@ -342,6 +345,37 @@ def rms_norm(x, scale, epsilon: float):
     x32 = x.astype(jnp.float32)
     normal = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + epsilon)
     return (normal * scale.reshape((1,) * (x.ndim - 1) + scale.shape)).astype(x.dtype)
+
+
+def _for_prompts(layout: Layout) -> Layout:
+    """The pass over prompts shares out its tokens where others share out rollouts, and heads while it attends."""
+    letters = str.maketrans("NGTH", "B-PI")
+
+    def local(function, inputs, output):
+        inputs = jax.tree.map(lambda axes: axes.translate(letters), inputs)
+        return layout.local(function, inputs, output.translate(letters))
+
+    return layout._replace(constrain=lambda x, axes: layout.constrain(x, axes.translate(letters)), local=local)
+
+
+def _for_few(layout: Layout) -> Layout:
+    """Every device computes its part of the width for all tokens, instead of gathering weights for its own few."""
+    letters = {"NGT-": "---D", "NGTF": "---F"}
+    constrain = lambda x, axes: layout.constrain(x, letters.get(axes, axes))
+    return layout._replace(constrain=constrain, weights_move=False)
+
+
+def _whole(weight, axes: str, layout: Layout):
+    """A weight, cut along the width in store and whole in use; its gradient is summed straight into the cut."""
+    if not layout.weights_move:
+        return layout.constrain(weight, axes)
+
+    @jax.custom_vjp
+    def gather(weight):
+        return layout.constrain(weight, axes.replace("D", "-"))
+
+    gather.defvjp(lambda weight: (gather(weight), None), lambda _, gradient: (layout.constrain(gradient, axes),))
+    return gather(weight)
 
 
 def _linear(x, weight, inputs: int, merge: bool):

@@ -53,6 +53,7 @@ class Pretrained:
     """The model of a run that starts from a checkpoint's directory."""
 
     directory: str
+    shape: DecoderConfig | None = None  # its own config.json decides; this serves scripts.plan before it is there
     compute_dtype: str = "bfloat16"  # what trains is float32 whatever this is
     lora: LoraConfig | None = None  # these train, and the checkpoint's weights stay, in bfloat16
 

@@ -14,13 +14,18 @@ def callables(config: DecoderConfig, layout: Layout = Layout()) -> dict:
 
     graph, _ = nnx.split(nnx.eval_shape(create, jax.random.key(0)))
 
+    def unembedding(params):
+        return layout.constrain(params["embedding" if config.tied_embedding else "unembedding"], "W-")
+
     def bind(params) -> Decoder:
         return nnx.merge(graph, nnx.State(params))
 
     return dict(
         init=jax.jit(lambda key: nnx.to_pure_dict(nnx.split(create(key))[1])),
         forward=lambda params, *batch: bind(params).forward(*batch),
-        unembedding=lambda params: params["embedding" if config.tied_embedding else "unembedding"],
+        unembedding=unembedding,
+        gather=lambda x: layout.constrain(x, "-" * x.ndim),
+        chunk_size=layout.chunk_size,
         prefill=lambda params, *batch: bind(params).prefill(*batch),
         extend=lambda params, cache, *chunk: bind(params).extend(cache, *chunk),
     )

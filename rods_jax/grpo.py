@@ -107,7 +107,9 @@ def action_log_probs(params, batch: RolloutBatch, temperature, *, policy: Policy
         batch.suffix_tokens_NGS,
         mask_T=_mask(batch),
         temperature=temperature,
+        chunk_size=policy.chunk_size,
         with_entropy=with_entropy,
+        gather=policy.gather,
     )
 
 

@@ -8,6 +8,7 @@ tokens inside the mask are computed first, and chunks without any are skipped: t
 Left out on purpose: sampling filters (top-p, top-k), which are the generator's.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ def log_probs(
     temperature: float | jax.Array = 1.0,
     chunk_size: int = 1024,
     with_entropy: bool = False,
+    gather: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> LogProbs:
     """log softmax(h W^T / temperature)[target], and that softmax's entropy, `chunk_size` tokens at a time.
 
@@ -48,6 +50,8 @@ def log_probs(
         every row of the leading axes, so it holds at least as many as there are rows.  Those axes may be
         sharded; over a sharded T the tokens are exchanged between devices.
       with_entropy: static; False computes nothing and returns zeros.
+      gather: applied to what a chunk takes of the tokens.  Where the vocabulary is sharded over the devices that
+        tokens are sharded over, it sends the chunk to all of them: neither the unembedding nor its gradient moves.
 
     Raises ValueError (shapes, chunk_size) and TypeError (dtypes).  Source: RODS section 3 (loss per token).
     """
@@ -87,7 +91,7 @@ def log_probs(
     temperature = jnp.where(never, 1.0, jnp.asarray(temperature, jnp.float32))
 
     def chunk(arrays) -> LogProbs:
-        hidden, targets, mask = arrays
+        hidden, targets, mask = map(gather, arrays)
         return _chunk(
             hidden, weight_DV, temperature, jnp.where(mask, targets, 0).astype(jnp.int32), mask, with_entropy
         )

@@ -3,7 +3,7 @@
 An axis of an array is a letter of the dimension key, so `rewards_NG` is cut as "NG" says.  Nothing else in the
 library names a device: the compiler inserts what has to be exchanged.
 
-    data, fsdp    tasks and their rollouts; fsdp also cuts stored parameters and optimizer state along the width
+    data, fsdp    tasks and their rollouts, and both together stored parameters and optimizer state along the width
     tensor        heads, feed-forward and vocabulary
     sequence      tokens; while it attends, a layer holds all tokens of a part of its heads instead
                   (all-to-all, arXiv 2309.14509)
@@ -28,14 +28,16 @@ RULES = {
     "N": ("data",),  # tasks
     "G": ("fsdp",),  # rollouts of a task
     "B": ("data", "fsdp"),  # tasks in the pass over prompts, which has no rollouts
-    "P": ("sequence",),  # prompt tokens
+    "P": ("sequence", "fsdp"),  # prompt tokens: so devices that hold other rollouts of a task share out its prompt
+    "I": ("tensor", "sequence", "fsdp"),  # key/value heads while prompts attend to themselves
     "S": ("sequence",),  # suffix tokens
     "T": ("sequence",),  # tokens inside the model
-    "D": ("fsdp",),  # width of a stored parameter
+    "D": ("data", "fsdp"),  # width of a stored parameter
     "K": ("tensor",),  # key/value heads, each with its queries
     "H": ("tensor", "sequence"),  # the same while they attend, and in caches
     "F": ("tensor",),  # feed-forward
     "V": ("tensor",),  # vocabulary
+    "W": ("tensor", "data", "fsdp", "sequence"),  # the same for log-probabilities: no weight moves, tokens do
 }
 
 
@@ -54,13 +56,14 @@ def create_mesh(data: int, fsdp: int, tensor: int, sequence: int, devices: Seque
 
 
 def spec(mesh: Mesh, axes: str, shape: Sequence[int]) -> PartitionSpec:
-    """The table's cut of an array; an axis is cut by as many of its mesh axes as divide it, other letters by none."""
-    cuts = []
+    """The table's cut of an array: an axis by those of its mesh axes that divide it and cut none before it."""
+    cuts, taken = [], set()
     for letter, size in zip(axes, shape, strict=True):
         cut: tuple[str, ...] = ()
         for axis in RULES.get(letter, ()):
-            if size % (mesh.shape[axis] * math.prod(mesh.shape[a] for a in cut)) == 0:
+            if axis not in taken and size % (mesh.shape[axis] * math.prod(mesh.shape[a] for a in cut)) == 0:
                 cut += (axis,)
+        taken |= set(cut)
         cuts.append(cut or None)
     return PartitionSpec(*cuts)
 
@@ -82,7 +85,8 @@ def layout(mesh: Mesh) -> dict[str, Any]:
     """What a model that names the axes of its arrays needs to know of a mesh, the fields of its `Layout`.
 
     constrain(x, axes) -> x; local(function, axes of its arguments, axes of its result) -> the function on every
-    device's own part, its result shaped like its first argument; cut_tokens: N, G and T may all be cut.
+    device's own part, its result shaped like its first argument; cut_tokens: N, G and T may all be cut;
+    chunk_size: tokens whose logits exist at a time, since every device holds a part of them.
     """
 
     def constrain(x: jax.Array, axes: str) -> jax.Array:
@@ -97,7 +101,7 @@ def layout(mesh: Mesh) -> dict[str, Any]:
 
         return call
 
-    return {"constrain": constrain, "local": local, "cut_tokens": True}
+    return {"constrain": constrain, "local": local, "cut_tokens": True, "chunk_size": max(1024, 256 * mesh.size)}
 
 
 # -------------------------------------------------------------------------------- whole states

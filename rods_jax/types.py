@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 
 Json = Any  # None, bool, int, float, str, or lists and string-keyed dicts of them
+SCALARS = type(None), bool, int, float, str  # those that hold no others
 
 CATEGORIES = ("base", "missing_function", "missing_parameter", "long_context")
 
@@ -149,6 +150,8 @@ class Policy(NamedTuple):
         ..., Any
     ]  # (params, prompt_tokens_NP, prompt_lengths_N, group_size, suffix_capacity) -> (hidden_ND, cache)
     extend: Callable[..., Any]  # (params, cache, tokens_NGT, lengths_NG) -> (hidden_NGTD, cache)
+    gather: Callable[[jax.Array], jax.Array] = lambda x: x  # to every device that holds a part of the vocabulary
+    chunk_size: int = 1024  # tokens whose logits exist at a time
 
 
 # ------------------------------------------------------------------------- device records

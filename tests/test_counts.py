@@ -1,12 +1,17 @@
 """Counts from shapes equal the arrays themselves, and small cases by hand."""
 
+from dataclasses import replace
+from functools import partial
+
 import jax
+import jax.numpy as jnp
 import pytest
 
-from models import counts, presets
+from models import attention, counts, presets
 from models.counts import Shape
 from models.decoder import DecoderConfig
 from models.policy import callables
+from rods_jax.log_probs import log_probs
 
 
 @pytest.mark.parametrize("preset", ["TINY_QWEN3", "TINY_QWEN2_5", "TINY_LLAMA3", "QWEN3_4B", "LLAMA_3_1_8B"])
@@ -30,3 +35,53 @@ def test_sharing_saves_the_prompts_of_all_rollouts_but_one():
     shared, unshared = (counts.forward(presets.TINY_QWEN3, shape, shared=x) for x in (True, False))
     assert unshared.prompt_layers == 4 * shared.prompt_layers
     assert unshared.suffix_attention == shared.suffix_attention
+
+
+def compiled_flops(function, *arguments) -> float:
+    return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [True, False])
+def test_an_update_counts_what_the_compiler_counts_where_no_loop_hides_anything(monkeypatch, shared):
+    """Two layers, unrolled, attention in one tile: the compiler sees every product; it never runs."""
+    monkeypatch.setattr(jax.lax, "scan", partial(jax.lax.scan, unroll=True))
+    monkeypatch.setattr(attention, "TILE", 1 << 40)
+    config = replace(presets.QWEN3_0_6B, layers=2, vocab_size=32_768)
+    n, g, p, s = (1, 4, 256, 128) if shared else (4, 1, 256, 128)
+    forward = callables(config)["forward"]
+
+    def loss(params, prompts, lengths, suffixes):
+        hidden = forward(params, prompts, lengths, suffixes)
+        return log_probs(hidden, params["embedding"], suffixes, chunk_size=n * g * s).log_probs_T.sum()
+
+    shapes = jax.eval_shape(callables(config)["init"], jax.random.key(0))
+    tokens = [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((n, p), (n,), (n, g, s))]
+    shape = Shape(n, g, p, s)
+    # Whole tiles: a causal sequence in one tile computes its upper half too.
+    forward_parts = counts.forward(config, shape, tile=1)
+    square = lambda length, rows: 4 * config.layers * config.query_heads * config.head_width * rows * length**2 / 2
+    whole = forward_parts.total + square(p, n) + square(s, n * g) - square(1, n * p) - square(1, n * g * s)
+    assert compiled_flops(loss, shapes, *tokens) == pytest.approx(whole, rel=0.02)
+    parts = counts.executed_update(config, shape, reference=False, tile=1)
+    whole = parts.total + 3.5 * (square(p, n) + square(s, n * g) - square(1, n * p) - square(1, n * g * s))
+    assert compiled_flops(jax.grad(loss), shapes, *tokens) == pytest.approx(whole, rel=0.02)
+
+
+def test_a_device_does_its_share():
+    config, shape = presets.TINY_QWEN3, Shape(tasks=2, group_size=4, prompt=8, suffix=4)
+    parts = counts.forward(config, shape)
+    cuts = counts.Cuts(prompts=2, prompt_heads=4, suffixes=8, suffix_heads=16, rows=8, tensor=2, vocabulary=16)
+    part = counts.on_device(parts, cuts)
+    assert part.prompt_layers == parts.prompt_layers / 4 and part.suffix_layers == parts.suffix_layers / 16
+    assert part.prompt_attention == parts.prompt_attention / 4
+    assert part.suffix_attention == parts.suffix_attention / 16
+    assert part.vocabulary == parts.vocabulary / 16
+
+
+def test_state_and_exchange_by_hand():
+    config = presets.TINY_QWEN3
+    size = counts.parameters(config)
+    assert counts.state_bytes(config, reference=True, stored=4) == 16 * size / 4
+    cuts = counts.Cuts(stored=4)  # three quarters come from other devices: reference, forward, again, gradient
+    assert counts.update_exchange(config, reference=True, micro_batches=2, cuts=cuts) == 2 * 4 * size * 4 * 3 / 4

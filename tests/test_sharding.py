@@ -99,9 +99,9 @@ def test_a_layout_computes_what_one_device_computes(alone, sizes, count):
     shard = lambda x: x.addressable_shards[0].data.shape
     momentum = state.optimizer_state[0].trace
     for tree in (state.params, momentum):
-        assert shard(tree["layers"]["gate"]) == (2, 32 // fsdp, 48 // tensor)
-        assert shard(tree["layers"]["output"]) == (2, 4 // tensor, 2, 8, 32 // fsdp)
-        assert shard(tree["embedding"]) == (64 // tensor, 32 // fsdp)
+        assert shard(tree["layers"]["gate"]) == (2, 32 // (data * fsdp), 48 // tensor)
+        assert shard(tree["layers"]["output"]) == (2, 4 // tensor, 2, 8, 32 // (data * fsdp))
+        assert shard(tree["embedding"]) == (64 // tensor, 32 // (data * fsdp))
     if N % data == G % fsdp == 4 % (tensor * sequence) == 0:
         cached = episodes.cache.suffix_keys_NGKSE[0]
         assert shard(cached) == (N // data, G // fsdp, 4 // (tensor * sequence), S, 8)
@@ -135,6 +135,12 @@ def test_an_axis_is_cut_by_as_many_mesh_axes_as_divide_it():
     assert sharding.spec(mesh, "B", (4,)) == PartitionSpec(("data", "fsdp"))
     assert sharding.spec(mesh, "B", (6,)) == PartitionSpec(("data",))
     assert sharding.spec(mesh, "N", (3,)) == PartitionSpec(None)
+
+
+def test_an_axis_of_the_mesh_cuts_one_axis_of_an_array():
+    mesh = sharding.create_mesh(2, 2, 1, 2)
+    assert sharding.spec(mesh, "BP", (4, 8)) == PartitionSpec(("data", "fsdp"), ("sequence",))
+    assert sharding.spec(mesh, "BP", (2, 8)) == PartitionSpec(("data",), ("sequence", "fsdp"))
 
 
 def test_a_batch_lies_as_its_names_say():

@@ -1,0 +1,239 @@
+"""Compiles for a named TPU slice on a machine without one, and reads what the compiler says of it.
+
+    pip install -c constraints.txt -e ".[tpu]"
+
+jax's topology descriptions stand in for the devices, and libtpu's compiler needs no more.  A topology is a chip
+and its grid, "v5e:8x8"; a device is what jax calls one: a chip, or half a chip of tpu7x.
+
+Left out on purpose: the compiler's own FLOPs, bytes and seconds. It counts a loop's body once and leaves kernels
+out (models/counts.py counts instead).
+"""
+
+import math
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import topologies
+
+GIB = 2**30
+
+
+class Chip(NamedTuple):
+    """One device's datasheet; memory is what the compiler may use of it."""
+
+    memory: float  # bytes
+    flops: float  # bf16, a second
+    bandwidth: float  # bytes a second, of its own memory
+    exchange: float  # bytes a second, all links of the interconnect together
+
+
+# Published at cloud.google.com/tpu/docs, a page for each; usable memory is what the compiler names as available.
+CHIPS = {
+    "v5e": Chip(15.75 * GIB, 197e12, 819e9, 200e9),
+    "v5p": Chip(95.74 * GIB, 459e12, 2765e9, 600e9),
+    "v6e": Chip(31.25 * GIB, 918e12, 1640e9, 448e9),
+    "tpu7x": Chip(94.75 * GIB, 1153.5e12, 3690e9, 600e9),  # half a chip
+}
+DEVICES_PER_CHIP = {"tpu7x": 2}
+
+
+class Memory(NamedTuple):
+    """Bytes of one device while a step runs."""
+
+    arguments: int
+    outputs: int  # those that do not take an argument's place
+    temporaries: int
+    program: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+class Compiled(NamedTuple):
+    """What the compiler made of a step; memory is None where it would not fit, and `refusal` says by how much."""
+
+    memory: Memory | None
+    refusal: str
+    collectives: dict[str, float]  # bytes that one device receives, by kind
+    seconds: float  # lowering and compiling
+
+
+def parse(topology: str) -> tuple[Chip, int]:
+    """The chip of a topology's name and its number of devices. Raises ValueError."""
+    name, _, grid = topology.partition(":")
+    if name not in CHIPS or not re.fullmatch(r"\d+(x\d+){1,2}", grid) or "0" in grid.split("x"):
+        raise ValueError(f"the topology must be one of {', '.join(CHIPS)} and a grid, as v5e:8x8: got {topology}")
+    return CHIPS[name], math.prod(map(int, grid.split("x"))) * DEVICES_PER_CHIP.get(name, 1)
+
+
+def devices_of(topology: str) -> Sequence[Any]:
+    """Descriptions of its devices. Raises ValueError where there is no such slice, or no libtpu."""
+    parse(topology)
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # no metadata server: nothing here asks a cloud
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    except jax.errors.JaxRuntimeError as error:
+        raise ValueError(f"there is no TPU slice {topology}: {_first_line(error)}") from error
+    except (RuntimeError, ImportError, NotImplementedError) as error:
+        sentence = "planning needs libtpu, which the tpu extra installs: pip install -e '.[tpu]'"
+        raise ValueError(f"{sentence} ({_first_line(error)})") from error
+
+
+def compile_step(function: Any, *arguments: Any) -> Compiled:
+    """Lowers and compiles a jitted function for arguments that carry shapes, types and shardings."""
+    start = time.perf_counter()
+    lowered = function.lower(*arguments)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return Compiled(None, _refusal(str(error)), {}, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    m = compiled.memory_analysis()
+    memory = Memory(
+        m.argument_size_in_bytes,
+        m.output_size_in_bytes - m.alias_size_in_bytes,
+        m.temp_size_in_bytes,
+        m.generated_code_size_in_bytes,
+    )
+    return Compiled(memory, "", collectives(compiled.as_text()), seconds)
+
+
+def _refusal(message: str) -> str:
+    used = re.search(r"Used \S+ of \S+ hbm", message)
+    return used[0] if used else _first_line(message)
+
+
+def _first_line(error: Any) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+# -------------------------------------------------------------------------------- the compiled program
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
+_HEADER = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
+_CALLED = re.compile(r"(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
+_SHAPE = re.compile(r"\b(pred|[suf]\d+|bf16|f8\w+)\[([\d,]*)\]")
+
+
+class Instruction(NamedTuple):
+    """One line of a program."""
+
+    name: str
+    shape: str
+    operation: str
+    rest: str  # operands and attributes
+
+
+def collectives(program: str) -> dict[str, float]:
+    """Bytes that one device receives in a run of the program (HLO text), by kind of exchange.
+
+    What lies in a loop counts as often as it turns, once where only the data know how often.  all-gather and
+    all-to-all: the result; reduce-scatter: the operand; all-reduce, which is both: twice the operand.
+    """
+    computations, entry = _computations(program)
+    totals: Counter[str] = Counter()
+
+    def visit(name: str, times: float) -> None:
+        lines = computations.get(name, ())
+        sizes = {line.name: _bytes(line.shape) for line in lines}
+        for line in lines:
+            kind = line.operation.removesuffix("-start")
+            if kind in KINDS:
+                fused = kind == "all-reduce" and "all-reduce-scatter" in name  # how a TPU spells a reduce-scatter
+                kind = "reduce-scatter" if fused else kind
+                operands = sum(sizes.get(operand, 0) for operand in _operands(line.rest))
+                received = {"reduce-scatter": operands, "all-reduce": 2 * operands}.get(kind, _bytes(line.shape))
+                started = kind == "all-gather" and line.operation.endswith("-start")  # (operands, results)
+                totals[kind] += times * (received - operands * started)
+            turns = 1
+            if line.operation == "while":
+                condition = re.search(r"condition=%?([\w.\-]+)", line.rest)
+                turns = _turns(line.rest, computations.get(condition[1] if condition else "", ()))
+            if kind not in KINDS:
+                called = _CALLED.findall(line.rest)
+                branches = re.search(r"branch_computations=\{([^}]*)\}", line.rest)
+                called += re.findall(r"[\w.\-]+", branches[1]) if branches else []
+                for other in called:
+                    visit(other, times * turns)
+
+    visit(entry, 1.0)
+    return dict(totals)
+
+
+def _computations(program: str) -> tuple[Mapping[str, list[Instruction]], str]:
+    found: dict[str, list[Instruction]] = {}
+    entry, current = "", None
+    for line in program.splitlines():
+        header = _HEADER.match(line)
+        if header:
+            current = found.setdefault(header[1], [])
+            entry = header[1] if line.startswith("ENTRY") else entry
+        elif current is not None and (instruction := _INSTRUCTION.match(line)):
+            current.append(Instruction(*instruction.groups()))
+    return found, entry
+
+
+def _turns(attributes: str, condition: Sequence[Instruction]) -> int:
+    """How often a loop turns; 1 where its bound is data."""
+    if known := re.search(r"known_trip_count[^\d]*(\d+)", attributes):
+        return int(known[1])
+    constants = {line.name: line.rest for line in condition if line.operation == "constant"}
+    for line in condition:
+        if line.operation == "compare" and "direction=LT" in line.rest:
+            for operand in _operands(line.rest):
+                if bound := re.match(r"(\d+)\)", constants.get(operand, "")):
+                    return int(bound[1])
+    return 1
+
+
+def _operands(rest: str) -> list[str]:
+    return re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
+
+
+def _bytes(shape: str) -> int:
+    """Of a shape as HLO writes it, tuples too; layouts are ignored."""
+    return sum(
+        math.prod(map(int, filter(None, dimensions.split(",")))) * _itemsize(dtype)
+        for dtype, dimensions in _SHAPE.findall(shape)
+    )
+
+
+def _itemsize(dtype: str) -> float:
+    if dtype == "pred" or dtype.startswith("f8"):
+        return 1
+    return int(re.sub(r"\D", "", dtype)) / 8
+
+
+# ---------------------------------------------------------------------------------------- the machine
+class Work(NamedTuple):
+    """What one device does in a step."""
+
+    flops: float
+    bytes: float  # to and from its memory
+    exchanged: float  # bytes received over the interconnect
+
+
+def roofline(chip: Chip, work: Work) -> dict[str, float]:
+    """Seconds of arithmetic, memory and exchange at the datasheet's peaks, each alone."""
+    return {
+        "arithmetic": work.flops / chip.flops,
+        "memory": work.bytes / chip.bandwidth,
+        "exchange": work.exchanged / chip.exchange,
+    }
+
+
+def meshes(count: int) -> list[tuple[int, int, int, int]]:
+    """All ways to lay `count` devices along data, fsdp, tensor and sequence."""
+    divisors = [d for d in range(1, count + 1) if count % d == 0]
+    three = [(a, b, c) for a in divisors for b in divisors for c in divisors if count % (a * b * c) == 0]
+    return [(a, b, c, count // (a * b * c)) for a, b, c in three]

@@ -1,0 +1,239 @@
+"""The plan: chips and grids, the program's exchange, layouts, memory by hand, refusals before compiling."""
+
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.bfcl_qwen3_4b import CONFIG as QWEN3_4B
+from models import counts, presets
+from models.counts import Cuts, Shape
+from models.decoder import LoraConfig
+from rods_jax import sharding
+from scripts import ahead_of_time, layouts, plan
+from scripts.ahead_of_time import CHIPS, GIB, Compiled, Memory, Work, collectives, meshes, parse, roofline
+
+without = importlib.util.find_spec("libtpu") is None
+needs_libtpu = pytest.mark.skipif(without, reason="the tpu extra is not installed")
+
+
+# ------------------------------------------------------------------------------- chips and grids
+def test_a_topology_is_a_chip_and_a_grid():
+    assert parse("v5e:8x8") == (CHIPS["v5e"], 64)
+    assert parse("v5p:4x4x4") == (CHIPS["v5p"], 64)
+    assert parse("tpu7x:2x2x1") == (CHIPS["tpu7x"], 8)  # a device is half a chip
+
+
+@pytest.mark.parametrize("name", ["v9:8x8", "v5e", "v5e:", "v5e:8", "v5e:0x8", "v5e:8xx8", "8x8"])
+def test_another_topology_is_refused(name):
+    with pytest.raises(ValueError, match="the topology must be one of v5e, v5p, v6e, tpu7x and a grid"):
+        parse(name)
+
+
+def test_the_roofline_by_hand():
+    seconds = roofline(CHIPS["v5e"], Work(flops=394e12, bytes=819e9, exchanged=100e9))
+    assert seconds == pytest.approx({"arithmetic": 2.0, "memory": 1.0, "exchange": 0.5})
+
+
+def test_meshes_are_all_ways_to_factor():
+    found = meshes(4)
+    assert len(found) == len(set(found)) == 10  # 4 of one axis, 6 of two axes of 2
+    assert all(np.prod(mesh) == 4 for mesh in found)
+
+
+# -------------------------------------------------------------------------- the compiler's program
+PROGRAM = """HloModule step
+
+%condition (arg: (s32[], f32[8])) -> pred[] {
+  %arg = (s32[], f32[8]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%arg), index=0
+  %bound = s32[] constant(5)
+  ROOT %less = pred[] compare(%i, %bound), direction=LT
+}
+
+%body (arg: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %arg = (s32[], f32[8]{0}) parameter(0)
+  %x = f32[2,4]{1,0} get-tuple-element(%arg), index=1
+  %all-gather.1 = bf16[16,4]{1,0:T(8,128)(2,1)} all-gather(%x), dimensions={0}
+  %reduce-scatter.1 = f32[1,4]{1,0} reduce-scatter(%x), dimensions={0}, to_apply=%sum
+}
+
+%all-reduce-scatter.3 (x: f32[2,4]) -> f32[1,4] {
+  %p = f32[2,4]{1,0} parameter(0)
+  %all-reduce.9 = f32[2,4]{1,0} all-reduce(%p), to_apply=%sum
+  ROOT %cut = f32[1,4]{1,0} dynamic-slice(%all-reduce.9)
+}
+
+%sum (a: f32[], b: f32[]) -> f32[] {
+  ROOT %add = f32[] add(%a, %b)
+}
+
+ENTRY %main (x: f32[2,4]) -> f32[2,4] {
+  %x = f32[2,4]{1,0} parameter(0)
+  %fusion.1 = f32[1,4]{1,0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.3
+  %while.1 = (s32[], f32[8]{0}) while(%start), condition=%condition, body=%body
+  %all-reduce.1 = (f32[2,4]{1,0}, f32[2,4]{1,0}) all-reduce(%x, %x), to_apply=%sum
+  %gather-start = (f32[2,4]{1,0}, f32[4,4]{1,0}) all-gather-start(%x), dimensions={0}
+  %gather-done = f32[4,4]{1,0} all-gather-done(%gather-start)
+  ROOT %all-to-all.1 = f32[2,4]{1,0} all-to-all(%x)
+}
+"""
+
+
+def test_exchange_by_kind_counts_loops_as_often_as_they_turn():
+    assert collectives(PROGRAM) == {
+        "all-gather": 5 * 128 + 64,
+        "reduce-scatter": 5 * 32 + 32,  # and a TPU's spelling of it
+        "all-reduce": 2 * 64,
+        "all-to-all": 32,
+    }
+
+
+def test_exchange_of_a_compiled_program():
+    mesh = sharding.create_mesh(8, 1, 1, 1)
+    cut = jax.NamedSharding(mesh, sharding.spec(mesh, "N-", (16, 4)))
+    whole = jax.NamedSharding(mesh, sharding.spec(mesh, "--", (16, 4)))
+    step = jax.jit(lambda x: x * 2, in_shardings=cut, out_shardings=whole)
+    program = step.lower(jax.ShapeDtypeStruct((16, 4), jnp.float32)).compile().as_text()
+    assert collectives(program) == {"all-gather": 16 * 4 * 4}
+
+
+def test_a_refusal_is_the_compilers_sentence():
+    message = (
+        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. "
+        "Used 24.60G of 15.75G hbm. Exceeded hbm capacity by 8.85G.\n\nTotal hbm usage"
+    )
+    assert "24.60G of 15.75G" in ahead_of_time._refusal(message)
+
+
+# ---------------------------------------------------------------------------------------- layouts
+def test_what_each_part_of_a_step_is_shared_among():
+    shape = Shape(tasks=8, group_size=16, prompt=64, suffix=64)
+    cuts = layouts.cuts_of(presets.TINY_QWEN3, (2, 4, 2, 1), shape)
+    assert cuts == Cuts(
+        prompts=8, prompt_heads=16, suffixes=8, suffix_heads=16, prompt_cache=4, rows=8, tensor=2,
+        vocabulary=16, stored=16,
+    )
+
+
+def test_memory_of_an_update_by_hand():
+    c = replace(presets.TINY_QWEN3, compute_dtype="bfloat16")
+    shape, size = Shape(2, 4, 8, 16), counts.parameters(c)
+    cuts = Cuts(prompts=2, prompt_heads=2, suffixes=4, suffix_heads=4, stored=4)
+    held = counts.update_memory(c, shape, reference=True, micro_batches=2, cuts=cuts)
+    kept = 2 * 2 * (32 * (16 / 2 + 128 / 4) + 64 * (16 / 2 + 128 / 4))  # layers, bytes, width, heads
+    assert held == pytest.approx(4 * size * (4 + 2) / 4 + kept + counts.logits_memory(c, cuts))
+
+
+def test_more_micro_batches_hold_less_and_move_more():
+    whole = layouts.whole_of(QWEN3_4B)
+    works = [layouts.update_work(presets.QWEN3_4B, whole, (8, 8, 1, 1), micro, True) for micro in (1, 4)]
+    (one, held_one), (four, held_four) = works
+    assert held_four < held_one and four.bytes > one.bytes and four.exchanged > one.exchanged
+    assert four.flops == one.flops  # whole tasks: no prompt is computed twice
+
+
+def test_layouts_come_fastest_on_paper_first_and_may_fit():
+    config, model = QWEN3_4B, plan.model_of(QWEN3_4B)
+    found = layouts.layouts(config, model, CHIPS["v5p"], 64)
+
+    def seconds_of(c):
+        work, _ = layouts.update_work(model, layouts.whole_of(c), c.mesh, c.update.micro_batches, True)
+        return max(roofline(CHIPS["v5p"], work).values())
+
+    seconds = [seconds_of(c) for c in found]
+    assert seconds == sorted(seconds) and len(found) > 10
+    with pytest.raises(ValueError, match="no layout of 1 devices of 15.75 GiB holds the update of this run"):
+        layouts.layouts(config, model, CHIPS["v5e"], 1)
+
+
+# ------------------------------------------------------------------------------------ bad input
+def refused(monkeypatch, capsys, *arguments: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["plan", *arguments])
+    monkeypatch.setattr(plan, "compile_step", None)  # refused before anything is compiled
+    with pytest.raises(SystemExit) as stopped:
+        plan.main()
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err.strip()
+    assert told.startswith("error: ") and "\n" not in told
+    return told
+
+
+CONFIG = ("--config", "configs/bfcl_qwen3_4b.py")
+MESH = ("--mesh", "8", "8", "1", "1")
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (("--topology", "v9:8x8", *MESH), "the topology must be one of"),
+        (("--topology", "v5e:4x4", *MESH), "needs 64 devices, and there are 16"),
+        (("--topology", "v5e:4x4", "--mesh", "1", "1", "16", "1"), "cuts axis K of layers.key into 16 parts"),
+        (("--topology", "v5e:8x8", *MESH, "--rollout.max-suffix-tokens", "40960"), "the model has 40960 positions"),
+        (("--topology", "v5e:8x8", *MESH, "--update.micro-batches", "512"), "update.micro_batches must divide"),
+    ],
+)
+def test_bad_input_is_one_sentence_before_compiling(monkeypatch, capsys, arguments, sentence):
+    assert sentence in refused(monkeypatch, capsys, *CONFIG, *arguments)
+
+
+def test_a_checkpoint_that_is_not_there_needs_a_shape():
+    assert plan.model_of(QWEN3_4B).layers == 36 and plan.model_of(QWEN3_4B).compute_dtype == "bfloat16"
+    with pytest.raises(ValueError, match="is not there"):
+        plan.model_of(replace(QWEN3_4B, model=replace(QWEN3_4B.model, shape=None)))
+
+
+# --------------------------------------------------------------------------------------- the steps
+def tiny(**model):
+    """A run whose steps compile in a second."""
+    config = replace(
+        QWEN3_4B,
+        mesh=(2, 2, 2, 1),
+        model=replace(presets.TINY_QWEN3, **model),
+        rollout=replace(
+            QWEN3_4B.rollout, tasks_per_step=4, group_size=4, max_prompt_tokens=16, max_suffix_tokens=32,
+            max_action_tokens=8, observation_chunk=8, suffix_sizes=(), concurrent_tasks=2,
+        ),
+        update=replace(QWEN3_4B.update, micro_batches=2, quotas=(1, 1, 1, 1)),
+    )  # fmt: skip
+    return config, plan.model_of(config)
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, alpha=2.0)], ids=["whole", "adapters"])
+def test_every_step_of_a_run_compiles_and_is_reported(lora):
+    """On this machine's devices, by the same code: they need no libtpu."""
+    config, model = tiny(lora=lora)
+    result = plan.search([config], model, CHIPS["v5e"], jax.devices()[:8], unshared=True)
+    json.dumps(result)
+    update, *generation = result["steps"]
+    assert [step["step"] for step in result["steps"]] == list(plan.STEPS)
+    assert result["fits"] and all(step["memory"]["arguments"] > 0 for step in result["steps"])
+    assert update["collectives"] and update["memory"]["resident"] == 0 < generation[0]["memory"]["resident"]
+    assert result["unshared"]["useful_flops"] > update["useful_flops"]
+
+
+def test_what_does_not_fit_says_what_to_change():
+    config, _ = tiny()
+    step = plan.Step("update", None, (), Work(1.0, 1.0, 0.0), 1.0, resident=float(GIB))
+    memory = Memory(arguments=10 * GIB, outputs=0, temporaries=5 * GIB, program=0)
+    one = plan.report(step, Compiled(memory, "", {"all-gather": 200e9}, 1.0), CHIPS["v5e"], config)
+    assert not one["fits"] and one["seconds"]["roofline"] == 1.0 and one["seconds"]["bound_by"] == "exchange"
+    assert "--update.micro-batches 4" in one["advice"][0]
+    assert "does not fit: 16.00 GiB of 15.75" in plan.told(one, CHIPS["v5e"])
+    fitting = plan.report(step._replace(resident=0.0), Compiled(memory, "", {}, 1.0), CHIPS["v5e"], config)
+    assert fitting["fits"] and fitting["advice"] == []
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_tpu_slice_compiles_here():
+    config, model = tiny(compute_dtype="bfloat16")
+    result = plan.search([config], model, CHIPS["v5e"], ahead_of_time.devices_of("v5e:2x4"), unshared=False)
+    assert result["fits"] and result["steps"][0]["memory"]["program"] > 0
+    with pytest.raises(ValueError, match="there is no TPU slice v5e:7x8"):
+        ahead_of_time.devices_of("v5e:7x8")
