@@ -49,7 +49,7 @@ def compiled(policy):
 def gather(params, generate, tasks=TASKS, domain=WORKPLACE, limits=LIMITS, seed=0, step=0, **keywords):
     start = partial(start_episodes, domain)
     settings = dict(sampling=Sampling(temperature=0.0), reward=progress_reward, start=start) | keywords
-    return collect(
+    rollouts = collect(
         params,
         tasks,
         codec=CODEC,
@@ -60,6 +60,7 @@ def gather(params, generate, tasks=TASKS, domain=WORKPLACE, limits=LIMITS, seed=
         step=step,
         **settings,
     )
+    return rollouts.batch, rollouts.trajectories
 
 
 # ------------------------------------------------------------------------------- a scripted policy
