@@ -49,7 +49,7 @@ def compiled(policy):
 def gather(params, generate, tasks=TASKS, domain=WORKPLACE, limits=LIMITS, seed=0, step=0, **keywords):
     start = partial(start_episodes, domain)
     settings = dict(sampling=Sampling(temperature=0.0), reward=progress_reward, start=start) | keywords
-    rollouts = collect(
+    return collect(
         params,
         tasks,
         codec=CODEC,
@@ -60,7 +60,6 @@ def gather(params, generate, tasks=TASKS, domain=WORKPLACE, limits=LIMITS, seed=
         step=step,
         **settings,
     )
-    return rollouts.batch, rollouts.trajectories
 
 
 # ------------------------------------------------------------------------------- a scripted policy
@@ -121,7 +120,7 @@ def suffix_of(task, actions, domain=WORKPLACE):
 
 
 def test_a_policy_that_recites_the_gold_calls_is_rewarded_in_full(recite):
-    batch, trajectories = gather(gold_script(), recite)
+    batch, trajectories, *_ = gather(gold_script(), recite)
     assert max(len(demo.suffix) for demo in GOLD.values()) < LIMITS.suffix
     for n, task in enumerate(TASKS):
         demo = GOLD[task.id]
@@ -154,7 +153,7 @@ def test_a_policy_that_recites_the_gold_calls_is_rewarded_in_full(recite):
 
 
 def test_dtypes_and_shapes(recite):
-    batch, _ = gather(gold_script(), recite)
+    batch, *_ = gather(gold_script(), recite)
     shapes = {"P": LIMITS.prompt, "S": LIMITS.suffix, "N": N, "G": G}
     for name, array in batch._asdict().items():
         assert array.shape == tuple(shapes[axis] for axis in name.rpartition("_")[2]), name
@@ -168,7 +167,7 @@ def test_the_steps_are_what_the_tokens_say(recite):
     habits = Habits(stop_early=0.5, skip=0.2, repeat=0.2, guess=0.5)
     demos = [demonstrate(WORKPLACE, task, CODEC, habits, random.Random(3)) for task in TASKS]
     assert {passed for demo in demos for passed in demo.turns_passed} == {True, False}
-    batch, trajectories = gather(script(*(demo.suffix for demo in demos)), recite, reward=format_reward)
+    batch, trajectories, *_ = gather(script(*(demo.suffix for demo in demos)), recite, reward=format_reward)
     for n, demo in enumerate(demos):
         one = trajectories[n * G]
         assert one.turns_passed == demo.turns_passed
@@ -193,7 +192,7 @@ def actions_of(batch, n, g):
 # ------------------------------------------------------------------------------------------ limits
 def test_an_action_without_a_stop_is_a_parse_error_and_is_closed_for_the_policy(recite):
     endless = [9] * (LIMITS.suffix + 1)
-    batch, trajectories = gather(script(endless, *(GOLD[t.id].suffix for t in TASKS[1:])), recite)
+    batch, trajectories, *_ = gather(script(endless, *(GOLD[t.id].suffix for t in TASKS[1:])), recite)
     one = trajectories[0]
     assert one.truncated == f"the episode is longer than {LIMITS.suffix} tokens"
     assert one.failure is None and batch.valid_NG.all()
@@ -212,7 +211,8 @@ def test_six_attempts_close_a_turn_and_the_episode_goes_on(recite):
     task = TASKS[0]
     turns = len(task.turns)
     calls = [Action(calls=(Call("fly"),))] * 6 * turns
-    batch, trajectories = gather(script(suffix_of(task, calls), *(GOLD[t.id].suffix for t in TASKS[1:])), recite)
+    says = script(suffix_of(task, calls), *(GOLD[t.id].suffix for t in TASKS[1:]))
+    batch, trajectories, *_ = gather(says, recite)
     one = trajectories[0]
     assert (batch.rewards_NG[1:] == 1).all()
     assert [step.turn for step in one.steps] == [turn for turn in range(turns) for _ in range(6)]
@@ -236,7 +236,7 @@ def test_an_episode_ends_where_no_token_could_be_said_any_more(recite, room):
     actions = first_turn_of_length(task, LIMITS.suffix - room)
     so_far = suffix_of(task, actions)
     assert len(so_far) == LIMITS.suffix - room
-    batch, trajectories = gather(script(so_far, *(GOLD[t.id].suffix for t in TASKS[1:])), recite)
+    batch, trajectories, *_ = gather(script(so_far, *(GOLD[t.id].suffix for t in TASKS[1:])), recite)
     one = trajectories[0]
     assert one.truncated == f"the episode is longer than {LIMITS.suffix} tokens"
     assert len(one.steps) == len(actions) + room  # one token of room is one more token said
@@ -251,7 +251,7 @@ def test_a_prompt_that_is_too_long_is_a_record(recite):
     length = len(GOLD[TASKS[1].id].prompt)
     others = [n for n, task in enumerate(TASKS) if len(GOLD[task.id].prompt) < length]
     assert others
-    batch, trajectories = gather(gold_script(), recite, limits=LIMITS._replace(prompt=length - 1))
+    batch, trajectories, *_ = gather(gold_script(), recite, limits=LIMITS._replace(prompt=length - 1))
     assert f"the prompt has {length} tokens, more than the limit of {length - 1}" in trajectories[G].failure
     assert not batch.valid_NG[1].any() and batch.suffix_lengths_NG[1].sum() == 0 and trajectories[G].steps == ()
     for n in others:
@@ -259,7 +259,7 @@ def test_a_prompt_that_is_too_long_is_a_record(recite):
 
 
 def test_trim_cuts_padding_only(recite):
-    batch, _ = gather(gold_script(), recite)
+    batch, *_ = gather(gold_script(), recite)
     longest = int(batch.suffix_lengths_NG.max())
     short = trim(batch, (longest - 1, longest, LIMITS.suffix), longest)
     for name in ("suffix_tokens_NGS", "action_mask_NGS", "behavior_log_probs_NGS"):
@@ -334,7 +334,7 @@ def test_a_broken_world_is_a_masked_record_and_touches_no_other_task(recite, sou
     if where == "classes":
         bad = replace(bad, classes=("Nowhere",))
     tasks = [*TASKS[:worst], bad, *TASKS[worst + 1 :]]
-    batch, trajectories = gather(gold_script(), recite, tasks=tasks, domain=breaking(where))
+    batch, trajectories, *_ = gather(gold_script(), recite, tasks=tasks, domain=breaking(where))
     for one in trajectories[worst * G : worst * G + G]:
         assert one.failure.startswith(complaint) and one.task_id == bad.id
         assert len(one.turns_passed) == len(bad.turns) and not all(one.turns_passed)
