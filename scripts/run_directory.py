@@ -157,6 +157,8 @@ def _require_forkable(config: Config, source: Path) -> None:
     refused = [key for key in configuration.differences(then, now) if fixed.match(key)]
     if bool(then["update"]["kl_coefficient"]) != bool(now["update"]["kl_coefficient"]):
         refused.append("update.kl_coefficient (the reference policy would appear or vanish)")
+    if then["synthesis"] is None and now["synthesis"] is not None:
+        refused.append("synthesis (the variants so far have no journal)")
     if refused:
         raise ConfigError(f"a fork cannot change {', '.join(refused)}")
 
