@@ -98,6 +98,13 @@ def main() -> None:
     except (ConfigError, checkpoint.CheckpointError, ValueError, OSError) as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         sys.exit(2)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        plan = f"python -m scripts.plan --config {arguments.config} --topology v5e:8x8"
+        sentence = f"out of memory ({str(error).splitlines()[0]}); what fits a TPU slice, and what to change: {plan}"
+        console.print(f"[bold red]error:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
+        sys.exit(2)
 
 
 class Stopped(Exception):

@@ -15,7 +15,7 @@ from models import counts, presets
 from models.counts import Cuts, Shape
 from models.decoder import LoraConfig
 from rods_jax import sharding
-from scripts import ahead_of_time, layouts, plan
+from scripts import ahead_of_time, layouts, plan, train
 from scripts.ahead_of_time import CHIPS, GIB, Compiled, Memory, Work, collectives, meshes, parse, roofline
 
 without = importlib.util.find_spec("libtpu") is None
@@ -180,6 +180,16 @@ MESH = ("--mesh", "8", "8", "1", "1")
 )
 def test_bad_input_is_one_sentence_before_compiling(monkeypatch, capsys, arguments, sentence):
     assert sentence in refused(monkeypatch, capsys, *CONFIG, *arguments)
+
+
+def test_a_run_out_of_memory_names_the_plan(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train", *CONFIG])
+    monkeypatch.setattr(train, "run", lambda *_, **__: jnp.zeros(1 << 46))
+    with pytest.raises(SystemExit) as stopped:
+        train.main()
+    told = capsys.readouterr().out
+    assert stopped.value.code == 2 and told.startswith("error: out of memory (RESOURCE_EXHAUSTED")
+    assert "python -m scripts.plan --config configs/bfcl_qwen3_4b.py --topology" in told
 
 
 def test_a_checkpoint_that_is_not_there_needs_a_shape():
