@@ -28,7 +28,7 @@ from dataclasses import replace
 from typing import Any
 
 from rods_jax.environments.protocol import Domain, Simulator
-from rods_jax.types import Call, Json, Observation, ToolSpec
+from rods_jax.types import SCALARS, Call, Json, Observation, ToolSpec
 
 # One observation must not use up a rollout's suffix: about a thousand tokens of English.
 MAX_RESPONSE_CHARACTERS = 4_000
@@ -198,6 +198,8 @@ class _ToolkitSimulator:
 
 def copy_json(value: Json) -> Json:
     """A deep copy of a JSON value, several times faster than `copy.deepcopy`, which starting a simulator lives on."""
+    if isinstance(value, SCALARS):  # most values are, and asking first whether one is a Mapping is slow
+        return value
     if isinstance(value, Mapping):
         return {key: copy_json(item) for key, item in value.items()}
     return [copy_json(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 
-from rods_jax.types import Json, ToolSpec
+from rods_jax.types import SCALARS, Json, ToolSpec
 
 Pair = tuple[str, str]  # (key of an output, parameter that takes its value)
 
@@ -24,6 +24,8 @@ def fields(value: Json, key: str = "") -> Iterator[tuple[str, Json]]:
     """Every (key, value) inside, outermost first; list items carry the key of their list."""
     if key:
         yield key, value
+    if isinstance(value, SCALARS):
+        return
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield from fields(item, str(name))
