@@ -107,7 +107,7 @@ def test_on_a_mesh_what_trains_and_what_is_made_of_it_lie_as_the_table_says(base
     params = learner.policy.init(jax.random.key(0))
     state = grpo.create_state(params, optax.adam(0.01), grpo.Objective())
     for tree in (params, state.reference_params, state.optimizer_state[0].mu):
-        assert tree["layers"]["gate"].addressable_shards[0].data.shape == (2, 16, 24)
+        assert tree["layers"]["gate"].addressable_shards[0].data.shape == (2, 8, 24)  # width by data and fsdp
     scratch = policy_of(replace(CONFIG, mesh=(1, 4, 1, 2), model=presets.TINY_QWEN3, cold_start=None), 96)
     params = scratch.policy.init(jax.random.key(0))
     assert params["embedding"].addressable_shards[0].data.shape == (96, 8)
