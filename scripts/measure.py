@@ -23,6 +23,7 @@ from models.policy import callables
 from rods_jax.types import Policy
 
 SHAPE = dict(layers=4, width=256, query_heads=4, key_value_heads=2, head_width=64, feed_forward=768)
+SAME = 1e-6
 
 
 # --------------------------------------------------------------------------------------- the parent
@@ -31,6 +32,9 @@ def take_turns(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, 
 
     A process that fails (out of memory, say) is recorded as `error` and not tried again.
     """
+    # Whoever asks for more than the machine has fails at once, and takes nobody along: children inherit the limit.
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
     for _ in range(rounds):
         for name, command in commands.items():
@@ -69,9 +73,22 @@ def ratio(results: Mapping[str, Mapping[str, Any]], ours: str, theirs: str, key:
     return other / mine if mine and other else None
 
 
+def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> float | None:
+    """Of the first losses, relative; None where one of them has none.  Two sides that differ do not do the same work."""
+    if "loss" not in ours or "loss" not in theirs:
+        return None
+    relative = abs(ours["loss"] / theirs["loss"] - 1)
+    if relative > SAME:
+        raise SystemExit(f"the first losses differ by {relative:.1e}: {ours['loss']} and {theirs['loss']}")
+    return relative
+
+
 # ---------------------------------------------------------------------------- the measuring process
 def measure(work: Callable[[], Any], repeats: int) -> dict[str, Any]:
-    """Seconds of `work`, after a first call that compiles; the peak resident memory of this process."""
+    """Seconds of `work`, after a first call that compiles; the peak resident memory of this process.
+
+    repeats: 0 where a call takes minutes: then the first one counts, compilation and all.
+    """
 
     def once() -> float:
         started = time.perf_counter()
@@ -79,7 +96,7 @@ def measure(work: Callable[[], Any], repeats: int) -> dict[str, Any]:
         return time.perf_counter() - started
 
     first = once()
-    seconds = [once() for _ in range(repeats)]
+    seconds = [once() for _ in range(repeats)] or [first]
     return {
         "seconds": seconds,
         "compile_seconds": max(0.0, first - min(seconds)),

@@ -44,11 +44,53 @@ def test_the_chart_draws_whatever_rows_there_are(tmp_path):
         "U2": {"results": {"ours": side, "peer": {"error": "out of memory"}}},
         "G1": {"error": "no"},
         "growth-turns-1": {"results": {"ours": side}},
-        "growth-turns-4": {"results": {"ours": side}},
+        "growth-turns-8": {"results": {"ours": side}},
     }
     for name, row in rows.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(row))
     assert benchmark.draw(tmp_path).stat().st_size > 10_000
+
+
+def test_what_was_measured_is_kept_and_what_failed_is_measured_again(tmp_path, monkeypatch):
+    ran, printed = [], [sys.executable, "-c", "print('{}')"]
+
+    def command_of(name, options):
+        ran.append(name)
+        return printed if name != "U2" or ran.count("U2") > 1 else [*printed[:2], "raise MemoryError"]
+
+    def bench(*more):
+        arguments = ["--directory", str(tmp_path), "--rows", "K1", "U2", "--no-growth", *more]
+        monkeypatch.setattr(sys, "argv", ["benchmark", *arguments])
+        benchmark.main()
+
+    monkeypatch.setattr(benchmark, "command_of", command_of)
+    bench()
+    assert ran == ["K1", "U2"]
+    assert "MemoryError" in json.loads((tmp_path / "U2.json").read_text())["error"]
+    bench()
+    assert ran == ["K1", "U2", "U2"]
+    bench()
+    assert ran == ["K1", "U2", "U2"]
+    bench("--again")
+    assert ran == ["K1", "U2", "U2", "K1", "U2"]
+    assert json.loads((tmp_path / "K1.json").read_text())["minutes"] > 0
+
+
+def test_every_row_and_size_has_a_command_and_its_peer():
+    options = benchmark.Options(tunix_python="A", torch_python="B")
+    commands = {name: benchmark.command_of(name, options) for name in benchmark.planned(options)}
+    assert len(commands) == 12 + 7
+    assert commands["U1"][-2:] == commands["growth-turns-8"][-2:] == ["--peer-python", "A"]
+    assert commands["U4"][-2:] == commands["G2"][-2:] == ["--peer-python", "B"]
+    assert commands["growth-turns-8"][2:7] == ["scripts.benchmark_generation", "--workload", "G1", "--turns", "8"]
+    assert all("--peer-python" not in benchmark.command_of(name, benchmark.Options()) for name in commands)
+
+
+def test_two_sides_that_do_not_compute_the_same_loss_are_refused():
+    assert measure.difference({"loss": 1.0}, {"loss": 1.0 - 5e-7}) == pytest.approx(5e-7, rel=1e-3)
+    assert measure.difference({"loss": 1.0}, {"error": "out of memory"}) is None
+    with pytest.raises(SystemExit, match="differ by 2.0e-06"):
+        measure.difference({"loss": 1.0}, {"loss": 1.0 - 2e-6})
 
 
 @pytest.mark.slow

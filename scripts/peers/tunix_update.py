@@ -39,6 +39,7 @@ def main() -> None:
         old_per_token_logps=jnp.asarray(batch["old"].reshape(n * g, s)),
     )
     config = GRPOConfig(num_generations=g, beta=0.04, epsilon=0.2, kl_loss_mode="low_var_kl")
+    config.temperature = 1.0  # which its learner sets
     optimizer = nnx.Optimizer(model, optax.adamw(1e-6), wrt=nnx.Param)
 
     @nnx.jit
