@@ -46,6 +46,12 @@ def few_tasks(domain, seed) -> TaskSplits:
     return TaskSplits(seeds=tasks[:6], held_out=tasks[6:10], validation=(), practice=tasks[16:])
 
 
+def more_tasks(domain, seed) -> TaskSplits:
+    """An epoch is as long as the quickstart's checkpoints are apart."""
+    tasks = author_tasks(domain, count=80, rng=random.Random(seed), turns=(1, 1), calls_per_turn=(1, 1))
+    return TaskSplits(seeds=tasks[:40], held_out=tasks[40:44], validation=(), practice=tasks[44:])
+
+
 def varied_reward(trajectory) -> float:
     """A reward that a policy from scratch gets in all sizes."""
     return sum(len(step.text) for step in trajectory.steps) % 7 / 7
@@ -137,8 +143,8 @@ def soak(directory: str, cache: str, steps: int) -> None:
     jax.monitoring.register_event_duration_secs_listener(count)
     loop._settle = watched
     stage = replace(CONFIG.stages[0], epochs=10**6)
-    evaluation = replace(CONFIG.evaluation, every_epochs=50)
-    play(toy(directory, stages=(stage,), evaluation=evaluation, max_steps=steps, checkpoint_every=20))
+    long = {"stages": (stage,), "build_tasks": more_tasks, "max_steps": steps, "checkpoint_every": 20}
+    play(toy(directory, evaluation=replace(CONFIG.evaluation, every_epochs=10), **long))
     Path(f"{directory}.json").write_text(json.dumps(rows))
     os._exit(0)
 

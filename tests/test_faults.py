@@ -1,0 +1,271 @@
+"""Faults that no other file injects, one test each: nothing is lost, and nothing is silently trained on.
+
+docs/reliability.md lists all of them with the tests of the other files: journals, workers, servers, evaluation.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import signal
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import beside_toy
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_checkpoint import flip_a_bit, largest
+from test_grpo import G, N, make_batch, params, policy  # noqa: F401 (fixtures)
+from test_resume import divergences, end_of, start, train_through, whole  # noqa: F401 (fixtures)
+from training_toy import CONFIG, play, share_compilations, toy, varied_reward
+
+from rods_jax import grpo
+from rods_jax.config import ConfigError
+from rods_jax.environments.episode import EpisodeBatch, Failure
+from rods_jax.metrics import read_metrics
+from rods_jax.preemption import SAVED
+from scripts import train as command
+from scripts.run_directory import alone
+
+
+# -------------------------------------------------------------------- the machine, in real processes
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory, start):  # noqa: F811
+    """A run that was killed at its fourth checkpoint."""
+    run = tmp_path_factory.mktemp("killed") / "run"
+    start(run, [], ("rods_jax.checkpoint.save", 4)).join()
+    assert end_of(run) is None
+    return run
+
+
+@pytest.fixture
+def begun(tmp_path, killed):
+    return shutil.copytree(killed, tmp_path / "run")
+
+
+def test_a_full_disk_ends_the_run_and_costs_nothing(begun, start, whole):  # noqa: F811
+    start(begun, [], ("full disk", 2)).join()
+    assert end_of(begun).startswith("2 ") and "rror" in end_of(begun), end_of(begun)
+    Path(f"{begun}.end").unlink()
+    train_through(begun, start, [], iter(()), 0)
+    assert not divergences(begun, whole)
+
+
+def test_a_directory_that_cannot_be_written_ends_the_run_and_costs_nothing(begun, start, whole):  # noqa: F811
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        shutil.copytree(begun, run)
+        Path(folder).chmod(0o777)
+        run.chmod(0o555)
+        start(run, [], ("without privileges", 0)).join()
+        assert end_of(run).startswith("2 error: [Errno 13] Permission denied"), end_of(run)
+        assert not list(run.glob("*.partial"))
+        run.chmod(0o755)
+        Path(f"{run}.end").unlink()
+        train_through(run, start, [], iter(()), 0)
+        assert not divergences(run, whole)
+
+
+def test_a_flipped_bit_costs_the_steps_since_the_checkpoint_before(begun, start, whole):  # noqa: F811
+    newest = max((int(path.name) for path in (begun / "checkpoints").iterdir() if path.name.isdecimal()))
+    flip_a_bit(largest(begun / "checkpoints" / str(newest) / "train_state"))
+    train_through(begun, start, [], iter(()), 0)
+    assert f"{newest} is damaged" in end_of(begun) and f"resumed at step {newest - 2}" in end_of(begun)
+    shutil.rmtree(begun / "checkpoints" / f"damaged-{newest}")
+    assert not divergences(begun, whole)
+
+
+def test_a_clock_that_jumps_back_changes_nothing(begun, start, whole):  # noqa: F811
+    start(begun, [], ("clock back", 3600)).join()
+    assert end_of(begun).startswith("0 "), end_of(begun)
+    assert not divergences(begun, whole)
+
+
+def test_a_signal_saves_within_its_time_and_the_resumed_run_is_the_uninterrupted_one(tmp_path, start, whole):  # noqa: F811
+    run = tmp_path / "run"
+    process = start(run, [])
+    while not (run / "metrics.jsonl").exists() or len(read_metrics(run / "metrics.jsonl")) < 3:
+        assert process.alive()
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(30)
+    assert end_of(run).startswith(f"{SAVED} ") and "stopped by a signal at step" in end_of(run), end_of(run)
+    Path(f"{run}.end").unlink()
+    train_through(run, start, [], iter(()), 0)
+    assert not divergences(run, whole)
+
+
+# -------------------------------------------------------------------------------- what a run relies on
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory):
+    """What the runs of this process compile, they share."""
+    cache = str(tmp_path_factory.getbasetemp() / "compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "cache_compilations", lambda: share_compilations(cache))
+        yield
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "short"
+    play(toy(directory, max_steps=2))
+    return directory
+
+
+def test_two_trainers_do_not_share_a_directory(short):
+    before = (short / "metrics.jsonl").read_bytes()
+    with alone(short), pytest.raises(ConfigError, match="is being trained by another process"):
+        play(toy(short, max_steps=4))
+    assert (short / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("part", ["tasks", "tokenizer", "template"])
+def test_other_tasks_tokens_or_templates_are_refused(short, tmp_path, part, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(short, run)
+    if part == "tasks":
+        path = run / "tasks" / "held_out.jsonl"
+        path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    elif part == "tokenizer":
+        path = run / "tokenizer" / "tokenizer_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": 77}))
+    else:
+        monkeypatch.setattr("rods_jax.codecs.qwen.write", lambda calls: f"<calls>{len(calls)}</calls>")
+    with pytest.raises(ConfigError, match=f": {part} changed since the checkpoint was written"):
+        play(toy(run, max_steps=4))
+
+
+# ------------------------------------------------------------------------------- numbers that are none
+@jax.custom_vjp
+def poisoned(x, value):
+    """x, whose gradient is multiplied by the value."""
+    return x
+
+
+poisoned.defvjp(lambda x, value: (x, value), lambda value, gradient: (gradient * value, None))
+
+
+def with_sick(place: str, value: float, batch, policy):  # noqa: F811
+    if place == "reward":
+        rewards = batch.rewards_NG.copy()
+        rewards[tuple(np.argwhere(batch.valid_NG)[0])] = value
+        return batch._replace(rewards_NG=rewards), policy
+    if place == "log-probability":
+        log_probs = np.array(batch.behavior_log_probs_NGS)
+        log_probs[tuple(np.argwhere(batch.action_mask_NGS & batch.valid_NG[..., None])[0])] = value
+        return batch._replace(behavior_log_probs_NGS=log_probs), policy
+    return batch, policy._replace(forward=lambda *given: poisoned(policy.forward(*given), value))
+
+
+@functools.cache  # compiled once for all the values that lie in the batch
+def updating(policy):  # noqa: F811
+    optimizer, objective = optax.adam(1e-2), grpo.Objective()
+    return partial(grpo.create_state, optimizer=optimizer, objective=objective), grpo.jit_update(
+        policy, optimizer, objective
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", ["reward", "log-probability", "gradient"])
+def test_a_number_that_is_not_finite_is_never_trained_on(policy, params, place, value):  # noqa: F811
+    create, update = updating(policy)
+    good = make_batch(policy, params)
+    state, _ = update(create(jax.tree.map(jnp.copy, params)), good, 1.0)  # its optimizer remembers something
+    before = jax.tree.map(np.asarray, state)
+    batch, sick = with_sick(place, value, good, policy)
+    state, feedback = updating(sick)[1](state, batch, 1.0)
+    assert feedback.metrics["skipped"] and state.step == 2
+    jax.tree.map(np.testing.assert_array_equal, state[:3], before[:3])
+    state, feedback = update(state, good, 1.0)
+    assert not feedback.metrics["skipped"]
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+
+
+SICK = {"now": False}
+
+
+def sick_reward(trajectory) -> float:
+    return np.nan if SICK["now"] else varied_reward(trajectory)
+
+
+@pytest.mark.parametrize("policy_of_run", ["skip", "stop"])
+def test_such_a_step_is_counted_and_told_or_ends_the_run_after_saving(tmp_path, monkeypatch, policy_of_run):
+    stage = replace(CONFIG.stages[0], reward=sick_reward)
+    update = replace(CONFIG.update, on_nonfinite=policy_of_run)
+    config = toy(tmp_path / "run", stages=(stage,), update=update, max_steps=3)
+    collect = command.collect
+
+    def collect_then_fall_ill(*arguments, step, **keywords):
+        monkeypatch.setitem(SICK, "now", step == 1)
+        return collect(*arguments, step=step, **keywords)
+
+    monkeypatch.setattr(command, "collect", collect_then_fall_ill)
+    if policy_of_run == "stop":
+        with pytest.raises(command.Stopped, match="which is saved: step 2 was not finite") as stopped:
+            play(config)
+        assert stopped.value.status == command.HALTED
+        saved = {int(path.name) for path in (tmp_path / "run/checkpoints").iterdir()}
+        assert saved & {2, 3}
+    else:
+        assert "step 2 was skipped" in play(config)
+    assert [r.get("skipped") for r in read_metrics(tmp_path / "run/metrics.jsonl")][:3] == [None, False, True]
+
+
+# ------------------------------------------------------------------------------- nothing to learn from
+def test_groups_that_say_nothing_move_nothing(policy, params):  # noqa: F811
+    optimizer, objective = optax.adam(1e-2), grpo.Objective(kl_coefficient=0.0, entropy_coefficient=0.0)
+    batch = make_batch(policy, params)._replace(rewards_NG=np.full((N, G), 1 / 3, np.float32))
+    state = grpo.create_state(jax.tree.map(jnp.copy, params), optimizer, objective)
+    state, feedback = grpo.jit_update(policy, optimizer, objective)(state, batch, 1.0)
+    jax.tree.map(np.testing.assert_array_equal, state.params, params)
+    assert feedback.metrics["zero_variance"] == 1 and not feedback.metrics["skipped"]
+    assert all(np.isfinite(x) for x in feedback.metrics.values())
+
+
+def test_an_empty_pool_ends_the_run_in_one_sentence_after_its_last_checkpoint(tmp_path, monkeypatch):
+    emptying = replace(beside_toy.CONFIG.replay, retire_seeds=True, retire_above=0.4)  # all pass half of their turns
+    monkeypatch.setattr(beside_toy, "CONFIG", replace(beside_toy.CONFIG, replay=emptying))
+    with pytest.raises(ValueError, match="a batch of 2 different tasks cannot be drawn from a pool of 0"):
+        beside_toy.run(tmp_path, lambda *_: [], until=100)
+    assert beside_toy.position_of(tmp_path).step == len(beside_toy.SEEDS) // 2
+
+
+@pytest.mark.parametrize("ill", ["one", "all"])
+def test_tasks_that_fail_by_infrastructure_get_no_more_than_their_turn(tmp_path, monkeypatch, ill):
+    whole_episodes = command.episodes_of
+
+    @contextlib.contextmanager
+    def episodes_of(config, domain):
+        with whole_episodes(config, domain) as start_:
+            seeds = [task.id for task in CONFIG.build_tasks(domain, CONFIG.seed).seeds]
+            broken = set(seeds if ill == "all" else seeds[:1])
+
+            def some(tasks) -> EpisodeBatch:
+                batch = start_(tasks)
+                sick = {place for place, task in enumerate(tasks) if task.id in broken}
+                tools = tuple(Failure("no machine") if i in sick else t for i, t in enumerate(batch.tools))
+                return EpisodeBatch(tools, batch.act)
+
+            yield some
+
+    monkeypatch.setattr(command, "episodes_of", episodes_of)
+    update = replace(CONFIG.update, kl_coefficient=0.0, entropy_coefficient=0.0)
+    play(toy(tmp_path / "run", update=update, max_steps=6))
+    records = read_metrics(tmp_path / "run/metrics.jsonl")[1:]
+    for epoch in (0, 1):
+        ids = [task for record in records if record["epoch"] == epoch for task in record["task_ids"]]
+        assert len(set(ids)) >= 6 and max(map(ids.count, ids)) <= 2  # the last batch is filled up
+    assert not any(record["skipped"] for record in records)
+    if ill == "all":
+        assert all(record["failed_rollouts"] == 4 and record["seeds"] == 0 for record in records)
+        assert {record["grad_norm"] for record in records} == {0.0}
+    else:
+        assert sum(record["failed_rollouts"] for record in records) == 4  # 2 rollouts in each of 2 epochs
