@@ -231,7 +231,9 @@ def test_groups_that_say_nothing_move_nothing(policy, params):  # noqa: F811
 
 
 def test_an_empty_pool_ends_the_run_in_one_sentence_after_its_last_checkpoint(tmp_path, monkeypatch):
-    emptying = replace(beside_toy.CONFIG.replay, retire_seeds=True, retire_above=0.4)  # all pass half of their turns
+    emptying = replace(
+        beside_toy.CONFIG.replay, retire_seeds=True, upper=0.3, retire_above=0.4
+    )  # all pass half of their turns
     monkeypatch.setattr(beside_toy, "CONFIG", replace(beside_toy.CONFIG, replay=emptying))
     with pytest.raises(ValueError, match="a batch of 2 different tasks cannot be drawn from a pool of 0"):
         beside_toy.run(tmp_path, lambda *_: [], until=100)
