@@ -247,19 +247,25 @@ def command(out, url):
 
 
 def test_a_killed_evaluation_continues_and_ends_with_the_same_numbers(tmp_path):
+    journal = tmp_path / "killed" / "journal.jsonl"
+    lines = lambda: journal.read_bytes().count(b"\n") if journal.exists() else 0
+    most = 3  # lines of the journal at which the model falls silent, until the evaluation has its signal
+
     def slow(request):
         time.sleep(0.03)
+        while lines() >= most:
+            time.sleep(0.005)
         rng = random.Random(str(request["messages"]))  # a model that errs, the same way each time
         return gold_reply(request) if rng.random() < 0.8 else chat_reply(Action(answer="Perhaps."))
 
     with server(slow) as (url, requests):
-        journal = tmp_path / "killed" / "journal.jsonl"
-        for sent, wanted in ((signal.SIGKILL, 3), (signal.SIGINT, 5)):
+        for sent, next_most in ((signal.SIGKILL, 5), (signal.SIGINT, 99)):
             process = command(tmp_path / "killed", url)
-            while not (journal.exists() and journal.read_bytes().count(b"\n") >= wanted):
+            while lines() < most:
                 assert process.poll() is None
                 time.sleep(0.005)
             process.send_signal(sent)
+            most = next_most
             output, _ = process.communicate(timeout=60)
             assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130}[sent]
         assert "the same command continues" in output

@@ -13,6 +13,7 @@ import tempfile
 import time
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import beside_toy
@@ -173,8 +174,14 @@ def updating(policy):  # noqa: F811
     )
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("place", ["reward", "log-probability", "gradient"])
+PLACES, VALUES = ("reward", "log-probability", "gradient"), (np.nan, np.inf, -np.inf)
+QUICK = tuple(zip(PLACES, VALUES, strict=True))  # each place and each value once; every pair compiles anew
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow) for pair in product(PLACES, VALUES)],
+)
 def test_a_number_that_is_not_finite_is_never_trained_on(policy, params, place, value):  # noqa: F811
     create, update = updating(policy)
     good = make_batch(policy, params)

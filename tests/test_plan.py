@@ -214,7 +214,13 @@ def tiny(**model):
     return config, plan.model_of(config)
 
 
-@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, alpha=2.0)], ids=["whole", "adapters"])
+@pytest.mark.parametrize(
+    "lora",
+    [
+        pytest.param(None, id="whole"),
+        pytest.param(LoraConfig(rank=2, alpha=2.0), id="adapters", marks=pytest.mark.slow),
+    ],
+)
 def test_every_step_of_a_run_compiles_and_is_reported(lora):
     """On this machine's devices, by the same code: they need no libtpu."""
     config, model = tiny(lora=lora)

@@ -374,7 +374,7 @@ def sampled(params, decode):
 
 
 def test_behavior_log_probs_equal_the_updates_recomputation(policy, params, sampled):
-    batch, _ = sampled
+    batch = sampled.batch
     hidden = jax.jit(policy.forward)(
         params, batch.prompt_tokens_NP, batch.prompt_lengths_N, batch.suffix_tokens_NGS
     )
@@ -389,7 +389,7 @@ def test_behavior_log_probs_equal_the_updates_recomputation(policy, params, samp
 
 
 def test_sampled_tokens_are_the_trajectories_steps(sampled):
-    batch, trajectories = sampled
+    batch, trajectories = sampled.batch, sampled.trajectories
     ended = 0
     for n, g in np.ndindex(N, G):
         one = trajectories[n * G + g]

@@ -100,7 +100,7 @@ def test_the_run_directory_holds_everything_one_may_want(whole):
     assert all(record["failed_rollouts"] == 0 for record in records[1:])
 
 
-@pytest.mark.parametrize("stops", [(1, 4), (3,)])
+@pytest.mark.parametrize("stops", [pytest.param((1, 4), marks=pytest.mark.slow), (3,)])
 def test_a_resumed_run_equals_the_uninterrupted_one(whole, tmp_path, stops):
     directory, expected = whole
     for i, stop in enumerate(stops):
