@@ -1,7 +1,7 @@
 """The paper's run on BFCL V3 multi-turn with Llama-3.1-8B-Instruct: the recipe of bfcl_qwen3_4b.py, another policy.
 
     huggingface-cli download meta-llama/Llama-3.1-8B-Instruct --local-dir checkpoints/Llama-3.1-8B-Instruct
-    python -m scripts.train --config configs/bfcl_llama31_8b.py --mesh 8 8 1 1
+    python -m scripts.train --config configs/bfcl_llama31_8b.py --mesh 16 4 1 1 --coordinator auto
 
 Hardware: as there.  The paper: 5.5 % of the held-out tasks solved before, 28.3 % on the static 400 tasks, 30.9 % with RODS.  Not run here.
 """

@@ -1,7 +1,7 @@
 """The paper's run on BFCL V3 multi-turn with Qwen2.5-7B-Instruct: the recipe of bfcl_qwen3_4b.py, another policy.
 
     huggingface-cli download Qwen/Qwen2.5-7B-Instruct --local-dir checkpoints/Qwen2.5-7B-Instruct
-    python -m scripts.train --config configs/bfcl_qwen25_7b.py --mesh 8 8 1 1
+    python -m scripts.train --config configs/bfcl_qwen25_7b.py --mesh 16 4 1 1 --coordinator auto
 
 Hardware: as there.  The paper: 7.0 % of the held-out tasks solved before, 36.9 % on the static 400 tasks, 40.3 % with RODS.  Not run here.
 """
