@@ -39,9 +39,9 @@ def part_of_the_office() -> Domain:
 def build_tasks(domain: Domain, seed: int) -> TaskSplits:
     """Authored office tasks; every task is a scenario of its own, so no part can leak into another."""
     tasks = author_tasks(
-        domain, count=6384, rng=random.Random(seed), turns=(2, 3), classes_per_task=(1, 1), chain_length=(1, 2)
+        domain, count=6472, rng=random.Random(seed), turns=(2, 3), classes_per_task=(1, 1), chain_length=(1, 2)
     )
-    return TaskSplits(seeds=tasks[:128], held_out=tasks[128:256], validation=tasks[256:384], practice=tasks[384:])
+    return TaskSplits(seeds=tasks[:216], held_out=tasks[216:344], validation=tasks[344:472], practice=tasks[472:])
 
 
 CONFIG = Config(
@@ -64,15 +64,15 @@ CONFIG = Config(
     ),
     cold_start=ColdStartConfig(
         learning_rate=3e-3,
-        habits=Habits(stop_early=0.8, skip=0.15, repeat=0.1),
+        habits=Habits(stop_early=0.8, skip=0.2, repeat=0.1),
         batch_size=8,
         suffix_sizes=(80, 112, 160),
-        max_steps=1800,
+        max_steps=2000,
         target_reward=0.36,
-        evaluate_every=600,
+        evaluate_every=1000,
         rounds=1,
     ),
-    stages=(StageConfig(name="online synthesis", reward=progress_reward, epochs=5, synthesis=True),),
+    stages=(StageConfig(name="online synthesis", reward=progress_reward, epochs=3, synthesis=True),),
     rollout=RolloutConfig(
         tasks_per_step=12,
         group_size=8,
@@ -91,7 +91,7 @@ CONFIG = Config(
         entropy_coefficient=0.0,
         quotas=(2, 2, 2, 2),
     ),
-    replay=ReplaySettings(capacity=128, cooldown=8),
-    evaluation=EvaluationConfig(num_tasks=128, every_epochs=3),
+    replay=ReplaySettings(capacity=256, cooldown=8),
+    evaluation=EvaluationConfig(num_tasks=128, every_epochs=2),
     checkpoint_every=20,
 )
