@@ -84,10 +84,11 @@ def _steps(directory: Path) -> set[int]:
 
 def leaves(path: Path) -> dict[str, Any]:
     """Every array by its path, whatever devices it lay on, and the parts of the host's record."""
+    state = path.absolute() / "train_state"  # Orbax finds nothing under a relative path
     with ocp.PyTreeCheckpointer() as reader:
-        tree = reader.metadata(path / "train_state").item_metadata.tree
+        tree = reader.metadata(state).item_metadata.tree
         on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        arrays = reader.restore(path / "train_state", restore_args=on_host)
+        arrays = reader.restore(state, restore_args=on_host)
     host: Mapping[str, Json] = json.loads((path / "host" / "metadata").read_text("utf-8"))
     parts = {f"{key}.{name}": part for key, value in host.items() for name, part in _items(value)}
     leaves = {
