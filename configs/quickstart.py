@@ -2,7 +2,7 @@
 
     make train            (or: python -m scripts.train --config configs/quickstart.py)
 
-Hardware: 2 CPU cores, 4 GiB; 16 minutes (the aim is 10).  The cold start learns from demonstrations with the
+Hardware: 2 CPU cores, 2 GiB; 8 minutes, of which the cold start takes 3.  It learns from demonstrations with the
 habits below; reinforcement learning then removes them.
 """
 
@@ -64,7 +64,7 @@ CONFIG = Config(
     ),
     cold_start=ColdStartConfig(
         learning_rate=3e-3,
-        habits=Habits(stop_early=0.8, skip=0.2, repeat=0.1),
+        habits=Habits(stop_early=0.75, skip=0.15, repeat=0.1),
         batch_size=8,
         suffix_sizes=(80, 112, 160),
         max_steps=2000,
