@@ -1,7 +1,7 @@
 """Whether a run fits a TPU slice, and how fast it could be there, before one is rented: compiles its own steps.
 
     pip install -c constraints.txt -e ".[tpu]"
-    python -m scripts.plan --config configs/bfcl_qwen3_4b.py --topology v5e:8x8 --mesh 8 8 1 1
+    python -m scripts.plan --config configs/bfcl_qwen3_4b.py --topology v5e:8x8 --mesh 16 4 1 1
     python -m scripts.plan --config configs/bfcl_qwen3_4b.py --topology v5e:8x8     searches the layouts
 
 Further options are the config's, as in scripts.train (--update.micro-batches 8).  --json FILE writes the figures;
@@ -29,16 +29,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models import counts, lora
 from models.counts import Shape
-from models.decoder import DecoderConfig, Layout, parameter_axes
+from models.decoder import DecoderConfig, parameter_axes
 from models.families import Pretrained, read_config
-from models.policy import callables
 from rods_jax import config as configuration, grpo, sharding
 from rods_jax.config import Config, ConfigError
 from rods_jax.generation import Sampling, generator, rollout_keys
-from rods_jax.types import Policy, RolloutBatch
+from rods_jax.types import RolloutBatch
 from scripts.ahead_of_time import GIB, Chip, Compiled, Work, compile_step, devices_of, parse, roofline
 from scripts.layouts import check, cuts_of, layouts, parameter_shapes, part_of, update_work, whole_of
-from scripts.policies import complete
+from scripts.policies import complete, policy_on
 from scripts.learning import objective_of, optimizer_of
 
 STEPS = ("update", "start", "act", "observe")
@@ -156,10 +155,6 @@ def batch_shapes(whole: Shape, mesh: Mesh) -> RolloutBatch:
     return placed(shapes, sharding.batch_shardings(mesh, shapes))
 
 
-def policy_on(mesh: Mesh, model: DecoderConfig) -> Policy:
-    return Policy(**callables(model, Layout(**sharding.layout(mesh))))
-
-
 def update_step(config: Config, model: DecoderConfig, mesh: Mesh, whole: Shape, name: str = "update") -> Step:
     """The run's update of a batch of this shape; its arguments are (state, batch, temperature, *frozen)."""
     objective, optimizer = objective_of(config), optimizer_of(config)
@@ -170,7 +165,8 @@ def update_step(config: Config, model: DecoderConfig, mesh: Mesh, whole: Shape, 
         frozen = (placed(base, sharding.parameter_shardings(mesh, base, parameter_axes)),)
     trained = sharding.parameter_shardings(mesh, shapes, parameter_axes)
     state = jax.eval_shape(lambda params: grpo.create_state(params, optimizer, objective), shapes)
-    state = placed(state, sharding.state_shardings(mesh, state, trained, optimizer))
+    shardings = sharding.state_shardings(mesh, state, trained, optimizer)
+    state = placed(state, shardings)
     sizes, micro = tuple(mesh.shape.values()), config.update.micro_batches
     reference = objective.kl_coefficient != 0
     shape = part_of(whole, sizes, micro)
@@ -179,6 +175,7 @@ def update_step(config: Config, model: DecoderConfig, mesh: Mesh, whole: Shape, 
         optimizer,
         objective,
         complete,
+        shardings=shardings,
         cuts=(whole.tasks // shape.tasks, whole.group_size // shape.group_size),
         place=lambda gradient: jax.lax.with_sharding_constraint(gradient, trained),
     )

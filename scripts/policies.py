@@ -38,6 +38,11 @@ class RunPolicy(NamedTuple):
         return tree if self.mesh is None else jax.lax.with_sharding_constraint(tree, self.shardings)
 
 
+def policy_on(mesh: Mesh | None, model: DecoderConfig) -> Policy:
+    """A model's functions, its arrays cut as the table says of the mesh."""
+    return Policy(**callables(model, Layout() if mesh is None else Layout(**sharding.layout(mesh))))
+
+
 def policy_of(config: Config, vocab_size: int) -> RunPolicy:
     """Reads the checkpoint's config, and its weights where they do not train; CheckpointError, ConfigError.
 
@@ -75,11 +80,8 @@ def policy_of(config: Config, vocab_size: int) -> RunPolicy:
         places = partial(sharding.parameter_shardings, axes_of=parameter_axes)
         return params if mesh is None else processes.local_part(mesh, params, places)
 
-    def policy_on(mesh: Mesh | None) -> Policy:
-        return Policy(**callables(model, Layout() if mesh is None else Layout(**sharding.layout(mesh))))
-
-    policy = policy_on(mesh)
-    actor = policy if jax.process_count() == 1 else policy_on(mesh.local_mesh)
+    policy = policy_on(mesh, model)
+    actor = policy if jax.process_count() == 1 else policy_on(mesh.local_mesh, model)
     if model.lora is None:
         return RunPolicy(model, policy._replace(init=init), actor, (), whole, mesh, cut)
     base, adapters = init(jax.random.key(config.seed)), partial(lora.init, model)
