@@ -334,11 +334,12 @@ def evaluation(config: Config, start: StartEpisodes, learner: RunPolicy, codec):
         return [progress_reward(trajectory) for trajectory in rollouts.trajectories]
 
     def measure_all(params, tasks: Sequence[Task], step: int, temperature: float) -> list[float]:
-        params, share = learner.whole(params), processes.share_of(tasks[: config.evaluation.num_tasks])
+        share = processes.share_of(tasks[: config.evaluation.num_tasks])
         rewards = processes.gather(measure(params, share, step, temperature) if share else [])
         return list(itertools.chain.from_iterable(rewards))
 
     def evaluate(params, tasks: Sequence[Task], step: int, greedy: bool = True) -> dict[str, float]:
+        params = learner.whole(params)  # once: between processes this sends every parameter
         sampled = measure_all(params, tasks, step, 1.0)
         metrics = {
             "held_out_progress": float(np.mean(sampled)),
