@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from models.tokenizer import load_tokenizer
-from rods_jax import checkpoint, chat, config as configuration, grpo
+from rods_jax import checkpoint, chat, config as configuration
 from rods_jax.chat import Generate
 from rods_jax.config import Config, ConfigError
 from rods_jax.environments.episode import Failure, start_episodes
@@ -29,7 +29,8 @@ from rods_jax.generation import Sampling, generator
 from rods_jax.rewards import PARSE_ERROR, progress_reward
 from rods_jax.rollout import collect
 from rods_jax.types import Action, Json, Message, Task, ToolSpec, Trajectory
-from scripts import learning, train
+from scripts import train
+from scripts.learning import learning
 from scripts.policies import RunPolicy, policy_of
 
 Jobs = Sequence[tuple[Task, int]]
@@ -165,9 +166,8 @@ def _plain(resolved: Json, model: Any) -> Json:
 
 def newest(directory: Path, config: Config, learner: RunPolicy) -> tuple[int, Any]:
     """(step, what trains) of a run's newest checkpoint."""
-    like = grpo.create_state(
-        learner.policy.init(jax.random.key(0)), learning.optimizer_of(config), learning.objective_of(config)
-    )
+    create, _ = learning(config, learner)
+    like = create(learner.policy.init(jax.random.key(0)))
     with checkpoint.open_checkpoints(directory / "checkpoints", keep=2) as checkpoints:
         step, state, _ = checkpoint.restore(checkpoints, like)
     return step, state.params
