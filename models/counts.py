@@ -1,7 +1,8 @@
 """What a step must compute and move, counted from shapes: the compiler leaves out kernels and sees a loop's body once.
 
 A FLOP is one addition or multiplication, so a product of [m,k] and [k,n] is 2mkn.  Matrix products alone are
-counted: they are all but a hundredth of a step.  Left out on purpose: norms, rotations, softmaxes, the optimizer's arithmetic.
+counted: they are all but a hundredth of a step.  Left out on purpose: norms, rotations, softmaxes, and what the
+optimizer computes.
 """
 
 from typing import NamedTuple

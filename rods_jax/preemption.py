@@ -1,8 +1,8 @@
 """Asks a run to stop between two steps when the cluster, or a person, wants the machine back.
 
 SIGTERM (preemption, `kill`) and SIGINT (Ctrl-C) set an event that the loop looks at after every step; a maintenance
-notice of Google's cloud becomes a SIGTERM. A second signal, or a step that outlasts the deadline, ends the process at once, even while it waits for the
-device: the last checkpoint stands, and the resumed run is the same to the bit.
+notice of Google's cloud becomes a SIGTERM. A second signal, or a step that outlasts the deadline, ends the process at
+once, even while it waits for the device: the last checkpoint stands, and the resumed run is the same to the bit.
 Left out on purpose: saving (the caller's), and agreement between processes of one run.
 """
 
