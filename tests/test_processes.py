@@ -50,9 +50,9 @@ def begin_two(directory: Path, *arguments: str) -> list[subprocess.Popen]:
 def words_of(processes: list[subprocess.Popen], status: int = 0) -> list[str]:
     ended = [process.communicate(timeout=500) for process in processes]
     assert [process.returncode for process in processes] == [status] * len(processes), ended
-    # Gloo's threads speak to the same output, and into each other's lines.
+    # Gloo's threads speak to the same output, and into each other's lines: an end of line may come alone.
     gloo = "[Gloo]", "connected peer ranks"
-    return ["".join(x for x in words.splitlines(True) if not any(y in x for y in gloo)) for words, _ in ended]
+    return ["".join(x for x in words.splitlines(True) if x.strip() and not any(y in x for y in gloo)) for words, _ in ended]
 
 
 def read(directory: Path) -> tuple[list[dict], list[dict], dict]:
