@@ -34,6 +34,12 @@ class Shared(NamedTuple):
     value_NKPE: jax.Array
     lengths_N: jax.Array
 
+    axis = 2  # of the keys
+
+    def by_head(self, x_NKPE):
+        """Between the part's own order and heads before keys."""
+        return x_NKPE
+
     def rows(self, x_NGKQT):
         """[N,G,K,Q,T,...] as [N,K, G*Q*T, ...]."""
         n, g, k, q, t, *rest = x_NGKQT.shape
@@ -49,11 +55,19 @@ class Shared(NamedTuple):
 
 
 class Own(NamedTuple):
-    """Each rollout's cache: query token t sees its first `lengths_NGT` keys."""
+    """Each rollout's cache: query token t sees its first `lengths_NGT` keys.
 
-    key_NGKSE: jax.Array
-    value_NGKSE: jax.Array
+    A token's keys of all heads lie together, so that one is written where it lies and the cache is never copied.
+    """
+
+    key_NGSKE: jax.Array
+    value_NGSKE: jax.Array
     lengths_NGT: jax.Array
+
+    axis = 2
+
+    def by_head(self, x):
+        return jnp.swapaxes(x, 2, 3)
 
     def rows(self, x_NGKQT):
         """[N,G,K,Q,T,...] as [N,G,K, T*Q, ...]: neighbouring rows are neighbouring tokens."""
@@ -74,7 +88,8 @@ class Causal(NamedTuple):
     key_NGKTE: jax.Array
     value_NGKTE: jax.Array
 
-    rows, unrows = Own.rows, Own.unrows
+    axis = 3
+    by_head, rows, unrows = Shared.by_head, Own.rows, Own.unrows
 
     def limits(self, shape):
         *_, q, t = shape
@@ -99,7 +114,8 @@ def _attend(query, parts, partial_attention):
 def _forward(query, parts, partial_attention):
     # Named, so that a layer that is recomputed in the backward pass need not attend again.
     output, log_sum = checkpoint_name(_attend(query, parts, partial_attention), SAVED)
-    return output, (query, parts, output, log_sum)
+    # Times one: what is kept is another variable than the result, so that on a mesh it lies where it was computed.
+    return output * 1, (query, parts, output, log_sum)
 
 
 def _backward(partial_attention, saved, d_output):
@@ -135,10 +151,10 @@ def blockwise(query_NGKQTE, part: Part):
             maximum = jnp.maximum(scores.max(-1), NOTHING)
             weights = jnp.exp(scores - maximum[..., None])
             total = jnp.maximum(weights.sum(-1), 1e-30)
-            output = _product("...ms,...se->...me", weights.astype(rows.dtype), tiles.values[j])
+            output = _product("...ms,...se->...me", weights.astype(rows.dtype), tiles.block(1, j))
             return output / total[..., None], maximum + jnp.log(total)
 
-        if len(tiles.keys) == 1:
+        if tiles.count == 1:
             return weigh(0)
         nothing = jnp.zeros(rows.shape, jnp.float32), jnp.full(rows.shape[:-1], NOTHING, jnp.float32)
         return tiles.over_keys(limits, lambda j, state: _merge(state, weigh(j)), nothing)
@@ -157,12 +173,12 @@ def _gradients(query, part: Part, d_output, log_sum, delta):
         def add(j, state):
             d_rows, d_keys, d_values = state
             weights = jnp.exp(tiles.scores(rows, limits, j) - log_sum[..., None])
-            d_weights = _product("...me,...se->...ms", d_out, tiles.values[j])
+            d_weights = _product("...me,...se->...ms", d_out, tiles.block(1, j))
             d_scores = (weights * (d_weights - delta[..., None])).astype(rows.dtype)
             # Keys' gradients stand transposed: the long axis of rows is contracted where a CPU is fast at it.
             d_key = _product("...me,...ms->...es", rows, d_scores)
             d_value = _product("...me,...ms->...es", d_out, weights.astype(rows.dtype))
-            d_rows += _product("...ms,...se->...me", d_scores, tiles.keys[j])
+            d_rows += _product("...ms,...se->...me", d_scores, tiles.block(0, j))
             return d_rows, d_keys.at[j].add(d_key), d_values.at[j].add(d_value)
 
         zero = jnp.zeros(rows.shape, jnp.float32)
@@ -170,10 +186,11 @@ def _gradients(query, part: Part, d_output, log_sum, delta):
         return tuple(d_keys_values), d_rows
 
     blocks = *(tiles.rows(x) for x in (query, d_output, log_sum, delta)), tiles.limits
-    zero = jnp.zeros_like(jnp.swapaxes(tiles.keys, -1, -2), jnp.float32)
+    first = jax.eval_shape(lambda: tiles.block(0, 0))
+    zero = jnp.zeros((tiles.count, *first.shape[:-2], first.shape[-1], first.shape[-2]), jnp.float32)
     d_keys_values, d_rows = lax.scan(row_block, (zero, zero), blocks)
     d_key, d_value = (
-        _join(jnp.swapaxes(x, -1, -2), part[0].ndim - 2, part[0].shape[-2]).astype(part[0].dtype)
+        part.by_head(_join(jnp.swapaxes(x, -1, -2), part[0].ndim - 2, part[0].shape[part.axis])).astype(part[0].dtype)
         for x in d_keys_values
     )
     return tiles.unrows(d_rows), type(part)(d_key, d_value, *[None] * (len(part) - 2))
@@ -185,8 +202,16 @@ class _Tiles(NamedTuple):
     part: Part
     shape: tuple[int, ...]  # [N,G,K,Q,T] of the query
     limits: jax.Array  # [I, ..., M or 1]
-    keys: jax.Array  # [J, ..., S, E]
-    values: jax.Array
+    count: int  # J
+    size: int  # S
+    keys_values: tuple[jax.Array, jax.Array]  # in the part's order, padded to J * S
+
+    def block(self, which: int, j):
+        """Block j of the keys (0) or the values (1), `[..., S, E]`: read where it lies, never stacked beforehand."""
+        x = self.keys_values[which]
+        if self.count > 1:
+            x = lax.dynamic_slice_in_dim(x, j * self.size, self.size, self.part.axis)
+        return self.part.by_head(x)
 
     def rows(self, x_NGKQT):
         return _split(self.part.rows(x_NGKQT), self.part[0].ndim - 2, len(self.limits))
@@ -198,21 +223,21 @@ class _Tiles(NamedTuple):
         )
 
     def scores(self, rows, limits, j):
-        scores = _product("...me,...se->...ms", rows, self.keys[j])
-        places = j * scores.shape[-1] + lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim - 1)
+        scores = _product("...me,...se->...ms", rows, self.block(0, j))
+        places = j * self.size + lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim - 1)
         return jnp.where(places < limits[..., None], scores, -jnp.inf)
 
     def over_keys(self, limits, body, state):
         """Folds `body` over the key blocks that some row sees."""
-        if len(self.keys) == 1:
+        if self.count == 1:
             return body(0, state)
-        stop = jnp.minimum(-(-limits.max() // self.keys.shape[-2]), len(self.keys))
+        stop = jnp.minimum(-(-limits.max() // self.size), self.count)
         return lax.fori_loop(0, stop, body, state)
 
 
 def _cut(shape, part: Part) -> _Tiles:
     *heads, queries, _ = shape
-    heads, keys, axis = math.prod(heads), part[0].shape[-2], part[0].ndim - 2
+    heads, keys, axis = math.prod(heads), part[0].shape[part.axis], part[0].ndim - 2
     longest = min(max(math.isqrt(TILE // heads), SHORTEST), LONGEST)
     num_rows = -(-queries // longest)
     rows = heads * -(-queries // num_rows)
@@ -224,15 +249,20 @@ def _cut(shape, part: Part) -> _Tiles:
         if limits.shape[axis] > 1
         else jnp.broadcast_to(limits, (num_rows, *limits.shape))
     )
-    keys, values = (_split(x, axis, num_keys) for x in part[:2])
-    return _Tiles(part, shape[:-1], limits, keys, values)
+    size = -(-keys // num_keys)
+    keys_values = tuple(_pad(x, part.axis, size * num_keys - keys) for x in part[:2])
+    return _Tiles(part, shape[:-1], limits, num_keys, size, keys_values)
 
 
 def _split(x, axis: int, count: int):
     """[..., L, ...] as [count, ..., ceil(L / count), ...], padded with zeros."""
     size = -(-x.shape[axis] // count)
-    x = jnp.pad(x, [(0, size * count - x.shape[axis] if i == axis else 0) for i in range(x.ndim)])
+    x = _pad(x, axis, size * count - x.shape[axis])
     return jnp.moveaxis(x.reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :]), axis, 0)
+
+
+def _pad(x, axis: int, count: int):
+    return jnp.pad(x, [(0, count if i == axis else 0) for i in range(x.ndim)])
 
 
 def _join(x, axis: int, length: int):

@@ -96,7 +96,7 @@ LAYER_AXES = {
 }  # fmt: skip
 _PART_AXES = {
     attention.Shared: ("NH-E", "NH-E", "N"),
-    attention.Own: ("NGH-E", "NGH-E", "NG-"),
+    attention.Own: ("NG-HE", "NG-HE", "NG-"),
     attention.Causal: ("NGH-E", "NGH-E"),
 }
 
@@ -116,8 +116,8 @@ class Cache(NamedTuple):
     prompt_keys_NKPE: tuple[jax.Array, ...]  # one array a layer, so that a decode step copies none of them
     prompt_values_NKPE: tuple[jax.Array, ...]
     prompt_lengths_N: jax.Array
-    suffix_keys_NGKSE: tuple[jax.Array, ...]
-    suffix_values_NGKSE: tuple[jax.Array, ...]
+    suffix_keys_NGSKE: tuple[jax.Array, ...]
+    suffix_values_NGSKE: tuple[jax.Array, ...]
     suffix_lengths_NG: jax.Array
 
 
@@ -159,27 +159,34 @@ class Layer(nnx.Module):
             setattr(self, f"{name}_lora_a", weight(scale, *shape[:inputs], c.lora.rank))
             setattr(self, f"{name}_lora_b", nnx.Param(jnp.zeros((c.lora.rank, *shape[inputs:]))))
 
-    def __call__(self, config: DecoderConfig, x_NGTD, rotation, attend, layout: Layout):
-        """Returns the layer's output and the new keys and values; `attend(q, k, v)` is the pattern."""
+    def ready(self, config: DecoderConfig, layout: Layout) -> dict[str, jax.Array]:
+        """Weights as they are used, in the compute dtype: cut along the width in store, and whole in use or, where
+        tokens are few, as they are."""
 
-        def weight(name):
-            axes = parameter_axes(("layers", name))[1:]
-            return _whole(getattr(self, name)[...].astype(x_NGTD.dtype), axes, layout)
+        def use(name):
+            axes, weight = parameter_axes(("layers", name))[1:], getattr(self, name)[...]
+            whole = axes.replace("D", "-") if layout.weights_move else axes
+            return gathered(weight.astype(config.compute_dtype), axes, whole, layout)
+
+        biases = [f"{name}_bias" for name in ("query", "key", "value") if config.query_key_value_bias]
+        adapters = [f"{name}_lora_{x}" for name in (config.lora.targets if config.lora else ()) for x in "ab"]
+        return {name: use(name) for name in (*PROJECTIONS, *biases, *adapters)}
+
+    def __call__(self, config: DecoderConfig, ready, x_NGTD, rotation, attend, layout: Layout):
+        """Returns the layer's output and the new keys and values; `attend(q, k, v)` is the pattern."""
+        linear = partial(_linear, merge=not layout.cut_tokens)
 
         def normalize(name, x):
             return rms_norm(x, getattr(self, name)[...], config.norm_epsilon)
 
-        linear = partial(_linear, merge=not layout.cut_tokens)
-
         def project(name, x):
             inputs = PROJECTIONS[name]
-            y = linear(x, weight(name), inputs)
-            if config.query_key_value_bias and name in ("query", "key", "value"):
-                bias = weight(f"{name}_bias")
+            y = linear(x, ready[name], inputs)
+            if (bias := ready.get(f"{name}_bias")) is not None:
                 y += bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
-            if config.lora and name in config.lora.targets:
-                low = linear(x, weight(f"{name}_lora_a"), inputs)
-                y += linear(low, weight(f"{name}_lora_b"), 1) * (config.lora.alpha / config.lora.rank)
+            if f"{name}_lora_a" in ready:
+                low = linear(x, ready[f"{name}_lora_a"], inputs)
+                y += linear(low, ready[f"{name}_lora_b"], 1) * (config.lora.alpha / config.lora.rank)
             return y
 
         h = normalize("attention_norm", x_NGTD)
@@ -189,8 +196,12 @@ class Layer(nnx.Module):
         if config.query_key_norm:
             q, k = normalize("query_norm", q), normalize("key_norm", k)
         q, k = rotary.rotate(q, rotation), rotary.rotate(k, rotation)[:, :, :, 0]
-        attended = jnp.moveaxis(attend(q * config.head_width**-0.5, k, v), 4, 2)  # [N,G,T,K,Q,E]
-        x = layout.constrain(x_NGTD + project("output", attended), "NGT-")
+        # Cut by tokens on either side of attention: so tokens are traded for heads there, in the compute dtype and
+        # in both directions, and the gradients of the projections do not gather whole sequences instead.
+        q = layout.constrain(q * config.head_width**-0.5, "NGKQT-")
+        k, v = layout.constrain(k, "NGKT-"), layout.constrain(v, "NGKT-")
+        attended = layout.constrain(attend(q, k, v), "NGKQT-")
+        x = layout.constrain(x_NGTD + project("output", jnp.moveaxis(attended, 4, 2)), "NGT-")
         h = normalize("feed_forward_norm", x)
         h = layout.constrain(jax.nn.silu(project("gate", h)) * project("up", h), "NGTF")
         return layout.constrain(x + project("down", h), "NGT-"), (k, v)
@@ -224,13 +235,14 @@ class Decoder(nnx.Module):
 
         def step(layer, carry, _):
             prompt, suffix = carry
-            prompt, (pk, pv) = layer(self.config, prompt, prompt_rotation, self._causal, self._prompts)
+            ready = layer.ready(self.config, self.layout)  # once for both
+            prompt, (pk, pv) = layer(self.config, ready, prompt, prompt_rotation, self._causal, self._prompts)
 
             def attend(q, k, v):
                 shared = attention.Shared(pk[:, 0], pv[:, 0], prompt_lengths_N)
                 return self._attend(q, (shared, attention.Causal(k, v)), self.layout)
 
-            suffix, _ = layer(self.config, suffix, suffix_rotation, attend, self.layout)
+            suffix, _ = layer(self.config, ready, suffix, suffix_rotation, attend, self.layout)
             return (prompt, suffix), None
 
         carry = self._embed(prompt_tokens_NP[:, None], self._prompts), self._embed(suffix_tokens_NGS, self.layout)
@@ -246,14 +258,15 @@ class Decoder(nnx.Module):
         rotation = self._rotation(_positions(prompt_tokens_NP[:, None]))
 
         def step(layer, x, _):
-            return layer(self.config, x, rotation, self._causal, self._prompts)
+            ready = layer.ready(self.config, self.layout)
+            return layer(self.config, ready, x, rotation, self._causal, self._prompts)
 
         x, (keys, values) = self._scan(step, self._embed(prompt_tokens_NP[:, None], self._prompts), None)
         c, (n, _) = self.config, prompt_tokens_NP.shape
-        shape = n, group_size, c.key_value_heads, suffix_capacity, c.head_width
+        shape = n, group_size, suffix_capacity, c.key_value_heads, c.head_width
         place = self.layout.constrain
         prompt = (tuple(place(x, "NH-E") for x in stacked[:, :, 0]) for stacked in (keys, values))
-        suffix = (tuple(place(jnp.zeros(shape, keys.dtype), "NGH-E") for _ in range(c.layers)) for _ in range(2))
+        suffix = (tuple(place(jnp.zeros(shape, keys.dtype), "NG-HE") for _ in range(c.layers)) for _ in range(2))
         lengths_NG = jnp.zeros((n, group_size), jnp.int32)
         cache = Cache(*prompt, prompt_lengths_N, *suffix, lengths_NG)
         return self._normalize(_at(x, prompt_lengths_N[:, None] - 1)[:, 0]), cache
@@ -263,14 +276,14 @@ class Decoder(nnx.Module):
         offsets = _positions(tokens_NGT)
         slots = cache.suffix_lengths_NG[..., None] + offsets
         rotation = self._rotation(cache.prompt_lengths_N[:, None, None] + slots)
-        capacity = cache.suffix_keys_NGKSE[0].shape[3]
+        capacity = cache.suffix_keys_NGSKE[0].shape[2]
         # Slots past a row's length fall outside the cache and are dropped by the scatter.
         slots = jnp.where(offsets < lengths_NG[..., None], slots, capacity)
         n, g = (axis[..., None] for axis in jnp.indices(lengths_NG.shape))
 
-        def write(stored_NGKSE, new_NGKTE):
-            stored = stored_NGKSE.at[n, g, :, slots].set(jnp.moveaxis(new_NGKTE, 3, 2), mode="drop")
-            return self.layout.constrain(stored, "NGH-E")
+        def write(stored_NGSKE, new_NGKTE):
+            stored = stored_NGSKE.at[n, g, slots].set(jnp.swapaxes(new_NGKTE, 2, 3), mode="drop")
+            return self.layout.constrain(stored, "NG-HE")
 
         # What is written first is read in its place: to read first would cost a copy of the cache for every token.
         seen_NGT = cache.suffix_lengths_NG[..., None] + offsets + 1
@@ -283,15 +296,15 @@ class Decoder(nnx.Module):
             )
 
             def attend(q, k, v):
-                keys.append(write(cache.suffix_keys_NGKSE[index], k))
-                values.append(write(cache.suffix_values_NGKSE[index], v))
+                keys.append(write(cache.suffix_keys_NGSKE[index], k))
+                values.append(write(cache.suffix_values_NGSKE[index], v))
                 return self._attend(q, (shared, attention.Own(keys[-1], values[-1], seen_NGT)), self.layout)
 
             layer = nnx.merge(graph, jax.tree.map(lambda p: p[index], parameters))
-            x, _ = layer(self.config, x, rotation, attend, layout)
+            x, _ = layer(self.config, layer.ready(self.config, layout), x, rotation, attend, layout)
         cache = cache._replace(
-            suffix_keys_NGKSE=tuple(keys),
-            suffix_values_NGKSE=tuple(values),
+            suffix_keys_NGSKE=tuple(keys),
+            suffix_values_NGSKE=tuple(values),
             suffix_lengths_NG=cache.suffix_lengths_NG + lengths_NG,
         )
         return self._normalize(x), cache
@@ -365,17 +378,15 @@ def _for_few(layout: Layout) -> Layout:
     return layout._replace(constrain=constrain, weights_move=False)
 
 
-def _whole(weight, axes: str, layout: Layout):
-    """A weight, cut along the width in store and whole in use; its gradient is summed straight into the cut."""
-    if not layout.weights_move:
-        return layout.constrain(weight, axes)
+def gathered(x, cut: str, whole: str, layout: Layout):
+    """x, which lies as `cut` says, as `whole` says; its gradient is summed straight into the cut."""
 
     @jax.custom_vjp
-    def gather(weight):
-        return layout.constrain(weight, axes.replace("D", "-"))
+    def gather(x):
+        return layout.constrain(x, whole)
 
-    gather.defvjp(lambda weight: (gather(weight), None), lambda _, gradient: (layout.constrain(gradient, axes),))
-    return gather(weight)
+    gather.defvjp(lambda x: (gather(x), None), lambda _, gradient: (layout.constrain(gradient, cut),))
+    return gather(x)
 
 
 def _linear(x, weight, inputs: int, merge: bool):
