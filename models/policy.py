@@ -3,7 +3,7 @@
 import jax
 from flax import nnx
 
-from models.decoder import Decoder, DecoderConfig, Layout
+from models.decoder import Decoder, DecoderConfig, Layout, gathered
 
 
 def callables(config: DecoderConfig, layout: Layout = Layout()) -> dict:
@@ -15,7 +15,11 @@ def callables(config: DecoderConfig, layout: Layout = Layout()) -> dict:
     graph, _ = nnx.split(nnx.eval_shape(create, jax.random.key(0)))
 
     def unembedding(params):
-        return layout.constrain(params["embedding" if config.tied_embedding else "unembedding"], "W-")
+        # From a cut along the width to one along the vocabulary, one axis of the mesh at a time: never whole.
+        weight = params["embedding" if config.tied_embedding else "unembedding"]
+        for axes in ("VD", "UD", "W-"):
+            weight = layout.constrain(weight, axes)
+        return weight
 
     def bind(params) -> Decoder:
         return nnx.merge(graph, nnx.State(params))
@@ -24,7 +28,7 @@ def callables(config: DecoderConfig, layout: Layout = Layout()) -> dict:
         init=jax.jit(lambda key: nnx.to_pure_dict(nnx.split(create(key))[1])),
         forward=lambda params, *batch: bind(params).forward(*batch),
         unembedding=unembedding,
-        gather=lambda x: layout.constrain(x, "-" * x.ndim),
+        gather=lambda x: gathered(x, "NGT-"[: x.ndim], "-" * x.ndim, layout),
         chunk_size=layout.chunk_size,
         prefill=lambda params, *batch: bind(params).prefill(*batch),
         extend=lambda params, cache, *chunk: bind(params).extend(cache, *chunk),

@@ -37,7 +37,8 @@ RULES = {
     "H": ("tensor", "sequence"),  # the same while they attend, and in caches
     "F": ("tensor",),  # feed-forward
     "V": ("tensor",),  # vocabulary
-    "W": ("tensor", "data", "fsdp", "sequence"),  # the same for log-probabilities: no weight moves, tokens do
+    "U": ("tensor", "fsdp"),  # the same on the way to W, the width still cut by data
+    "W": ("tensor", "fsdp", "data", "sequence"),  # the same for log-probabilities: no weight moves, tokens do
 }
 
 
