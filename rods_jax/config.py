@@ -88,7 +88,7 @@ class RolloutConfig:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0  # 0: all tokens
-    concurrent_tasks: int = 0  # tasks on the device at a time; 0: all of a step
+    concurrent_tasks: int = 0  # tasks on the devices of a process at a time; 0: all of its share of a step
     environment_workers: int = 0  # processes that step the environments; 0: the run's own
 
     def __post_init__(self) -> None:

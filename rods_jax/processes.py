@@ -92,9 +92,8 @@ def _padded(data: bytes, size: int) -> np.ndarray:
 
 
 # ----------------------------------------------------------------------------------------- arrays
-def require_shares(mesh: Mesh | None, num_tasks: int) -> None:
-    """ValueError: the processes cannot each have whole tasks of a step on their own devices."""
-    count, data = jax.process_count(), mesh.shape["data"] if mesh else 1
+def require_shares(data: int, num_tasks: int, count: int) -> None:
+    """ValueError: `count` processes cannot each have whole tasks of a step on their own rows of `data`."""
     if count > 1 and (data % count or num_tasks % data):
         raise ValueError(
             f"{count} processes need a mesh whose data axis they divide and that divides rollout.tasks_per_step: "
@@ -116,24 +115,22 @@ def assemble(mesh: Mesh, batch: RolloutBatch) -> RolloutBatch:
     )
 
 
-def local_part(mesh: Mesh, tree: Any, shardings_on: Callable[[Mesh, Any], Any]) -> Any:
-    """A copy of the mesh's arrays on each process's own devices: there they lie as `shardings_on(mesh, tree)` says.
+def local_part(
+    mesh: Mesh, tree: Any, shardings_on: Callable[[Mesh, Any], Any], convert: Callable[[Any], Any]
+) -> Any:
+    """A converted copy of the mesh's arrays on each process's own devices, laid as `shardings_on(mesh, tree)` says.
 
-    Only what a process has not is sent; in one process nothing is, and nothing is copied.
+    Only what a process has not is sent; in one process nothing is, and nothing is copied or converted.
     """
     if jax.process_count() == 1:
         return tree
     shardings = shardings_on(mesh.local_mesh, tree)
     # The same devices with one more axis, along which every process holds the same.
     rows = Mesh(mesh.devices.reshape(jax.process_count(), -1, *mesh.devices.shape[1:]), ("process", *AXES))
-    copied = jax.jit(_same, out_shardings=jax.tree.map(lambda s: NamedSharding(rows, s.spec), shardings))(tree)
+    copied = jax.jit(convert, out_shardings=jax.tree.map(lambda s: NamedSharding(rows, s.spec), shardings))(tree)
 
     def view(x: jax.Array, sharding: NamedSharding) -> jax.Array:
         pieces = [shard.data for shard in x.addressable_shards]
         return jax.make_array_from_single_device_arrays(x.shape, sharding, pieces)
 
     return jax.tree.map(view, copied, shardings)
-
-
-def _same(tree: Any) -> Any:
-    return tree

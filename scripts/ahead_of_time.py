@@ -72,14 +72,35 @@ def parse(topology: str) -> tuple[Chip, int]:
     return CHIPS[name], math.prod(map(int, grid.split("x"))) * DEVICES_PER_CHIP.get(name, 1)
 
 
-def devices_of(topology: str) -> Sequence[Any]:
-    """Descriptions of its devices. Raises ValueError where there is no such slice, or no libtpu."""
-    parse(topology)
+class Slice(NamedTuple):
+    """Devices or their descriptions."""
+
+    chip: Chip
+    devices: Sequence[Any]  # all of them, host by host
+    host: Sequence[Any]  # those that a process of it compiles for on its own
+
+    @property
+    def hosts(self) -> int:
+        return len(self.devices) // len(self.host)
+
+
+def slice_of(topology: str) -> Slice:
+    """Its devices, described. Raises ValueError where there is no such slice, or no libtpu."""
+    chip, _ = parse(topology)
+    devices = _devices_of(topology)
+    if devices[-1].process_index == 0:
+        return Slice(chip, devices, devices)
+    name, _, grid = topology.partition(":")
+    return Slice(chip, devices, _devices_of(f"{name}:2x2" + "x1" * (grid.count("x") - 1)))
+
+
+def _devices_of(topology: str) -> Sequence[Any]:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # no metadata server: nothing here asks a cloud
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+        return sorted(devices, key=lambda device: (device.process_index, device.id))
     except jax.errors.JaxRuntimeError as error:
         raise ValueError(f"there is no TPU slice {topology}: {_first_line(error)}") from error
     except (RuntimeError, ImportError, NotImplementedError) as error:
@@ -143,12 +164,14 @@ def collectives(program: str) -> dict[str, float]:
     computations, entry = _computations(program)
     totals: Counter[str] = Counter()
 
-    def visit(name: str, times: float) -> None:
+    def visit(name: str, times: float, seen: set[str]) -> None:
         lines = computations.get(name, ())
         sizes = {line.name: _bytes(line.shape) for line in lines}
         for line in lines:
             kind = line.operation.removesuffix("-start")
-            if kind in KINDS:
+            channel = re.search(r"channel_id=(\d+)", line.rest)
+            if kind in KINDS and (channel is None or channel[1] not in seen):
+                seen |= {channel[1]} if channel else set()
                 fused = kind == "all-reduce" and "all-reduce-scatter" in name  # how a TPU spells a reduce-scatter
                 kind = "reduce-scatter" if fused else kind
                 operands = sum(sizes.get(operand, 0) for operand in _operands(line.rest))
@@ -164,9 +187,10 @@ def collectives(program: str) -> dict[str, float]:
                 branches = re.search(r"branch_computations=\{([^}]*)\}", line.rest)
                 called += re.findall(r"[\w.\-]+", branches[1]) if branches else []
                 for other in called:
-                    visit(other, times * turns)
+                    # What a TPU starts in one fusion and ends in another stands in both: one exchange, one channel.
+                    visit(other, times * turns, seen if line.operation == "fusion" else set())
 
-    visit(entry, 1.0)
+    visit(entry, 1.0, set())
     return dict(totals)
 
 

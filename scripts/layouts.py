@@ -17,7 +17,7 @@ from models.attention import LONGEST
 from models.counts import Cuts, Shape
 from models.decoder import DecoderConfig, parameter_axes
 from models.policy import callables
-from rods_jax import sharding
+from rods_jax import processes, sharding
 from rods_jax.config import Config, ConfigError
 from scripts.ahead_of_time import GIB, Chip, Work, meshes, roofline
 
@@ -27,9 +27,10 @@ def parameter_shapes(model: DecoderConfig) -> Any:
     return jax.eval_shape(callables(model)["init"], jax.random.key(0))
 
 
-def check(config: Config, model: DecoderConfig, count: int) -> None:
+def check(config: Config, model: DecoderConfig, count: int, hosts: int = 1) -> None:
     """Raises ValueError, in one sentence, where the layout or the lengths cannot be."""
     sharding.create_mesh(*config.mesh, devices=[None] * count)
+    processes.require_shares(config.mesh[0], config.rollout.tasks_per_step, hosts)
     r = config.rollout
     needed = r.max_prompt_tokens + r.max_suffix_tokens
     if model.max_positions is not None and needed > model.max_positions:
@@ -71,6 +72,12 @@ def whole_of(config: Config) -> Shape:
     return Shape(r.tasks_per_step, r.group_size, r.max_prompt_tokens, r.max_suffix_tokens)
 
 
+def share_of(config: Config, hosts: int) -> Shape:
+    """What a host's devices hold of it at a time while it is generated."""
+    share = config.rollout.tasks_per_step // hosts
+    return whole_of(config)._replace(tasks=min(config.rollout.concurrent_tasks or share, share))
+
+
 def part_of(whole: Shape, sizes: Sequence[int], micro_batches: int) -> Shape:
     """A micro-batch of it. Raises ValueError where it cannot be cut so."""
     cuts = sharding.micro_batch_cuts(micro_batches, whole.tasks, whole.group_size, sizes)
@@ -96,8 +103,31 @@ def update_work(
     return work, counts.update_memory(model, shape, **how)
 
 
-def layouts(config: Config, model: DecoderConfig, chip: Chip, count: int) -> list[Config]:
-    """All layouts that divide the model and may fit, with the fewest micro-batches each; fastest on paper first.
+def generation_memory(config: Config, model: DecoderConfig, hosts: int) -> float:
+    """Bytes that one device holds at least while it generates: the state, a host's copy of the weights, caches."""
+    data, *others = config.mesh
+    shape, size = share_of(config, hosts), counts.itemsize(model)
+    cuts = cuts_of(model, (data // hosts, *others), shape)
+    prompts, suffixes = counts.cache_bytes(model, shape)
+    stored = math.prod(config.mesh)
+    copied = 0 if hosts == 1 else counts.parameters(model) * size * hosts / stored
+    state = counts.state_bytes(model, reference=config.update.kl_coefficient != 0, stored=stored)
+    return state + copied + prompts / cuts.prompt_cache + suffixes / cuts.suffix_heads
+
+
+def spare_caches(config: Config, model: DecoderConfig, chip: Chip, hosts: int) -> Config:
+    """With the most tasks at a time that may fit, at least one."""
+    tasks = share_of(config, hosts).tasks
+    while True:
+        one = replace(config, rollout=replace(config.rollout, concurrent_tasks=tasks))
+        if tasks == 1 or generation_memory(one, model, hosts) < 0.7 * chip.memory:  # a step copies a part of them
+            return one
+        tasks //= 2
+
+
+def layouts(config: Config, model: DecoderConfig, chip: Chip, count: int, hosts: int) -> list[Config]:
+    """All layouts that divide the model and may fit, with the fewest micro-batches and the most tasks at a time;
+    fastest on paper first.
 
     Raises ConfigError where there is none.
     """
@@ -106,12 +136,12 @@ def layouts(config: Config, model: DecoderConfig, chip: Chip, count: int) -> lis
         for micro in (2**n for n in range(12)):
             try:
                 one = replace(config, mesh=mesh, update=replace(config.update, micro_batches=micro))
-                check(one, model, count)
+                check(one, model, count, hosts)
             except ValueError:
                 continue
             work, held = update_work(model, whole_of(one), mesh, micro, config.update.kl_coefficient != 0)
             if held < 0.85 * chip.memory:  # the rest is what a layer needs while it runs
-                found.append((max(roofline(chip, work).values()), micro, one))
+                found.append((max(roofline(chip, work).values()), micro, spare_caches(one, model, chip, hosts)))
                 break
     if not found:
         size = f"{count} devices of {chip.memory / GIB:.2f} GiB"

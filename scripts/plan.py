@@ -20,6 +20,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,9 +36,9 @@ from rods_jax import config as configuration, grpo, sharding
 from rods_jax.config import Config, ConfigError
 from rods_jax.generation import Sampling, generator, rollout_keys
 from rods_jax.types import RolloutBatch
-from scripts.ahead_of_time import GIB, Chip, Compiled, Work, compile_step, devices_of, parse, roofline
-from scripts.layouts import check, cuts_of, layouts, parameter_shapes, part_of, update_work, whole_of
-from scripts.policies import complete, policy_on
+from scripts.ahead_of_time import GIB, Chip, Compiled, Slice, Work, compile_step, parse, roofline, slice_of
+from scripts.layouts import check, cuts_of, layouts, parameter_shapes, part_of, share_of, update_work, whole_of
+from scripts.policies import complete, for_rollouts, policy_on
 from scripts.learning import objective_of, optimizer_of
 
 STEPS = ("update", "start", "act", "observe")
@@ -52,6 +53,7 @@ class Step(NamedTuple):
     arguments: tuple[Any, ...]
     work: Work  # `exchanged` is filled in from the compiled program
     useful: float  # FLOPs of one device without what is computed twice
+    tasks: int  # on these devices at a time
     resident: float  # bytes of one device that the step does not take, and that are there
 
 
@@ -68,15 +70,17 @@ def main() -> None:
         config = configuration.load_config(arguments.config, overrides)
         model = model_of(config)
         chip, count = parse(arguments.topology)
-        chosen = [replace(config, mesh=tuple(arguments.mesh))] if arguments.mesh else None
-        candidates = chosen or layouts(config, model, chip, count)
-        for candidate in candidates:
-            check(candidate, model, count)
-        devices = devices_of(arguments.topology)
+        if arguments.mesh:
+            config = replace(config, mesh=tuple(arguments.mesh))
+            check(config, model, count)  # before libtpu is asked, which may not be there
+        found = slice_of(arguments.topology)
+        if arguments.mesh:
+            check(config, model, count, found.hosts)
+        candidates = [config] if arguments.mesh else layouts(config, model, chip, count, found.hosts)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    result = search(candidates, model, chip, devices, arguments.step or STEPS, arguments.unshared)
+    result = search(candidates, model, found, arguments.step or STEPS, arguments.unshared)
     result = {"config": config.name, "topology": arguments.topology} | result
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
@@ -100,8 +104,7 @@ def model_of(config: Config) -> DecoderConfig:
 def search(
     candidates: Sequence[Config],
     model: DecoderConfig,
-    chip: Chip,
-    devices: Sequence[Any],
+    found: Slice,
     names: Sequence[str] = STEPS,
     unshared: bool = False,
 ) -> dict[str, Any]:
@@ -109,24 +112,25 @@ def search(
     if len(candidates) > 1:
         print(f"{len(candidates)} layouts may fit; the fastest on paper is compiled first")
     for tried, config in enumerate(candidates[:TRIED], 1):
-        mesh = sharding.create_mesh(*config.mesh, devices=devices)
         print(f"\nmesh {' '.join(map(str, config.mesh))} (data, fsdp, tensor, sequence), "
               f"{config.update.micro_batches} micro-batches")  # fmt: skip
         reports = []
-        for step in (step for step in steps_of(config, model, mesh) if step.name in names):
-            reports.append(report(step, compile_step(step.function, *step.arguments), chip, config))
-            print(told(reports[-1], chip), flush=True)
+        for step in (step for step in steps_of(config, model, found) if step.name in names):
+            reports.append(report(step, compile_step(step.function, *step.arguments), found.chip, config))
+            print(told(reports[-1], found.chip), flush=True)
             if not reports[-1]["fits"] and tried < min(len(candidates), TRIED):
                 break
         fits = all(one["fits"] for one in reports)
         if fits or tried == min(len(candidates), TRIED):
             break
-    result = {"mesh": config.mesh, "micro_batches": config.update.micro_batches, "fits": fits, "steps": reports}
+    chosen = {"micro_batches": config.update.micro_batches, "concurrent_tasks": config.rollout.concurrent_tasks}
+    result = {"mesh": config.mesh, **chosen, "fits": fits, "steps": reports}
     what = "the run" if set(names) == set(STEPS) else " and ".join(names)
     layout = f"--mesh {' '.join(map(str, config.mesh))} --update.micro-batches {config.update.micro_batches}"
+    layout += f" --rollout.concurrent-tasks {config.rollout.concurrent_tasks}"
     print(f"\n{what} {'fits' if fits else 'does not fit'} with {layout}")
     if unshared:
-        result["unshared"] = compare(config, model, chip, devices)
+        result["unshared"] = compare(config, model, found)
     return result
 
 
@@ -183,23 +187,32 @@ def update_step(config: Config, model: DecoderConfig, mesh: Mesh, whole: Shape, 
     arguments = state, batch_shapes(whole, mesh), temperature, *frozen
     work, _ = update_work(model, whole, sizes, micro, reference)
     needed = counts.update(model, whole, reference=reference).total / mesh.size
-    return Step(name, update, arguments, work, needed, 0.0)
+    return Step(name, update, arguments, work, needed, shape.tasks, 0.0)
 
 
-def steps_of(config: Config, model: DecoderConfig, mesh: Mesh) -> Iterator[Step]:
-    """The update, then what generation calls with the most tasks that are on the device at a time."""
+def steps_of(config: Config, model: DecoderConfig, found: Slice) -> Iterator[Step]:
+    """The update, then what generation calls with the most tasks that are on a host's devices at a time."""
+    mesh = sharding.create_mesh(*config.mesh, devices=found.devices)
     update = update_step(config, model, mesh, whole_of(config))
     yield update
     state, _, _, *frozen = update.arguments
     params = lora.join(state.params, *frozen) if frozen else state.params
-    yield from generation_steps(config, model, mesh, params, device_bytes((state, frozen)) - device_bytes(params))
+    resident = device_bytes((state, frozen))
+    if found.hosts == 1:
+        yield from generation_steps(config, model, mesh, 1, params, resident - device_bytes(params))
+        return
+    # Of several processes each copies the parameters to its own devices, its rows of the mesh.
+    data, *others = config.mesh
+    mesh = sharding.create_mesh(data // found.hosts, *others, devices=found.host)
+    params = jax.eval_shape(partial(for_rollouts, model), params)
+    params = placed(params, sharding.parameter_shardings(mesh, params, parameter_axes))
+    yield from generation_steps(config, model, mesh, found.hosts, params, resident)
 
 
 def generation_steps(
-    config: Config, model: DecoderConfig, mesh: Mesh, params: Any, resident: float
+    config: Config, model: DecoderConfig, mesh: Mesh, hosts: int, params: Any, resident: float
 ) -> Iterator[Step]:
-    r = config.rollout
-    shape = whole_of(config)._replace(tasks=min(r.concurrent_tasks or r.tasks_per_step, r.tasks_per_step))
+    r, shape = config.rollout, share_of(config, hosts)
     (n, g, p, s), cuts = shape, cuts_of(model, tuple(mesh.shape.values()), shape)
     generate = generator(
         policy_on(mesh, model),
@@ -223,7 +236,7 @@ def generation_steps(
     flops = prefill.prompt_layers + prefill.prompt_attention
     needed = (passed.prompt_layers + passed.prompt_attention) / mesh.size
     moved = weights + counts.activation_bytes(model, n * p / cuts.prompts) / cuts.tensor
-    yield Step("start", generate.start, (params, *prompts, keys), Work(flops, moved, 0.0), needed, resident)
+    yield Step("start", generate.start, (params, *prompts, keys), Work(flops, moved, 0.0), needed, n, resident)
 
     episodes = jax.eval_shape(generate.start, params, *prompts, keys)
     episodes = jax.tree.map(
@@ -233,14 +246,14 @@ def generation_steps(
     token = counts.on_device(parts, cuts).total, weights + caches
     sampling = Sampling(*(array("", (), dtype) for dtype in (jnp.float32, jnp.float32, jnp.int32)))
     arguments = params, episodes, array("NG", (n, g), bool), sampling, array("", ()), array("", ())
-    yield Step("act", generate.act, arguments, Work(*token, 0.0), parts.total / mesh.size, resident)
+    yield Step("act", generate.act, arguments, Work(*token, 0.0), parts.total / mesh.size, n, resident)
 
     chunk = r.observation_chunk
     parts = counts.Parts(*(chunk * part for part in parts._replace(vocabulary=0.0)))
     moved = token[1] + counts.activation_bytes(model, n * g * chunk / cuts.rows) / cuts.tensor
     arguments = params, episodes, array("NG-", (n, g, chunk)), array("NG", (n, g))
     work = Work(counts.on_device(parts, cuts).total, moved, 0.0)
-    yield Step("observe", generate.observe, arguments, work, parts.total / mesh.size, resident)
+    yield Step("observe", generate.observe, arguments, work, parts.total / mesh.size, n, resident)
 
 
 def _names(tree: Any) -> Any:
@@ -278,16 +291,16 @@ def report(step: Step, compiled: Compiled, chip: Chip, config: Config) -> dict[s
         "seconds": seconds | {"roofline": seconds[slowest], "bound_by": slowest},
         "mfu": step.useful / (seconds[slowest] * chip.flops),
         "compile_seconds": compiled.seconds,
-        "advice": [] if fits else advice(step.name, config),
+        "advice": [] if fits else advice(step, config),
     }
 
 
-def advice(step: str, config: Config) -> list[str]:
+def advice(step: Step, config: Config) -> list[str]:
     """What to change, the cheapest first."""
     r, u = config.rollout, config.update
-    if step != "update":
-        tasks = r.concurrent_tasks or r.tasks_per_step
-        fewer = [f"--rollout.concurrent-tasks {tasks // 2}: half the caches at a time"] if tasks > 1 else []
+    if step.name in STEPS[1:]:
+        half = f"--rollout.concurrent-tasks {step.tasks // 2}: half the caches at a time"
+        fewer = [half] if step.tasks > 1 else []
         return [*fewer, "more devices along tensor: weights that are used lie in parts"]
     more = 2 * u.micro_batches
     finer = sharding.micro_batch_cuts(more, r.tasks_per_step, r.group_size, config.mesh or (1, 1, 1, 1))
@@ -321,16 +334,16 @@ def told(one: Mapping[str, Any], chip: Chip) -> str:
     return "\n  ".join([once.get(one["step"], one["step"]), *lines])
 
 
-def compare(config: Config, model: DecoderConfig, chip: Chip, devices: Sequence[Any]) -> dict[str, Any]:
+def compare(config: Config, model: DecoderConfig, found: Slice) -> dict[str, Any]:
     """The update of the same rollouts, each with a prompt of its own, where every device holds whole rollouts."""
     whole = whole_of(config)
     lonely = whole._replace(tasks=whole.tasks * whole.group_size, group_size=1)
-    data = math.gcd(lonely.tasks, len(devices))
-    mesh = sharding.create_mesh(data, len(devices) // data, 1, 1, devices=devices)
+    data = math.gcd(lonely.tasks, len(found.devices))
+    mesh = sharding.create_mesh(data, len(found.devices) // data, 1, 1, devices=found.devices)
     config = replace(config, mesh=None, update=replace(config.update, micro_batches=lonely.tasks // data))
     step = update_step(config, model, mesh, lonely, "update, a prompt for each rollout")
-    one = report(step, compile_step(step.function, *step.arguments), chip, config)
-    print(told(one, chip))
+    one = report(step, compile_step(step.function, *step.arguments), found.chip, config)
+    print(told(one, found.chip))
     return one
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from models import lora, weights
-from models.decoder import DecoderConfig, Layout, parameter_axes
+from models.decoder import PROJECTIONS, DecoderConfig, Layout, parameter_axes
 from models.families import read_config
 from models.policy import callables
 from rods_jax import processes, sharding
@@ -50,7 +50,8 @@ def policy_of(config: Config, vocab_size: int) -> RunPolicy:
     ValueError: the processes of the run cannot share the mesh.
     """
     chosen, mesh = config.model, None if config.mesh is None else sharding.create_mesh(*config.mesh)
-    processes.require_shares(mesh, config.rollout.tasks_per_step)
+    data = 1 if mesh is None else mesh.shape["data"]
+    processes.require_shares(data, config.rollout.tasks_per_step, jax.process_count())
 
     def shardings(init: Callable[[jax.Array], Any]) -> Any:
         shapes = jax.eval_shape(init, jax.random.key(0))
@@ -78,7 +79,7 @@ def policy_of(config: Config, vocab_size: int) -> RunPolicy:
 
     def whole(params: Any) -> Any:
         places = partial(sharding.parameter_shardings, axes_of=parameter_axes)
-        return params if mesh is None else processes.local_part(mesh, params, places)
+        return params if mesh is None else processes.local_part(mesh, params, places, partial(for_rollouts, model))
 
     policy = policy_on(mesh, model)
     actor = policy if jax.process_count() == 1 else policy_on(mesh.local_mesh, model)
@@ -88,6 +89,13 @@ def policy_of(config: Config, vocab_size: int) -> RunPolicy:
     cut = shardings(adapters)
     policy = policy._replace(init=adapters if mesh is None else jax.jit(adapters, out_shardings=cut))
     return RunPolicy(model, policy, actor, (base,), lambda trained: whole(lora.join(trained, base)), mesh, cut)
+
+
+def for_rollouts(model: DecoderConfig, params: Any) -> Any:
+    """The layers' matrices in the compute dtype, as every use of them casts them: half the copy, the same results."""
+    dtype = jnp.dtype(model.compute_dtype)
+    layers = {name: x.astype(dtype) if name in PROJECTIONS else x for name, x in params["layers"].items()}
+    return params | {"layers": layers}
 
 
 def complete(policy: Policy, *frozen: Any) -> Policy:

@@ -16,7 +16,7 @@ from models.counts import Cuts, Shape
 from models.decoder import LoraConfig
 from rods_jax import sharding
 from scripts import ahead_of_time, layouts, plan, train
-from scripts.ahead_of_time import CHIPS, GIB, Compiled, Memory, Work, collectives, meshes, parse, roofline
+from scripts.ahead_of_time import CHIPS, GIB, Compiled, Memory, Slice, Work, collectives, meshes, parse, roofline
 
 without = importlib.util.find_spec("libtpu") is None
 needs_libtpu = pytest.mark.skipif(without, reason="the tpu extra is not installed")
@@ -140,7 +140,7 @@ def test_more_micro_batches_hold_less_and_move_more():
 
 def test_layouts_come_fastest_on_paper_first_and_may_fit():
     config, model = QWEN3_4B, plan.model_of(QWEN3_4B)
-    found = layouts.layouts(config, model, CHIPS["v5p"], 64)
+    found = layouts.layouts(config, model, CHIPS["v5p"], 64, 1)
 
     def seconds_of(c):
         work, _ = layouts.update_work(model, layouts.whole_of(c), c.mesh, c.update.micro_batches, True)
@@ -149,7 +149,7 @@ def test_layouts_come_fastest_on_paper_first_and_may_fit():
     seconds = [seconds_of(c) for c in found]
     assert seconds == sorted(seconds) and len(found) > 10
     with pytest.raises(ValueError, match="no layout of 1 devices of 15.75 GiB holds the update of this run"):
-        layouts.layouts(config, model, CHIPS["v5e"], 1)
+        layouts.layouts(config, model, CHIPS["v5e"], 1, 1)
 
 
 # ------------------------------------------------------------------------------------ bad input
@@ -224,7 +224,7 @@ def tiny(**model):
 def test_every_step_of_a_run_compiles_and_is_reported(lora):
     """On this machine's devices, by the same code: they need no libtpu."""
     config, model = tiny(lora=lora)
-    result = plan.search([config], model, CHIPS["v5e"], jax.devices()[:8], unshared=True)
+    result = plan.search([config], model, Slice(CHIPS["v5e"], *[jax.devices()[:8]] * 2), unshared=True)
     json.dumps(result)
     update, *generation = result["steps"]
     assert [step["step"] for step in result["steps"]] == list(plan.STEPS)
@@ -235,7 +235,7 @@ def test_every_step_of_a_run_compiles_and_is_reported(lora):
 
 def test_what_does_not_fit_says_what_to_change():
     config, _ = tiny()
-    step = plan.Step("update", None, (), Work(1.0, 1.0, 0.0), 1.0, resident=float(GIB))
+    step = plan.Step("update", None, (), Work(1.0, 1.0, 0.0), 1.0, tasks=8, resident=float(GIB))
     memory = Memory(arguments=10 * GIB, outputs=0, temporaries=5 * GIB, program=0)
     one = plan.report(step, Compiled(memory, "", {"all-gather": 200e9}, 1.0), CHIPS["v5e"], config)
     assert not one["fits"] and one["seconds"]["roofline"] == 1.0 and one["seconds"]["bound_by"] == "exchange"
@@ -249,7 +249,7 @@ def test_what_does_not_fit_says_what_to_change():
 @pytest.mark.slow
 def test_a_tpu_slice_compiles_here():
     config, model = tiny(compute_dtype="bfloat16")
-    result = plan.search([config], model, CHIPS["v5e"], ahead_of_time.devices_of("v5e:2x4"), unshared=False)
+    result = plan.search([config], model, ahead_of_time.slice_of("v5e:2x4"), unshared=False)
     assert result["fits"] and result["steps"][0]["memory"]["program"] > 0
     with pytest.raises(ValueError, match="there is no TPU slice v5e:7x8"):
-        ahead_of_time.devices_of("v5e:7x8")
+        ahead_of_time.slice_of("v5e:7x8")

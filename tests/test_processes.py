@@ -11,14 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from synthesis_toy import TASK
 
 from rods_jax import processes
 from rods_jax.metrics import read_metrics
-from rods_jax.sharding import create_mesh
 from rods_jax.synthesis.attempt import Exchange, Rejection
 from rods_jax.synthesis.dispatch import Dispatch, dispatch_from_json, dispatch_to_json
 from rods_jax.synthesis.pipeline import Synthesis
@@ -107,12 +105,10 @@ def test_what_one_process_refuses_all_refuse(runs):
 
 
 @pytest.mark.parametrize("count, data, tasks, fits", [(2, 4, 4, True), (2, 4, 6, False), (3, 4, 4, False), (1, 4, 6, True)])
-def test_each_process_needs_whole_tasks_on_its_devices(monkeypatch, count, data, tasks, fits):
-    monkeypatch.setattr(jax, "process_count", lambda: count)
-    mesh = create_mesh(data, 8 // data, 1, 1)
+def test_each_process_needs_whole_tasks_on_its_devices(count, data, tasks, fits):
     refused = pytest.raises(ValueError, match=f"{count} processes need a mesh whose data axis they divide")
     with contextlib.nullcontext() if fits else refused:
-        processes.require_shares(mesh, tasks)
+        processes.require_shares(data, tasks, count)
 
 
 @pytest.mark.parametrize("candidate", [None, TASK])
