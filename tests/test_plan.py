@@ -94,6 +94,28 @@ def test_exchange_by_kind_counts_loops_as_often_as_they_turn():
     }
 
 
+def test_what_starts_in_one_fusion_and_ends_in_another_is_exchanged_once():
+    started = """
+%start (p: f32[4]) -> f32[16] {
+  %p = f32[4]{0} parameter(0)
+  ROOT %g.1 = f32[16]{0} all-gather(%p), channel_id=7, dimensions={0}
+}
+
+%done (p: f32[4]) -> f32[16] {
+  %p = f32[4]{0} parameter(0)
+  ROOT %g.2 = f32[16]{0} all-gather(%p), channel_id=7, dimensions={0}
+}
+
+ENTRY %main (x: f32[4]) -> f32[16] {
+  %x = f32[4]{0} parameter(0)
+  %f.1 = f32[16]{0} fusion(%x), kind=kCustom, calls=%start
+  %f.2 = f32[16]{0} fusion(%x), kind=kCustom, calls=%done
+  ROOT %g.3 = f32[16]{0} all-gather(%x), channel_id=8, dimensions={0}
+}
+"""
+    assert collectives(started) == {"all-gather": 2 * 64}
+
+
 def test_exchange_of_a_compiled_program():
     mesh = sharding.create_mesh(8, 1, 1, 1)
     cut = jax.NamedSharding(mesh, sharding.spec(mesh, "N-", (16, 4)))
@@ -150,6 +172,21 @@ def test_layouts_come_fastest_on_paper_first_and_may_fit():
     assert seconds == sorted(seconds) and len(found) > 10
     with pytest.raises(ValueError, match="no layout of 1 devices of 15.75 GiB holds the update of this run"):
         layouts.layouts(config, model, CHIPS["v5e"], 1, 1)
+
+
+def test_hosts_cut_the_data_axis_and_hold_a_copy_of_the_weights():
+    config, model = QWEN3_4B, plan.model_of(QWEN3_4B)
+    with pytest.raises(ValueError, match="16 processes need a mesh whose data axis they divide"):
+        layouts.check(replace(config, mesh=(8, 8, 1, 1)), model, 64, 16)
+    found = layouts.layouts(config, model, CHIPS["v5e"], 64, 16)
+    assert found and all(c.mesh[0] % 16 == 0 for c in found)
+    assert all(layouts.share_of(c, 16).tasks == c.rollout.concurrent_tasks for c in found)
+
+    one = replace(config, mesh=(16, 4, 1, 1), rollout=replace(config.rollout, concurrent_tasks=1))
+    keys_and_values = 2 * 2 * 36 * 8 * 128 * (8192 + 16 * 10_240 / 4)  # 4 chips share a task's rollouts, not its prompt
+    weights = 2 * counts.parameters(model) / 4
+    state = 4 * 4 * counts.parameters(model) / 64
+    assert layouts.generation_memory(one, model, 16) == pytest.approx(keys_and_values + weights + state)
 
 
 # ------------------------------------------------------------------------------------ bad input

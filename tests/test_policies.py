@@ -23,7 +23,7 @@ from models.tokenizer import checkpoint_tokenizer, load_tokenizer, train_tokeniz
 from rods_jax import grpo
 from rods_jax.config import ConfigError
 from rods_jax.types import RolloutBatch
-from scripts.policies import complete, export, policy_of
+from scripts.policies import complete, export, for_rollouts, policy_of, policy_on
 from scripts.train import run
 
 LORA = LoraConfig(rank=2, alpha=4.0, targets=("query", "value", "down"))
@@ -113,6 +113,18 @@ def test_on_a_mesh_what_trains_and_what_is_made_of_it_lie_as_the_table_says(base
     assert params["embedding"].addressable_shards[0].data.shape == (96, 8)
     with pytest.raises(ConfigError, match="mesh must be 4 numbers above 0"):
         replace(CONFIG, mesh=(2, 4))
+
+
+def test_the_copy_for_rollouts_is_smaller_and_computes_the_same():
+    model = replace(presets.TINY_QWEN3, compute_dtype="bfloat16")
+    policy = policy_on(None, model)
+    params = policy.init(jax.random.key(0))
+    lean = for_rollouts(model, params)
+    assert lean["layers"]["gate"].dtype == jnp.bfloat16 and lean["embedding"] is params["embedding"]
+    rng = np.random.default_rng(0)
+    prompts, suffixes = rng.integers(0, 50, (2, 8)), rng.integers(0, 50, (2, 3, 6))
+    hidden = [policy.forward(p, prompts, np.array([8, 5]), suffixes) for p in (params, lean)]
+    np.testing.assert_array_equal(*(np.float32(h) for h in hidden))
 
 
 def test_what_cannot_train_together_is_refused(base):
