@@ -131,7 +131,8 @@ def test_two_processes_killed_go_on_as_two_and_as_one(runs, tmp_path):
         time.sleep(0.02)
     for process in both:
         process.kill()
-    assert [process.wait() for process in both] == [-signal.SIGKILL] * 2
+        process.communicate()  # and its pipes are closed
+    assert [process.returncode for process in both] == [-signal.SIGKILL] * 2
     shutil.copytree(two, one)
     for first, *_ in (words_of(begin_two(two, "--resume")), words_of([begin(one, 8, "--resume")])):
         assert "resumed at step 2" in first
