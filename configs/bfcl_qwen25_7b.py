@@ -1,7 +1,8 @@
 """The paper's run on BFCL V3 multi-turn with Qwen2.5-7B-Instruct: the recipe of bfcl_qwen3_4b.py, another policy.
 
     huggingface-cli download Qwen/Qwen2.5-7B-Instruct --local-dir checkpoints/Qwen2.5-7B-Instruct
-    python -m scripts.train --config configs/bfcl_qwen25_7b.py --mesh 16 4 1 1 --coordinator auto
+    python -m scripts.train --config configs/bfcl_qwen25_7b.py --coordinator auto \
+        --mesh 16 4 1 1 --update.micro-batches 8 --rollout.concurrent-tasks 1
 
 Hardware: as there.  The paper: 7.0 % of the held-out tasks solved before, 36.9 % on the static 400 tasks, 40.3 % with RODS.  Not run here.
 """

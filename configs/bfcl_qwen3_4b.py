@@ -2,7 +2,8 @@
 
     huggingface-cli download Qwen/Qwen3-4B-Instruct-2507 --local-dir checkpoints/Qwen3-4B-Instruct-2507
     vllm serve Qwen/Qwen3-32B --port 8000        (elsewhere: it writes the variants; not needed before stage 3)
-    python -m scripts.train --config configs/bfcl_qwen3_4b.py --mesh 16 4 1 1 --coordinator auto
+    python -m scripts.train --config configs/bfcl_qwen3_4b.py --coordinator auto \
+        --mesh 16 4 1 1 --update.micro-batches 8 --rollout.concurrent-tasks 1
 
 Hardware: a TPU slice; which one it fits has not been established.  The paper: 22.1 % of the held-out tasks solved before, 50.0 % on
 the static 400 tasks, 56.0 % with RODS, on 8 A100 and 8 more that synthesise.  Not run here.

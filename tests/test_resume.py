@@ -152,6 +152,7 @@ def test_runs_killed_50_times_are_the_uninterrupted_ones(tmp_path, start, whole,
 
 
 # ----------------------------------------------------------------------------- another layout
+@pytest.mark.slow
 def test_on_other_devices_a_run_goes_on_with_the_same_tasks_and_noise(tmp_path, start):
     options = ["--max-steps", "4", "--retention.latest", "9"]
     whole, moved = tmp_path / "whole", tmp_path / "moved"
