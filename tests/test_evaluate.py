@@ -249,25 +249,28 @@ def command(out, url):
 def test_a_killed_evaluation_continues_and_ends_with_the_same_numbers(tmp_path):
     journal = tmp_path / "killed" / "journal.jsonl"
     lines = lambda: journal.read_bytes().count(b"\n") if journal.exists() else 0
-    most = 3  # lines of the journal at which the model falls silent, until the evaluation has its signal
+    begun, most = set(), 3  # conversations that the model takes part in; it is silent to those that begin later
 
     def slow(request):
         time.sleep(0.03)
-        while lines() >= most:
+        conversation = next(m["content"] for m in request["messages"] if m["role"] == "user")
+        while conversation not in begun and len(begun) >= most:
             time.sleep(0.005)
+        begun.add(conversation)
         rng = random.Random(str(request["messages"]))  # a model that errs, the same way each time
         return gold_reply(request) if rng.random() < 0.8 else chat_reply(Action(answer="Perhaps."))
 
     with server(slow) as (url, requests):
         for sent, next_most in ((signal.SIGKILL, 5), (signal.SIGINT, 99)):
             process = command(tmp_path / "killed", url)
-            while lines() < most:
+            while lines() < 1 + most:  # the header, and all that can be finished
                 assert process.poll() is None
                 time.sleep(0.005)
             process.send_signal(sent)
+            time.sleep(0.5)  # the signal is noticed before the model speaks again
             most = next_most
             output, _ = process.communicate(timeout=60)
-            assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130}[sent]
+            assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130}[sent], output
         assert "the same command continues" in output
         assert 4 <= journal.read_bytes().count(b"\n") < 9
         finished = {json.loads(line)["task_id"] for line in journal.read_bytes().split(b"\n")[1:-1]}
