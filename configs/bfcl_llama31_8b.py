@@ -2,7 +2,7 @@
 
     huggingface-cli download meta-llama/Llama-3.1-8B-Instruct --local-dir checkpoints/Llama-3.1-8B-Instruct
     python -m scripts.train --config configs/bfcl_llama31_8b.py --coordinator auto \
-        --mesh 16 2 1 2 --update.micro-batches 16 --rollout.concurrent-tasks 1
+        --mesh 16 2 2 1 --update.micro-batches 16 --rollout.concurrent-tasks 1
 
 Hardware: as there.  The paper: 5.5 % of the held-out tasks solved before, 28.3 % on the static 400 tasks, 30.9 % with RODS.  Not run here.
 """

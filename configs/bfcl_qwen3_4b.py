@@ -5,7 +5,7 @@
     python -m scripts.train --config configs/bfcl_qwen3_4b.py --coordinator auto \
         --mesh 16 4 1 1 --update.micro-batches 8 --rollout.concurrent-tasks 1
 
-Hardware: a TPU slice; which one it fits has not been established.  The paper: 22.1 % of the held-out tasks solved before, 50.0 % on
+Hardware: a TPU slice; this layout fits a v5e:8x8 (docs/plan.md).  The paper: 22.1 % of the held-out tasks solved before, 50.0 % on
 the static 400 tasks, 56.0 % with RODS, on 8 A100 and 8 more that synthesise.  Not run here.
 
 Published: rate 1e-6, KL 0.01, 16 rollouts, 512 trajectories a step, 5 epochs a stage, band 0.20 to 0.85, retirement above 0.95, 20 %
