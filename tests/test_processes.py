@@ -50,7 +50,8 @@ def words_of(processes: list[subprocess.Popen], status: int = 0) -> list[str]:
     assert [process.returncode for process in processes] == [status] * len(processes), ended
     # Gloo's threads speak to the same output, and into each other's lines: an end of line may come alone.
     gloo = "[Gloo]", "connected peer ranks"
-    return ["".join(x for x in words.splitlines(True) if x.strip() and not any(y in x for y in gloo)) for words, _ in ended]
+    ours = lambda line: line.strip() and not any(theirs in line for theirs in gloo)
+    return ["".join(filter(ours, words.splitlines(True))) for words, _ in ended]
 
 
 def read(directory: Path) -> tuple[list[dict], list[dict], dict]:
