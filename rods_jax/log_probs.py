@@ -95,9 +95,11 @@ def log_probs(
     temperature = jnp.where(never, 1.0, jnp.asarray(temperature, jnp.float32))
 
     def chunk(arrays) -> LogProbs:
-        hidden, targets, mask = arrays
-        targets = jnp.where(mask, targets, 0).astype(jnp.int32)
-        return _chunk(hidden, weight_DV, temperature, targets, mask, with_entropy, gather)
+        # Outside the condition: inside, devices of one CPU meet in different orders and wait for each other for ever.
+        hidden, targets, mask = map(gather, arrays)
+        return _chunk(
+            hidden, weight_DV, temperature, jnp.where(mask, targets, 0).astype(jnp.int32), mask, with_entropy
+        )
 
     chunks = lax.map(chunk, (split(hidden_TD), split(targets_T), split(mask_T)))
     return LogProbs(*map(join, chunks))
@@ -107,28 +109,24 @@ def _pad(x: jax.Array, axis: int, count: int) -> jax.Array:
     return jnp.pad(x, [(0, count if i == axis else 0) for i in range(x.ndim)])
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def _chunk(hidden, weight_DV, temperature, targets, mask, with_entropy: bool, gather) -> LogProbs:
-    return _forward(hidden, weight_DV, temperature, targets, mask, with_entropy, gather)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _chunk(hidden, weight_DV, temperature, targets, mask, with_entropy: bool) -> LogProbs:
+    return _forward(hidden, weight_DV, temperature, targets, mask, with_entropy)[0]
 
 
-def _logits(hidden, weight_DV, temperature):
+def _logits(hidden, weight_DV, temperature, mask):
+    hidden = jnp.where(mask[..., None], hidden, 0)  # a NaN behind the mask would reach the gradient
     weight = weight_DV.astype(hidden.dtype)
     return jnp.einsum("...d,dv->...v", hidden, weight, preferred_element_type=jnp.float32) / temperature
 
 
-def _clean(hidden, mask):
-    return jnp.where(mask[..., None], hidden, 0)  # a NaN behind the mask would reach the gradient
-
-
-def _forward(hidden, weight_DV, temperature, targets, mask, with_entropy: bool, gather):
-    # What is exchanged is exchanged inside the condition: for a chunk without action tokens, nothing.
+def _forward(hidden, weight_DV, temperature, targets, mask, with_entropy: bool):
     def score():
-        logits = _logits(gather(_clean(hidden, mask)), weight_DV, temperature)
+        logits = _logits(hidden, weight_DV, temperature, mask)
         # Subtracted one after the other: their sum would round away what a sure token leaves to the others.
         maximum = logits.max(axis=-1)
         log_total = jnp.log(jnp.exp(logits - maximum[..., None]).sum(axis=-1))
-        taken = jnp.take_along_axis(logits, gather(targets)[..., None], axis=-1)[..., 0] - maximum - log_total
+        taken = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0] - maximum - log_total
         entropy = jnp.zeros_like(taken)
         if with_entropy:
             log_all = logits - maximum[..., None] - log_total[..., None]
@@ -140,27 +138,25 @@ def _forward(hidden, weight_DV, temperature, targets, mask, with_entropy: bool, 
     return LogProbs(taken, entropy), (hidden, weight_DV, temperature, targets, mask, entropy, normalizer)
 
 
-def _backward(with_entropy: bool, gather, saved, cotangents: LogProbs):
+def _backward(with_entropy: bool, saved, cotangents: LogProbs):
     hidden, weight_DV, temperature, targets, mask, entropy, (maximum, log_total) = saved
-    d_taken, d_entropy = (jnp.where(mask, d, 0.0) for d in cotangents)
+    d_taken, d_entropy = (jnp.where(mask, d, 0.0)[..., None] for d in cotangents)
 
     def differentiate():
-        whole, scatter = jax.vjp(gather, _clean(hidden, mask))
-        logits = _logits(whole, weight_DV, temperature)
-        per_token = gather(maximum), gather(log_total), gather(targets), gather(d_taken)
-        highest, total, target, taken = (x[..., None] for x in per_token)
-        log_all = logits - highest - total
+        logits = _logits(hidden, weight_DV, temperature, mask)
+        log_all = logits - maximum[..., None] - log_total[..., None]
         probability = jnp.exp(log_all)
-        is_target = target == lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
-        d_logits = jnp.where(is_target, taken, 0.0) - taken * probability
+        is_target = targets[..., None] == lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+        d_logits = jnp.where(is_target, d_taken, 0.0) - d_taken * probability
         if with_entropy:  # dH/dz = -p (log p + H)
-            d_logits -= gather(d_entropy)[..., None] * probability * (log_all + gather(entropy)[..., None])
+            d_logits -= d_entropy * probability * (log_all + entropy[..., None])
         d_temperature = -jnp.sum(d_logits * logits) / temperature
         d_scaled = (d_logits / temperature).astype(hidden.dtype)
-        weight, tokens = weight_DV.astype(hidden.dtype), tuple(range(mask.ndim))
-        (d_hidden,) = scatter(jnp.einsum("...v,dv->...d", d_scaled, weight))
-        d_weight = jnp.tensordot(whole, d_scaled, axes=(tokens, tokens), preferred_element_type=jnp.float32)
-        return _clean(d_hidden, mask), d_weight, d_temperature
+        weight = weight_DV.astype(hidden.dtype)
+        d_hidden = jnp.einsum("...v,dv->...d", d_scaled, weight, preferred_element_type=jnp.float32)
+        clean, tokens = jnp.where(mask[..., None], hidden, 0), tuple(range(mask.ndim))
+        d_weight = jnp.tensordot(clean, d_scaled, axes=(tokens, tokens), preferred_element_type=jnp.float32)
+        return jnp.where(mask[..., None], d_hidden, 0).astype(hidden.dtype), d_weight, d_temperature
 
     zeros = jax.tree.map(jnp.zeros_like, (hidden, weight_DV, temperature))
     return *lax.cond(mask.any(), differentiate, lambda: zeros), None, None
