@@ -84,7 +84,7 @@ class ReplayState:
     seeds: tuple[Item, ...]
     slots: tuple[Item | None, ...]
     cursor: int = 0  # the slot at which the search for a free one begins
-    staged: tuple[Staged, ...] = ()  # first in, first out
+    staged: tuple[Staged, ...] = ()  # oldest first
     retired: tuple[Retired, ...] = ()  # the latest few
     retired_counts: tuple[int, ...] = (0,) * len(REASONS)  # all, in the order of REASONS
     injected: int = 0
@@ -127,9 +127,9 @@ def stage(state: ReplayState, tasks: Sequence[Task], epoch: int) -> ReplayState:
 def begin_epoch(state: ReplayState, epoch: int) -> tuple[ReplayState, Events]:
     """Retires, prunes and injects, in this order (RODS section 6); each epoch begins once.
 
-    At most floor(injection_fraction * pool after retirement) candidates enter, oldest first, only
-    ones that an earlier epoch staged and that keep to `max_share` of the same pool, and no more than
-    there are free slots.  The others wait.
+    At most floor(injection_fraction * pool after retirement) candidates enter, oldest first or newest
+    first, only ones that an earlier epoch staged and that keep to `max_share` of the same pool, and no
+    more than there are free slots.  The others wait.
     """
     if epoch <= state.epoch:
         raise ValueError(f"epoch {epoch} cannot begin after epoch {state.epoch}")
@@ -144,6 +144,7 @@ def begin_epoch(state: ReplayState, epoch: int) -> tuple[ReplayState, Events]:
 
     active = active_tasks(state)
     due = [entry.task for entry in state.staged if entry.epoch < epoch]
+    due = due[::-1] if settings.newest_first else due
     due = _varied(due, active, settings)[: int(_exact(settings.injection_fraction) * len(active))]
     free = state.slots.count(None)
     if settings.replace and len(due) > free:

@@ -70,6 +70,15 @@ def test_candidates_enter_in_the_order_they_were_staged():
     assert _ids(state)[10:] == ["c", "a", "b"]
 
 
+def test_the_newest_candidates_enter_first_by_option():
+    state = replay.create(_seeds(10), ReplaySettings(newest_first=True))
+    state = replay.stage(state, [_task(name) for name in "cab"], epoch=0)
+    state = replay.stage(state, [_task("late")], epoch=1)  # not due yet
+    state, first = replay.begin_epoch(state, 1)
+    state, second = replay.begin_epoch(state, 2)
+    assert (first.injected, second.injected) == (("b", "a"), ("late", "c"))
+
+
 def test_the_cap_is_a_floor_of_exact_decimals():
     # 0.07 * 100 is 7.000000000000001 and 0.29 * 100 is 28.999999999999996 in binary floating point.
     for fraction, expected in ((0.07, 7), (0.29, 29), (0.199, 19)):
