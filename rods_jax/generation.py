@@ -151,7 +151,7 @@ def _rollout_keys(seed, step, tasks_N, group_size):
 
 
 def sample(keys_NG, logits_NGV, sampling: Sampling):
-    """Draws one token per row by the Gumbel trick from softmax(logits / temperature), truncated to top-k and top-p.
+    """Draws one token per row by the Gumbel trick from softmax(logits / temperature), truncated to top-k, then top-p.
 
     Returns (token_NG int32, log_prob_NG float32 under the untruncated distribution at that temperature;
     temperature 0 takes the arg-max and reports its log-probability at temperature 1).
@@ -159,15 +159,43 @@ def sample(keys_NG, logits_NGV, sampling: Sampling):
     greedy = sampling.temperature == 0
     logits = logits_NGV / jnp.where(greedy, 1.0, sampling.temperature)
     allowed = lax.cond(sampling.top_k > 0, lambda x: _keep_top_k(x, sampling.top_k), lambda x: x, logits)
-    allowed = lax.cond(sampling.top_p < 1, lambda x: _keep_top_p(x, sampling.top_p), lambda x: x, allowed)
 
     def noisy(allowed):
         noise = jax.vmap(jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:])))(keys_NG)
         return allowed + noise
 
-    token_NG = _first_largest(lax.cond(greedy, lambda x: x, noisy, allowed))
+    scores = lax.cond(greedy, lambda x: x, noisy, allowed)
+    token_NG = _first_largest(scores)
+    within_top_p = partial(_within_top_p, scores=scores, logits=allowed, top_p=sampling.top_p)
+    token_NG = lax.cond(sampling.top_p < 1, within_top_p, lambda token_NG: token_NG, token_NG)
     taken = jnp.take_along_axis(logits, token_NG[..., None], axis=-1)[..., 0]
     return token_NG, taken - jax.nn.logsumexp(logits, axis=-1)
+
+
+def _within_top_p(token_NG, scores, logits, top_p):
+    """From the arg-max of `scores` to that of the smallest set of the likeliest tokens with probability >= top_p;
+    ties at its edge belong to it.
+
+    A token lies outside where likelier ones hold top_p already.  Then so does every token that is no likelier, and
+    the arg-max is taken again without them: one or two passes, no search for the edge and no sort.
+    """
+    probability = jax.nn.softmax(logits, axis=-1)
+    enough = top_p * (1 - 1e-6)  # the float32 sum of all tokens may fall short of 1
+
+    def likelier(token_NG):
+        return logits > jnp.take_along_axis(logits, token_NG[..., None], axis=-1)
+
+    def outside(token_NG):
+        held_NG = jnp.where(likelier(token_NG), probability, 0.0).sum(-1)
+        return (held_NG >= enough) & (held_NG > 0)
+
+    def again(carry):
+        token_NG, outside_NG = carry
+        next_NG = _first_largest(jnp.where(likelier(token_NG), scores, -jnp.inf))
+        token_NG = jnp.where(outside_NG, next_NG, token_NG)
+        return token_NG, outside_NG & outside(token_NG)
+
+    return lax.while_loop(lambda carry: carry[1].any(), again, (token_NG, outside(token_NG)))[0]
 
 
 def _first_largest(x):
@@ -177,33 +205,19 @@ def _first_largest(x):
 
 
 def _keep_top_k(logits, top_k):
-    """-inf for all but the k largest; ties at the edge stay."""
-    edge = _largest_threshold(logits, lambda kept: kept.sum(-1) >= top_k)
-    return jnp.where(logits >= edge[..., None], logits, -jnp.inf)
-
-
-def _keep_top_p(logits, top_p):
-    """-inf for all but the smallest set of the likeliest with probability >= top_p; ties at the edge stay."""
-    probability = jax.nn.softmax(logits, axis=-1)
-    enough = top_p * (1 - 1e-6)  # the float32 sum of all tokens may fall short of 1
-    edge = _largest_threshold(logits, lambda kept: jnp.where(kept, probability, 0.0).sum(-1) >= enough)
-    return jnp.where(logits >= edge[..., None], logits, -jnp.inf)
-
-
-def _largest_threshold(logits, enough):
-    """The largest float t with enough(logits >= t), by bisection on float32 bit patterns: 32 passes and no sort."""
-    low = jnp.full(logits.shape[:-1], jnp.iinfo(jnp.int32).min, jnp.int32)
+    """-inf for all but the k largest, found by bisection on float32 bit patterns: 32 passes and no sort; ties at the
+    edge stay."""
     ordered = _ordered(logits)
 
     def halve(_, bounds):
-        low, high = bounds  # enough at low, not enough above high
+        low, high = bounds  # k or more at low, fewer above high
         middle = low // 2 + high // 2 + (low % 2 + high % 2 + 1) // 2  # upper middle without overflow
-        ok = enough(ordered >= middle[..., None])
+        ok = (ordered >= middle[..., None]).sum(-1) >= top_k
         return jnp.where(ok, middle, low), jnp.where(ok, high, middle - 1)
 
-    low, _ = lax.fori_loop(0, 32, halve, (low, ordered.max(-1)))
-    # back to a float: the smallest logit that is kept
-    return jnp.where(ordered >= low[..., None], logits, jnp.inf).min(-1)
+    lowest = jnp.full(logits.shape[:-1], jnp.iinfo(jnp.int32).min, jnp.int32)
+    edge, _ = lax.fori_loop(0, 32, halve, (lowest, ordered.max(-1)))
+    return jnp.where(ordered >= edge[..., None], logits, -jnp.inf)
 
 
 def _ordered(x):

@@ -124,10 +124,11 @@ def _statistics(
     pivot_N = jnp.where(count_N > 0, largest_N, 0.0)
     shifted = jnp.where(mask, rewards - spread(pivot_N), 0.0)
     shifted_mean_N = total(shifted) / divisor_N
-    centered = jnp.where(mask, shifted - spread(shifted_mean_N), 0.0)
-    squares_N = total(jnp.square(centered))
+    # One pass less than squares of centered rewards, and as exact: the pivot lies within the group, so that what
+    # cancels is at most count times what remains.
+    squares_N = jnp.maximum(total(jnp.square(shifted)) - divisor_N * jnp.square(shifted_mean_N), 0.0)
 
-    advantages = centered
+    advantages = centered = jnp.where(mask, shifted - spread(shifted_mean_N), 0.0)
     if normalize == "std":
         # The inner `where` keeps the infinite slope of the root at 0 out of the gradient.
         varied_N = squares_N > 0

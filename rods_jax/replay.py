@@ -127,9 +127,9 @@ def stage(state: ReplayState, tasks: Sequence[Task], epoch: int) -> ReplayState:
 def begin_epoch(state: ReplayState, epoch: int) -> tuple[ReplayState, Events]:
     """Retires, prunes and injects, in this order (RODS section 6); each epoch begins once.
 
-    At most floor(injection_fraction * pool after retirement) candidates enter, oldest first or newest
-    first, only ones that an earlier epoch staged and that keep to `max_share` of the same pool, and no
-    more than there are free slots.  The others wait.
+    At most floor(injection_fraction * pool after retirement) candidates enter, oldest first (or by
+    their seeds' latest boundary scores, newest first in ties), only ones that an earlier epoch staged
+    and that keep to `max_share` of the same pool, and no more than there are free slots.  The others wait.
     """
     if epoch <= state.epoch:
         raise ValueError(f"epoch {epoch} cannot begin after epoch {state.epoch}")
@@ -144,7 +144,9 @@ def begin_epoch(state: ReplayState, epoch: int) -> tuple[ReplayState, Events]:
 
     active = active_tasks(state)
     due = [entry.task for entry in state.staged if entry.epoch < epoch]
-    due = due[::-1] if settings.newest_first else due
+    if settings.nearest_first:
+        scores = {item.task.id: _boundary_score(item, settings) for item in state.items if item.measurements}
+        due = sorted(due[::-1], key=lambda task: -scores.get(task.ancestry[-1], 0))
     due = _varied(due, active, settings)[: int(_exact(settings.injection_fraction) * len(active))]
     free = state.slots.count(None)
     if settings.replace and len(due) > free:

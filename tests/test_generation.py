@@ -186,6 +186,29 @@ def test_distribution_is_exact(top_p, top_k):
     np.testing.assert_allclose(log_prob[0], np.log(p)[np.asarray(token[0])], rtol=1e-5)
 
 
+@pytest.mark.parametrize("top_p, top_k", [(0.0, 0), (0.05, 0), (0.5, 0), (0.95, 0), (1.0, 0), (0.7, 9), (1.0, 1)])
+def test_the_token_is_the_largest_noisy_one_of_the_truncated_set(top_p, top_k):
+    rows, vocab, temperature = 400, 60, 1.3
+    logits = np.asarray(3 * jax.random.normal(jax.random.key(0), (1, rows, vocab)), np.float32)
+    logits = np.round(logits, 1)  # ties
+    keys = jax.random.split(jax.random.key(1), (1, rows))
+    token, _ = sample(keys, jnp.asarray(logits), Sampling(temperature, top_p, top_k))
+    for row in range(rows):
+        scaled = logits[0, row] / np.float32(temperature)
+        exact = np.exp(scaled.astype(np.float64))
+        kept = [v for v in range(vocab) if not top_k or (scaled > scaled[v]).sum() < top_k]
+        total = exact[kept].sum()
+        kept = [v for v in kept if exact[scaled > scaled[v]].sum() < max(top_p * (1 - 1e-6) * total, 1e-9)]
+        noise = np.asarray(jax.random.gumbel(keys[0, row], (vocab,)))
+        assert token[0, row] == max(kept, key=lambda v: scaled[v] + noise[v])
+
+
+def test_sampling_does_not_sort():
+    logits = jnp.zeros((1, 2, 50))
+    compiled = jax.jit(sample).lower(jax.random.split(jax.random.key(0), (1, 2)), logits, Sampling(1.0, 0.9, 5))
+    assert " sort(" not in compiled.compile().as_text()
+
+
 def test_greedy_takes_the_largest():
     logits = jax.random.normal(jax.random.key(0), (2, 3, 50))
     token, _ = sample(jax.random.split(jax.random.key(1), (2, 3)), logits, Sampling(temperature=0.0))

@@ -70,13 +70,19 @@ def test_candidates_enter_in_the_order_they_were_staged():
     assert _ids(state)[10:] == ["c", "a", "b"]
 
 
-def test_the_newest_candidates_enter_first_by_option():
-    state = replay.create(_seeds(10), ReplaySettings(newest_first=True))
-    state = replay.stage(state, [_task(name) for name in "cab"], epoch=0)
-    state = replay.stage(state, [_task("late")], epoch=1)  # not due yet
+def test_the_candidates_of_seeds_at_the_boundary_enter_first_by_option():
+    state = replay.create(_seeds(15), ReplaySettings(nearest_first=True))  # floor(0.2 * 15) = 3 at a time
+    seeds = {"even": "human1", "older": "human2", "newer": "human2", "hard": "human3"}
+    state = replay.stage(state, [_task(name, (seed,)) for name, seed in seeds.items()], epoch=0)
+    for seed, passed in (("human1", 5), ("human2", 9), ("human3", 1)):
+        state = replay.observe(state, seed, passed, 10, step=1)
+    state = replay.observe(state, "human2", 6, 10, step=2)  # it has moved since its candidates were made
+    state = replay.stage(state, [_task("late", ("human1",))], epoch=1)  # not due yet
     state, first = replay.begin_epoch(state, 1)
+    assert first.injected == ("even", "newer", "older")
+    state = replay.observe(state, "human1", 10, 10, step=3)
     state, second = replay.begin_epoch(state, 2)
-    assert (first.injected, second.injected) == (("b", "a"), ("late", "c"))
+    assert second.injected == ("hard", "late")
 
 
 def test_the_cap_is_a_floor_of_exact_decimals():
