@@ -74,7 +74,7 @@ def train(
 
     Returns where it stopped, which is saved.
     """
-    avoid = frozenset(map(content_hash, held_out))
+    known = _known_contents(held_out)
     state, replay, step = position.train_state, position.replay, position.step
     first_batch, outcomes = position.batch, position.outcomes
     if step == 0:
@@ -98,7 +98,7 @@ def train(
             replay, chosen = _observe(replay, pending)
             batch = _with_history(rollouts.batch, replay, batches[index], step)
             state, feedback = stages.update(state, batch)
-            replay, taken = _settle(replay, pending, chosen, stages, avoid)
+            replay, taken = _settle(replay, pending, chosen, stages, known)
             outcomes += taken
             pending = _Pending(step, epoch, stage, batches[index], rollouts, feedback, seconds)
             step += 1
@@ -108,7 +108,7 @@ def train(
             if last or stop or step % config.checkpoint_every == 0:
                 replay, chosen = _observe(replay, pending)
                 held = stages.evaluate(state.params, step) if _due(config, epoch, last, final) else {}
-                replay, taken = _settle(replay, pending, chosen, stages, avoid, held)
+                replay, taken = _settle(replay, pending, chosen, stages, known, held)
                 outcomes += taken
                 pending = None
                 place = (epoch + 1, 0) if last else (epoch, index + 1)
@@ -145,6 +145,18 @@ def _observe(replay: ReplayState, pending: _Pending | None) -> tuple[ReplayState
     return replay, chosen
 
 
+def _known_contents(held_out: Sequence[Task]) -> Callable[[ReplayState], frozenset[str]]:
+    """What no candidate may repeat: held-out tasks, pool and queue, each hashed once, since an id means one content."""
+    avoid, hashes = frozenset(map(content_hash, held_out)), {}
+
+    def known(replay: ReplayState) -> frozenset[str]:
+        tasks = pool.all_tasks(replay)
+        hashes.update((task.id, content_hash(task)) for task in tasks if task.id not in hashes)
+        return avoid | {hashes[task.id] for task in tasks}
+
+    return known
+
+
 def _with_history(batch: RolloutBatch, replay: ReplayState, tasks: Sequence[Task], step: int) -> RolloutBatch:
     """The batch with what the pool knows of its tasks: which may be seeds, and what was measured before."""
     ids = [task.id for task in tasks]
@@ -161,15 +173,14 @@ def _settle(
     pending: _Pending | None,
     chosen: Sequence[Task],
     stages: Stages,
-    avoid: frozenset[str],
+    known: Callable[[ReplayState], frozenset[str]],
     held_out: Mapping[str, float] = {},
 ) -> tuple[ReplayState, int]:
     """Dispatches a step's seeds, stages what came back, and records the step; also returns how many came back."""
     if pending is None:
         return replay, 0
     started = time.perf_counter()
-    known = avoid | {content_hash(task) for task in pool.all_tasks(replay)} if chosen else avoid
-    dispatches = stages.synthesize(chosen, pending.step, known)
+    dispatches = stages.synthesize(chosen, pending.step, known(replay))
     candidates = [d.result.candidate for d in dispatches if d.result.candidate is not None]
     replay = pool.stage(replay, candidates, pending.epoch)
     seconds = time.perf_counter() - started

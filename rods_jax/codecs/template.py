@@ -59,10 +59,11 @@ def template_codec(
     # `split_special_tokens` would let tokens through that are added but not special, as Qwen's <tool_call>.
     added = re.compile(f"(?={'|'.join(map(re.escape, sorted(tokenizer.get_added_vocab())))})")
 
-    def untrusted(text: str) -> list[int]:
+    @lru_cache(maxsize=1024)  # a group's rollouts meet the same messages
+    def untrusted(text: str) -> tuple[int, ...]:
         cuts = [match.start() + 1 for match in added.finditer(text)]
         parts = (text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)]))
-        return [token for part in parts for token in trusted(part)]
+        return tuple(token for part in parts for token in trusted(part))
 
     def render(messages: list[dict[str, str]], num_tools: int = 0) -> str:
         return tokenizer.apply_chat_template(
@@ -109,7 +110,7 @@ def template_codec(
         return fill(following(tuple(message.role for message in messages)), contents)
 
     def encode_action(calls: Sequence[Call], answer: str) -> list[int]:
-        return (trusted(write(calls)) if calls else untrusted(answer)) + [tokenizer.eos_token_id]
+        return [*(trusted(write(calls)) if calls else untrusted(answer)), tokenizer.eos_token_id]
 
     def decode(tokens: Sequence[int]) -> str:
         return tokenizer.decode(tokens, skip_special_tokens=False).removesuffix(stop)
