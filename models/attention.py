@@ -34,12 +34,6 @@ class Shared(NamedTuple):
     value_NKPE: jax.Array
     lengths_N: jax.Array
 
-    axis = 2  # of the keys
-
-    def by_head(self, x_NKPE):
-        """Between the part's own order and heads before keys."""
-        return x_NKPE
-
     def rows(self, x_NGKQT):
         """[N,G,K,Q,T,...] as [N,K, G*Q*T, ...]."""
         n, g, k, q, t, *rest = x_NGKQT.shape
@@ -55,19 +49,11 @@ class Shared(NamedTuple):
 
 
 class Own(NamedTuple):
-    """Each rollout's cache: query token t sees its first `lengths_NGT` keys.
+    """Each rollout's cache: query token t sees its first `lengths_NGT` keys."""
 
-    A token's keys of all heads lie together, so that one is written where it lies and the cache is never copied.
-    """
-
-    key_NGSKE: jax.Array
-    value_NGSKE: jax.Array
+    key_NGKSE: jax.Array
+    value_NGKSE: jax.Array
     lengths_NGT: jax.Array
-
-    axis = 2
-
-    def by_head(self, x):
-        return jnp.swapaxes(x, 2, 3)
 
     def rows(self, x_NGKQT):
         """[N,G,K,Q,T,...] as [N,G,K, T*Q, ...]: neighbouring rows are neighbouring tokens."""
@@ -88,8 +74,7 @@ class Causal(NamedTuple):
     key_NGKTE: jax.Array
     value_NGKTE: jax.Array
 
-    axis = 3
-    by_head, rows, unrows = Shared.by_head, Own.rows, Own.unrows
+    rows, unrows = Own.rows, Own.unrows
 
     def limits(self, shape):
         *_, q, t = shape
@@ -190,8 +175,7 @@ def _gradients(query, part: Part, d_output, log_sum, delta):
     zero = jnp.zeros((tiles.count, *first.shape[:-2], first.shape[-1], first.shape[-2]), jnp.float32)
     d_keys_values, d_rows = lax.scan(row_block, (zero, zero), blocks)
     d_key, d_value = (
-        part.by_head(_join(jnp.swapaxes(x, -1, -2), part[0].ndim - 2, part[0].shape[part.axis])).astype(part[0].dtype)
-        for x in d_keys_values
+        _join(jnp.swapaxes(x, -1, -2), x.ndim - 3, part[0].shape[-2]).astype(part[0].dtype) for x in d_keys_values
     )
     return tiles.unrows(d_rows), type(part)(d_key, d_value, *[None] * (len(part) - 2))
 
@@ -204,14 +188,12 @@ class _Tiles(NamedTuple):
     limits: jax.Array  # [I, ..., M or 1]
     count: int  # J
     size: int  # S
-    keys_values: tuple[jax.Array, jax.Array]  # in the part's order, padded to J * S
+    keys_values: tuple[jax.Array, jax.Array]  # [..., J * S, E], padded
 
     def block(self, which: int, j):
         """Block j of the keys (0) or the values (1), `[..., S, E]`: read where it lies, never stacked beforehand."""
         x = self.keys_values[which]
-        if self.count > 1:
-            x = lax.dynamic_slice_in_dim(x, j * self.size, self.size, self.part.axis)
-        return self.part.by_head(x)
+        return x if self.count == 1 else lax.dynamic_slice_in_dim(x, j * self.size, self.size, x.ndim - 2)
 
     def rows(self, x_NGKQT):
         return _split(self.part.rows(x_NGKQT), self.part[0].ndim - 2, len(self.limits))
@@ -237,7 +219,7 @@ class _Tiles(NamedTuple):
 
 def _cut(shape, part: Part) -> _Tiles:
     *heads, queries, _ = shape
-    heads, keys, axis = math.prod(heads), part[0].shape[part.axis], part[0].ndim - 2
+    heads, keys, axis = math.prod(heads), part[0].shape[-2], part[0].ndim - 2
     longest = min(max(math.isqrt(TILE // heads), SHORTEST), LONGEST)
     num_rows = -(-queries // longest)
     rows = heads * -(-queries // num_rows)
@@ -250,7 +232,7 @@ def _cut(shape, part: Part) -> _Tiles:
         else jnp.broadcast_to(limits, (num_rows, *limits.shape))
     )
     size = -(-keys // num_keys)
-    keys_values = tuple(_pad(x, part.axis, size * num_keys - keys) for x in part[:2])
+    keys_values = tuple(_pad(x, axis, size * num_keys - keys) for x in part[:2])
     return _Tiles(part, shape[:-1], limits, num_keys, size, keys_values)
 
 

@@ -96,7 +96,7 @@ LAYER_AXES = {
 }  # fmt: skip
 _PART_AXES = {
     attention.Shared: ("NH-E", "NH-E", "N"),
-    attention.Own: ("NG-HE", "NG-HE", "NG-"),
+    attention.Own: ("NGH-E", "NGH-E", "NG-"),
     attention.Causal: ("NGH-E", "NGH-E"),
 }
 
@@ -116,8 +116,8 @@ class Cache(NamedTuple):
     prompt_keys_NKPE: tuple[jax.Array, ...]  # one array a layer, so that a decode step copies none of them
     prompt_values_NKPE: tuple[jax.Array, ...]
     prompt_lengths_N: jax.Array
-    suffix_keys_NGSKE: tuple[jax.Array, ...]
-    suffix_values_NGSKE: tuple[jax.Array, ...]
+    suffix_keys_NGKSE: tuple[jax.Array, ...]
+    suffix_values_NGKSE: tuple[jax.Array, ...]
     suffix_lengths_NG: jax.Array
 
 
@@ -263,10 +263,10 @@ class Decoder(nnx.Module):
 
         x, (keys, values) = self._scan(step, self._embed(prompt_tokens_NP[:, None], self._prompts), None)
         c, (n, _) = self.config, prompt_tokens_NP.shape
-        shape = n, group_size, suffix_capacity, c.key_value_heads, c.head_width
+        shape = n, group_size, c.key_value_heads, suffix_capacity, c.head_width
         place = self.layout.constrain
         prompt = (tuple(place(x, "NH-E") for x in stacked[:, :, 0]) for stacked in (keys, values))
-        suffix = (tuple(place(jnp.zeros(shape, keys.dtype), "NG-HE") for _ in range(c.layers)) for _ in range(2))
+        suffix = (tuple(place(jnp.zeros(shape, keys.dtype), "NGH-E") for _ in range(c.layers)) for _ in range(2))
         lengths_NG = jnp.zeros((n, group_size), jnp.int32)
         cache = Cache(*prompt, prompt_lengths_N, *suffix, lengths_NG)
         return self._normalize(_at(x, prompt_lengths_N[:, None] - 1)[:, 0]), cache
@@ -276,14 +276,15 @@ class Decoder(nnx.Module):
         offsets = _positions(tokens_NGT)
         slots = cache.suffix_lengths_NG[..., None] + offsets
         rotation = self._rotation(cache.prompt_lengths_N[:, None, None] + slots)
-        capacity = cache.suffix_keys_NGSKE[0].shape[2]
+        capacity = cache.suffix_keys_NGKSE[0].shape[3]
         # Slots past a row's length fall outside the cache and are dropped by the scatter.
-        slots = jnp.where(offsets < lengths_NG[..., None], slots, capacity)
-        n, g = (axis[..., None] for axis in jnp.indices(lengths_NG.shape))
+        slots = jnp.where(offsets < lengths_NG[..., None], slots, capacity)[:, :, None]
+        n, g, k = (axis[..., None] for axis in jnp.indices((*lengths_NG.shape, self.config.key_value_heads)))
 
-        def write(stored_NGSKE, new_NGKTE):
-            stored = stored_NGSKE.at[n, g, slots].set(jnp.swapaxes(new_NGKTE, 2, 3), mode="drop")
-            return self.layout.constrain(stored, "NG-HE")
+        def write(stored_NGKSE, new_NGKTE):
+            # Heads by index, not by slice: so a TPU writes a token where it lies and never copies the cache.
+            stored = stored_NGKSE.at[n, g, k, slots].set(new_NGKTE, mode="drop")
+            return self.layout.constrain(stored, "NGH-E")
 
         # What is written first is read in its place: to read first would cost a copy of the cache for every token.
         seen_NGT = cache.suffix_lengths_NG[..., None] + offsets + 1
@@ -296,15 +297,15 @@ class Decoder(nnx.Module):
             )
 
             def attend(q, k, v):
-                keys.append(write(cache.suffix_keys_NGSKE[index], k))
-                values.append(write(cache.suffix_values_NGSKE[index], v))
+                keys.append(write(cache.suffix_keys_NGKSE[index], k))
+                values.append(write(cache.suffix_values_NGKSE[index], v))
                 return self._attend(q, (shared, attention.Own(keys[-1], values[-1], seen_NGT)), self.layout)
 
-            layer = nnx.merge(graph, jax.tree.map(lambda p: p[index], parameters))
+            layer = nnx.merge(graph, jax.tree.map(lambda p: _unstacked(p[index]), parameters))
             x, _ = layer(self.config, layer.ready(self.config, layout), x, rotation, attend, layout)
         cache = cache._replace(
-            suffix_keys_NGSKE=tuple(keys),
-            suffix_values_NGSKE=tuple(values),
+            suffix_keys_NGKSE=tuple(keys),
+            suffix_values_NGKSE=tuple(values),
             suffix_lengths_NG=cache.suffix_lengths_NG + lengths_NG,
         )
         return self._normalize(x), cache
@@ -396,6 +397,11 @@ def _linear(x, weight, inputs: int, merge: bool):
     width, tokens = math.prod(weight.shape[:inputs]), x.shape[: x.ndim - inputs]
     product = x.reshape(-1, width) @ weight.reshape(width, -1)
     return product.reshape(*tokens, *weight.shape[inputs:])
+
+
+def _unstacked(weight):
+    """A layer's weight. A CPU would copy it for every token: behind a barrier it is copied once, before the loop."""
+    return jax.lax.platform_dependent(weight, cpu=jax.lax.optimization_barrier, default=lambda weight: weight)
 
 
 def _heads_first(x_NGTKQE):

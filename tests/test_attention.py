@@ -36,16 +36,12 @@ LENGTHS = {
 }
 
 
-def tokens_first(pair):
-    return (jnp.swapaxes(x, 2, 3) for x in pair)
-
-
 def merged(query, pairs, lengths, partial_attention=attention.blockwise):
     prompt, cache, own = pairs
     seen_NGT = jnp.repeat(jnp.asarray(lengths[1])[..., None], query.shape[4], axis=-1)
     parts = (
         attention.Shared(*prompt, jnp.asarray(lengths[0])),
-        attention.Own(*tokens_first(cache), seen_NGT),
+        attention.Own(*cache, seen_NGT),
         attention.Causal(*own),
     )
     return attention.attend(query, parts, partial_attention)
@@ -173,7 +169,7 @@ def test_what_no_query_sees_contributes_exactly_nothing(tiles):
 def test_a_part_without_a_visible_key_is_as_if_it_were_not_there(tiles):
     lengths = LENGTHS["no prompt"]
     seen_NGT = jnp.repeat(jnp.asarray(lengths[1])[..., None], T, axis=-1)
-    parts = attention.Own(*tokens_first(KEYS_AND_VALUES[1]), seen_NGT), attention.Causal(*KEYS_AND_VALUES[2])
+    parts = attention.Own(*KEYS_AND_VALUES[1], seen_NGT), attention.Causal(*KEYS_AND_VALUES[2])
     alone = attention.attend(QUERY, parts, attention.blockwise)
     np.testing.assert_array_equal(merged(QUERY, KEYS_AND_VALUES, lengths), alone)
 
@@ -241,6 +237,6 @@ def test_tiles_above_the_diagonal_are_skipped(monkeypatch):
     jax.effects_barrier()
     assert sorted(visited) == sorted(j for i in range(8) for j in range(i + 1))
     visited.clear()
-    jax.block_until_ready(attention.blockwise(query, attention.Own(*tokens_first((key, key)), jnp.full((1, 1, 16), 5))))
+    jax.block_until_ready(attention.blockwise(query, attention.Own(key, key, jnp.full((1, 1, 16), 5))))
     jax.effects_barrier()
     assert sorted(visited) == sorted(j for i in range(8) for j in range(3))  # 5 keys lie in 3 blocks of 2

@@ -134,7 +134,7 @@ def test_bfloat16_activations_and_float32_parameters(policy, params, batch):
     whole = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]) for tree in (gradient, score(policy)))
     assert error(*whole) < 0.1
     _, cache = jax.eval_shape(lambda: half.prefill(params, batch[0], batch[1], G, S))
-    assert cache.suffix_keys_NGSKE[0].dtype == cache.prompt_keys_NKPE[0].dtype == jnp.bfloat16
+    assert cache.suffix_keys_NGKSE[0].dtype == cache.prompt_keys_NKPE[0].dtype == jnp.bfloat16
 
 
 def test_impossible_shapes_are_refused():

@@ -103,8 +103,8 @@ def test_a_layout_computes_what_one_device_computes(alone, sizes, count):
         assert shard(tree["layers"]["output"]) == (2, 4 // tensor, 2, 8, 32 // (data * fsdp))
         assert shard(tree["embedding"]) == (64 // tensor, 32 // (data * fsdp))
     if N % data == G % fsdp == 4 % (tensor * sequence) == 0:
-        cached = episodes.cache.suffix_keys_NGSKE[0]
-        assert shard(cached) == (N // data, G // fsdp, S, 4 // (tensor * sequence), 8)
+        cached = episodes.cache.suffix_keys_NGKSE[0]
+        assert shard(cached) == (N // data, G // fsdp, 4 // (tensor * sequence), S, 8)
 
 
 def test_a_micro_batch_spans_all_devices_and_moves_nothing():
