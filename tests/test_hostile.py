@@ -1,6 +1,6 @@
 """What hostile text cannot do: run in a browser, name a file outside the run directory, or learn a key.
 
-Elsewhere: no text runs as code (test_import.py), the page by its tags (test_evaluate.py), verdicts that tools
+Elsewhere: no text runs as code (test_import.py), the page by its tags (test_evaluate_runs.py), verdicts that tools
 return (test_synthesis_llm.py), weights from safetensors alone (test_weights.py), what a BFCL call can reach
 (test_bfcl_safety.py).
 """
@@ -11,11 +11,12 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from beside_toy import SEEDS
 from beside_train import judged
 from chat_server import chat_server, send
-from test_evaluate import TASKS, run
+from evaluate_toy import TASKS, run
 from test_faults import compiled  # noqa: F401 (a fixture)
-from test_synthesis_worker import SEEDS, serve, trainer, workers
+from trainer_and_workers import serve, trainer, workers
 from training_toy import play, toy
 
 from rods_jax.chat import Endpoint, http_generate

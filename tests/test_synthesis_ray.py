@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from beside_toy import SEEDS
-from test_synthesis_worker import ROOT, at_first_go, begun_run, trainer, wait_until
+from trainer_and_workers import ROOT, at_first_go, begun_run, trainer, wait_until
 
 from rods_jax.config import ConfigError, load_config
 from scripts.synthesize import work_on_ray

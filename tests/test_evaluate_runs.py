@@ -1,0 +1,202 @@
+"""An evaluated run directory plays its own policy; the page shows everything and runs nothing."""
+
+import io
+import json
+import random
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import jax
+import pytest
+from evaluate_toy import TASKS, run
+from rich.console import Console
+
+from models.policy import callables
+from rods_jax import checkpoint, config as configuration, grpo, replay
+from rods_jax.config import ConfigError
+from rods_jax.codecs.qwen import parse, write
+from rods_jax.environments.scoring import OFFICIAL, RODS
+from rods_jax.environments.workplace.domain import WORKPLACE
+from rods_jax.evaluation import Said, Stop, gold_player, play
+from rods_jax.loop import Position
+from rods_jax.types import Action, Call, Policy, Step, Trajectory
+from scripts import learning, train
+from scripts.players import recorded, run_config
+from scripts.trajectory_page import write_page
+
+
+# ---------------------------------------------------------------------------------- run directory
+CONFIG_FILE = """
+import random
+from functools import partial
+from models.decoder import DecoderConfig
+from models.tokenizer import train_tokenizer
+from rods_jax import grpo
+from rods_jax.codecs.documents import tool_name
+from rods_jax.codecs.qwen import qwen_codec
+from rods_jax.config import Config, EvaluationConfig, RolloutConfig, StageConfig, UpdateConfig
+from rods_jax.environments.protocol import TaskSplits
+from rods_jax.environments.workplace.domain import WORKPLACE
+from rods_jax.rewards import progress_reward
+from rods_jax.synthesis.pipeline import author_tasks
+
+def domain():
+    return WORKPLACE
+
+def build_tasks(domain, seed):
+    tasks = author_tasks(domain, count=12, rng=random.Random(seed), turns=(1, 2), calls_per_turn=(1, 1))
+    return TaskSplits(seeds=tasks[4:], held_out=tasks[:4])
+
+CONFIG = Config(
+    name="tiny", seed=0, run_dir="", domain=domain, build_tasks=build_tasks,
+    tokenizer=partial(train_tokenizer, vocab_size=640), codec=partial(qwen_codec, document=tool_name),
+    model=DecoderConfig(640, 1, 16, 2, 1, 8, 16), cold_start=None,
+    stages=(StageConfig(name="online", reward=progress_reward, epochs=1, synthesis=True),),
+    rollout=RolloutConfig(tasks_per_step=2, group_size=2, max_prompt_tokens=128, max_suffix_tokens=96,
+        max_action_tokens=8, observation_chunk=32, max_attempts=2),
+    update=UpdateConfig(learning_rate=1e-3, ratio=grpo.token_ratio, aggregate=grpo.sequence_mean),
+    evaluation=EvaluationConfig(num_tasks=4, every_epochs=1), checkpoint_every=1,
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def run_directory(tmp_path_factory):
+    """(directory, config file) of a run that has saved its first checkpoint, with another seed than the file's."""
+    directory = tmp_path_factory.mktemp("run")
+    path = directory / "tiny.py"
+    path.write_text(CONFIG_FILE)
+    config = configuration.load_config(path, ["--seed", "7", "--run-dir", str(directory)])
+    console = Console(file=io.StringIO())
+    train.open_run(config, directory, resume=False)
+    tasks, tokenizer = train.load_or_build(config, config.domain(), directory, console)
+    policy = Policy(**callables(replace(config.model, vocab_size=len(tokenizer))))
+    state = grpo.create_state(
+        policy.init(jax.random.key(7)), learning.optimizer_of(config), learning.objective_of(config)
+    )
+    with checkpoint.open_checkpoints(directory / "checkpoints", keep=2) as checkpoints:
+        position = Position(state, replay.create(tasks.seeds, config.replay), step=3)
+        train.save(checkpoints, {}, position, {})
+    return directory, path
+
+
+def test_a_run_is_played_and_continued_to_the_same_numbers(run_directory, tmp_path):
+    directory, path = run_directory
+    options = {"player": str(directory), "tasks": "", "num_tasks": None, "config": path, "rollouts": 2, "seed": 7}
+    result, console = run(tmp_path, **options)
+    assert f"{directory} step 3 on {directory} held-out, seed 7: 4 tasks" in console.file.getvalue().replace(
+        "\n", ""
+    )
+    assert result["max_attempts"] == 2 and result["scores"]["failures"] == {}
+    assert result["scores"]["tokens"] > 0 < result["scores"]["codes"]["parse_error"]
+    journal = tmp_path / "journal.jsonl"
+    whole, scores = journal.read_bytes(), (tmp_path / "scores.json").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    assert len(lines) == 1 + 4 * 2
+    journal.write_bytes(b"".join(lines[:6]) + lines[6][:30])
+    run(tmp_path, **options)
+    assert journal.read_bytes() == whole and (tmp_path / "scores.json").read_bytes() == scores
+    texts = {json.loads(line)["moves"][0]["text"] for line in lines[1:]}
+    assert len(texts) == 8  # noise differs from task to task and from rollout to rollout
+
+
+@pytest.mark.parametrize("rules", [RODS, OFFICIAL])
+def test_a_rollout_is_said_again_word_by_word(rules):
+    rng = random.Random(0)
+    for task in TASKS * 4:
+        gold = gold_player(task)
+
+        def act(messages):
+            match rng.randrange(6):
+                case 0:
+                    return Said("<tool_call>{", Action(error="the message is longer than 8 tokens"))
+                case 1:
+                    return Said("Wait.", Action(answer="Wait."))
+                case 2:
+                    return Stop(truncated="full")
+            said = gold(messages)
+            return said._replace(text=write(said.action.calls) if said.action.calls else said.action.answer)
+
+        record = play(WORKPLACE, task, 0, act, rules)
+        steps = tuple(Step(m.turn, m.text, m.code, m.observations) for m in record.moves)
+        trajectory = Trajectory(task.id, 0, record.rods, steps, record.truncated or None, record.failure or None)
+        assert play(WORKPLACE, task, 0, recorded(trajectory, parse), rules) == record
+
+
+def test_a_prompt_that_does_not_fit_is_not_solved_rather_than_left_out(run_directory, tmp_path):
+    directory, path = run_directory
+    options = {"player": str(directory), "tasks": "workplace", "num_tasks": 4, "config": path}
+    short = tmp_path / "tiny.py"
+    for name in ("config.json", "tokenizer", "checkpoints"):
+        (tmp_path / name).symlink_to(directory / name)
+    (tmp_path / "config.json").unlink()
+    text = (directory / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text.replace('"max_prompt_tokens": 128', '"max_prompt_tokens": 8'))
+    short.write_text(path.read_text())
+    result, _ = run(tmp_path / "out", **options | {"player": str(tmp_path), "config": short})
+    scores = result["scores"]
+    assert scores["truncated"] == {"the prompt is longer than 8 tokens": 4} and scores["failures"] == {}
+    assert scores["rows"]["all tasks"]["official"]["mean"] == 0
+
+
+def test_a_run_with_another_codec_is_refused(run_directory, tmp_path):
+    directory, path = run_directory
+    other = tmp_path / "tiny.py"
+    other.write_text(path.read_text().replace("tool_name", "tool_line"))
+    with pytest.raises(
+        ConfigError, match="was trained with another codec.keywords.document: name its file in --conf"
+    ):
+        run_config(directory, other)
+    with pytest.raises(ConfigError, match="holds no run"):
+        run_config(tmp_path, path)
+
+
+# ---------------------------------------------------------------------------------------- the page
+HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}\ud800&amp;"
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = Counter(), ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags[tag] += 1
+        assert not any(name.startswith("on") or name in ("src", "href") for name, _ in attributes)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_shows_everything_and_escapes_what_a_model_wrote(tmp_path):
+    task = TASKS[0]
+    said = [
+        Said(HOSTILE, Action(error=HOSTILE)),
+        Said(HOSTILE, Action(calls=(Call(HOSTILE, {HOSTILE: HOSTILE}),))),
+        Said("x" * 5000, Action(answer="x")),
+        Stop(truncated=HOSTILE),
+    ]
+    script = iter(said)
+    record = play(WORKPLACE, task, 0, lambda _: next(script), RODS)
+    records = [record, replace(record, rollout=1, failure=HOSTILE)]
+    result, _ = run(tmp_path / "gold", player="gold")
+    write_page(tmp_path / "page.html", HOSTILE, [task], records, result)
+    page = Page((tmp_path / "page.html").read_text())
+    assert page.tags["details"] == 2 and not {"script", "img", "a", "link", "iframe"} & set(page.tags)
+    shown = HOSTILE.replace("\ud800", "?")
+    for part in (task.turns[0].user, f"→ {shown}(", f"Failed by infrastructure: {shown}", f"Ended early: {shown}"):
+        assert part in page.text
+    assert "x" * 2000 + "... (3000 more characters)" in page.text and "why it failed" in page.text
+    assert "default-src 'none'" in (tmp_path / "page.html").read_text()
+
+
+def test_a_turn_of_the_page_holds_expected_and_found(tmp_path):
+    run(tmp_path, player="null")
+    text = Page((tmp_path / "trajectories.html").read_text()).text
+    for task in TASKS:
+        for turn in task.turns:
+            assert turn.user in text
+            assert not turn.gold or ", ".join(call.name for call in turn.gold) in text
+    assert text.count("why it failed") == sum(bool(turn.gold) for task in TASKS for turn in task.turns)
