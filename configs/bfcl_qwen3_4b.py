@@ -1,4 +1,4 @@
-"""The paper's run on BFCL V3 multi-turn with Qwen3-4B-Instruct: three stages, the third with synthesis (RODS sections 3, 4 and 9).
+r"""The paper's run on BFCL V3 multi-turn with Qwen3-4B-Instruct: three stages, the third with synthesis (RODS sections 3, 4 and 9).
 
     huggingface-cli download Qwen/Qwen3-4B-Instruct-2507 --local-dir checkpoints/Qwen3-4B-Instruct-2507
     vllm serve Qwen/Qwen3-32B --port 8000        (elsewhere: it writes the variants; not needed before stage 3)
