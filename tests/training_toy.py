@@ -3,6 +3,7 @@
 Importable by processes that train (forks.py) until they kill themselves, or something breaks, where a test says so.
 """
 
+import contextlib
 import importlib
 import io
 import itertools
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -137,7 +138,9 @@ def soak(directory: str, cache: str, steps: int) -> None:
         if pending is not None:
             memory = next(line for line in Path("/proc/self/status").open() if line.startswith("VmRSS"))
             held = int(memory.split()[1]), len(os.listdir("/proc/self/fd")), threading.active_count()
-            rows.append((pending.step, pending.epoch, *held, len(os.listdir("/proc/self/task")), programs))
+            names = list(thread_names())
+            writers = names.count("ts_pool_worker")  # tensorstore's
+            rows.append((pending.step, pending.epoch, *held, len(names) - writers, writers, programs))
         return result
 
     jax.monitoring.register_event_duration_secs_listener(count)
@@ -147,6 +150,13 @@ def soak(directory: str, cache: str, steps: int) -> None:
     play(toy(directory, evaluation=replace(CONFIG.evaluation, every_epochs=10), **long))
     Path(f"{directory}.json").write_text(json.dumps(rows))
     os._exit(0)
+
+
+def thread_names() -> Iterator[str]:
+    """Of the system's threads; one that ends while it is asked is not there."""
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):
+            yield path.read_text().strip()
 
 
 def share_compilations(cache: str) -> None:
