@@ -399,6 +399,7 @@ def _linear(x, weight, inputs: int, merge: bool):
     return product.reshape(*tokens, *weight.shape[inputs:])
 
 
+@jax.jit
 def _unstacked(weight):
     """A layer's weight. A CPU would copy it for every token: behind a barrier it is copied once, before the loop."""
     return jax.lax.platform_dependent(weight, cpu=jax.lax.optimization_barrier, default=lambda weight: weight)
