@@ -137,6 +137,20 @@ def test_bfloat16_activations_and_float32_parameters(policy, params, batch):
     assert cache.suffix_keys_NGKSE[0].dtype == cache.prompt_keys_NKPE[0].dtype == jnp.bfloat16
 
 
+def test_the_update_and_the_prefill_do_not_grow_with_depth(batch):
+    """So neither does the time that they take to compile."""
+
+    def lines(layers):
+        policy = Policy(**callables(replace(CONFIG, layers=layers)))
+        params = jax.eval_shape(policy.init, jax.random.key(0))
+        gradient = jax.grad(lambda params, *batch: policy.forward(params, *batch).sum())
+        forward = jax.jit(gradient).lower(params, *batch).as_text()
+        hidden = jax.jit(lambda *batch: policy.prefill(*batch, G, S)[0]).lower(params, *batch[:2]).as_text()
+        return forward.count("\n"), hidden.count("\n")
+
+    assert lines(2) == lines(9)
+
+
 def test_impossible_shapes_are_refused():
     with pytest.raises(ValueError, match="query_heads"):
         DecoderConfig(
