@@ -124,8 +124,8 @@ def _statistics(
     pivot_N = jnp.where(count_N > 0, largest_N, 0.0)
     shifted = jnp.where(mask, rewards - spread(pivot_N), 0.0)
     shifted_mean_N = total(shifted) / divisor_N
-    # One pass less than squares of centered rewards, and as exact: the pivot lies within the group, so that what
-    # cancels is at most count times what remains.
+    # One pass less than squares of centered rewards. The pivot lies within the group, so that what cancels is at most
+    # count times what remains: the relative error is count roundings, where centered rewards would make a few.
     squares_N = jnp.maximum(total(jnp.square(shifted)) - divisor_N * jnp.square(shifted_mean_N), 0.0)
 
     advantages = centered = jnp.where(mask, shifted - spread(shifted_mean_N), 0.0)

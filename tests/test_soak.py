@@ -21,7 +21,8 @@ def test_2000_steps_leak_nothing(tmp_path):
     print(
         f"{STEPS} steps, {epoch[-1] + 1} epochs: memory {first / 1024:.0f} MB after {SETTLED}, {last / 1024:.0f} MB at the end "
         f"({last / first - 1:+.2%}); open files {spread(files)}, threads {spread(threads)}, system threads "
-        f"{spread(tasks)}, of tensorstore at most {writers.max()}; {programs[epoch == 0][-1]} programs compiled in the first epoch, "
+        f"{spread(tasks)}, of tensorstore at most {writers.max()}; "
+        f"{programs[epoch == 0][-1]} programs compiled in the first epoch, "
         f"{programs[-1] - programs[epoch == 0][-1]} later"
     )
     assert last < 1.02 * first

@@ -1,0 +1,25 @@
+"""Tasks without content, and pools of them in a known state."""
+
+from rods_jax import replay
+from rods_jax.config import ReplaySettings
+from rods_jax.types import Task, Turn
+
+
+def task_named(name, ancestry=("human0",)):
+    return Task(name, f"scenario-{name}", "base", ("Files",), {"Files": {"z": 1, "a": 2}}, (Turn("u"),), ancestry)
+
+
+def human_seeds(n):
+    return [task_named(f"human{i}", ()) for i in range(n)]
+
+
+def pool_of(num_seeds=10, names=(), **changes):
+    """A pool in epoch 1 in which the named generated tasks are on trial."""
+    settings = ReplaySettings(**({"capacity": 8, "injection_fraction": 1.0} | changes))
+    state = replay.stage(replay.create(human_seeds(num_seeds), settings), [task_named(name) for name in names], epoch=0)
+    state, _ = replay.begin_epoch(state, 1)
+    return state
+
+
+def ids_of(state):
+    return [task.id for task in replay.active_tasks(state)]
