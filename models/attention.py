@@ -220,10 +220,9 @@ class _Tiles(NamedTuple):
 def _cut(shape, part: Part) -> _Tiles:
     *heads, queries, _ = shape
     heads, keys, axis = math.prod(heads), part[0].shape[-2], part[0].ndim - 2
-    longest = min(max(math.isqrt(TILE // heads), SHORTEST), LONGEST)
-    num_rows = -(-queries // longest)
+    num_rows = _count(queries, math.isqrt(TILE // heads))
     rows = heads * -(-queries // num_rows)
-    num_keys = -(-keys // min(max(TILE // rows, SHORTEST), LONGEST))
+    num_keys = _count(keys, TILE // rows)
     limits = part.limits(shape[:-1])
     # Rows beyond the end see nothing; limits that hold for all rows need not be cut.
     limits = (
@@ -234,6 +233,17 @@ def _cut(shape, part: Part) -> _Tiles:
     size = -(-keys // num_keys)
     keys_values = tuple(_pad(x, axis, size * num_keys - keys) for x in part[:2])
     return _Tiles(part, shape[:-1], limits, num_keys, size, keys_values)
+
+
+def _count(length: int, most: int) -> int:
+    """Into how many blocks of at most `most` tokens (but see SHORTEST) a length is cut."""
+    most = min(max(most, SHORTEST), LONGEST)
+    if length <= most:
+        return 1
+    side = LONGEST  # a half or a quarter of it divides usual lengths, and is a whole number of a TPU's vectors
+    while side > most:
+        side //= 2
+    return -(-length // side)
 
 
 def _split(x, axis: int, count: int):

@@ -160,16 +160,21 @@ def update_bytes(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batch
 
 
 def update_memory(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batches: int, cuts: Cuts) -> float:
-    """What one device must hold at least: state, gradients, what a rematerialised layer keeps, and logits."""
+    """What one device holds: state, gradients, logits, what a rematerialised layer keeps, and the layer at work.
+
+    The layer at work, in the backward pass, holds its activations and their gradients, and of weights its own, those
+    fetched ahead and the gradient.  A compiler adds copies: compiled for TPUs, eight updates held up to 16 % more.
+    """
     gradients = 4.0 * parameters(c) / cuts.stored * (1 + (micro_batches > 1))
     prompts, suffixes = shape.tasks * shape.prompt, shape.tasks * shape.group_size * shape.suffix
+    tokens = prompts / cuts.prompts + suffixes / cuts.suffixes
     heads, size = c.query_heads * c.head_width, itemsize(c)
-    stream = c.width * (prompts / cuts.prompts + suffixes / cuts.suffixes)
     attended = heads * (prompts / cuts.prompt_heads + suffixes / cuts.suffix_heads)
-    kept = c.layers * size * (stream + attended)
-    if not c.rematerialize:
-        kept = activation_bytes(c, (prompts / cuts.prompts + suffixes / cuts.suffixes) / cuts.tensor)
-    return state_bytes(c, reference=reference, stored=cuts.stored) + gradients + kept + logits_memory(c, cuts)
+    activations = activation_bytes(c, tokens) / cuts.tensor
+    kept = c.layers * size * (c.width * tokens + attended) if c.rematerialize else activations
+    at_work = 2 * activations / c.layers + 4 * layer_weights(c) / cuts.tensor * size
+    state = state_bytes(c, reference=reference, stored=cuts.stored)
+    return state + gradients + kept + at_work + logits_memory(c, cuts)
 
 
 def logits_memory(c: DecoderConfig, cuts: Cuts) -> float:

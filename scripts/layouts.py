@@ -140,7 +140,7 @@ def layouts(config: Config, model: DecoderConfig, chip: Chip, count: int, hosts:
             except ValueError:
                 continue
             work, held = update_work(model, whole_of(one), mesh, micro, config.update.kl_coefficient != 0)
-            if held < 0.85 * chip.memory:  # the rest is what a layer needs while it runs
+            if held < 0.95 * chip.memory:  # the rest is for a compiler's copies
                 found.append((max(roofline(chip, work).values()), micro, spare_caches(one, model, chip, hosts)))
                 break
     if not found:

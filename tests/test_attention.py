@@ -52,16 +52,25 @@ keeping = jax.checkpoint_policies.save_only_these_names(attention.SAVED)
 FORMS = {"plain": merged, "recomputed": jax.checkpoint(merged, policy=keeping)}
 
 
-@pytest.fixture(params=[None, (1, 1), (3, 2)], ids=["one tile", "tiles of 1", "tiles of 2 and 3"])
+@pytest.fixture(params=[None, 1, 2, 3], ids=["one tile", "tiles of 1", "tiles of 2", "tiles of 3"])
 def tiles(request, monkeypatch):
     """As many tiles as the sizes ask for; None: the sizes that are used, which make these shapes one tile."""
     if request.param is not None:
-        use_tiles(monkeypatch, *request.param)
+        use_tiles(monkeypatch, request.param, request.param)
 
 
 def use_tiles(monkeypatch, shortest, longest):
     for name, value in dict(TILE=1, SHORTEST=shortest, LONGEST=longest).items():
         monkeypatch.setattr(attention, name, value)
+
+
+@pytest.mark.parametrize("heads", [1, 7, 8, 12, 64])
+def test_sides_of_tiles_are_whole_vectors_of_an_accelerator(heads):
+    keys = jnp.zeros((1, 1, heads, 8192, 1))
+    tiles = attention._cut((1, 1, heads, 1, 10240, 1), attention.Causal(keys, keys))
+    rows = 10240 // len(tiles.limits)
+    assert rows % 128 == tiles.size % 128 == 0
+    assert heads * rows * tiles.size <= max(attention.TILE, heads * 128 * 128)
 
 
 def dense(query, pairs, lengths, direction=DIRECTION):

@@ -149,7 +149,26 @@ def test_memory_of_an_update_by_hand():
     cuts = Cuts(prompts=2, prompt_heads=2, suffixes=4, suffix_heads=4, stored=4)
     held = counts.update_memory(c, shape, reference=True, micro_batches=2, cuts=cuts)
     kept = 2 * 2 * (32 * (16 / 2 + 128 / 4) + 64 * (16 / 2 + 128 / 4))  # layers, bytes, width, heads
-    assert held == pytest.approx(4 * size * (4 + 2) / 4 + kept + counts.logits_memory(c, cuts))
+    # The layer at work: activations and gradients of 40 tokens, and its weights four times, in 2 bytes.
+    at_work = 2 * counts.activation_bytes(c, 40) / c.layers + 4 * counts.layer_weights(c) * 2
+    assert held == pytest.approx(4 * size * (4 + 2) / 4 + kept + at_work + counts.logits_memory(c, cuts))
+
+
+@pytest.mark.parametrize("preset, mesh, micro_batches, compiled", [
+    ("QWEN3_4B", (16, 4, 1, 1), 8, 12.20),
+    ("QWEN3_4B", (16, 4, 1, 1), 2, 35.92),
+    ("QWEN3_4B", (16, 2, 1, 2), 2, 36.31),
+    ("QWEN2_5_7B", (16, 4, 1, 1), 8, 14.50),
+    ("LLAMA_3_1_8B", (16, 2, 2, 1), 16, 13.86),
+    ("LLAMA_3_1_8B", (16, 4, 1, 1), 8, 15.85),
+    ("LLAMA_3_1_8B", (16, 4, 1, 1), 4, 24.45),
+    ("LLAMA_3_1_8B", (16, 4, 1, 1), 1, 78.27),
+])  # fmt: skip
+def test_memory_on_paper_is_near_what_was_compiled(preset, mesh, micro_batches, compiled):
+    """GiB of whole updates on 64 devices as docs/plan.md tells; so a search begins with what may fit."""
+    model = replace(getattr(presets, preset), compute_dtype="bfloat16")
+    _, held = layouts.update_work(model, Shape(32, 16, 8192, 10240), mesh, micro_batches, True)
+    assert 0.8 < held / ahead_of_time.GIB / compiled < 1
 
 
 def test_more_micro_batches_hold_less_and_move_more():
