@@ -1,13 +1,34 @@
-"""The official BFCL executor and checker as oracles. They evaluate text: only for calls that tests make."""
+"""All tasks with their gold traces, and the official BFCL executor and checker as oracles.
+
+Those evaluate text: only for calls that tests make.
+"""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_utils
 from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn_checker
 
+from rods_jax.environments import bfcl
+from rods_jax.environments.scoring import gold_trace
 from rods_jax.types import Call, Task
 
 Steps = Sequence[Sequence[Call]]  # of one turn
+
+
+@cache
+def tasks():
+    return bfcl.load_tasks()
+
+
+@cache
+def domain():
+    return bfcl.bfcl_domain()
+
+
+@cache
+def trace(index):
+    return gold_trace(domain(), tasks()[index])
 
 
 def text(call: Call) -> str:

@@ -8,36 +8,22 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from functools import cache
 
 import pytest
 
 pytest.importorskip("bfcl_eval", reason="needs pip install --no-deps bfcl-eval==2026.3.23")
 pytest.importorskip("mpmath", reason="needs pip install 'mpmath>=1.3,<1.4'")
 
+from bfcl_official import domain, tasks, trace  # noqa: E402
+
 from rods_jax.environments import bfcl  # noqa: E402
 from rods_jax.environments.bfcl_safety import MAX_RESPONSE_CHARACTERS  # noqa: E402
-from rods_jax.environments.scoring import gold_trace, official_turn_passed, replay, turn_passed  # noqa: E402
+from rods_jax.environments.scoring import official_turn_passed, replay, turn_passed  # noqa: E402
 from rods_jax.types import CATEGORIES, Call  # noqa: E402
 
 FILES = {"a.txt": {"type": "file", "content": "x"}, "sub": {"type": "directory", "contents": {}}}
 FILE_SYSTEM = {"root": {"home": {"type": "directory", "contents": FILES}}}
 STATE = {"GorillaFileSystem": FILE_SYSTEM, "TwitterAPI": {"authenticated": True}}
-
-
-@cache
-def tasks():
-    return bfcl.load_tasks()
-
-
-@cache
-def domain():
-    return bfcl.bfcl_domain()
-
-
-@cache
-def trace(index):
-    return gold_trace(domain(), tasks()[index])
 
 
 def simulator(*classes, state=STATE, long_context=False):

@@ -2,7 +2,6 @@
 
 import random
 from collections import Counter
-from functools import cache
 
 import pytest
 
@@ -10,34 +9,13 @@ pytest.importorskip("bfcl_eval", reason="needs pip install --no-deps bfcl-eval==
 pytest.importorskip("mpmath", reason="needs pip install 'mpmath>=1.3,<1.4'")
 
 import bfcl_official  # noqa: E402
+from bfcl_official import domain, tasks, trace  # noqa: E402
 
-from rods_jax.environments import bfcl  # noqa: E402
 from rods_jax.environments.episode import Episode  # noqa: E402
-from rods_jax.environments.scoring import (  # noqa: E402
-    OFFICIAL,
-    RODS,
-    gold_trace,
-    official_turn_passed,
-    replay,
-)
+from rods_jax.environments.scoring import OFFICIAL, RODS, official_turn_passed, replay  # noqa: E402
 from rods_jax.types import Action, Call  # noqa: E402
 
 NUM_PERTURBED = 10_400  # 13 for each task
-
-
-@cache
-def tasks():
-    return bfcl.load_tasks()
-
-
-@cache
-def domain():
-    return bfcl.bfcl_domain()
-
-
-@cache
-def trace(index):
-    return gold_trace(domain(), tasks()[index])
 
 
 def test_gold_calls_answer_word_for_word_as_officially():
