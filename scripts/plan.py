@@ -7,7 +7,8 @@
 Further options are the config's, as in scripts.train (--update.micro-batches 8).  --json FILE writes the figures;
 --unshared also compiles the update of the same rollouts with a prompt each.  Exit status: 0 it fits, 1 it does
 not, 2 refused.  A search is over in a third of the time with jax's JAX_EXEC_TIME_OPTIMIZATION_EFFORT=-0.5, which
-asks the compiler for less; what it makes so fits alike and is slower, so train without it.
+asks the compiler for less.  What it makes so is slower and holds a little less or more: compile the choice again
+without it, and train without it.
 
 FLOPs and bytes are counted from shapes (models/counts.py), for rollouts full to their limits; memory and exchange
 are the compiler's.  The roofline is the largest of arithmetic, memory and exchange at the datasheet's peaks: no
