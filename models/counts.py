@@ -162,8 +162,8 @@ def update_bytes(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batch
 def update_memory(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batches: int, cuts: Cuts) -> float:
     """What one device holds: state, gradients, logits, what a rematerialised layer keeps, and the layer at work.
 
-    The layer at work, in the backward pass, holds its activations and their gradients, and of weights its own,
-    those fetched ahead and the gradient.  A compiler adds copies: compiled for TPUs, eight updates held 1 to 17 % more.
+    The layer at work, in the backward pass, holds its activations and their gradients, and of weights its own, those
+    fetched ahead and the gradient.  A compiler adds copies: eight updates compiled for TPUs held 1 to 17 % more.
     """
     gradients = 4.0 * parameters(c) / cuts.stored * (1 + (micro_batches > 1))
     prompts, suffixes = shape.tasks * shape.prompt, shape.tasks * shape.group_size * shape.suffix
