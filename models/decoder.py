@@ -1,27 +1,25 @@
 """One decoder (Flax NNX) for Qwen3, Qwen2.5 and Llama 3, with a group-shared forward, prefill and extend.
 
 The G rollouts of a task share one prompt: it passes through the layers once per task, and the
-suffixes attend to its keys and values.  Layers are stacked; the update and the prefill scan them, so
-their compile time does not grow with depth.  Families differ in the fields of `DecoderConfig` and in nothing else.
-
-On several devices a `Layout` says where arrays lie; the decoder only names their axes, in the letters of the
-dimension key: N tasks, G, T tokens (B and P in the pass over prompts, and I its heads), D width where it may be
-cut, K heads (H where attention runs), F, V; any other letter is never cut.
+suffixes attend to its keys and values.  The update's prompts and suffixes stand in one array, so that a projection
+and its gradient are one product each; attention alone tells them apart.  Layers are stacked; the update and the
+prefill scan them, so their compile time does not grow with depth.  Families differ in the fields of
+`DecoderConfig` and in nothing else.
 
 Left out on purpose: sliding windows, mixtures of experts.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from models import attention, rotary
+from models.layout import Layout, for_few, for_prompts, for_rows, gathered, rows_of
 from models.rotary import RopeScaling
 
 # A layer's projections, and how many of a weight's leading axes are inputs.
@@ -75,16 +73,6 @@ class DecoderConfig:
             raise ValueError(f"model.head_width must be even for rotary positions: got {self.head_width}")
         if self.compute_dtype not in ("float32", "bfloat16"):
             raise ValueError(f"model.compute_dtype must be float32 or bfloat16: got {self.compute_dtype}")
-
-
-class Layout(NamedTuple):
-    """How arrays lie on several devices; by default nothing is said."""
-
-    constrain: Callable[[jax.Array, str], jax.Array] = lambda x, axes: x
-    local: Callable[[Callable, Any, str], Callable] = lambda function, inputs, output: function  # per device
-    cut_tokens: bool = False  # axes of tokens may be cut, so that they must not be merged
-    weights_move: bool = True  # gathered where they are used; else they stay, and the few tokens go to them
-    chunk_size: int = 1024  # tokens whose logits exist at a time, on all devices together
 
 
 # Axes of the parameters; a layer's stand behind the stacked one.
@@ -173,7 +161,7 @@ class Layer(nnx.Module):
         return {name: use(name) for name in (*PROJECTIONS, *biases, *adapters)}
 
     def __call__(self, config: DecoderConfig, ready, x_NGTD, rotation, attend, layout: Layout):
-        """Returns the layer's output and the new keys and values; `attend(q, k, v)` is the pattern."""
+        """(the layer's output, what `attend` keeps); attend(q_NGTKQE, k_NGTKE, v_NGTKE) -> (attended_NGTKQE, kept)."""
         linear = partial(_linear, merge=not layout.cut_tokens)
 
         def normalize(name, x):
@@ -190,28 +178,22 @@ class Layer(nnx.Module):
             return y
 
         h = normalize("attention_norm", x_NGTD)
-        q = _heads_first(project("query", h))
-        k = _heads_first(project("key", h)[..., None, :])
-        v = _heads_first(project("value", h)[..., None, :])[:, :, :, 0]
+        q, k, v = project("query", h), project("key", h), project("value", h)
         if config.query_key_norm:
             q, k = normalize("query_norm", q), normalize("key_norm", k)
-        q, k = rotary.rotate(q, rotation), rotary.rotate(k, rotation)[:, :, :, 0]
-        # Cut by tokens on either side of attention: so tokens are traded for heads there, in the compute dtype and
-        # in both directions, and the gradients of the projections do not gather whole sequences instead.
-        q = layout.constrain(q * config.head_width**-0.5, "NGKQT-")
-        k, v = layout.constrain(k, "NGKT-"), layout.constrain(v, "NGKT-")
-        attended = layout.constrain(attend(q, k, v), "NGKQT-")
-        x = layout.constrain(x_NGTD + project("output", jnp.moveaxis(attended, 4, 2)), "NGT-")
+        q, k = rotary.rotate(q, rotation), rotary.rotate(k[..., None, :], rotation)[..., 0, :]
+        attended, kept = attend(q * config.head_width**-0.5, k, v)
+        x = layout.constrain(x_NGTD + project("output", attended), "NGT-")
         h = normalize("feed_forward_norm", x)
         h = layout.constrain(jax.nn.silu(project("gate", h)) * project("up", h), "NGTF")
-        return layout.constrain(x + project("down", h), "NGT-"), (k, v)
+        return layout.constrain(x + project("down", h), "NGT-"), kept
 
 
 class Decoder(nnx.Module):
     """Embedding, stacked layers, final norm, and an output projection where the embedding is not it."""
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs, layout: Layout = Layout()):
-        self.config, self.layout, self._prompts = config, layout, _for_prompts(layout)
+        self.config, self.layout, self._prompts = config, layout, for_prompts(layout)
         # Large enough to stay audible in the residual stream: small policies copy words by their identity.
         shape = (config.vocab_size, config.width)
         self.embedding = nnx.Param(0.1 * jax.random.normal(rngs.params(), shape))
@@ -229,24 +211,25 @@ class Decoder(nnx.Module):
     def forward(self, prompt_tokens_NP, prompt_lengths_N, suffix_tokens_NGS):
         """Hidden states that predict each suffix token, `[N,G,S,D]`; equal to the unshared computation."""
         self._check_positions(prompt_tokens_NP.shape[1] + suffix_tokens_NGS.shape[2])
-        prompt_positions = _positions(prompt_tokens_NP[:, None])
+        rows = rows_of(prompt_tokens_NP.shape, suffix_tokens_NGS.shape, self.layout)
+        layout = for_rows(self.layout)
+        prompt_tokens = jnp.pad(prompt_tokens_NP, [(0, 0), (0, rows.prompt - prompt_tokens_NP.shape[1])])[:, None]
         suffix_positions = prompt_lengths_N[:, None, None] + _positions(suffix_tokens_NGS)
-        prompt_rotation, suffix_rotation = self._rotation(prompt_positions), self._rotation(suffix_positions)
+        rotation = self._rotation(rows.join(_positions(prompt_tokens), suffix_positions))
 
-        def step(layer, carry, _):
-            prompt, suffix = carry
-            ready = layer.ready(self.config, self.layout)  # once for both
-            prompt, (pk, pv) = layer(self.config, ready, prompt, prompt_rotation, self._causal, self._prompts)
+        def attend(q, k, v):
+            prompts, suffixes = zip(*(rows.apart(x) for x in (q, k, v)))
+            prompt, (prompt_keys, prompt_values) = self._causal(*prompts)
+            shared = attention.Shared(prompt_keys[:, 0], prompt_values[:, 0], prompt_lengths_N)
+            suffix, _ = self._attend(*suffixes, lambda k, v: (shared, attention.Causal(k, v)), self.layout)
+            return rows.join(prompt, suffix), None
 
-            def attend(q, k, v):
-                shared = attention.Shared(pk[:, 0], pv[:, 0], prompt_lengths_N)
-                return self._attend(q, (shared, attention.Causal(k, v)), self.layout)
+        def step(layer, x, _):
+            return layer(self.config, layer.ready(self.config, layout), x, rotation, attend, layout)
 
-            suffix, _ = layer(self.config, ready, suffix, suffix_rotation, attend, self.layout)
-            return (prompt, suffix), None
-
-        carry = self._embed(prompt_tokens_NP[:, None], self._prompts), self._embed(suffix_tokens_NGS, self.layout)
-        (prompt, suffix), _ = self._scan(step, carry, None, rematerialize=self.config.rematerialize)
+        x = self._embed(rows.join(prompt_tokens, suffix_tokens_NGS), layout)
+        x, _ = self._scan(step, x, None, rematerialize=self.config.rematerialize)
+        prompt, suffix = rows.apart(x)
         # The prompt's last token predicts the first suffix token, and suffix token s predicts s + 1.
         first = jnp.broadcast_to(_at(prompt, prompt_lengths_N[:, None] - 1)[:, :, None], suffix[:, :, :1].shape)
         hidden = jnp.concatenate([first, suffix[:, :, :-1]], axis=2)
@@ -288,7 +271,7 @@ class Decoder(nnx.Module):
 
         # What is written first is read in its place: to read first would cost a copy of the cache for every token.
         seen_NGT = cache.suffix_lengths_NG[..., None] + offsets + 1
-        layout = _for_few(self.layout) if tokens_NGT.size <= self.config.width else self.layout
+        layout = for_few(self.layout) if tokens_NGT.size <= self.config.width else self.layout
         x, keys, values = self._embed(tokens_NGT, layout), [], []
         graph, parameters = nnx.split(self.layers)
         for index in range(self.config.layers):
@@ -296,10 +279,13 @@ class Decoder(nnx.Module):
                 cache.prompt_keys_NKPE[index], cache.prompt_values_NKPE[index], cache.prompt_lengths_N
             )
 
-            def attend(q, k, v):
+            def parts(k, v):
                 keys.append(write(cache.suffix_keys_NGKSE[index], k))
                 values.append(write(cache.suffix_values_NGKSE[index], v))
-                return self._attend(q, (shared, attention.Own(keys[-1], values[-1], seen_NGT)), self.layout)
+                return shared, attention.Own(keys[-1], values[-1], seen_NGT)
+
+            def attend(q, k, v):
+                return self._attend(q, k, v, parts, layout)
 
             layer = nnx.merge(graph, jax.tree.map(lambda p: _unstacked(p[index]), parameters))
             x, _ = layer(self.config, layer.ready(self.config, layout), x, rotation, attend, layout)
@@ -320,16 +306,22 @@ class Decoder(nnx.Module):
                 f"prompt and suffix together need {needed} positions, and the model has {self.config.max_positions}"
             )
 
-    def _attend(self, q, parts, layout: Layout):
-        """Tasks, rollouts and heads are independent, so every device attends on its own."""
+    def _attend(self, q_NGTKQE, k_NGTKE, v_NGTKE, parts, layout: Layout):
+        """(what the queries gather from `parts(keys, values)`, tokens first; their own keys and values, heads first)."""
+        # Cut by tokens on either side of attention: so tokens are traded for heads there, in the compute dtype and
+        # in both directions, and the gradients of the projections do not gather whole sequences instead.
+        q = layout.constrain(_heads_first(q_NGTKQE), "NGKQT-")
+        k, v = (layout.constrain(_heads_first(x), "NGKT-") for x in (k_NGTKE, v_NGTKE))
+        parts = parts(k, v)
         axes = tuple(type(part)(*_PART_AXES[type(part)]) for part in parts)
+        # Tasks, rollouts and heads are independent, so every device attends on its own.
         attend = layout.local(
             lambda q, parts: attention.attend(q, parts, attention.blockwise), ("NGHQ-E", axes), "NGHQ-E"
         )
-        return attend(q, parts)
+        return jnp.moveaxis(layout.constrain(attend(q, parts), "NGKQT-"), -2, 2), (k, v)
 
     def _causal(self, q, k, v):
-        return self._attend(q, (attention.Causal(k, v),), self._prompts)
+        return self._attend(q, k, v, lambda k, v: (attention.Causal(k, v),), self._prompts)
 
     def _embed(self, tokens, layout: Layout):
         x = jnp.take(self.embedding[...].astype(self.config.compute_dtype), tokens, axis=0)
@@ -361,35 +353,6 @@ def rms_norm(x, scale, epsilon: float):
     return (normal * scale.reshape((1,) * (x.ndim - 1) + scale.shape)).astype(x.dtype)
 
 
-def _for_prompts(layout: Layout) -> Layout:
-    """The pass over prompts shares out its tokens where others share out rollouts, and heads while it attends."""
-    letters = str.maketrans("NGTH", "B-PI")
-
-    def local(function, inputs, output):
-        inputs = jax.tree.map(lambda axes: axes.translate(letters), inputs)
-        return layout.local(function, inputs, output.translate(letters))
-
-    return layout._replace(constrain=lambda x, axes: layout.constrain(x, axes.translate(letters)), local=local)
-
-
-def _for_few(layout: Layout) -> Layout:
-    """Every device computes its part of the width for all tokens, instead of gathering weights for its own few."""
-    letters = {"NGT-": "---D", "NGTF": "---F"}
-    constrain = lambda x, axes: layout.constrain(x, letters.get(axes, axes))
-    return layout._replace(constrain=constrain, weights_move=False)
-
-
-def gathered(x, cut: str, whole: str, layout: Layout):
-    """x, which lies as `cut` says, as `whole` says; its gradient is summed straight into the cut."""
-
-    @jax.custom_vjp
-    def gather(x):
-        return layout.constrain(x, whole)
-
-    gather.defvjp(lambda x: (gather(x), None), lambda _, gradient: (layout.constrain(gradient, cut),))
-    return gather(x)
-
-
 def _linear(x, weight, inputs: int, merge: bool):
     """x [..., *inputs] @ weight [*inputs, ...]; merged tokens make one large matrix product, in the gradient too."""
     if not merge:
@@ -405,8 +368,8 @@ def _unstacked(weight):
     return jax.lax.platform_dependent(weight, cpu=jax.lax.optimization_barrier, default=lambda weight: weight)
 
 
-def _heads_first(x_NGTKQE):
-    return jnp.moveaxis(x_NGTKQE, 2, 4)
+def _heads_first(x_NGTKE):
+    return jnp.moveaxis(x_NGTKE, 2, -2)
 
 
 def _positions(tokens_NGT):

@@ -33,14 +33,14 @@ def frequencies(width: int, theta: float, scaling: RopeScaling | None = None) ->
 
 
 def rotation(positions_NGT, frequency_e: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(sin, cos) of every position's rotation angles, `[N,G,1,1,T,E/2]`; computed once for all layers."""
+    """(sin, cos) of every position's rotation angles, `[N,G,T,1,1,E/2]`; computed once for all layers."""
     angle_NGTe = positions_NGT[..., None].astype(jnp.float32) * frequency_e[None, None, None]
-    return tuple(f(angle_NGTe)[:, :, None, None] for f in (jnp.sin, jnp.cos))
+    return tuple(f(angle_NGTe)[:, :, :, None, None] for f in (jnp.sin, jnp.cos))
 
 
-def rotate(x_NGKQTE, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
+def rotate(x_NGTKQE, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
     """Turns each pair (i, i + E/2) of a head by its position's angle, in float32."""
     sin, cos = rotation
-    first, second = jnp.split(x_NGKQTE.astype(jnp.float32), 2, axis=-1)
+    first, second = jnp.split(x_NGTKQE.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return rotated.astype(x_NGKQTE.dtype)
+    return rotated.astype(x_NGTKQE.dtype)

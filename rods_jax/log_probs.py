@@ -76,8 +76,11 @@ def log_probs(
     axis, padding = targets_T.ndim - 1, size * num_chunks - length
     # Each row's tokens inside the mask come first.  Chunks are the minor axis of the array, so that a row that is cut
     # over devices is cut within its chunks: else each device would fetch the others' for every chunk.
-    first_T = jnp.argsort(~_pad(mask_T, axis, padding), axis=-1, stable=True)
-    order_T = first_T.reshape(*mask_T.shape[:-1], num_chunks, size).swapaxes(-1, -2).reshape(first_T.shape)
+    inside_T = _pad(mask_T, axis, padding)
+    before_T = inside_T.sum(-1, keepdims=True) + jnp.cumsum(~inside_T, axis=-1)
+    rank_T = jnp.where(inside_T, jnp.cumsum(inside_T, axis=-1), before_T) - 1
+    place_T = rank_T % size * num_chunks + rank_T // size
+    order_T = jnp.argsort(place_T, axis=-1)  # its inverse
 
     def split(x: jax.Array) -> jax.Array:
         index = order_T.reshape(*order_T.shape, *[1] * (x.ndim - axis - 1))
@@ -86,7 +89,7 @@ def log_probs(
 
     def join(x: jax.Array) -> jax.Array:
         x = jnp.moveaxis(x, 0, -1).reshape(order_T.shape)
-        return jnp.take_along_axis(x, jnp.argsort(order_T, axis=-1), axis=-1)[..., :length]
+        return jnp.take_along_axis(x, place_T, axis=-1)[..., :length]
 
     # The gradient adds up over the chunks in float32, and transposed: its products are faster so on a CPU.
     # Under shard_map both depend on the device as the hidden states do, so that their gradients are summed over it.

@@ -28,7 +28,7 @@ RULES = {
     "N": ("data",),  # tasks
     "G": ("fsdp",),  # rollouts of a task
     "B": ("data", "fsdp"),  # tasks in the pass over prompts, which has no rollouts
-    "P": ("sequence", "fsdp"),  # prompt tokens: so devices that hold other rollouts of a task share out its prompt
+    "P": ("sequence", "fsdp"),  # prompt tokens: devices that hold other rollouts of a task share out its prompt
     "I": ("tensor", "sequence", "fsdp"),  # key/value heads while prompts attend to themselves
     "S": ("sequence",),  # suffix tokens
     "T": ("sequence",),  # tokens inside the model
@@ -86,8 +86,8 @@ def layout(mesh: Mesh) -> dict[str, Any]:
     """What a model that names the axes of its arrays needs to know of a mesh, the fields of its `Layout`.
 
     constrain(x, axes) -> x; local(function, axes of its arguments, axes of its result) -> the function on every
-    device's own part, its result shaped like its first argument; cut_tokens: N, G and T may all be cut;
-    chunk_size: tokens whose logits exist at a time, since every device holds a part of them.
+    device's own part, its result shaped like its first argument; cuts: of T and of G; cut_tokens: N, G and T may all be
+    cut; chunk_size: tokens whose logits exist at a time, since every device holds a part of them.
     """
 
     def constrain(x: jax.Array, axes: str) -> jax.Array:
@@ -102,7 +102,13 @@ def layout(mesh: Mesh) -> dict[str, Any]:
 
         return call
 
-    return {"constrain": constrain, "local": local, "cut_tokens": True, "chunk_size": max(1024, 256 * mesh.size)}
+    return {
+        "constrain": constrain,
+        "local": local,
+        "cuts": (mesh.shape["sequence"], mesh.shape["fsdp"]),
+        "cut_tokens": True,
+        "chunk_size": max(1024, 256 * mesh.size),
+    }
 
 
 # -------------------------------------------------------------------------------- whole states

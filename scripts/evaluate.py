@@ -94,7 +94,7 @@ def main() -> None:
     try:
         evaluate(settings, console)
     except (CheckpointError, ImportError, ValueError) as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         console.print("interrupted: the same command continues")
@@ -142,7 +142,7 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Json]:
     write_atomically(directory / "scores.json", json.dumps(result, indent=2) + "\n")
     write_page(directory / "trajectories.html", title_of(result), split.tasks, ordered, result)
     print_scores(result, console)
-    console.print(f"written to {directory}: scores.json, trajectories.html, journal.jsonl", highlight=False)
+    console.print(f"written to {directory}: scores.json, trajectories.html, journal.jsonl", highlight=False, soft_wrap=True)
     return result
 
 

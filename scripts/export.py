@@ -33,5 +33,5 @@ if __name__ == "__main__":
     try:
         tyro.cli(main, description=__doc__)
     except (CheckpointError, ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
+        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -150,7 +150,7 @@ def main(
     try:
         print_fidelity(write_fidelity(run_dir, load_config(config).domain()), console)
     except (ConfigError, ValueError, OSError) as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False)
+        console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
         sys.exit(2)
 
 

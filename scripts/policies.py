@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from models import lora, weights
-from models.decoder import PROJECTIONS, DecoderConfig, Layout, parameter_axes
+from models.decoder import PROJECTIONS, DecoderConfig, parameter_axes
+from models.layout import Layout
 from models.families import read_config
 from models.policy import callables
 from rods_jax import processes, sharding

@@ -105,7 +105,7 @@ def main(run: Path, config: Path, workers: int = 8, ray_tasks: int = 0) -> None:
         else:
             work(load_config(config), run, workers, console)
     except (ConfigError, ValueError, OSError) as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False)
+        console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
     sys.exit(2)
 
 

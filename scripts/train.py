@@ -96,7 +96,7 @@ def main() -> None:
         console.print(stopped, highlight=False)
         sys.exit(stopped.status)
     except (ConfigError, checkpoint.CheckpointError, ValueError, OSError) as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
@@ -136,7 +136,7 @@ def report(config: Config, console: Console) -> dict[str, Any]:
     print_summary(summary, console)
     print_fidelity(write_fidelity(directory, config.domain()), console)
     tell(directory, summary, console)
-    console.print(f"run directory: {directory}", highlight=False)
+    console.print(f"run directory: {directory}", highlight=False, soft_wrap=True)
     return summary
 
 

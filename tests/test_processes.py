@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -48,10 +49,11 @@ def begin_two(directory: Path, *arguments: str) -> list[subprocess.Popen]:
 def words_of(processes: list[subprocess.Popen], status: int = 0) -> list[str]:
     ended = [process.communicate(timeout=500) for process in processes]
     assert [process.returncode for process in processes] == [status] * len(processes), ended
-    # Gloo's threads speak to the same output, and into each other's lines: an end of line may come alone.
-    gloo = "[Gloo]", "connected peer ranks"
-    ours = lambda line: line.strip() and not any(theirs in line for theirs in gloo)
-    return ["".join(filter(ours, words.splitlines(True))) for words, _ in ended]
+    # Gloo's threads speak to the same output, and into each other's lines: its words, its numbers and its ends of line
+    # may come apart.
+    gloo = r"\[Gloo\] Rank|is connected to|peer ranks\.|Expected number of connected peer ranks is :"
+    ours = lambda line: line.strip(" \n0123456789")
+    return ["".join(filter(ours, re.sub(gloo, "", words).splitlines(True))) for words, _ in ended]
 
 
 def read(directory: Path) -> tuple[list[dict], list[dict], dict]:

@@ -10,7 +10,8 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from models.decoder import DecoderConfig, Layout, LoraConfig, parameter_axes
+from models.decoder import DecoderConfig, LoraConfig, parameter_axes
+from models.layout import Layout, for_rows, rows_of
 from models.policy import callables
 from rods_jax import grpo, sharding
 from rods_jax.generation import Sampling, generator, rollout_keys
@@ -20,7 +21,7 @@ CONFIG = DecoderConfig(
     vocab_size=64, layers=2, width=32, query_heads=8, key_value_heads=4, head_width=8, feed_forward=48,
     query_key_value_bias=True, tied_embedding=False,
 )  # fmt: skip
-N, G, P, S = 4, 4, 8, 16
+N, G, P, S = 4, 4, 10, 16  # a prompt that four parts do not divide
 OBJECTIVE = grpo.Objective(kl_coefficient=0.0, entropy_coefficient=0.01)
 OPTIMIZER = optax.sgd(1.0, momentum=0.9)  # the parameters' change is the gradient; the momentum is a state to cut
 
@@ -31,7 +32,7 @@ def batch() -> RolloutBatch:
     lengths = rng.integers(4, S + 1, (N, G), np.int32)
     return RolloutBatch(
         prompt_tokens_NP=rng.integers(0, 64, (N, P), np.int32),
-        prompt_lengths_N=np.array([8, 5, 1, 7], np.int32),
+        prompt_lengths_N=np.array([10, 5, 1, 7], np.int32),
         suffix_tokens_NGS=rng.integers(0, 64, (N, G, S), np.int32),
         suffix_lengths_NG=lengths,
         action_mask_NGS=(rng.random((N, G, S)) < 0.6) & (np.arange(S) < lengths[..., None]),
@@ -165,3 +166,28 @@ def test_a_mesh_that_does_not_fit_is_refused_in_one_sentence():
     shapes = jax.eval_shape(callables(CONFIG)["init"], jax.random.key(0))
     with pytest.raises(ValueError, match="the mesh cuts axis K of layers.key into 8 parts, and its size is 4"):
         sharding.parameter_shardings(sharding.create_mesh(1, 1, 8, 1), shapes, parameter_axes)
+
+
+def test_rows_hold_what_a_device_holds_and_move_nothing():
+    mesh = sharding.create_mesh(2, 2, 1, 2)
+    place = Layout(**sharding.layout(mesh))
+    rows = rows_of((2, 6), (2, 4, 4), place)
+    assert rows.cuts == (2, 2) and rows.prompt == 8  # padded
+    prompt, suffix = np.arange(16).reshape(2, 1, 8), 100 + np.arange(32).reshape(2, 4, 4)
+    joined = rows.join(prompt, suffix)
+    # The second row of the first task: the prompt's second quarter, rollouts 2 and 3, the first half of their tokens.
+    np.testing.assert_array_equal(joined[0, 1], [2, 3, 108, 109, 112, 113])
+    jax.tree.map(np.testing.assert_array_equal, rows.apart(joined), (prompt, suffix))
+
+    there = lambda x, axes: jax.device_put(x, jax.NamedSharding(mesh, sharding.spec(mesh, axes, x.shape)))
+    join = jax.jit(lambda prompt, suffix: for_rows(place).constrain(rows.join(prompt, suffix), "NGT"))
+    arrays = there(prompt, "N-P"), there(suffix, "NGS")
+    assert join(*arrays).addressable_shards[0].data.shape == (1, 1, 6)
+    assert not re.search("all-|collective|permute", join.lower(*arrays).compile().as_text())
+
+
+def test_what_the_cuts_do_not_divide_is_not_cut():
+    layout = Layout(cuts=(2, 4))
+    assert rows_of((1, 5), (1, 4, 7), layout).cuts == (1, 4)
+    assert rows_of((1, 5), (1, 6, 8), layout).cuts == (2, 1)
+    assert rows_of((1, 5), (1, 6, 7), layout) == (1, 5, 6, 7, (1, 1))
