@@ -68,7 +68,7 @@ CONFIG = Config(
         batch_size=8,
         suffix_sizes=(80, 112, 160),
         max_steps=2000,
-        target_reward=0.36,
+        target_reward=0.45,
         evaluate_every=1000,
         rounds=1,
     ),
