@@ -160,7 +160,7 @@ def update_bytes(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batch
 
 
 def update_memory(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batches: int, cuts: Cuts) -> float:
-    """What one device holds: state, gradients, logits, what a rematerialised layer keeps, and the layer at work.
+    """What one device holds: state, gradients, logits, what layers keep, and the layer at work.
 
     The layer at work, in the backward pass, holds its activations and their gradients, and of weights its own, those
     fetched ahead and the gradient.  A compiler adds copies: eight updates compiled for TPUs held 1 to 17 % more.
@@ -172,7 +172,8 @@ def update_memory(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batc
     attended = heads * (prompts / cuts.prompt_heads + suffixes / cuts.suffix_heads)
     activations = activation_bytes(c, tokens) / cuts.tensor
     kept = c.layers * size * (c.width * tokens + attended) if c.rematerialize else activations
-    at_work = 2 * activations / c.layers + 4 * layer_weights(c) / cuts.tensor * size
+    new = 1 + c.rematerialize  # its gradients, and its activations where they are not kept
+    at_work = new * activations / c.layers + 4 * layer_weights(c) / cuts.tensor * size
     state = state_bytes(c, reference=reference, stored=cuts.stored)
     return state + gradients + kept + at_work + logits_memory(c, cuts)
 
