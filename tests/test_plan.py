@@ -159,20 +159,23 @@ def test_memory_of_an_update_by_hand():
 
 
 @pytest.mark.parametrize("preset, mesh, micro_batches, compiled", [
-    ("QWEN3_4B", (16, 4, 1, 1), 8, 12.20),
-    ("QWEN3_4B", (16, 4, 1, 1), 2, 35.92),
-    ("QWEN3_4B", (16, 2, 1, 2), 2, 36.31),
-    ("QWEN2_5_7B", (16, 4, 1, 1), 8, 14.50),
-    ("LLAMA_3_1_8B", (16, 2, 2, 1), 16, 13.86),
-    ("LLAMA_3_1_8B", (16, 4, 1, 1), 8, 15.85),
-    ("LLAMA_3_1_8B", (16, 4, 1, 1), 4, 24.45),
-    ("LLAMA_3_1_8B", (16, 4, 1, 1), 1, 78.27),
+    ("QWEN3_4B", (16, 4, 1, 1), 8, 11.91),
+    ("QWEN3_4B", (16, 2, 1, 2), 8, 12.63),
+    ("QWEN3_4B", (16, 1, 1, 4), 4, 27.47),
+    ("QWEN3_4B", (16, 1, 1, 4), 1, 74.03),
+    ("QWEN2_5_7B", (16, 4, 1, 1), 8, 14.44),
+    ("QWEN2_5_7B", (16, 4, 1, 1), 4, 22.02),
+    ("QWEN2_5_7B", (16, 1, 1, 4), 1, 81.98),
+    ("LLAMA_3_1_8B", (16, 2, 2, 1), 16, 12.61),
+    ("LLAMA_3_1_8B", (16, 4, 1, 1), 8, 16.22),
+    ("LLAMA_3_1_8B", (16, 2, 1, 2), 4, 29.41),
+    ("LLAMA_3_1_8B", (16, 1, 1, 4), 1, 89.54),
 ])  # fmt: skip
 def test_memory_on_paper_is_near_what_was_compiled(preset, mesh, micro_batches, compiled):
-    """GiB of whole updates on 64 devices: docs/plan.md's, and two that do not fit; so a search begins with what may."""
+    """GiB of whole updates on 64 devices (docs/plan.md); so a search begins with what may fit."""
     model = replace(getattr(presets, preset), compute_dtype="bfloat16")
     _, held = layouts.update_work(model, Shape(32, 16, 8192, 10240), mesh, micro_batches, True)
-    assert 0.8 < held / ahead_of_time.GIB / compiled < 1
+    assert 0.8 < held / ahead_of_time.GIB / compiled < 1.02
 
 
 def test_more_micro_batches_hold_less_and_move_more():
