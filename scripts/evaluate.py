@@ -142,7 +142,8 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Json]:
     write_atomically(directory / "scores.json", json.dumps(result, indent=2) + "\n")
     write_page(directory / "trajectories.html", title_of(result), split.tasks, ordered, result)
     print_scores(result, console)
-    console.print(f"written to {directory}: scores.json, trajectories.html, journal.jsonl", highlight=False, soft_wrap=True)
+    written = f"written to {directory}: scores.json, trajectories.html, journal.jsonl"
+    console.print(written, highlight=False, soft_wrap=True)
     return result
 
 

@@ -15,8 +15,8 @@ from jax.sharding import Mesh
 
 from models import lora, weights
 from models.decoder import PROJECTIONS, DecoderConfig, parameter_axes
-from models.layout import Layout
 from models.families import read_config
+from models.layout import Layout
 from models.policy import callables
 from rods_jax import processes, sharding
 from rods_jax.config import Config, ConfigError
