@@ -315,9 +315,7 @@ class Decoder(nnx.Module):
         parts = parts(k, v)
         axes = tuple(type(part)(*_PART_AXES[type(part)]) for part in parts)
         # Tasks, rollouts and heads are independent, so every device attends on its own.
-        attend = layout.local(
-            lambda q, parts: attention.attend(q, parts, attention.blockwise), ("NGHQ-E", axes), "NGHQ-E"
-        )
+        attend = layout.local(layout.attend, ("NGHQ-E", axes), "NGHQ-E")
         return jnp.moveaxis(layout.constrain(attend(q, parts), "NGKQT-"), -2, 2), (k, v)
 
     def _causal(self, q, k, v):

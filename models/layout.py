@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from models import attention
+
 
 class Layout(NamedTuple):
     """How arrays lie on several devices; by default nothing is said."""
 
     constrain: Callable[[jax.Array, str], jax.Array] = lambda x, axes: x
     local: Callable[[Callable, Any, str], Callable] = lambda function, inputs, output: function  # per device
+    attend: Callable = lambda query, parts: attention.attend(query, parts, attention.blockwise)  # or flash.attend
     cuts: tuple[int, int] = (1, 1)  # into how many parts devices cut a suffix's tokens, and a task's rollouts
     cut_tokens: bool = False  # axes of tokens may be cut, so that they must not be merged
     weights_move: bool = True  # gathered where they are used; else they stay, and the few tokens go to them
