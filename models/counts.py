@@ -70,14 +70,18 @@ def update(c: DecoderConfig, shape: Shape, *, reference: bool, shared: bool = Tr
     return Parts(*((3 + reference) * part for part in forward(c, shape, shared=shared)))
 
 
-def executed_update(c: DecoderConfig, shape: Shape, *, reference: bool, tile: int) -> Parts:
+def executed_update(
+    c: DecoderConfig, shape: Shape, *, reference: bool, tile: int, flash_attention: bool = False
+) -> Parts:
     """What the update does: whole tiles, and what the backward pass computes a second time.
 
-    Attention is kept (forward 2 products, backward 5 with its scores again); of a layer all but the last
-    product is computed again when it is rematerialised; of the vocabulary, the logits.
+    Attention is kept (forward 2 products, backward 5 with its scores again, in flash attention 7: each of its two
+    kernels computes the scores and the weights' gradient); of a layer all but the last product is computed again
+    when it is rematerialised; of the vocabulary, the logits.
     """
     again = (1 - c.width * c.feed_forward / layer_weights(c)) if c.rematerialize else 0.0
-    layers, attention, vocabulary = 3 + again + reference, 3.5 + reference, 4.0 + reference
+    attention = (4.5 if flash_attention else 3.5) + reference
+    layers, vocabulary = 3 + again + reference, 4.0 + reference
     passes = layers, attention, layers, attention, vocabulary
     return Parts(*(a * b for a, b in zip(passes, forward(c, shape, tile=tile), strict=True)))
 

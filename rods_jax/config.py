@@ -228,6 +228,7 @@ class Config:
     codec: Callable[..., Any]  # (tokenizer) -> Codec
     model: Any  # models.decoder.DecoderConfig, its vocabulary the tokenizer's; or models.families.Pretrained
     mesh: tuple[int, ...] | None = None  # devices along data, fsdp, tensor, sequence (sharding.py); None: one device
+    flash_attention: bool = False  # TPU's own kernel attends, in the update and the prefill (models/flash.py)
     cold_start: ColdStartConfig | None
     stages: tuple[StageConfig, ...]
     rollout: RolloutConfig

@@ -88,12 +88,19 @@ def part_of(whole: Shape, sizes: Sequence[int], micro_batches: int) -> Shape:
 
 
 def update_work(
-    model: DecoderConfig, whole: Shape, sizes: Sequence[int], micro_batches: int, reference: bool
+    model: DecoderConfig,
+    whole: Shape,
+    sizes: Sequence[int],
+    micro_batches: int,
+    reference: bool,
+    flash_attention: bool = False,
 ) -> tuple[Work, float]:
     """What one device does in an update (exchange counted, too), and the bytes that it holds at least."""
     shape = part_of(whole, sizes, micro_batches)
     cuts = cuts_of(model, sizes, shape)
-    parts = counts.executed_update(model, shape, reference=reference, tile=LONGEST)
+    parts = counts.executed_update(
+        model, shape, reference=reference, tile=LONGEST, flash_attention=flash_attention
+    )
     how = dict(reference=reference, micro_batches=micro_batches, cuts=cuts)
     work = Work(
         micro_batches * counts.on_device(parts, cuts).total,
@@ -139,7 +146,8 @@ def layouts(config: Config, model: DecoderConfig, chip: Chip, count: int, hosts:
                 check(one, model, count, hosts)
             except ValueError:
                 continue
-            work, held = update_work(model, whole_of(one), mesh, micro, config.update.kl_coefficient != 0)
+            reference, flash_attention = config.update.kl_coefficient != 0, config.flash_attention
+            work, held = update_work(model, whole_of(one), mesh, micro, reference, flash_attention)
             if held < 0.95 * chip.memory:  # the rest is for a compiler's copies
                 found.append((max(roofline(chip, work).values()), micro, spare_caches(one, model, chip, hosts)))
                 break

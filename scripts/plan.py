@@ -177,7 +177,7 @@ def update_step(config: Config, model: DecoderConfig, mesh: Mesh, whole: Shape, 
     reference = objective.kl_coefficient != 0
     shape = part_of(whole, sizes, micro)
     update = grpo.jit_update(
-        policy_on(mesh, model),
+        policy_on(mesh, model, config.flash_attention),
         optimizer,
         objective,
         complete,
@@ -187,7 +187,7 @@ def update_step(config: Config, model: DecoderConfig, mesh: Mesh, whole: Shape, 
     )
     temperature = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
     arguments = state, batch_shapes(whole, mesh), temperature, *frozen
-    work, _ = update_work(model, whole, sizes, micro, reference)
+    work, _ = update_work(model, whole, sizes, micro, reference, config.flash_attention)
     needed = counts.update(model, whole, reference=reference).total / mesh.size
     return Step(name, update, arguments, work, needed, shape.tasks, 0.0)
 
@@ -217,7 +217,7 @@ def generation_steps(
     r, shape = config.rollout, share_of(config, hosts)
     (n, g, p, s), cuts = shape, cuts_of(model, tuple(mesh.shape.values()), shape)
     generate = generator(
-        policy_on(mesh, model),
+        policy_on(mesh, model, config.flash_attention),
         stop_token=0,
         group_size=g,
         suffix_capacity=s,

@@ -145,6 +145,7 @@ def run_config(directory: Path, path: Path | None) -> Config:
         seed=saved["seed"],
         model=replace(config.model, **_plain(saved["model"], config.model)),
         rollout=replace(config.rollout, **saved["rollout"] | sizes),
+        flash_attention=False,  # what TPUs trained plays and is exported anywhere
     )
     now = configuration.resolved(config)
     for key in ("domain", "codec"):

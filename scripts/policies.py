@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from models import lora, weights
+from models import flash, lora, weights
 from models.decoder import PROJECTIONS, DecoderConfig, parameter_axes
 from models.families import read_config
 from models.layout import Layout
@@ -39,9 +39,10 @@ class RunPolicy(NamedTuple):
         return tree if self.mesh is None else jax.lax.with_sharding_constraint(tree, self.shardings)
 
 
-def policy_on(mesh: Mesh | None, model: DecoderConfig) -> Policy:
-    """A model's functions, its arrays cut as the table says of the mesh."""
-    return Policy(**callables(model, Layout() if mesh is None else Layout(**sharding.layout(mesh))))
+def policy_on(mesh: Mesh | None, model: DecoderConfig, flash_attention: bool = False) -> Policy:
+    """A model's functions, its arrays cut as the table says of the mesh; flash_attention: for TPUs alone."""
+    layout = Layout() if mesh is None else Layout(**sharding.layout(mesh))
+    return Policy(**callables(model, layout._replace(attend=flash.attend) if flash_attention else layout))
 
 
 def policy_of(config: Config, vocab_size: int) -> RunPolicy:
@@ -82,8 +83,9 @@ def policy_of(config: Config, vocab_size: int) -> RunPolicy:
         places = partial(sharding.parameter_shardings, axes_of=parameter_axes)
         return params if mesh is None else processes.local_part(mesh, params, places, partial(for_rollouts, model))
 
-    policy = policy_on(mesh, model)
-    actor = policy if jax.process_count() == 1 else policy_on(mesh.local_mesh, model)
+    on = partial(policy_on, model=model, flash_attention=config.flash_attention)
+    policy = on(mesh)
+    actor = policy if jax.process_count() == 1 else on(mesh.local_mesh)
     if model.lora is None:
         return RunPolicy(model, policy._replace(init=init), actor, (), whole, mesh, cut)
     base, adapters = init(jax.random.key(config.seed)), partial(lora.init, model)

@@ -142,6 +142,8 @@ def report(config: Config, console: Console) -> dict[str, Any]:
 
 def advance(config: Config, *, resume: bool, console: Console, at: int | None = None) -> None:
     """Cold start, or the latest checkpoint, or that of step `at`; then the loop to its end."""
+    if config.flash_attention and (found := jax.default_backend()) != "tpu":
+        raise ConfigError(f"flash_attention is a kernel for TPUs, and the devices found are of the kind {found}")
     directory, first = Path(config.run_dir), processes.is_first()
     console = console if first else Console(quiet=True)
     with contextlib.ExitStack() as stack:

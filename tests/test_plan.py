@@ -310,8 +310,10 @@ def test_what_does_not_fit_says_what_to_change():
 
 @needs_libtpu
 @pytest.mark.slow
-def test_a_tpu_slice_compiles_here():
+@pytest.mark.parametrize("flash_attention", [False, True])
+def test_a_tpu_slice_compiles_here(flash_attention):
     config, model = tiny(compute_dtype="bfloat16")
+    config = replace(config, flash_attention=flash_attention)
     result = plan.search([config], model, ahead_of_time.slice_of("v5e:2x4"), unshared=False)
     assert result["fits"] and result["steps"][0]["memory"]["program"] > 0
     with pytest.raises(ValueError, match="there is no TPU slice v5e:7x8"):
