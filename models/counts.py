@@ -33,9 +33,19 @@ class Parts(NamedTuple):
         return sum(self)
 
 
+def matrices(c: DecoderConfig) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of each of a layer's projections."""
+    queries, keys = c.query_heads * c.head_width, c.key_value_heads * c.head_width
+    read = {"query": queries, "key": keys, "value": keys, "gate": c.feed_forward, "up": c.feed_forward}
+    return {name: (c.width, size) for name, size in read.items()} | {
+        "output": (queries, c.width),
+        "down": (c.feed_forward, c.width),
+    }
+
+
 def layer_weights(c: DecoderConfig) -> int:
     """Elements of one layer's matrices."""
-    return 2 * c.width * c.head_width * (c.query_heads + c.key_value_heads) + 3 * c.width * c.feed_forward
+    return sum(inputs * outputs for inputs, outputs in matrices(c).values())
 
 
 def parameters(c: DecoderConfig) -> int:
@@ -76,10 +86,11 @@ def executed_update(
     """What the update does: whole tiles, and what the backward pass computes a second time.
 
     Attention is kept (forward 2 products, backward 5 with its scores again, in flash attention 7: each of its two
-    kernels computes the scores and the weights' gradient); of a layer all but the last product is computed again
-    when it is rematerialised; of the vocabulary, the logits.
+    kernels computes the scores and the weights' gradient); of a layer all products are computed again but the last
+    and those that are kept; of the vocabulary, the logits.
     """
-    again = (1 - c.width * c.feed_forward / layer_weights(c)) if c.rematerialize else 0.0
+    once = sum(inputs * outputs for name, (inputs, outputs) in matrices(c).items() if name in ("down", *c.keep))
+    again = 1 - once / layer_weights(c)
     attention = (4.5 if flash_attention else 3.5) + reference
     layers, vocabulary = 3 + again + reference, 4.0 + reference
     passes = layers, attention, layers, attention, vocabulary
@@ -154,7 +165,7 @@ def update_bytes(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batch
     shape: of a micro-batch.  A pass is the reference's, forward, forward again, and backward, which also writes
     a gradient.
     """
-    passes = 3 + c.rematerialize + reference
+    passes = 4 + reference
     tokens = shape.tasks * (shape.prompt / cuts.prompts + shape.group_size * shape.suffix / cuts.suffixes)
     weights = parameters(c) / cuts.tensor * (passes + 1) * itemsize(c)
     activations = activation_bytes(c, tokens) / cuts.tensor * passes
@@ -176,9 +187,9 @@ def update_memory(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batc
     heads, size = c.query_heads * c.head_width, itemsize(c)
     attended = heads * (prompts / cuts.prompt_heads + suffixes / cuts.suffix_heads)
     activations = activation_bytes(c, tokens) / cuts.tensor
-    kept = c.layers * size * (c.width * tokens + attended) if c.rematerialize else activations
-    new = 1 + c.rematerialize  # its gradients, and its activations where they are not kept
-    at_work = new * activations / c.layers + 4 * layer_weights(c) / cuts.tensor * size
+    products = sum(outputs for name, (_, outputs) in matrices(c).items() if name in c.keep)
+    kept = c.layers * size * ((c.width + products / cuts.tensor) * tokens + attended)
+    at_work = 2 * activations / c.layers + 4 * layer_weights(c) / cuts.tensor * size
     state = state_bytes(c, reference=reference, stored=cuts.stored)
     return state + gradients + kept + at_work + logits_memory(c, cuts)
 

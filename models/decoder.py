@@ -17,9 +17,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from models import attention, rotary
 from models.layout import Layout, for_few, for_prompts, for_rows, gathered, rows_of
+from models.norm import rms_norm
 from models.rotary import RopeScaling
 
 # A layer's projections, and how many of a weight's leading axes are inputs.
@@ -60,7 +62,7 @@ class DecoderConfig:
     tied_embedding: bool = True  # the embedding is also the output projection
     max_positions: int | None = None  # prompt and suffix together
     compute_dtype: str = "float32"  # of activations and caches; parameters keep their own
-    rematerialize: bool = True  # recompute a layer's activations in the backward pass
+    keep: tuple[str, ...] = ()  # projections kept for the backward pass beside attention; the rest is computed again
     lora: LoraConfig | None = None
 
     def __post_init__(self):
@@ -73,6 +75,8 @@ class DecoderConfig:
             raise ValueError(f"model.head_width must be even for rotary positions: got {self.head_width}")
         if self.compute_dtype not in ("float32", "bfloat16"):
             raise ValueError(f"model.compute_dtype must be float32 or bfloat16: got {self.compute_dtype}")
+        if not set(self.keep) <= set(PROJECTIONS):
+            raise ValueError(f"model.keep must be some of {tuple(PROJECTIONS)}: got {self.keep}")
 
 
 # Axes of the parameters; a layer's stand behind the stacked one.
@@ -175,7 +179,7 @@ class Layer(nnx.Module):
             if f"{name}_lora_a" in ready:
                 low = linear(x, ready[f"{name}_lora_a"], inputs)
                 y += linear(low, ready[f"{name}_lora_b"], 1) * (config.lora.alpha / config.lora.rank)
-            return y
+            return checkpoint_name(y, name)
 
         h = normalize("attention_norm", x_NGTD)
         q, k, v = project("query", h), project("key", h), project("value", h)
@@ -228,7 +232,7 @@ class Decoder(nnx.Module):
             return layer(self.config, layer.ready(self.config, layout), x, rotation, attend, layout)
 
         x = self._embed(rows.join(prompt_tokens, suffix_tokens_NGS), layout)
-        x, _ = self._scan(step, x, None, rematerialize=self.config.rematerialize)
+        x, _ = self._scan(step, x, None, keep=(attention.SAVED, *self.config.keep))
         prompt, suffix = rows.apart(x)
         # The prompt's last token predicts the first suffix token, and suffix token s predicts s + 1.
         first = jnp.broadcast_to(_at(prompt, prompt_lengths_N[:, None] - 1)[:, :, None], suffix[:, :, :1].shape)
@@ -332,23 +336,17 @@ class Decoder(nnx.Module):
     def _normalize(self, x):
         return rms_norm(x, self.final_norm[...], self.config.norm_epsilon)
 
-    def _scan(self, step, carry, xs, rematerialize: bool = False):
+    def _scan(self, step, carry, xs, keep: tuple[str, ...] | None = None):
+        """Through the layers; what `keep` does not name is computed again in the backward pass."""
         graph, parameters = nnx.split(self.layers)
 
         def body(carry, layer_and_x):
             layer, x = layer_and_x
             return step(nnx.merge(graph, layer), carry, x)
 
-        if rematerialize:
-            body = jax.checkpoint(body, policy=jax.checkpoint_policies.save_only_these_names(attention.SAVED))
+        if keep is not None:
+            body = jax.checkpoint(body, policy=jax.checkpoint_policies.save_only_these_names(*keep))
         return jax.lax.scan(body, carry, (parameters, xs))
-
-
-def rms_norm(x, scale, epsilon: float):
-    """x / sqrt(mean(x^2) + epsilon) * scale over the last axis, in float32."""
-    x32 = x.astype(jnp.float32)
-    normal = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + epsilon)
-    return (normal * scale.reshape((1,) * (x.ndim - 1) + scale.shape)).astype(x.dtype)
 
 
 def _linear(x, weight, inputs: int, merge: bool):

@@ -6,7 +6,7 @@ Left out on purpose: generation settings, which belong to the run.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,12 @@ class Pretrained:
     directory: str
     shape: DecoderConfig | None = None  # its own config.json decides; this serves scripts.plan before it is there
     compute_dtype: str = "bfloat16"  # what trains is float32 whatever this is
+    keep: tuple[str, ...] = ()  # as DecoderConfig's
     lora: LoraConfig | None = None  # these train, and the checkpoint's weights stay, in bfloat16
+
+    def decoder(self, shape: DecoderConfig) -> DecoderConfig:
+        """The shape with what the run asks for."""
+        return replace(shape, compute_dtype=self.compute_dtype, keep=self.keep, lora=self.lora)
 
 
 class CheckpointError(ValueError):

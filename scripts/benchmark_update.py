@@ -31,12 +31,13 @@ class Workload(NamedTuple):
     vocab: int
     peer: str | None  # script in scripts/peers
     target: str
+    keep: tuple[str, ...] = ("gate", "up")  # ours, DecoderConfig.keep
 
 
 WORKLOADS = {
     "U1": Workload(1, 16, 1024, 256, 4096, "tunix_update.py", "12 times faster, 1/8 of the memory"),
     "U2": Workload(1, 16, 2048, 512, 4096, "tunix_update.py", "12 s, 2.5 GB"),
-    "U3": Workload(1, 16, 8192, 10240, 4096, None, "24 GB"),
+    "U3": Workload(1, 16, 8192, 10240, 4096, None, "24 GB", keep=()),
     "U4": Workload(8, 4, 128, 128, 4096, "torch_update.py", "1.0 times as fast"),
     "U4-32k": Workload(8, 4, 128, 128, 32768, "torch_update.py", "1.25 times as fast, 1.5 GB"),
     "tiny": Workload(2, 3, 16, 8, 64, "torch_update.py", "a check that the benchmark runs"),
@@ -121,7 +122,7 @@ def batch_of(given: dict[str, np.ndarray]) -> RolloutBatch:
 
 
 def ours(request: dict[str, Any]) -> dict[str, Any]:
-    policy, params = measure.random_policy(request["vocab"])
+    policy, params = measure.random_policy(request["vocab"], keep=tuple(request["keep"]))
     with np.load(request["batch"]) as file:
         given = dict(file)
     batch = batch_of(given)

@@ -98,8 +98,7 @@ def model_of(config: Config) -> DecoderConfig:
     found = (Path(chosen.directory) / "config.json").exists()
     if not found and chosen.shape is None:
         raise ConfigError(f"{chosen.directory} is not there, and the config's model.shape names no preset instead")
-    shape = read_config(chosen.directory) if found else chosen.shape
-    return replace(shape, compute_dtype=chosen.compute_dtype, lora=chosen.lora)
+    return chosen.decoder(read_config(chosen.directory) if found else chosen.shape)
 
 
 # ------------------------------------------------------------------------------------------ search
@@ -307,8 +306,8 @@ def advice(step: Step, config: Config) -> list[str]:
     more = 2 * u.micro_batches
     finer = sharding.micro_batch_cuts(more, r.tasks_per_step, r.group_size, config.mesh or (1, 1, 1, 1))
     found = [f"--update.micro-batches {more}: half the activations at a time"] if finer else []
-    if getattr(config.model, "rematerialize", True) is False:
-        found.append("--model.rematerialize: layers are computed again instead of kept")
+    if getattr(config.model, "keep", ()):
+        found.append("--model.keep: with nothing after it, layers are computed again instead of kept")
     return [*found, "more devices along sequence: fewer tokens each; along tensor: a part of each weight"]
 
 

@@ -62,7 +62,7 @@ def policy_of(config: Config, vocab_size: int) -> RunPolicy:
     if isinstance(chosen, DecoderConfig):
         model = replace(chosen, vocab_size=vocab_size)
     else:
-        model = replace(read_config(chosen.directory), compute_dtype=chosen.compute_dtype, lora=chosen.lora)
+        model = chosen.decoder(read_config(chosen.directory))
         if vocab_size > model.vocab_size:
             raise ConfigError(
                 f"the tokenizer has {vocab_size} tokens, and {chosen.directory} embeds {model.vocab_size}"

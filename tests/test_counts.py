@@ -68,6 +68,18 @@ def test_an_update_counts_what_the_compiler_counts_where_no_loop_hides_anything(
     assert compiled_flops(jax.grad(loss), shapes, *tokens) == pytest.approx(whole, rel=0.02)
 
 
+def test_what_is_kept_is_not_computed_again():
+    config, shape = presets.TINY_QWEN3, Shape(tasks=1, group_size=2, prompt=8, suffix=4)
+    again, less = (
+        counts.executed_update(replace(config, keep=keep), shape, reference=False, tile=1)
+        for keep in ((), ("query", "gate"))
+    )
+    weights = config.width * (config.query_heads * config.head_width + config.feed_forward)
+    assert again.prompt_layers - less.prompt_layers == pytest.approx(2 * weights * config.layers * 8)
+    assert again.suffix_layers - less.suffix_layers == pytest.approx(2 * weights * config.layers * 2 * 4)
+    assert again[1::2] == less[1::2] and again.vocabulary == less.vocabulary
+
+
 def test_a_device_does_its_share():
     config, shape = presets.TINY_QWEN3, Shape(tasks=2, group_size=4, prompt=8, suffix=4)
     parts = counts.forward(config, shape)

@@ -72,6 +72,22 @@ def test_shared_gradient_equals_unshared(policy, params, batch):
     jax.tree.map(close, grad_a, grad_b)
 
 
+def test_what_is_kept_changes_no_gradient_and_spares_its_products(policy, params, batch):
+    weight = jax.random.normal(jax.random.key(1), (N, G, S, CONFIG.width))
+
+    def gradient(keep):
+        forward = callables(replace(CONFIG, keep=keep))["forward"]
+        return jax.jit(jax.grad(lambda params: jnp.sum(forward(params, *batch) * weight))).lower(params)
+
+    nothing, gate_and_up = gradient(()), gradient(("gate", "up"))
+    close = lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6 * np.abs(y).max(), rtol=0)
+    jax.tree.map(close, gate_and_up.compile()(params), nothing.compile()(params))
+    products = [lowered.as_text().count("stablehlo.dot_general") for lowered in (nothing, gate_and_up)]
+    assert products[0] - products[1] == 2  # of the one layer that is scanned
+    with pytest.raises(ValueError, match=r"model.keep must be some of .*'gate'.*: got \('gates',\)"):
+        replace(CONFIG, keep=("gates",))
+
+
 def test_causality(policy, params, batch):
     prompt, prompt_lengths, suffix = batch
     hidden = policy.forward(params, *batch)

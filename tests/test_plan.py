@@ -152,10 +152,14 @@ def test_memory_of_an_update_by_hand():
     # The layer at work: activations and gradients of 40 tokens, and its weights four times, in 2 bytes.
     at_work = 2 * counts.activation_bytes(c, 40) / c.layers + 4 * counts.layer_weights(c) * 2
     assert held == pytest.approx(4 * size * (4 + 2) / 4 + kept + at_work + counts.logits_memory(c, cuts))
-    # Where nothing is computed again all activations are kept, and the layer at work adds its gradients alone.
-    whole = replace(c, rematerialize=False)
-    more = counts.update_memory(whole, shape, reference=True, micro_batches=2, cuts=cuts) - held
-    assert more == pytest.approx(counts.activation_bytes(c, 40) * (1 - 1 / c.layers) - kept)
+    # Two products that are kept, of every layer, 40 tokens and 2 bytes; a device has half of them where it has half
+    # of the weights.
+    keeping, halves = replace(c, keep=("gate", "up")), cuts._replace(tensor=2)
+    for cut in (cuts, halves):
+        held, more = (
+            counts.update_memory(x, shape, reference=True, micro_batches=2, cuts=cut) for x in (c, keeping)
+        )
+        assert more - held == pytest.approx(2 * c.feed_forward * c.layers * 40 * 2 / cut.tensor)
 
 
 @pytest.mark.parametrize("preset, mesh, micro_batches, compiled", [

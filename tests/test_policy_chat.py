@@ -28,7 +28,7 @@ CODEC = qwen_codec(train_tokenizer([*RULES, *(turn.user for turn in TASK.turns)]
 
 @pytest.fixture(scope="module")
 def policy():
-    return Policy(**callables(DecoderConfig(700, 1, 16, 2, 1, 8, 16, rematerialize=False)))
+    return Policy(**callables(DecoderConfig(700, 1, 16, 2, 1, 8, 16)))
 
 
 @pytest.fixture(scope="module")

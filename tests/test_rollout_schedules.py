@@ -22,7 +22,7 @@ from rods_jax.types import Policy
 
 @pytest.fixture(scope="module")
 def policy():
-    return Policy(**callables(DecoderConfig(V, 1, 16, 2, 1, 8, 16, rematerialize=False)))
+    return Policy(**callables(DecoderConfig(V, 1, 16, 2, 1, 8, 16)))
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ def test_weight_zero_gives_no_gradient_and_a_quarter_gives_a_quarter():
 # ----------------------------------------------------------------------------------- tiny decoder
 @pytest.fixture(scope="module")
 def policy():
-    return Policy(**callables(DecoderConfig(V, 1, 16, 2, 1, 8, 24, rematerialize=False)))
+    return Policy(**callables(DecoderConfig(V, 1, 16, 2, 1, 8, 24)))
 
 
 @pytest.fixture(scope="module")
