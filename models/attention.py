@@ -105,7 +105,7 @@ def _forward(query, parts, partial_attention):
 
 def _backward(partial_attention, saved, d_output):
     query, parts, output, log_sum = saved
-    delta = jnp.sum(d_output.astype(jnp.float32) * output, axis=-1)
+    delta = jnp.vecdot(d_output.astype(jnp.float32), output.astype(jnp.float32), precision="highest")
     d_queries, d_parts = zip(*(_gradients(query, part, d_output, log_sum, delta) for part in parts))
     return sum(d_queries).astype(query.dtype), d_parts
 
