@@ -15,8 +15,9 @@ help: ## print this list (the default)
 train: $(STAMP) ## set up, then train the quickstart on this machine; ARGS=--resume continues
 	@$(VENV)/bin/python -m scripts.train --config configs/quickstart.py $(ARGS)
 
-test: $(STAMP) ## set up, then run the tests; ARGS goes to pytest
-	@$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
+# Two processes share out whole files, in their order: the long ones with few tests do not come last together.
+test: $(STAMP) ## set up, then run the tests, two files at a time; ARGS goes to pytest (-n 0: one)
+	@$(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: $(STAMP) ## set up, then run the long tests
 	@$(VENV)/bin/python -m pytest -m slow $(ARGS)
