@@ -36,11 +36,10 @@ class Parts(NamedTuple):
 def matrices(c: DecoderConfig) -> dict[str, tuple[int, int]]:
     """(inputs, outputs) of each of a layer's projections."""
     queries, keys = c.query_heads * c.head_width, c.key_value_heads * c.head_width
-    read = {"query": queries, "key": keys, "value": keys, "gate": c.feed_forward, "up": c.feed_forward}
-    return {name: (c.width, size) for name, size in read.items()} | {
-        "output": (queries, c.width),
-        "down": (c.feed_forward, c.width),
-    }
+    return {
+        "query": (c.width, queries), "key": (c.width, keys), "value": (c.width, keys), "output": (queries, c.width),
+        "gate": (c.width, c.feed_forward), "up": (c.width, c.feed_forward), "down": (c.feed_forward, c.width),
+    }  # fmt: skip
 
 
 def layer_weights(c: DecoderConfig) -> int:

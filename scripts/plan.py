@@ -306,7 +306,7 @@ def advice(step: Step, config: Config) -> list[str]:
     more = 2 * u.micro_batches
     finer = sharding.micro_batch_cuts(more, r.tasks_per_step, r.group_size, config.mesh or (1, 1, 1, 1))
     found = [f"--update.micro-batches {more}: half the activations at a time"] if finer else []
-    if getattr(config.model, "keep", ()):
+    if config.model.keep:
         found.append("--model.keep: with nothing after it, layers are computed again instead of kept")
     return [*found, "more devices along sequence: fewer tokens each; along tensor: a part of each weight"]
 
