@@ -231,7 +231,7 @@ def _cut(shape, part: Part) -> _Tiles:
         else jnp.broadcast_to(limits, (num_rows, *limits.shape))
     )
     size = -(-keys // num_keys)
-    keys_values = tuple(_pad(x, axis, size * num_keys - keys) for x in part[:2])
+    keys_values = tuple(pad(x, axis, size * num_keys - keys) for x in part[:2])
     return _Tiles(part, shape[:-1], limits, num_keys, size, keys_values)
 
 
@@ -249,11 +249,12 @@ def _count(length: int, most: int) -> int:
 def _split(x, axis: int, count: int):
     """[..., L, ...] as [count, ..., ceil(L / count), ...], padded with zeros."""
     size = -(-x.shape[axis] // count)
-    x = _pad(x, axis, size * count - x.shape[axis])
+    x = pad(x, axis, size * count - x.shape[axis])
     return jnp.moveaxis(x.reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :]), axis, 0)
 
 
-def _pad(x, axis: int, count: int):
+def pad(x, axis: int, count: int):
+    """x with `count` zeros more at the end of an axis."""
     return jnp.pad(x, [(0, count if i == axis else 0) for i in range(x.ndim)])
 
 

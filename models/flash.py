@@ -81,5 +81,4 @@ def _blocks(length: int) -> tuple[int, int]:
 
 def _padded(x, axis: int):
     """With zeros at the end, which no query sees but those that are padding themselves."""
-    more = _blocks(x.shape[axis])[0] - x.shape[axis]
-    return jnp.pad(x, [(0, more if i == axis else 0) for i in range(x.ndim)])
+    return attention.pad(x, axis, _blocks(x.shape[axis])[0] - x.shape[axis])
