@@ -169,14 +169,12 @@ def _start(tasks: Sequence[Task], environments: EpisodeBatch, codec: Codec, grou
 
 def _hear(rows: Sequence[_Row], places: Sequence[int], generated: Generated, codec: Codec, limits: Limits):
     """Appends a segment's tokens to their rows; returns the messages that have ended, by row."""
-    tokens_BA, log_probs_BA, lengths_B, ended_B = (
-        np.asarray(x).reshape(len(places), *x.shape[2:]) for x in generated
-    )
+    columns = (np.asarray(x).reshape(len(places), *x.shape[2:]).tolist() for x in generated)
     said = {}
-    for b, tokens, log_probs, length, ended in zip(places, tokens_BA, log_probs_BA, lengths_B, ended_B):
+    for b, tokens, log_probs, length, ended in zip(places, *columns):
         row = rows[b]
-        row.append(tokens[:length].tolist(), True, log_probs[:length].tolist())
-        row.message += tokens[:length].tolist()
+        row.append(tokens[:length], True, log_probs[:length])
+        row.message += tokens[:length]
         if ended:
             stopped, text = row.message[-1] == codec.stop_token, codec.decode(row.message)
             too_long = Action(error=f"the message is longer than {limits.action} tokens")
@@ -218,11 +216,12 @@ def _observe(params, rows, places: Sequence[int], episodes, generator: Generator
     while any(rows[b].pending for b in places):
         tokens_BT = np.zeros((len(places), chunk), np.int32)
         lengths_B = np.zeros(len(places), np.int32)
-        for place, b in enumerate(places):
-            part, rows[b].pending = rows[b].pending[:chunk], rows[b].pending[chunk:]
-            tokens_BT[place, : len(part)] = part
-            lengths_B[place] = len(part)
-            rows[b].append(part, False)
+        for place, row in enumerate(rows[b] for b in places):
+            if part := row.pending[:chunk]:
+                row.pending = row.pending[chunk:]
+                tokens_BT[place, : len(part)] = part
+                lengths_B[place] = len(part)
+                row.append(part, False)
         episodes = generator.observe(params, episodes, tokens_BT.reshape(*shape, chunk), lengths_B.reshape(shape))
     return episodes
 

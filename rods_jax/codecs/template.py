@@ -59,7 +59,6 @@ def template_codec(
     # `split_special_tokens` would let tokens through that are added but not special, as Qwen's <tool_call>.
     added = re.compile(f"(?={'|'.join(map(re.escape, sorted(tokenizer.get_added_vocab())))})")
 
-    @lru_cache(maxsize=1024)  # a group's rollouts meet the same messages
     def untrusted(text: str) -> tuple[int, ...]:
         cuts = [match.start() + 1 for match in added.finditer(text)]
         parts = (text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)]))
@@ -105,15 +104,23 @@ def template_codec(
     def encode_prompt(tools: Sequence[ToolSpec], user: str) -> list[int]:
         return fill(opening(tuple(map(document, tools))), [user])
 
+    @lru_cache(maxsize=1024)  # a group's rollouts meet the same messages, and say the same
+    def follow(roles: tuple[str, ...], contents: tuple[str, ...]) -> tuple[int, ...]:
+        return tuple(fill(following(roles), contents))
+
     def encode_messages(messages: Sequence[Message]) -> list[int]:
-        contents = ["\n".join([*map(document, message.tools), message.content]) for message in messages]
-        return fill(following(tuple(message.role for message in messages)), contents)
+        contents = ("\n".join([*map(document, message.tools), message.content]) for message in messages)
+        return [*follow(tuple(message.role for message in messages), tuple(contents))]
 
     def encode_action(calls: Sequence[Call], answer: str) -> list[int]:
         return [*(trusted(write(calls)) if calls else untrusted(answer)), tokenizer.eos_token_id]
 
-    def decode(tokens: Sequence[int]) -> str:
+    @lru_cache(maxsize=1024)
+    def read(tokens: tuple[int, ...]) -> str:
         return tokenizer.decode(tokens, skip_special_tokens=False).removesuffix(stop)
+
+    def decode(tokens: Sequence[int]) -> str:
+        return read(tuple(tokens))
 
     return Codec(encode_prompt, encode_messages, encode_action, decode, parse, tokenizer.eos_token_id)
 
