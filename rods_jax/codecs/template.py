@@ -59,6 +59,7 @@ def template_codec(
     # `split_special_tokens` would let tokens through that are added but not special, as Qwen's <tool_call>.
     added = re.compile(f"(?={'|'.join(map(re.escape, sorted(tokenizer.get_added_vocab())))})")
 
+    @lru_cache(maxsize=1024)  # a task's question and a demonstration's answer come again
     def untrusted(text: str) -> tuple[int, ...]:
         cuts = [match.start() + 1 for match in added.finditer(text)]
         parts = (text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)]))
@@ -104,7 +105,7 @@ def template_codec(
     def encode_prompt(tools: Sequence[ToolSpec], user: str) -> list[int]:
         return fill(opening(tuple(map(document, tools))), [user])
 
-    @lru_cache(maxsize=1024)  # a group's rollouts meet the same messages, and say the same
+    @lru_cache(maxsize=1024)  # a group's rollouts meet the same messages
     def follow(roles: tuple[str, ...], contents: tuple[str, ...]) -> tuple[int, ...]:
         return tuple(fill(following(roles), contents))
 
@@ -115,7 +116,7 @@ def template_codec(
     def encode_action(calls: Sequence[Call], answer: str) -> list[int]:
         return [*(trusted(write(calls)) if calls else untrusted(answer)), tokenizer.eos_token_id]
 
-    @lru_cache(maxsize=1024)
+    @lru_cache(maxsize=1024)  # and often say the same
     def read(tokens: tuple[int, ...]) -> str:
         return tokenizer.decode(tokens, skip_special_tokens=False).removesuffix(stop)
 
