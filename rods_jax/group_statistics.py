@@ -4,6 +4,7 @@ Left out on purpose: any filter of degenerate groups (they get advantage 0 and s
 statistics over steps.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -51,7 +52,7 @@ def group_statistics(
     return _statistics(
         rewards_NG,
         _mask(mask_NG, rewards_NG),
-        total=lambda x_NG: _psum(x_NG.sum(axis=1), axis_name),
+        total=lambda *xs_NG: _psum(_sums(xs_NG), axis_name),
         largest=lambda x_NG: _pmax(x_NG.max(axis=1, initial=-jnp.inf), axis_name),
         spread=lambda x_N: x_N[:, None],
         normalize=normalize,
@@ -93,7 +94,7 @@ def segment_group_statistics(
     return _statistics(
         rewards_B,
         _mask(mask_B, rewards_B) & in_range_B,
-        total=lambda x_B: _psum(jax.ops.segment_sum(x_B, ids_B, num_groups), axis_name),
+        total=lambda *xs_B: _psum([jax.ops.segment_sum(x_B, ids_B, num_groups) for x_B in xs_B], axis_name),
         largest=lambda x_B: _pmax(jax.ops.segment_max(x_B, ids_B, num_groups), axis_name),
         spread=lambda x_N: x_N[ids_B],
         normalize=normalize,
@@ -105,17 +106,17 @@ def _statistics(
     rewards: jax.Array,
     mask: jax.Array,
     *,
-    total: Callable[[jax.Array], jax.Array],
+    total: Callable[..., Sequence[jax.Array]],
     largest: Callable[[jax.Array], jax.Array],
     spread: Callable[[jax.Array], jax.Array],
     normalize: str,
     epsilon: float,
 ) -> GroupStatistics:
-    """The formula, once: `total` and `largest` reduce entries to groups, `spread` goes back to entries."""
+    """The formula, once: `total` (of each argument) and `largest` reduce entries to groups, `spread` goes back."""
     if normalize not in ("std", "none"):
         raise ValueError(f'normalize must be "std" or "none", got {normalize!r}')
     rewards = rewards.astype(jnp.float32)
-    count_N = total(mask.astype(jnp.int32))
+    (count_N,) = total(mask.astype(jnp.int32))
     divisor_N = jnp.maximum(count_N, 1).astype(jnp.float32)
 
     # Shifted by a member of the group, equal rewards become exact zeros, whose mean has no rounding error.
@@ -123,10 +124,11 @@ def _statistics(
     largest_N = largest(jnp.where(mask, lax.stop_gradient(rewards), -jnp.inf))
     pivot_N = jnp.where(count_N > 0, largest_N, 0.0)
     shifted = jnp.where(mask, rewards - spread(pivot_N), 0.0)
-    shifted_mean_N = total(shifted) / divisor_N
+    total_N, total_squares_N = total(shifted, jnp.square(shifted))
+    shifted_mean_N = total_N / divisor_N
     # One pass less than squares of centered rewards. The pivot lies within the group, so that what cancels is at most
     # count times what remains: the relative error is count roundings, where centered rewards would make a few.
-    squares_N = jnp.maximum(total(jnp.square(shifted)) - divisor_N * jnp.square(shifted_mean_N), 0.0)
+    squares_N = jnp.maximum(total_squares_N - divisor_N * jnp.square(shifted_mean_N), 0.0)
 
     advantages = centered = jnp.where(mask, shifted - spread(shifted_mean_N), 0.0)
     if normalize == "std":
@@ -147,8 +149,14 @@ def _mask(mask: jax.Array | None, rewards: jax.Array) -> jax.Array:
     return mask
 
 
-def _psum(x: jax.Array, axis_name: str | Sequence[str] | None) -> jax.Array:
-    return x if axis_name is None else lax.psum(x, axis_name)
+def _sums(xs_NG: Sequence[jax.Array]) -> Sequence[jax.Array]:
+    """Of each over its groups, in one reduction: a CPU then reads their common operand once and stores neither."""
+    zeros = tuple(jnp.zeros((), x_NG.dtype) for x_NG in xs_NG)
+    return lax.reduce(xs_NG, zeros, lambda sums, xs: tuple(map(operator.add, sums, xs)), (1,))
+
+
+def _psum(xs: Sequence[jax.Array], axis_name: str | Sequence[str] | None) -> Sequence[jax.Array]:
+    return xs if axis_name is None else lax.psum(xs, axis_name)
 
 
 def _pmax(x: jax.Array, axis_name: str | Sequence[str] | None) -> jax.Array:
