@@ -12,7 +12,7 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
@@ -35,17 +35,10 @@ def open_checkpoints(
     """Opens or creates the folder; the latest `keep` checkpoints stay, and those of every `every`-th step, and the
     `best` ones with the highest metric `by`. What a crash left half-written goes."""
     directory = Path(directory).absolute()
-    policies = [retention.LatestN(keep)]
-    if every is not None:
-        policies.append(retention.EveryNSteps(every))
-    if best:
-        policies.append(
-            retention.BestN(get_metric_fn=lambda m: m[by], n=best, keep_checkpoints_without_metrics=False)
-        )
     options = ocp.CheckpointManagerOptions(
         create=True,
         cleanup_tmp_directories=True,
-        preservation_policy=retention.AnyPreservationPolicy(policies),
+        preservation_policy=_policy(keep, every, best, by),
         best_fn=(lambda m: m[by]) if best else None,
         async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _seal_unfinished(directory)),
     )
@@ -105,12 +98,25 @@ def restore(
     return found, restored.train_state, restored.host
 
 
-def forget_after(checkpoints: ocp.CheckpointManager, step: int) -> None:
-    """Deletes the checkpoints of later steps, so that they can be saved again."""
+def forget(
+    checkpoints: ocp.CheckpointManager,
+    after: int,
+    *,
+    keep: int,
+    every: int | None = None,
+    best: int = 0,
+    by: str = "",
+) -> None:
+    """Deletes the checkpoints of steps after `after`, so that they can be saved again, and those that were to go when a
+    kill came: Orbax removes them after it commits the next one, and a run that has ended saves no next one."""
     checkpoints.wait_until_finished()
-    for later in checkpoints.all_steps():
-        if later > step:
-            checkpoints.delete(later)
+    steps = sorted(checkpoints.all_steps())
+    earlier = [_Info(step, checkpoints.metrics(step)) for step in steps if step <= after]
+    kept = _policy(keep, every, best, by).should_preserve(earlier, context=retention.PreservationContext())
+    stay = {info.step for info, is_kept in zip(earlier, kept, strict=True) if is_kept}
+    for step in steps:
+        if step not in stay:
+            checkpoints.delete(step)
 
 
 def sizes(train_state: Any, host: Mapping[str, Json]) -> dict[str, int]:
@@ -130,6 +136,24 @@ def damage(path: Path) -> str | None:
     found = _digests(path)
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     return f"{len(wrong)} files differ from its manifest, the first is {wrong[0]}" if wrong else None
+
+
+class _Info(NamedTuple):
+    """What retention asks of a checkpoint."""
+
+    step: int
+    metrics: Mapping[str, float] | None
+
+
+def _policy(keep: int, every: int | None, best: int, by: str) -> retention.PreservationPolicy:
+    policies = [retention.LatestN(keep)]
+    if every is not None:
+        policies.append(retention.EveryNSteps(every))
+    if best:
+        policies.append(
+            retention.BestN(get_metric_fn=lambda m: m[by], n=best, keep_checkpoints_without_metrics=False)
+        )
+    return retention.AnyPreservationPolicy(policies)
 
 
 def _undamaged(checkpoints: ocp.CheckpointManager, step: int | None, tell: Callable[[str], None]) -> int:

@@ -15,7 +15,7 @@ from rods_jax.checkpoint import (
     MANIFEST,
     CheckpointError,
     damage,
-    forget_after,
+    forget,
     open_checkpoints,
     restore,
     save,
@@ -159,13 +159,30 @@ def test_what_a_crash_left_half_written_goes_and_is_never_taken(tmp_path):
 
 
 # --------------------------------------------------------------------------------- retention
+RETENTION = {"keep": 1, "every": 3, "best": 1, "by": "reward"}
+
+
+def save_seven(checkpoints):
+    for step, reward in {1: 0.1, 2: 0.9, 3: 0.2, 4: 0.3, 5: None, 6: 0.4, 7: 0.1}.items():
+        save(checkpoints, step, {"x": jnp.zeros(2)}, {}, None if reward is None else {"reward": reward})
+
+
 def test_the_latest_every_few_steps_and_the_best_stay(tmp_path):
-    rewards = {1: 0.1, 2: 0.9, 3: 0.2, 4: 0.3, 5: None, 6: 0.4, 7: 0.1}
-    with open_checkpoints(tmp_path, keep=1, every=3, best=1, by="reward") as checkpoints:
-        for step, reward in rewards.items():
-            save(checkpoints, step, {"x": jnp.zeros(2)}, {}, None if reward is None else {"reward": reward})
+    with open_checkpoints(tmp_path, **RETENTION) as checkpoints:
+        save_seven(checkpoints)
     with open_checkpoints(tmp_path, keep=1) as checkpoints:
         assert sorted(checkpoints.all_steps()) == [2, 3, 6, 7]
+
+
+@pytest.mark.parametrize("after, stay", [(7, [2, 3, 6, 7]), (5, [2, 3, 5]), (9, [2, 3, 6, 7])])
+def test_what_a_kill_kept_from_being_removed_goes_when_the_run_goes_on(tmp_path, after, stay):
+    with open_checkpoints(tmp_path, keep=7, best=7, by="reward") as checkpoints:
+        save_seven(checkpoints)  # as if every removal had been killed
+    with open_checkpoints(tmp_path, **RETENTION) as checkpoints:
+        assert len(checkpoints.all_steps()) == 7  # who only opens the folder changes nothing
+        forget(checkpoints, after, **RETENTION)
+        assert sorted(checkpoints.all_steps()) == stay
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == stay
 
 
 def test_an_earlier_step_is_continued_as_if_later_ones_had_never_been(tmp_path):
@@ -173,7 +190,7 @@ def test_an_earlier_step_is_continued_as_if_later_ones_had_never_been(tmp_path):
     with open_checkpoints(tmp_path, keep=5) as checkpoints:
         for step in (1, 2, 3):
             save(checkpoints, step, state, {})
-        forget_after(checkpoints, 1)
+        forget(checkpoints, 1, keep=5)
         assert list(checkpoints.all_steps()) == [1]
         save(checkpoints, 2, state, {})
 
