@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -112,6 +113,18 @@ def test_a_resumed_run_equals_the_uninterrupted_one(whole, tmp_path, stops):
     (step, state, host), (other_step, other_state, other_host) = newest(directory), newest(tmp_path / "run")
     assert step == other_step and host == other_host
     jax.tree.map(np.testing.assert_array_equal, state, other_state)
+
+
+def test_an_old_checkpoint_that_a_kill_left_goes_when_a_finished_run_is_resumed(whole, tmp_path):
+    directory, expected = whole
+    shutil.copytree(directory, tmp_path / "run")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    stay = {path.name for path in checkpoints.iterdir()}
+    left = next(str(step) for step in range(1, 9) if str(step) not in stay)
+    shutil.copytree(checkpoints / min(stay, key=int), checkpoints / left)
+    shutil.rmtree(checkpoints / left / "metrics", ignore_errors=True)  # or it may be one of the best
+    assert play(tmp_path / "run", resume=True) == expected
+    assert {path.name for path in checkpoints.iterdir()} == stay
 
 
 def test_a_run_directory_is_never_overwritten_or_mixed(whole, tmp_path):
