@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,10 @@ class Options:
 
 
 class Clock:
-    """When each stage was under way, and when each update was sent to the device."""
+    """When each stage was under way."""
 
     def __init__(self) -> None:
-        self.intervals: dict[str, list[Interval | Future[Interval]]] = {stage: [] for stage in STAGES}
-        self.updates: list[float] = []
+        self.intervals: dict[str, list[Interval]] = {stage: [] for stage in STAGES}
         self._watch = ThreadPoolExecutor(1)
 
     def timed(self, stage: str, work: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,7 +55,7 @@ class Clock:
         def run(*arguments, **keywords):
             began = time.perf_counter()
             found = work(*arguments, **keywords)
-            self.intervals[stage].append(self._until(began, found))
+            self._note(stage, began, found)
             return found
 
         return run
@@ -66,31 +65,29 @@ class Clock:
 
         @functools.wraps(work)
         def run(*arguments, **keywords):
-            self.updates.append(time.perf_counter())
+            began = time.perf_counter()
             state, feedback = work(*arguments, **keywords)
-            self.intervals["update"].append(self._watch.submit(self._until, self.updates[-1], feedback))
+            self._watch.submit(self._note, "update", began, feedback)
             return state, feedback
 
         return run
 
-    @staticmethod
-    def _until(began: float, found: Any) -> Interval:
+    def _note(self, stage: str, began: float, found: Any) -> None:
         jax.block_until_ready(found)
-        return began, time.perf_counter()
+        self.intervals[stage].append((began, time.perf_counter()))
 
     def steps(self) -> list[dict[str, float]]:
         """From one update to the next: seconds, those of each stage beside the ones before it, and those of none."""
-        ended = {
-            stage: [x.result() if isinstance(x, Future) else x for x in found]
-            for stage, found in self.intervals.items()
-        }
+        self._watch.shutdown()  # waits for the last update
+        sent = [began for began, _ in self.intervals["update"]]
         steps = []
-        for began, end in zip(self.updates, self.updates[1:]):
-            step, inside, before = {"step": end - began}, [], 0.0
-            for stage, found in ended.items():
+        for began, end in zip(sent, sent[1:]):
+            step, inside, busy = {"step": end - began}, [], 0.0
+            for stage, found in self.intervals.items():
                 inside += [(max(a, began), min(b, end)) for a, b in found if a < end and b > began]
-                step[stage], before = covered(inside) - before, covered(inside)
-            steps.append(step | {"overhead": end - began - before})
+                before, busy = busy, covered(inside)
+                step[stage] = busy - before
+            steps.append(step | {"overhead": end - began - busy})
         return steps
 
 
