@@ -16,13 +16,15 @@ from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers as retention
+from orbax.checkpoint import checkpoint_managers as preservation
 
 from rods_jax import processes
+from rods_jax.config import RetentionConfig
 from rods_jax.task_files import write_atomically
 from rods_jax.types import Json
 
 MANIFEST = "manifest.json"
+BEST_BY = "held_out_progress"  # the metric whose highest values `RetentionConfig.best` keeps
 
 
 class CheckpointError(RuntimeError):
@@ -30,16 +32,16 @@ class CheckpointError(RuntimeError):
 
 
 def open_checkpoints(
-    directory: str | Path, *, keep: int, every: int | None = None, best: int = 0, by: str = ""
+    directory: str | Path, retention: RetentionConfig = RetentionConfig()
 ) -> ocp.CheckpointManager:
-    """Opens or creates the folder; the latest `keep` checkpoints stay, and those of every `every`-th step, and the
-    `best` ones with the highest metric `by`. What a crash left half-written goes."""
+    """Opens or creates the folder; what `retention` does not name goes when something is saved. What a crash left
+    half-written goes now."""
     directory = Path(directory).absolute()
     options = ocp.CheckpointManagerOptions(
         create=True,
         cleanup_tmp_directories=True,
-        preservation_policy=_policy(keep, every, best, by),
-        best_fn=(lambda m: m[by]) if best else None,
+        preservation_policy=_policy(retention),
+        best_fn=(lambda m: m[BEST_BY]) if retention.best else None,
         async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _seal_unfinished(directory)),
     )
     # Without OCDBT an array's shards are files of their own, and saving keeps a quarter of the memory that it keeps with
@@ -61,7 +63,7 @@ def save(
 ) -> None:
     """Copies the arrays off the device, then writes in the background; the state may be donated at once.
 
-    metrics: what `best` is chosen by; a checkpoint without them is never one of the best.
+    metrics: `BEST_BY` among them; a checkpoint without them is never one of the best.
     Raises CheckpointError when the folder already holds this step or a later one, or when an earlier save failed.
     """
     latest = checkpoints.latest_step()
@@ -98,21 +100,13 @@ def restore(
     return found, restored.train_state, restored.host
 
 
-def forget(
-    checkpoints: ocp.CheckpointManager,
-    after: int,
-    *,
-    keep: int,
-    every: int | None = None,
-    best: int = 0,
-    by: str = "",
-) -> None:
+def forget(checkpoints: ocp.CheckpointManager, after: int, retention: RetentionConfig) -> None:
     """Deletes the checkpoints of steps after `after`, so that they can be saved again, and those that were to go when a
     kill came: Orbax removes them after it commits the next one, and a run that has ended saves no next one."""
     checkpoints.wait_until_finished()
     steps = sorted(checkpoints.all_steps())
     earlier = [_Info(step, checkpoints.metrics(step)) for step in steps if step <= after]
-    kept = _policy(keep, every, best, by).should_preserve(earlier, context=retention.PreservationContext())
+    kept = _policy(retention).should_preserve(earlier, context=preservation.PreservationContext())
     stay = {info.step for info, is_kept in zip(earlier, kept, strict=True) if is_kept}
     for step in steps:
         if step not in stay:
@@ -145,15 +139,14 @@ class _Info(NamedTuple):
     metrics: Mapping[str, float] | None
 
 
-def _policy(keep: int, every: int | None, best: int, by: str) -> retention.PreservationPolicy:
-    policies = [retention.LatestN(keep)]
-    if every is not None:
-        policies.append(retention.EveryNSteps(every))
-    if best:
-        policies.append(
-            retention.BestN(get_metric_fn=lambda m: m[by], n=best, keep_checkpoints_without_metrics=False)
-        )
-    return retention.AnyPreservationPolicy(policies)
+def _policy(retention: RetentionConfig) -> preservation.PreservationPolicy:
+    policies = [preservation.LatestN(retention.latest)]
+    if retention.every is not None:
+        policies.append(preservation.EveryNSteps(retention.every))
+    if retention.best:
+        best = dict(get_metric_fn=lambda m: m[BEST_BY], n=retention.best, keep_checkpoints_without_metrics=False)
+        policies.append(preservation.BestN(**best))
+    return preservation.AnyPreservationPolicy(policies)
 
 
 def _undamaged(checkpoints: ocp.CheckpointManager, step: int | None, tell: Callable[[str], None]) -> int:

@@ -169,7 +169,7 @@ def newest(directory: Path, config: Config, learner: RunPolicy) -> tuple[int, An
     """(step, what trains) of a run's newest checkpoint."""
     create, _ = learning(config, learner)
     like = create(learner.policy.init(jax.random.key(0)))
-    with checkpoint.open_checkpoints(directory / "checkpoints", keep=2) as checkpoints:
+    with checkpoint.open_checkpoints(directory / "checkpoints") as checkpoints:
         step, state, _ = checkpoint.restore(checkpoints, like)
     return step, state.params
 

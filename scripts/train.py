@@ -167,9 +167,8 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
         create, update = learning(config, learner)
         say = teller(console)
 
-        r = config.retention
-        stays = {"keep": r.latest, "every": r.every, "best": r.best, "by": "held_out_progress"}
-        checkpoints = stack.enter_context(checkpoint.open_checkpoints(directory / "checkpoints", **stays))
+        opened = checkpoint.open_checkpoints(directory / "checkpoints", config.retention)
+        checkpoints = stack.enter_context(opened)
         start_batch = stack.enter_context(episodes_of(config, domain))
         evaluate = evaluation(config, start_batch, learner, codec)
         params = learner.policy.init(jax.random.key(config.seed))
@@ -177,7 +176,7 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
         if at is not None or checkpoints.latest_step() is not None:
             step, state, host = checkpoint.restore(checkpoints, start.train_state, at, say)
             require_same_inputs(inputs, host["inputs"], directory)
-            checkpoint.forget(checkpoints, step, **stays)
+            checkpoint.forget(checkpoints, step, config.retention)
             pool = replace(replay.from_json(host["replay"]), settings=config.replay)  # a fork's may be others
             start = Position(state, pool, step, host["epoch"], host["batch"], host["outcomes"])
             console.print(f"resumed at step {step}, epoch {start.epoch}")

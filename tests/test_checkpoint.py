@@ -12,6 +12,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rods_jax.checkpoint import (
+    BEST_BY,
     MANIFEST,
     CheckpointError,
     damage,
@@ -21,6 +22,7 @@ from rods_jax.checkpoint import (
     save,
     sizes,
 )
+from rods_jax.config import RetentionConfig
 from rods_jax.types import TrainState
 
 HOST = {"replay": {"z": 1, "a": [0.1 + 0.2, None, {"k": "é"}]}, "position": [3, 2**100]}
@@ -49,9 +51,9 @@ def _bits(x):
 @pytest.mark.parametrize("sharded", [False, True])
 def test_what_comes_back_is_what_was_saved(tmp_path, sharded):
     _, tree = _train_state(sharded)
-    with open_checkpoints(tmp_path, keep=2) as checkpoints:
+    with open_checkpoints(tmp_path) as checkpoints:
         save(checkpoints, 5, tree, HOST)
-    with open_checkpoints(tmp_path, keep=2) as checkpoints:
+    with open_checkpoints(tmp_path) as checkpoints:
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
         step, restored, host = restore(checkpoints, like)
     assert step == 5
@@ -65,7 +67,7 @@ def test_what_comes_back_is_what_was_saved(tmp_path, sharded):
 def test_a_saved_state_may_be_donated_at_once(tmp_path):
     state, _ = _train_state()
     expected = jax.tree.map(_bits, state)
-    with open_checkpoints(tmp_path, keep=1) as checkpoints:
+    with open_checkpoints(tmp_path, RetentionConfig(latest=1)) as checkpoints:
         save(checkpoints, 0, state, {})
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
         jax.jit(lambda x: jax.tree.map(lambda leaf: leaf + 1, x), donate_argnums=0)(state)
@@ -74,7 +76,7 @@ def test_a_saved_state_may_be_donated_at_once(tmp_path):
 
 def test_the_oldest_go_and_an_earlier_step_can_be_chosen(tmp_path):
     state = {"x": jnp.zeros(2)}
-    with open_checkpoints(tmp_path, keep=2) as checkpoints:
+    with open_checkpoints(tmp_path) as checkpoints:
         for step in (1, 2, 3):
             save(checkpoints, step, {"x": jnp.full(2, float(step))}, {"step": step})
         assert restore(checkpoints, state, 2)[2] == {"step": 2}
@@ -87,7 +89,7 @@ def test_the_oldest_go_and_an_earlier_step_can_be_chosen(tmp_path):
 
 def test_missing_and_mismatched_checkpoints_say_so(tmp_path):
     state = {"x": jnp.arange(3.0)}
-    with open_checkpoints(tmp_path, keep=2) as checkpoints:
+    with open_checkpoints(tmp_path) as checkpoints:
         with pytest.raises(CheckpointError, match=r"holds no checkpoint: it has \[\]"):
             restore(checkpoints, state)
         save(checkpoints, 1, state, {})
@@ -122,25 +124,25 @@ def largest(directory):
 )
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(tmp_path, harm):
     state, said = {"x": jnp.arange(1000.0)}, []
-    with open_checkpoints(tmp_path, keep=3) as checkpoints:
+    with open_checkpoints(tmp_path, RetentionConfig(latest=3)) as checkpoints:
         for step in (1, 2, 3):
             save(checkpoints, step, {"x": state["x"] * step}, {"step": step, "text": "a" * 100})
     assert all(damage(tmp_path / str(step)) is None for step in (1, 2, 3))
     harm(tmp_path / "3")
-    with open_checkpoints(tmp_path, keep=3) as checkpoints:
+    with open_checkpoints(tmp_path, RetentionConfig(latest=3)) as checkpoints:
         with pytest.raises(CheckpointError, match="3 is damaged"):
             restore(checkpoints, state, 3)  # who asks for a step gets no other
         step, restored, host = restore(checkpoints, state, tell=said.append)
         assert (step, float(restored["x"][1]), host["step"]) == (2, 2.0, 2)
         assert len(said) == 1 and "3 is damaged" in said[0] and "damaged-3" in said[0]
         save(checkpoints, 3, {"x": state["x"] * 3}, {"step": 3})  # the way is free again
-    with open_checkpoints(tmp_path, keep=3) as checkpoints:
+    with open_checkpoints(tmp_path, RetentionConfig(latest=3)) as checkpoints:
         assert restore(checkpoints, state, tell=said.append)[0] == 3 and len(said) == 1
     assert (tmp_path / "damaged-3").is_dir()
 
 
 def test_damaged_checkpoints_alone_are_an_error(tmp_path):
-    with open_checkpoints(tmp_path, keep=2) as checkpoints:
+    with open_checkpoints(tmp_path) as checkpoints:
         save(checkpoints, 1, {"x": jnp.arange(3.0)}, {})
         checkpoints.wait_until_finished()
         flip_a_bit(largest(tmp_path / "1" / "train_state"))
@@ -150,47 +152,47 @@ def test_damaged_checkpoints_alone_are_an_error(tmp_path):
 
 def test_what_a_crash_left_half_written_goes_and_is_never_taken(tmp_path):
     state = {"x": jnp.arange(3.0)}
-    with open_checkpoints(tmp_path, keep=2) as checkpoints:
+    with open_checkpoints(tmp_path) as checkpoints:
         save(checkpoints, 1, state, {})
     shutil.copytree(tmp_path / "1", tmp_path / "2.orbax-checkpoint-tmp-7")
-    with open_checkpoints(tmp_path, keep=2) as checkpoints:
+    with open_checkpoints(tmp_path) as checkpoints:
         assert restore(checkpoints, state)[0] == 1
         assert not (tmp_path / "2.orbax-checkpoint-tmp-7").exists()
 
 
 # --------------------------------------------------------------------------------- retention
-RETENTION = {"keep": 1, "every": 3, "best": 1, "by": "reward"}
+RETENTION = RetentionConfig(latest=1, every=3, best=1)
 
 
 def save_seven(checkpoints):
     for step, reward in {1: 0.1, 2: 0.9, 3: 0.2, 4: 0.3, 5: None, 6: 0.4, 7: 0.1}.items():
-        save(checkpoints, step, {"x": jnp.zeros(2)}, {}, None if reward is None else {"reward": reward})
+        save(checkpoints, step, {"x": jnp.zeros(2)}, {}, None if reward is None else {BEST_BY: reward})
 
 
 def test_the_latest_every_few_steps_and_the_best_stay(tmp_path):
-    with open_checkpoints(tmp_path, **RETENTION) as checkpoints:
+    with open_checkpoints(tmp_path, RETENTION) as checkpoints:
         save_seven(checkpoints)
-    with open_checkpoints(tmp_path, keep=1) as checkpoints:
+    with open_checkpoints(tmp_path, RetentionConfig(latest=1)) as checkpoints:
         assert sorted(checkpoints.all_steps()) == [2, 3, 6, 7]
 
 
 @pytest.mark.parametrize("after, stay", [(7, [2, 3, 6, 7]), (5, [2, 3, 5]), (9, [2, 3, 6, 7])])
 def test_what_a_kill_kept_from_being_removed_goes_when_the_run_goes_on(tmp_path, after, stay):
-    with open_checkpoints(tmp_path, keep=7, best=7, by="reward") as checkpoints:
+    with open_checkpoints(tmp_path, RetentionConfig(latest=7, best=7)) as checkpoints:
         save_seven(checkpoints)  # as if every removal had been killed
-    with open_checkpoints(tmp_path, **RETENTION) as checkpoints:
+    with open_checkpoints(tmp_path, RETENTION) as checkpoints:
         assert len(checkpoints.all_steps()) == 7  # who only opens the folder changes nothing
-        forget(checkpoints, after, **RETENTION)
+        forget(checkpoints, after, RETENTION)
         assert sorted(checkpoints.all_steps()) == stay
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == stay
 
 
 def test_an_earlier_step_is_continued_as_if_later_ones_had_never_been(tmp_path):
     state = {"x": jnp.zeros(2)}
-    with open_checkpoints(tmp_path, keep=5) as checkpoints:
+    with open_checkpoints(tmp_path, RetentionConfig(latest=5)) as checkpoints:
         for step in (1, 2, 3):
             save(checkpoints, step, state, {})
-        forget(checkpoints, 1, keep=5)
+        forget(checkpoints, 1, RetentionConfig(latest=5))
         assert list(checkpoints.all_steps()) == [1]
         save(checkpoints, 2, state, {})
 
@@ -210,7 +212,7 @@ def test_another_device_layout_restores_the_same_values(tmp_path):
         return {"w": jax.device_put(jnp.arange(32.0).reshape(16, 2), NamedSharding(mesh, PartitionSpec("data")))}
 
     eight, four = laid_out(jax.devices()), laid_out(jax.devices()[:4])
-    with open_checkpoints(tmp_path, keep=1) as checkpoints:
+    with open_checkpoints(tmp_path, RetentionConfig(latest=1)) as checkpoints:
         save(checkpoints, 1, eight, {})
         restored = restore(checkpoints, four)[1]
     assert restored["w"].sharding.is_equivalent_to(four["w"].sharding, 2)

@@ -75,7 +75,7 @@ def run_directory(tmp_path_factory):
     state = grpo.create_state(
         policy.init(jax.random.key(7)), learning.optimizer_of(config), learning.objective_of(config)
     )
-    with checkpoint.open_checkpoints(directory / "checkpoints", keep=2) as checkpoints:
+    with checkpoint.open_checkpoints(directory / "checkpoints") as checkpoints:
         position = Position(state, replay.create(tasks.seeds, config.replay), step=3)
         train.save(checkpoints, {}, position, {})
     return directory, path

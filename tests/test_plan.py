@@ -160,6 +160,10 @@ def test_memory_of_an_update_by_hand():
             counts.update_memory(x, shape, reference=True, micro_batches=2, cuts=cut) for x in (c, keeping)
         )
         assert more - held == pytest.approx(2 * c.feed_forward * c.layers * 40 * 2 / cut.tensor)
+    # The residual stream is whole on every device, so what is added to it is, too; the last product is not kept.
+    keeping = replace(c, keep=("output", "down"))
+    held, more = (counts.update_memory(x, shape, reference=True, micro_batches=2, cuts=halves) for x in (c, keeping))
+    assert more - held == pytest.approx(c.width * c.layers * 40 * 2)
 
 
 @pytest.mark.parametrize("preset, mesh, micro_batches, compiled", [

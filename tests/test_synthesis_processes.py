@@ -153,7 +153,7 @@ def test_a_killed_training_run_goes_on_with_every_variant_once(tmp_path):
     outcomes = records(run_dir / "synthesis" / OUTCOMES)
     keys = [record["key"] for record in outcomes]
     assert len(set(keys)) == len(keys) > 5
-    with checkpoint.open_checkpoints(run_dir / "checkpoints", keep=2) as checkpoints:
+    with checkpoint.open_checkpoints(run_dir / "checkpoints") as checkpoints:
         host = checkpoints.restore(checkpoints.latest_step()).host
     pool = replay.from_json(host["replay"])
     variants = [record["candidate"]["id"] for record in outcomes[: host["outcomes"]] if record["candidate"]]

@@ -73,7 +73,7 @@ def play(directory, *, resume=False, **changes):
 
 def newest(directory):
     """Every array and host value of the newest checkpoint."""
-    with checkpoint.open_checkpoints(directory / "checkpoints", keep=2) as checkpoints:
+    with checkpoint.open_checkpoints(directory / "checkpoints") as checkpoints:
         step = checkpoints.latest_step()
         restored = checkpoints.restore(step)
         return step, jax.tree.map(np.asarray, restored.train_state), restored.host
