@@ -149,7 +149,7 @@ class ReplaySettings:
 
     capacity: int = 400  # P_max: generated items, human seeds not counted
     injection_fraction: float = 0.20  # of the active pool, at each epoch's start
-    nearest_first: bool = False  # enter first: candidates of the seeds that lie nearest the boundary now
+    nearest_first: bool = False  # enter first: candidates of seeds that are foreseen to lie nearest the boundary
     lower: float = 0.20  # r < lower: hard, a generated item leaves
     upper: float = 0.85  # lower <= r <= upper: boundary
     retire_above: float = 0.95  # r > retire_above: mastered, the item leaves

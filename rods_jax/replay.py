@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from statistics import linear_regression
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -127,8 +128,8 @@ def stage(state: ReplayState, tasks: Sequence[Task], epoch: int) -> ReplayState:
 def begin_epoch(state: ReplayState, epoch: int) -> tuple[ReplayState, Events]:
     """Retires, prunes and injects, in this order (RODS section 6); each epoch begins once.
 
-    At most floor(injection_fraction * pool after retirement) candidates enter, oldest first (or by
-    their seeds' latest boundary scores, newest first in ties), only ones that an earlier epoch staged
+    At most floor(injection_fraction * pool after retirement) candidates enter, oldest first (or by the
+    boundary scores foreseen of their seeds, newest first in ties), only ones that an earlier epoch staged
     and that keep to `max_share` of the same pool, and no more than there are free slots.  The others wait.
     """
     if epoch <= state.epoch:
@@ -145,13 +146,13 @@ def begin_epoch(state: ReplayState, epoch: int) -> tuple[ReplayState, Events]:
     active = active_tasks(state)
     due = [entry.task for entry in state.staged if entry.epoch < epoch]
     if settings.nearest_first:
-        scores = {item.task.id: _boundary_score(item, settings) for item in state.items if item.measurements}
+        scores = _foreseen_scores(state)
         due = sorted(due[::-1], key=lambda task: -scores.get(task.ancestry[-1], 0))
     due = _varied(due, active, settings)[: int(_exact(settings.injection_fraction) * len(active))]
     free = state.slots.count(None)
     if settings.replace and len(due) > free:
         measured = [item for item in state.slots if item is not None and item.measurements]
-        measured.sort(key=lambda item: (_boundary_score(item, settings), item.measurements[-1].step, item.task.id))
+        measured.sort(key=lambda i: (_boundary_score(_mean(i, settings)), i.measurements[-1].step, i.task.id))
         pruned = [Retired(i.task.id, "pruned", epoch, i.measurements[-1]) for i in measured[: len(due) - free]]
         state = _remove(state, pruned)
         retired += pruned
@@ -296,9 +297,26 @@ def _mean(item: Item, settings: ReplaySettings) -> Fraction:
     return (latest.passed + Fraction(passed)) / (latest.total + Fraction(total))
 
 
-def _boundary_score(item: Item, settings: ReplaySettings) -> Fraction:
-    mean = _mean(item, settings)
+def _boundary_score(mean: Fraction | float) -> Fraction | float:
     return 4 * mean * (1 - mean)
+
+
+def _foreseen_scores(state: ReplayState) -> dict[str, float]:
+    """Boundary scores of the measured tasks half an epoch ahead, if their means go on as the human seeds' do.
+
+    How far those come in a step is the slope of the line through their measurements: an epoch visits them in random
+    order, so the ones of its beginning are like the ones of its end.  An epoch is as long as the latest lie apart.
+    """
+    measured = [item for item in state.items if item.measurements]
+    latest = [item.measurements[-1].step for item in measured]
+    known = [(m.step, m.passed / m.total) for item in state.seeds for m in item.measurements]
+    slope = linear_regression(*zip(*known)).slope if len({step for step, _ in known}) > 1 else 0.0
+
+    def foreseen(item: Item) -> float:
+        then = max(latest) + (max(latest) - min(latest) + 1) / 2
+        return float(_mean(item, state.settings)) + slope * (then - item.measurements[-1].step)
+
+    return {item.task.id: _boundary_score(min(max(foreseen(item), 0.0), 1.0)) for item in measured}
 
 
 def _zone(item: Item, settings: ReplaySettings) -> str:

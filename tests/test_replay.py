@@ -54,15 +54,31 @@ def test_the_candidates_of_seeds_at_the_boundary_enter_first_by_option():
     state = replay.create(human_seeds(15), ReplaySettings(nearest_first=True))  # floor(0.2 * 15) = 3 at a time
     seeds = {"even": "human1", "older": "human2", "newer": "human2", "hard": "human3"}
     state = replay.stage(state, [task_named(name, (seed,)) for name, seed in seeds.items()], epoch=0)
-    for seed, passed in (("human1", 5), ("human2", 9), ("human3", 1)):
-        state = replay.observe(state, seed, passed, 10, step=1)
-    state = replay.observe(state, "human2", 6, 10, step=2)  # it has moved since its candidates were made
+    for step, measured in ((1, (5, 9, 1)), (2, (5, 7, 1))):  # human2 has moved since its candidates were made
+        for seed, passed in zip(("human1", "human2", "human3"), measured):
+            state = replay.observe(state, seed, passed, 10, step)
     state = replay.stage(state, [task_named("late", ("human1",))], epoch=1)  # not due yet
     state, first = replay.begin_epoch(state, 1)
     assert first.injected == ("even", "newer", "older")
     state = replay.observe(state, "human1", 10, 10, step=3)
     state, second = replay.begin_epoch(state, 2)
     assert second.injected == ("hard", "late")
+
+
+@pytest.mark.parametrize("last_step, expected", [
+    (0, "cbda"),  # nothing tells how the policy moves: 0.36, 0.84, 0.96, 0.64
+    # From 0.2 at step 0 to 0.6 at step 2, so 0.2 a step; half an epoch of three steps ahead is step 3.5: there 0.1
+    # becomes 0.8, 0.4 becomes 0.7, and 0.3 and 0.8 become 1.
+    (2, "cadb"),
+])  # fmt: skip
+def test_the_boundary_is_that_of_the_policy_which_will_play_the_candidates(last_step, expected):
+    settings = ReplaySettings(nearest_first=True, injection_fraction=1.0)
+    state = replay.create(human_seeds(4), settings)
+    ids = [task.id for task in replay.active_tasks(state)]
+    for seed, passed, step in zip(ids, (1, 3, 4, 8), (0, 0, last_step, last_step)):
+        state = replay.observe(state, seed, passed, 10, step)
+    state = replay.stage(state, [task_named(name, (seed,)) for name, seed in zip("abcd", ids)], epoch=0)
+    assert "".join(replay.begin_epoch(state, 1)[1].injected) == expected
 
 
 def test_the_cap_is_a_floor_of_exact_decimals():
