@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from functools import cache
 from statistics import linear_regression
 from typing import Literal, NamedTuple
 
@@ -279,6 +280,7 @@ def from_json(record: Mapping[str, Json]) -> ReplayState:
 
 
 # ------------------------------------------------------------------------------------------ rules
+@cache
 def _exact(threshold: float) -> Fraction:
     """0.2 as 1/5: the decimal that was written, not the binary number nearest to it."""
     return Fraction(repr(float(threshold)))
