@@ -19,7 +19,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from rods_jax.types import Json
 
@@ -90,14 +90,14 @@ def writing(path: Path, place: Place = Place(), *, wait: bool = True) -> Iterato
     place: of an earlier `read`, so that only what follows is read again.  InUse: someone else is writing and
     `wait` is false.  JournalError: as for `read`; nothing was written.
     """
-    with path.open("ab", buffering=0) as file:
+    with path.open("a+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise InUse(f"{path} is being written by another process") from None
         _, place = read(path, place)
-        if os.fstat(file.fileno()).st_size > place.offset:  # a crash cut a line off, or its end alone
-            file.write(b"\n")
+        if file.seek(0, os.SEEK_END) > place.offset and not _ends_a_line(file):
+            file.write(b"\n")  # a crash cut a line off, or its end alone
             _, place = read(path, place)
         check = place.check
 
@@ -117,6 +117,11 @@ def writing(path: Path, place: Place = Place(), *, wait: bool = True) -> Iterato
             append(_HEADER)
             _sync_directory(path.parent)
         yield append
+
+
+def _ends_a_line(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def _check(before: str, payload: bytes) -> str:

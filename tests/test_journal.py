@@ -102,6 +102,14 @@ def test_a_last_line_that_is_cut_off_is_passed_over_and_the_next_one_counts(tmp_
     assert records(path) == RECORDS[:2] + ([RECORDS[2]] if whole else []) + RECORDS[3:]
 
 
+def test_who_opens_a_journal_again_and_writes_nothing_changes_nothing(tmp_path):
+    path = written(tmp_path / "j.jsonl")
+    path.write_bytes(path.read_bytes()[:-9])
+    ended = written(path, ()).read_bytes()  # the line that a crash cut off gets its end, once
+    assert written(path, ()).read_bytes() == ended
+    assert records(written(path, RECORDS[3:])) == RECORDS
+
+
 def test_killed_writers_lose_nothing_that_was_there_and_double_nothing(tmp_path, start):
     path, rng = tmp_path / "j.jsonl", random.Random(0)
     for turn in range(5):
