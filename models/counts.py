@@ -187,8 +187,8 @@ def update_memory(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batc
     attended = heads * (prompts / cuts.prompt_heads + suffixes / cuts.suffix_heads)
     activations = activation_bytes(c, tokens) / cuts.tensor
     # What "output" gives is whole on every device, as the width is; what "down" gives no gradient needs.
-    parts = {name: 1 if name == "output" else cuts.tensor for name in c.keep if name != "down"}
-    products = sum(matrices(c)[name][1] / cut for name, cut in parts.items())
+    widths = {name: outputs for name, (_, outputs) in matrices(c).items() if name in c.keep and name != "down"}
+    products = sum(width / (1 if name == "output" else cuts.tensor) for name, width in widths.items())
     kept = c.layers * size * ((c.width + products) * tokens + attended)
     at_work = 2 * activations / c.layers + 4 * layer_weights(c) / cuts.tensor * size
     state = state_bytes(c, reference=reference, stored=cuts.stored)

@@ -144,8 +144,11 @@ def _policy(retention: RetentionConfig) -> preservation.PreservationPolicy:
     if retention.every is not None:
         policies.append(preservation.EveryNSteps(retention.every))
     if retention.best:
-        best = dict(get_metric_fn=lambda m: m[BEST_BY], n=retention.best, keep_checkpoints_without_metrics=False)
-        policies.append(preservation.BestN(**best))
+        policies.append(
+            preservation.BestN(
+                get_metric_fn=lambda m: m[BEST_BY], n=retention.best, keep_checkpoints_without_metrics=False
+            )
+        )
     return preservation.AnyPreservationPolicy(policies)
 
 

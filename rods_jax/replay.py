@@ -313,9 +313,10 @@ def _foreseen_scores(state: ReplayState) -> dict[str, float]:
     latest = [item.measurements[-1].step for item in measured]
     known = [(m.step, m.passed / m.total) for item in state.seeds for m in item.measurements]
     slope = linear_regression(*zip(*known)).slope if len({step for step, _ in known}) > 1 else 0.0
+    first, last = min(latest, default=0), max(latest, default=0)
+    then = last + (last - first + 1) / 2
 
     def foreseen(item: Item) -> float:
-        then = max(latest) + (max(latest) - min(latest) + 1) / 2
         return float(_mean(item, state.settings)) + slope * (then - item.measurements[-1].step)
 
     return {item.task.id: _boundary_score(min(max(foreseen(item), 0.0), 1.0)) for item in measured}

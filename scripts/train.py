@@ -167,8 +167,7 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
         create, update = learning(config, learner)
         say = teller(console)
 
-        opened = checkpoint.open_checkpoints(directory / "checkpoints", config.retention)
-        checkpoints = stack.enter_context(opened)
+        checkpoints = stack.enter_context(checkpoint.open_checkpoints(directory / "checkpoints", config.retention))
         start_batch = stack.enter_context(episodes_of(config, domain))
         evaluate = evaluation(config, start_batch, learner, codec)
         params = learner.policy.init(jax.random.key(config.seed))
