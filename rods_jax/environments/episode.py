@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from rods_jax.environments.protocol import Domain
+from rods_jax.environments.hints import WARNING, has_failed, with_hint
+from rods_jax.environments.protocol import Domain, FailedCall
 from rods_jax.environments.scoring import RODS, GoldTrace, Rules, gold_trace
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
 from rods_jax.types import Action, Call, Message, Observation, Task, ToolSpec
@@ -44,6 +45,8 @@ class Episode:
         self.turns_passed = [False] * len(task.turns)
         self._trace = trace
         self._rules = rules
+        self._explain = domain.explain if rules.explains_failures else None
+        self._failed: list[Call] = []  # of this turn
         self._simulator = domain.simulator(task.classes, task.initial_state, task.long_context)
         self._tools = {tool.name: tool for tool in domain.tools_of(task.classes)}
         self._hidden = task.withheld_tools - set(task.turns[0].released_tools)
@@ -63,6 +66,7 @@ class Episode:
         other = copy.copy(self)
         other._simulator = copy.deepcopy(self._simulator)
         other._outputs = self._outputs.copy()
+        other._failed = self._failed.copy()
         other.turns_passed = self.turns_passed.copy()
         return other
 
@@ -81,12 +85,22 @@ class Episode:
         observations = [self._call(call) for call in action.calls]
         texts = tuple(observation.text for observation in observations)
         self._outputs += texts
-        return self._attempt(CALLED if all(one.ok for one in observations) else CALL_FAILED, texts)
+        shown = tuple(map(self._shown, action.calls, observations))
+        return self._attempt(CALLED if all(one.ok for one in observations) else CALL_FAILED, shown)
 
     def _call(self, call: Call) -> Observation:
         if call.name in self._hidden and not self._rules.runs_withheld_tools:
             return Observation(f"Error: there is no tool {call.name}.", ok=False)
         return self._simulator.call(call)
+
+    def _shown(self, call: Call, observation: Observation) -> str:
+        """What the policy reads: the text that is scored, and a hint after it where the call failed."""
+        if self._explain is None or not has_failed(observation):
+            return observation.text
+        failed = FailedCall(call, observation.text, self.visible_tools, call in self._failed)
+        self._failed.append(call)
+        hint = self._explain(failed)
+        return with_hint(observation.text, hint) if hint else observation.text
 
     def _attempt(self, code: int, observations: tuple[str, ...]) -> Feedback:
         self._attempts += 1
@@ -105,15 +119,18 @@ class Episode:
         )
         code = (TURN_PASSED if passed else TURN_FAILED) if code is None else code
         self.turns_passed[self.turn] = passed
+        gold = self.task.turns[self.turn].gold
         self.turn += 1
+        warning = WARNING if self._rules.warns_of_calls and self._called and not gold else ""
         self._attempts = 0
         self._called = False
+        self._failed = []
         if over or self.turn == len(self.task.turns):
             return Feedback(code, (), observations, True, passed)
         turn = self.task.turns[self.turn]
         self._hidden -= set(turn.released_tools)
         released = tuple(self._tools[name] for name in turn.released_tools if name in self._tools)
-        messages = (*(Message("tool", text) for text in observations), Message("user", turn.user, released))
+        messages = (*(Message("tool", text) for text in observations), Message("user", warning + turn.user, released))
         return Feedback(code, messages, observations, False, passed)
 
 

@@ -20,6 +20,15 @@ class Simulator(Protocol):
         """Public attributes by class name, comparable with == (a live view: copy to keep)."""
 
 
+class FailedCall(NamedTuple):
+    """A call that failed, as an explanation may see it."""
+
+    call: Call
+    text: str  # of the observation
+    offered: tuple[ToolSpec, ...]  # tools that the policy may use in this turn
+    repeated: bool  # the same call failed before in this turn
+
+
 class Domain(NamedTuple):
     """A family of tool classes: their tools, how to start them, and how to write about them."""
 
@@ -36,6 +45,7 @@ class Domain(NamedTuple):
     )
     phrases: Mapping[str, Sequence[str]] = {}  # tool name -> wordings with {parameter} fields
     nouns: Mapping[str, str] = {}  # parameter -> noun: "ticket 41" (without: "41"), "that ticket"
+    explain: Callable[[FailedCall], str] | None = None  # a hint for the policy, or ""; hints.explained makes one
 
     def tools_of(self, classes: Sequence[str]) -> tuple[ToolSpec, ...]:
         return tuple(tool for tool in self.tools.values() if tool.class_name in classes)

@@ -89,6 +89,8 @@ class Rules(NamedTuple):
     unreadable_ends_turn: bool  # a message that cannot be parsed; if not, the policy is told and may try again
     runs_withheld_tools: bool  # before the turn that releases them
     runs_calls_without_gold: bool  # in turns that ask for a plain answer; if not, such a call fails the turn
+    explains_failures: bool = False  # the policy reads the domain's hint after a failure (hints.py); no score does
+    warns_of_calls: bool = False  # the turn after one that such a call failed begins with a warning (hints.py)
 
 
 RODS = Rules(turn_passed, 5, False, False, False, False)  # sections 1.1 and 1.4
