@@ -5,10 +5,8 @@ Left out on purpose: checking names and arguments against the tools, which is th
 
 import json
 
+from rods_jax.strict_json import MAX_INTEGER_DIGITS, MAX_NESTING
 from rods_jax.types import Call, Json
-
-MAX_INTEGER_DIGITS = 400  # more than a float can hold; the interpreter's own limit can be lifted by any library
-MAX_NESTING = 64  # what Python's own parsers and printers bear differs from version to version
 
 
 def write_call(call: Call, arguments_key: str) -> str:
