@@ -45,7 +45,7 @@ class Generated(NamedTuple):
     tokens_NGA: jax.Array
     log_probs_NGA: jax.Array  # of the untruncated distribution at the sampling temperature
     lengths_NG: jax.Array
-    ended_NG: jax.Array  # bool: the message is over, by its stop token or by a limit
+    ended_NG: jax.Array  # bool: the message is over, by a stop token or by a limit
 
 
 class Generator(NamedTuple):
@@ -58,13 +58,14 @@ class Generator(NamedTuple):
 
 
 def generator(
-    policy: Policy, *, stop_token: int, group_size: int, suffix_capacity: int, max_action_tokens: int
+    policy: Policy, *, stop_tokens: Sequence[int], group_size: int, suffix_capacity: int, max_action_tokens: int
 ) -> Generator:
     """Compiles a policy into `start`, `admit`, `act` and `observe`; episodes are donated from call to call.
 
     act: goes on with the active rows' messages until `enough` of them have ended, or `steps` tokens were decoded.
     admit: gives the N-th slot, whose episodes are over, to another task.
     """
+    stops = np.array(stop_tokens, np.int32)
 
     def begin(params, prompt_tokens_NP, prompt_lengths_N, keys_NG) -> Episodes:
         hidden_ND, cache = policy.prefill(params, prompt_tokens_NP, prompt_lengths_N, group_size, suffix_capacity)
@@ -100,7 +101,7 @@ def generator(
             one_NG = going_NG.astype(jnp.int32)
             hidden_NG1D, cache = policy.extend(params, episodes.cache, token_NG[..., None], one_NG)
             lengths_NG, said_NG = episodes.lengths_NG + one_NG, episodes.said_NG + one_NG
-            over_NG = (token_NG == stop_token) | (said_NG == max_action_tokens) | (lengths_NG == suffix_capacity)
+            over_NG = jnp.isin(token_NG, stops) | (said_NG == max_action_tokens) | (lengths_NG == suffix_capacity)
             episodes = episodes._replace(
                 cache=cache,
                 hidden_NGD=jnp.where(going_NG[..., None], hidden_NG1D[:, :, 0], episodes.hidden_NGD),

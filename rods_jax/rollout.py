@@ -176,7 +176,7 @@ def _hear(rows: Sequence[_Row], places: Sequence[int], generated: Generated, cod
         row.append(tokens[:length], True, log_probs[:length])
         row.message += tokens[:length]
         if ended:
-            stopped, text = row.message[-1] == codec.stop_token, codec.decode(row.message)
+            stopped, text = row.message[-1] in codec.stop_tokens, codec.decode(row.message)
             too_long = Action(error=f"the message is longer than {limits.action} tokens")
             said[b] = _Said(codec.parse(text) if stopped else too_long, text, stopped)
             row.message, row.waits = [], True

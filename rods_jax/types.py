@@ -132,10 +132,15 @@ class Codec(NamedTuple):
     encode_messages: Callable[
         [Sequence[Message]], list[int]
     ]  # after a stop token, up to the next assistant header
-    encode_action: Callable[[Sequence[Call], str], list[int]]  # (calls, answer), ends in stop_token
+    encode_action: Callable[[Sequence[Call], str], list[int]]  # (calls, answer), ends in stop_tokens[0]
     decode: Callable[[Sequence[int]], str]
     parse: Callable[[str], Action]
-    stop_token: int
+    stop_tokens: tuple[int, ...]  # the first is the template's own end of a message
+
+    @property
+    def stop_token(self) -> int:
+        """What is appended where a message was cut."""
+        return self.stop_tokens[0]
 
 
 class Policy(NamedTuple):

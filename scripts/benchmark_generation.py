@@ -89,7 +89,7 @@ def ours(request: dict[str, Any]) -> dict[str, Any]:
     policy, params = measure.random_policy(w.vocab)
     generate = generator(
         policy,
-        stop_token=-1,
+        stop_tokens=(),
         group_size=w.group,
         suffix_capacity=w.turns * (w.generated + w.observed),
         max_action_tokens=w.generated,

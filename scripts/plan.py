@@ -217,7 +217,7 @@ def generation_steps(
     (n, g, p, s), cuts = shape, cuts_of(model, tuple(mesh.shape.values()), shape)
     generate = generator(
         policy_on(mesh, model, config.flash_attention),
-        stop_token=0,
+        stop_tokens=(0,),
         group_size=g,
         suffix_capacity=s,
         max_action_tokens=r.max_action_tokens,

@@ -199,7 +199,7 @@ def trained(
     params = learner.whole(params)
     generate = generator(
         learner.policy,
-        stop_token=codec.stop_token,
+        stop_tokens=codec.stop_tokens,
         group_size=rollouts,
         suffix_capacity=config.rollout.max_suffix_tokens,
         max_action_tokens=config.rollout.max_action_tokens,

@@ -273,7 +273,7 @@ def collector(config: Config, start: StartEpisodes, learner: RunPolicy, codec):
     r = config.rollout
     generate = generator(
         learner.actor,
-        stop_token=codec.stop_token,
+        stop_tokens=codec.stop_tokens,
         group_size=r.group_size,
         suffix_capacity=r.max_suffix_tokens,
         max_action_tokens=r.max_action_tokens,
@@ -308,7 +308,7 @@ def evaluation(config: Config, start: StartEpisodes, learner: RunPolicy, codec):
     """(params, tasks, step) -> mean progress reward of the first tasks, sampled and greedy, and by category."""
     generate = generator(
         learner.actor,
-        stop_token=codec.stop_token,
+        stop_tokens=codec.stop_tokens,
         group_size=1,
         suffix_capacity=config.rollout.max_suffix_tokens,
         max_action_tokens=config.rollout.max_action_tokens,

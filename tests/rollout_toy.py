@@ -26,7 +26,7 @@ GOLD = {task.id: demonstrate(WORKPLACE, task, CODEC, Habits(), random.Random(0))
 
 def compiled(policy):
     return generator(
-        policy, stop_token=STOP, group_size=G, suffix_capacity=LIMITS.suffix, max_action_tokens=LIMITS.action
+        policy, stop_tokens=(STOP,), group_size=G, suffix_capacity=LIMITS.suffix, max_action_tokens=LIMITS.action
     )
 
 

@@ -26,7 +26,7 @@ def params(policy):
 
 @pytest.fixture(scope="module")
 def decode(policy):
-    return generator(policy, stop_token=STOP, group_size=G, suffix_capacity=S, max_action_tokens=A)
+    return generator(policy, stop_tokens=(STOP,), group_size=G, suffix_capacity=S, max_action_tokens=A)
 
 
 PROMPTS = np.random.default_rng(0).integers(2, V, (N, P)).astype(np.int32)
@@ -91,6 +91,20 @@ def test_an_action_ends_at_the_stop_token_or_the_limit(params, decode):
         tokens = generated.tokens_NGA[n, g, :length].tolist()
         assert length == (A if STOP not in tokens else tokens.index(STOP) + 1) * active[n, g]
     np.testing.assert_array_equal(episodes.lengths_NG, generated.lengths_NG)
+
+
+def test_a_message_ends_at_whichever_of_several_stop_tokens_comes_first(policy, params):
+    stops = (STOP, 3, 7, 11, 13)
+    several = generator(policy, stop_tokens=stops, group_size=G, suffix_capacity=S, max_action_tokens=A)
+    episodes = several.start(params, PROMPTS, LENGTHS, rollout_keys(0, 0, ("a", "b"), G))
+    generated, _ = several.act(params, episodes, np.ones((N, G), bool), Sampling(temperature=9.0))
+    ends = set()
+    for n, g in np.ndindex(N, G):
+        tokens = generated.tokens_NGA[n, g, : generated.lengths_NG[n, g]].tolist()
+        assert len(tokens) == A or tokens[-1] in stops
+        assert not set(stops) & set(tokens[:-1])
+        ends.add(tokens[-1])
+    assert len(ends & set(stops)) > 1  # more than one of them was met
 
 
 def test_segments_do_not_show(params, decode):

@@ -34,7 +34,7 @@ def policy():
 @pytest.fixture(scope="module")
 def compiled(policy):
     return generator(
-        policy, stop_token=CODEC.stop_token, group_size=1, suffix_capacity=ACTION, max_action_tokens=ACTION
+        policy, stop_tokens=CODEC.stop_tokens, group_size=1, suffix_capacity=ACTION, max_action_tokens=ACTION
     )
 
 

@@ -60,7 +60,7 @@ def compute(mesh=None, cuts=(1, 1)):
         whole = sharding.state_shardings(mesh, state, shardings, OPTIMIZER)
         state, given = jax.device_put((state, given), (whole, sharding.batch_shardings(mesh, given)))
         how["place"] = lambda gradient: jax.lax.with_sharding_constraint(gradient, shardings)
-    generate = generator(policy, stop_token=63, group_size=G, suffix_capacity=S, max_action_tokens=8)
+    generate = generator(policy, stop_tokens=(63,), group_size=G, suffix_capacity=S, max_action_tokens=8)
     keys = rollout_keys(0, 0, [f"task{n}" for n in range(N)], G)
     episodes = generate.start(state.params, given.prompt_tokens_NP, given.prompt_lengths_N, keys)
     generated, episodes = generate.act(state.params, episodes, np.ones((N, G), bool), Sampling())

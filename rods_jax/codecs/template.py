@@ -123,7 +123,7 @@ def template_codec(
     def decode(tokens: Sequence[int]) -> str:
         return read(tuple(tokens))
 
-    return Codec(encode_prompt, encode_messages, encode_action, decode, parse, tokenizer.eos_token_id)
+    return Codec(encode_prompt, encode_messages, encode_action, decode, parse, (tokenizer.eos_token_id,))
 
 
 def read_bounded(read: Callable[[str], Action], text: str) -> Action:
