@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 import tyro
 from rich.console import Console
 
+from rods_jax import terminal
 from rods_jax.config import ConfigError, differences
 from rods_jax.metrics import read_metrics
 from rods_jax.types import Json
@@ -120,14 +121,15 @@ def _short(value: Json) -> str:
 
 def main(a: Path, b: Path, /) -> None:
     """Says where two runs first differ, and in what."""
+    terminal.outlive_output()
     console = Console()
     try:
         found = compare(a, b)
     except (ConfigError, ValueError, OSError) as error:
-        console.print(error, highlight=False, markup=False, soft_wrap=True)
+        terminal.refuse(console, error)
         sys.exit(2)
     for sentence in found or ["no difference"]:
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        terminal.say(console, sentence)
     sys.exit(bool(found))
 
 

@@ -21,10 +21,10 @@ from typing import Literal, NamedTuple
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from rods_jax import terminal
 from rods_jax.chat import Endpoint, http_generate
 from rods_jax.checkpoint import CheckpointError
 from rods_jax.environments import bfcl
@@ -90,11 +90,12 @@ class Split(NamedTuple):
 
 def main() -> None:
     settings = tyro.cli(Settings, description=__doc__)
+    terminal.outlive_output()
     console = Console()
     try:
         evaluate(settings, console)
     except (CheckpointError, ImportError, ValueError) as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        terminal.refuse(console, error)
         sys.exit(2)
     except KeyboardInterrupt:
         console.print("interrupted: the same command continues")
@@ -142,8 +143,7 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Json]:
     write_atomically(directory / "scores.json", json.dumps(result, indent=2) + "\n")
     write_page(directory / "trajectories.html", title_of(result), split.tasks, ordered, result)
     print_scores(result, console)
-    written = f"written to {directory}: scores.json, trajectories.html, journal.jsonl"
-    console.print(written, highlight=False, soft_wrap=True)
+    terminal.say(console, f"written to {directory}: scores.json, trajectories.html, journal.jsonl")
     return result
 
 
@@ -248,13 +248,13 @@ def title_of(result: Mapping[str, Json]) -> str:
 
 def print_scores(result: Mapping[str, Json], console: Console) -> None:
     scores, floor = result["scores"], result["floor"]
-    console.print(title_of(result), highlight=False, markup=False, style="bold")
+    terminal.say(console, title_of(result), "bold")
     console.print("mean [95 % interval over tasks]; floor: a player that never calls a tool", markup=False)
     table = Table("", *METRICS.values(), box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name, row in scores["rows"].items():
         cells = [f"{_shown(row[key])}\nfloor {_shown(floor[name][key])[:5]}" for key in METRICS]
         failed = f", {row['failed']} failed" if row["failed"] else ""
-        table.add_row(f"{name}\n{row['tasks']} tasks{failed}", *map(escape, cells))
+        table.add_row(*map(terminal.plain, (f"{name}\n{row['tasks']} tasks{failed}", *cells)))
     console.print(table)
     if result["rollouts"] > 1:
         table = Table(
@@ -262,13 +262,13 @@ def print_scores(result: Mapping[str, Json], console: Console) -> None:
         )
         row = scores["rows"][ALL]
         for k in range(1, result["rollouts"] + 1):
-            table.add_row(str(k), *(escape(_shown(row[f"pass{sign}{k}"])) for sign in "@^"))
+            table.add_row(str(k), *(terminal.plain(_shown(row[f"pass{sign}{k}"])) for sign in "@^"))
         console.print(table)
     lines = {"actions": scores["codes"], "truncated": scores["truncated"], "failed": scores["failures"]}
     lines["longest (actions)"] = {f"{one['task']}#{one['rollout']}": one["moves"] for one in scores["longest"][:3]}
     for title, counts in lines.items():
         if counts:
-            console.print(f"{title}: " + ", ".join(f"{name} {n}" for name, n in counts.items()), markup=False)
+            terminal.say(console, f"{title}: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
 
 
 def _shown(estimate: Json) -> str:

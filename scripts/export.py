@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 
 from models.tokenizer import load_tokenizer
+from rods_jax import terminal
 from rods_jax.checkpoint import CheckpointError
 from scripts.players import newest, run_config
 from scripts.policies import export, policy_of
@@ -26,12 +27,13 @@ def main(run_dir: Path, to: Path, config: Path | None = None, adapters: str | No
     step, params = newest(run_dir, settings, learner)
     positions = settings.rollout.max_prompt_tokens + settings.rollout.max_suffix_tokens
     export(to, learner, params, tokenizer, max_positions=positions, base=adapters)
-    Console().print(f"{to}: the policy of {run_dir} at step {step}", highlight=False)
+    terminal.say(Console(), f"{to}: the policy of {run_dir} at step {step}")
 
 
 if __name__ == "__main__":
+    terminal.outlive_output()
     try:
         tyro.cli(main, description=__doc__)
     except (CheckpointError, ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        terminal.refuse(Console(stderr=True), error)
         sys.exit(2)

@@ -16,11 +16,13 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from rods_jax import terminal
 from rods_jax.config import ConfigError, load_config
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.metrics import read_metrics
 from rods_jax.synthesis.fidelity import BAND, Measurement, Outcome, fidelity
 from rods_jax.task_files import read_tasks, task_from_json, write_atomically
+from rods_jax.terminal import plain
 from rods_jax.types import Task
 
 Records = Sequence[Mapping[str, Any]]
@@ -73,14 +75,14 @@ def print_fidelity(report: Mapping[str, Any], console: Console) -> None:
     stages = Table("stage", "attempts", "passed", "errors", title="Attempts by stage", title_justify="left")
     for stage, row in report["stages"].items():
         errors = ", ".join(f"{name} {count}" for name, count in row["errors"].items())
-        stages.add_row(stage, str(row["attempts"]), _share(row["passed"]), errors)
+        stages.add_row(plain(stage), str(row["attempts"]), _share(row["passed"]), plain(errors))
     console.print(stages)
     if report["profile_match"]:
         parts = list(next(iter(report["profile_match"].values())))
         names = [part.replace("_", " ") for part in parts[1:]]
         match = Table("category", "variants", *names, title="Same as the seed", title_justify="left")
         for category, row in report["profile_match"].items():
-            match.add_row(category, str(row["variants"]), *(_share(row[part]) for part in parts[1:]))
+            match.add_row(plain(category), str(row["variants"]), *(_share(row[part]) for part in parts[1:]))
         console.print(match)
     _sentences(report, console)
 
@@ -90,7 +92,7 @@ def _acceptance(acceptance: Mapping[str, Any], console: Console) -> None:
     table = Table("category", *columns, title="Variants", title_justify="left")
     for category, row in {**acceptance["by_category"], "all": acceptance}.items():
         table.add_row(
-            category,
+            plain(category),
             str(row["dispatched"]),
             str(row["accepted"]),
             _share(row["share"]),
@@ -146,11 +148,12 @@ def main(
         run_dir: where training wrote them.
         config: the configuration that the run was started with; it names the domain.
     """
+    terminal.outlive_output()
     console = Console()
     try:
         print_fidelity(write_fidelity(run_dir, load_config(config).domain()), console)
     except (ConfigError, ValueError, OSError) as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        terminal.refuse(console, error)
         sys.exit(2)
 
 

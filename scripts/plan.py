@@ -30,11 +30,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from rich.console import Console
+
 from models import counts, lora
 from models.counts import Shape
 from models.decoder import DecoderConfig, parameter_axes
 from models.families import Pretrained, read_config
-from rods_jax import config as configuration, grpo, sharding
+from rods_jax import config as configuration, grpo, sharding, terminal
 from rods_jax.config import Config, ConfigError
 from rods_jax.generation import Sampling, generator, rollout_keys
 from rods_jax.types import RolloutBatch
@@ -80,7 +82,7 @@ def main() -> None:
             check(config, model, count, found.hosts)
         candidates = [config] if arguments.mesh else layouts(config, model, chip, count, found.hosts)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        terminal.refuse(Console(stderr=True), error)
         sys.exit(2)
     result = search(candidates, model, found, arguments.step or STEPS, arguments.unshared)
     result = {"config": config.name, "topology": arguments.topology} | result

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from rods_jax.metrics import read_metrics
 from rods_jax.task_files import write_atomically
+from rods_jax.terminal import plain, say
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -130,18 +131,16 @@ def tell(run_dir: str | Path, summary: Mapping[str, Any], console: Console) -> N
     if path.exists():
         cold = json.loads(path.read_text(encoding="utf-8"))
         habits = ", ".join(f"{name.replace('_', ' ')} {p:g}" for name, p in cold["habits"].items() if p)
-        console.print(
+        say(
+            console,
             f"Cold start: {cold['steps']} supervised steps on {cold['demonstrations']} demonstrations whose demonstrator "
             f"passes {cold['demonstrator_reward']:.0%} of the turns (habits, per opportunity: {habits or 'none'}).",
-            highlight=False,
         )
     held_out = summary.get("held_out")
     if held_out:
         first, last = held_out["before"], held_out["after"]
         changes = ", ".join(f"{name} {first[name]:.3f} -> {last[name]:.3f}" for name in last if name in first)
-        console.print(
-            f"Reinforcement learning, held-out mean progress reward: {changes}.", highlight=False, soft_wrap=True
-        )
+        say(console, f"Reinforcement learning, held-out mean progress reward: {changes}.")
         if last["solved"] < 0.02:
             console.print("The policy solves hardly any held-out task: this run shows the wiring, not learning.")
 
@@ -287,10 +286,10 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     table = Table("", "first", "last", title=f"{summary['steps']} steps", title_justify="left")
     for key, value in summary.items():
         if isinstance(value, Mapping) and {"first", "last"} <= set(value):
-            table.add_row(key.replace("_", " "), f"{value['first']:.3g}", f"{value['last']:.3g}")
+            table.add_row(plain(key.replace("_", " ")), f"{value['first']:.3g}", f"{value['last']:.3g}")
     console.print(table)
     totals = [f"{key.replace('_', ' ')} {value}" for key, value in summary.items() if isinstance(value, int)]
-    console.print(", ".join(totals[1:]), soft_wrap=True)
+    say(console, ", ".join(totals[1:]))
     seconds = summary["seconds"]
     console.print(f"seconds: rollout and update {seconds['rollout']:.0f}, synthesis {seconds['synthesis']:.0f}")
 

@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 
 from models.tokenizer import load_tokenizer
-from rods_jax import checkpoint, config as configuration, journal
+from rods_jax import checkpoint, config as configuration, journal, terminal
 from rods_jax.config import Config, ConfigError
 from rods_jax.demonstrations import corpus
 from rods_jax.environments.protocol import Domain, TaskSplits
@@ -76,10 +76,8 @@ def load_or_build(config: Config, domain: Domain, directory: Path, console: Cons
         tokenizer.save_pretrained(partial)
         partial.rename(directory / "tokenizer")
     sizes = ", ".join(f"{len(some)} {part}" for part, some in tasks._asdict().items())
-    console.print(
-        f"{domain.name}: {sizes} tasks; {len(tokenizer)} tokens; {time.perf_counter() - started:.0f} s",
-        soft_wrap=True,
-    )
+    seconds = time.perf_counter() - started
+    terminal.say(console, f"{domain.name}: {sizes} tasks; {len(tokenizer)} tokens; {seconds:.0f} s")
     return tasks, tokenizer
 
 

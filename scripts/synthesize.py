@@ -16,6 +16,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
+from rods_jax import terminal
 from rods_jax.config import Config, ConfigError, SynthesisConfig, load_config, require_same_run
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.synthesis.critique import content_hash
@@ -41,7 +42,7 @@ def author_of(config: SynthesisConfig, domain: Domain, tasks: TaskSplits) -> Aut
 
 
 def teller(console: Console) -> Callable[[str], None]:
-    return lambda sentence: console.print(sentence, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    return lambda sentence: terminal.say(console, sentence, "yellow")
 
 
 def open_author(config: Config, directory: Path) -> Author:
@@ -57,7 +58,7 @@ def work(config: Config, directory: Path, workers: int, console: Console) -> Non
     """Returns when the last worker has given up."""
     author = open_author(config, directory)
     with working(directory / "synthesis", author, workers=workers, tell=teller(console)) as threads:
-        console.print(f"{workers} workers wait for the seeds of {directory}", highlight=False, soft_wrap=True)
+        terminal.say(console, f"{workers} workers wait for the seeds of {directory}")
         for thread in threads:
             thread.join()
 
@@ -98,6 +99,7 @@ def main(run: Path, config: Path, workers: int = 8, ray_tasks: int = 0) -> None:
         ray_tasks: Ray tasks that do the work, one CPU each; 0: this process does it.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once: nothing is lost, and a reply may take minutes
+    terminal.outlive_output()
     console = Console()
     try:
         if ray_tasks:
@@ -105,7 +107,7 @@ def main(run: Path, config: Path, workers: int = 8, ray_tasks: int = 0) -> None:
         else:
             work(load_config(config), run, workers, console)
     except (ConfigError, ValueError, OSError) as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        terminal.refuse(console, error)
     sys.exit(2)
 
 

@@ -27,9 +27,8 @@ from typing import Any
 import jax
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 
-from rods_jax import checkpoint, config as configuration, processes, replay
+from rods_jax import checkpoint, config as configuration, processes, replay, terminal
 from rods_jax.config import Config, ConfigError, StageConfig
 from rods_jax.environments.episode import StartEpisodes, start_episodes
 from rods_jax.environments.protocol import Domain, TaskSplits
@@ -82,6 +81,7 @@ def main() -> None:
     arguments, overrides = parser.parse_known_args()
     if arguments.config is None:
         sys.exit(f"{__doc__}\n--config is missing; with it, --help lists every setting.")
+    terminal.outlive_output()
     console = Console()
     try:
         config = configuration.load_config(arguments.config, overrides)
@@ -93,17 +93,17 @@ def main() -> None:
         resume = forked or arguments.resume or arguments.resume_step is not None
         run(config, resume=resume, step=arguments.resume_step, console=console)
     except Stopped as stopped:
-        console.print(stopped, highlight=False)
+        terminal.say(console, stopped)
         sys.exit(stopped.status)
     except (ConfigError, checkpoint.CheckpointError, ValueError, OSError) as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        terminal.refuse(console, error)
         sys.exit(2)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         plan = f"python -m scripts.plan --config {arguments.config} --topology v5e:8x8"
         sentence = f"out of memory ({str(error).splitlines()[0]}); what fits a TPU slice, and what to change: {plan}"
-        console.print(f"[bold red]error:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
+        terminal.refuse(console, sentence)
         sys.exit(2)
 
 
@@ -136,7 +136,7 @@ def report(config: Config, console: Console) -> dict[str, Any]:
     print_summary(summary, console)
     print_fidelity(write_fidelity(directory, config.domain()), console)
     tell(directory, summary, console)
-    console.print(f"run directory: {directory}", highlight=False, soft_wrap=True)
+    terminal.say(console, f"run directory: {directory}")
     return summary
 
 

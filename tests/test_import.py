@@ -51,7 +51,9 @@ STAGES = {
 }  # fmt: skip
 WORLD = {"environments", "codecs"}
 TOP = {"loop", "evaluation"}  # wire the stages, and no stage knows them
-HELPERS = {"types", "config", "task_files", "chat", "journal", "preemption", "processes", "sharding", "strict_json"}
+HELPERS = {
+    "types", "config", "task_files", "chat", "journal", "preemption", "processes", "sharding", "strict_json", "terminal",
+}  # fmt: skip
 ALSO = {  # beyond types, the kernels and the helpers that are no stage
     "demonstrations": ("environments.episode", "environments.protocol", "environments.scoring"),
     "supervised": ("demonstrations",),
