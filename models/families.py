@@ -70,45 +70,100 @@ class CheckpointError(ValueError):
 def read_config(directory: str | Path) -> DecoderConfig:
     """The decoder that a checkpoint's config.json describes. Raises CheckpointError."""
     path = Path(directory) / "config.json"
+    values = read_object(path)
     try:
-        values = json.loads(path.read_text("utf-8"))
         return from_json(values)
-    except OSError as error:
-        raise CheckpointError(f"{directory} is no checkpoint: {error}") from error
     except KeyError as error:
         raise CheckpointError(f"{path} lacks the key {error}") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """A file that holds one JSON object. Raises CheckpointError naming it."""
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path.parent} is no checkpoint: {path.name} cannot be read: {error}") from error
+    except RecursionError as error:
+        raise CheckpointError(f"{path} is nested too deeply") from error
+    except ValueError as error:  # of JSON, of UTF-8, or of a number with thousands of digits
+        raise CheckpointError(f"{path} is not JSON: {str(error).partition(';')[0]}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} must hold a JSON object: got {type(values).__name__}")
+    return values
+
+
 def from_json(values: Mapping[str, Any]) -> DecoderConfig:
-    """Raises KeyError (a key is missing) or ValueError (the decoder does not compute this)."""
+    """Raises KeyError (a key is missing) or ValueError (it is no such value, or the decoder does not compute it)."""
     family = values["model_type"]
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise ValueError(f"unknown architecture {family!r}: it must be one of {', '.join(FAMILIES)}")
     for key, only in _FIXED.items():
         if values.get(key, only) != only:
             raise ValueError(f"{key} must be {only!r}: got {values[key]!r}")
-    rope = values.get("rope_parameters") or {"rope_theta": values.get("rope_theta")} | (
-        values.get("rope_scaling") or {}
+    layers = values.get("layer_types") or []
+    if not isinstance(layers, list) or any(layer != "full_attention" for layer in layers):
+        raise ValueError(f"layer_types must be full_attention throughout: got {layers!r}"[:200])
+    sizes = {ours: _size(values, key) for ours, key in _KEYS.items() if ours != "norm_epsilon"}
+    tied = values.get("tie_word_embeddings", False)
+    if not isinstance(tied, bool):
+        raise ValueError(f"tie_word_embeddings must be true or false: got {tied!r}")
+    # Without a width of their own, heads share out the model's.
+    own_width = values.get("head_dim") is not None
+    if not own_width and sizes["width"] % sizes["query_heads"]:
+        raise ValueError(f"hidden_size must be a multiple of num_attention_heads where head_dim is not given: got {sizes}")
+    theta, scaling = _rope(values)
+    return DecoderConfig(
+        **sizes,
+        **FAMILIES[family],
+        norm_epsilon=_positive(values, _KEYS["norm_epsilon"]),
+        head_width=_size(values, "head_dim") if own_width else sizes["width"] // sizes["query_heads"],
+        rope_theta=theta,
+        rope_scaling=scaling,
+        tied_embedding=tied,
     )
+
+
+def _rope(values: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
+    """(theta, Llama 3's scaling), from `rope_parameters` (transformers 5), from `rope_theta` and `rope_scaling`
+    (before), or from both where they agree."""
+    new, old = ({} if values.get(key) is None else values[key] for key in ("rope_parameters", "rope_scaling"))
+    for key, found in (("rope_parameters", new), ("rope_scaling", old)):
+        if not isinstance(found, dict):
+            raise ValueError(f"{key} must be an object: got {found!r}")
+    before = {"rope_theta": values.get("rope_theta")} | old
+    before = {key: value for key, value in before.items() if value is not None}
+    for key in before.keys() & new.keys():
+        if before[key] != new[key]:
+            raise ValueError(f"{key} must be said once: rope_parameters has {new[key]!r}, and beside it {before[key]!r}")
+    rope = before | new
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", "llama3") or rope.get("partial_rotary_factor", 1) != 1:
         raise ValueError(f"rope scaling must be of type default or llama3: got {rope}")
-    if not rope.get("rope_theta"):
-        raise KeyError("rope_theta")
-    for key in _KEYS.values():
-        if not isinstance(values[key], (int, float)):
-            raise ValueError(f"{key} must be a number: got {values[key]!r}")
-    scaling = RopeScaling(**{ours: rope[key] for ours, key in _SCALING.items()}) if kind == "llama3" else None
-    return DecoderConfig(
-        **{ours: values[key] for ours, key in _KEYS.items()},
-        **FAMILIES[family],
-        head_width=values.get("head_dim") or values["hidden_size"] // values["num_attention_heads"],
-        rope_theta=rope["rope_theta"],
-        rope_scaling=scaling,
-        tied_embedding=values.get("tie_word_embeddings", False),
-    )
+    theta = _positive(rope, "rope_theta")
+    if kind == "default":
+        return theta, None
+    scaling = {ours: _positive(rope, key) for ours, key in _SCALING.items() if ours != "original_positions"}
+    if scaling["low_frequency_factor"] >= scaling["high_frequency_factor"]:
+        raise ValueError(f"low_freq_factor must be below high_freq_factor: got {rope}")
+    return theta, RopeScaling(**scaling, original_positions=_size(rope, _SCALING["original_positions"]))
+
+
+def _size(values: Mapping[str, Any], key: str) -> int:
+    """A whole number from 1 to 2^31 - 1."""
+    value = values[key]
+    if type(value) is not int or not 0 < value < 1 << 31:
+        raise ValueError(f"{key} must be a whole number above 0 and below 2^31: got {value!r}"[:200])
+    return value
+
+
+def _positive(values: Mapping[str, Any], key: str) -> float:
+    """A finite number above 0, as it stands there."""
+    value = values[key]
+    if type(value) not in (int, float) or not 0 < value < 1e30:
+        raise ValueError(f"{key} must be a finite number above 0: got {value!r}"[:200])
+    return value
 
 
 def to_json(config: DecoderConfig) -> dict[str, Any]:

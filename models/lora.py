@@ -39,22 +39,32 @@ def join(adapters: Params, base: Params) -> Params:
     return {**base, "layers": {**base["layers"], **adapters["layers"]}}
 
 
-def merge(adapters: Params, base: Params, config: DecoderConfig) -> tuple[Params, DecoderConfig]:
-    """W + alpha / rank A B: (parameters, config) of a decoder without adapters that computes the same."""
+def merge(
+    adapters: Params, base: Params, config: DecoderConfig, dtype: Any = None
+) -> tuple[Params, DecoderConfig]:
+    """W + alpha / rank A B: (parameters, config) of a decoder without adapters that computes the same.
+
+    dtype: of the sum; None: the base's, which rounds the change as it rounds the base.
+    """
     layers = dict(base["layers"])
     for name in config.lora.targets:
         a, b = adapters["layers"][f"{name}_lora_a"], adapters["layers"][f"{name}_lora_b"]
         low = jnp.einsum("lir,lro->lio", a.reshape(a.shape[0], -1, a.shape[-1]), b.reshape(*b.shape[:2], -1))
         weight = layers[name]
         change = low.reshape(weight.shape) * (config.lora.alpha / config.lora.rank)
-        layers[name] = (weight.astype(jnp.float32) + change).astype(weight.dtype)
+        layers[name] = (weight.astype(jnp.float32) + change).astype(dtype or weight.dtype)
     return {**base, "layers": layers}, replace(config, lora=None)
 
 
 def save_adapters(directory: str | Path, adapters: Params, config: DecoderConfig, base: str) -> None:
-    """Writes adapter_model.safetensors and adapter_config.json as PEFT reads them; `base` names the base's checkpoint."""
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    """Writes adapter_model.safetensors and adapter_config.json as PEFT reads them; `base` names the base's checkpoint.
+
+    Of several processes that share a mesh all call it, and the first one writes.
+    Raises FileExistsError when the directory holds anything.
+    """
+    directory, first = Path(directory), jax.process_index() == 0
+    if first:
+        weights.begin(directory)
     weights.write_tensors(directory / "adapter_model.safetensors", adapters, weights.slots(adapters), jnp.float32)
     values = {
         "peft_type": "LORA",
@@ -66,4 +76,5 @@ def save_adapters(directory: str | Path, adapters: Params, config: DecoderConfig
         "bias": "none",
         "target_modules": [weights.module_name(name) for name in config.lora.targets],
     }
-    (directory / "adapter_config.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+    if first:
+        (directory / "adapter_config.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")

@@ -8,7 +8,9 @@ Left out on purpose: pickled checkpoints (.bin), which run code when they are re
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from huggingface_hub import split_state_dict_into_shards_factory
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from models.decoder import PROJECTIONS, DecoderConfig
-from models.families import CheckpointError, to_json
+from models.families import CheckpointError, read_object, to_json
 from models.policy import callables
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -91,7 +93,7 @@ def load(
 ) -> dict[str, Any]:
     """The parameters of a checkpoint as `dtype`, sharded like `shardings` (a tree of them; None: on one device).
 
-    Raises CheckpointError naming the file or the tensor that is missing, left over, misshapen or cut short.
+    Raises CheckpointError naming the file or the tensor that is missing, left over, misshapen, cut short or not finite.
     """
     abstract = jax.eval_shape(callables(replace(config, lora=None))["init"], jax.random.key(0))
     wanted = slots(abstract)
@@ -137,7 +139,10 @@ def _read(file: Path, slot: Slot, index: tuple[slice, ...], dtype: Any) -> np.nd
     for row in range(0, len(values), rows):
         start, stop = cuts[0].start + row, min(cuts[0].start + row + rows, cuts[0].stop)
         with safe_open(file, "np") as tensors:  # opened anew: what was mapped of the file does not add up
-            values[row : row + rows] = tensors.get_slice(slot.name)[(slice(start, stop), *cuts[1:])]
+            block = tensors.get_slice(slot.name)[(slice(start, stop), *cuts[1:])]
+        if not np.isfinite(block).all():
+            raise CheckpointError(f"{file}: {slot.name} holds a number that is not finite")
+        values[row : row + rows] = block
     order = [axis for united in slot.axes for axis in united]
     values = values.reshape([n for size in sizes for n in size]).transpose(np.argsort(order))
     firsts = {first for first, *_ in slot.axes}
@@ -145,43 +150,71 @@ def _read(file: Path, slot: Slot, index: tuple[slice, ...], dtype: Any) -> np.nd
 
 
 def _locate(directory: Path, wanted: Iterable[Slot], config: DecoderConfig) -> dict[str, Path]:
-    """Each tensor's file, once every name, shape and dtype is as wanted."""
+    """Each tensor's file, once every name, place, shape and dtype is as wanted."""
+    placed = _index(directory)
     files, shapes, dtypes = {}, {}, {}
-    for file in _files(directory):
+    for file in [directory / SINGLE] if placed is None else sorted(set(placed.values())):
         try:
+            if not file.is_file():
+                raise OSError("it is no file")
             with safe_open(file, "np") as tensors:
                 for name in tensors.keys():
+                    if name in files:
+                        raise CheckpointError(f"{files[name]} and {file} both hold the tensor {name}")
                     tensor = tensors.get_slice(name)
                     files[name], shapes[name], dtypes[name] = file, tuple(tensor.get_shape()), tensor.get_dtype()
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{file} cannot be read: {error}") from error
+    for name, file in (placed or {}).items():
+        if files.get(name) != file:
+            raise CheckpointError(f"{file} lacks the tensor {name}, which {directory / INDEX} places there")
     names = [slot.name for slot in wanted]
     if missing := [name for name in names if name not in files]:
         raise CheckpointError(f"{directory} lacks {_count(missing)}")
     # Checkpoints with a tied embedding may hold it twice, and old ones the frequencies of their rotary embedding.
-    ignored = {_NAMES["unembedding"]} if config.tied_embedding else set()
-    extra = sorted(files.keys() - set(names) - ignored)
+    twice = _NAMES["unembedding"] if config.tied_embedding and _NAMES["unembedding"] in files else None
+    extra = sorted(files.keys() - set(names) - {twice})
     if extra := [name for name in extra if not name.endswith("rotary_emb.inv_freq")]:
         raise CheckpointError(f"{directory} holds {_count(extra)}, which its config.json does not account for")
-    for slot in wanted:
-        if shapes[slot.name] != slot.file_shape:
-            raise CheckpointError(
-                f"{files[slot.name]}: {slot.name} must have the shape {slot.file_shape}: got {shapes[slot.name]}"
-            )
-        if dtypes[slot.name] not in ("F32", "F16", "BF16"):
-            raise CheckpointError(f"{files[slot.name]}: {slot.name} must hold floats: got {dtypes[slot.name]}")
+    expected = {slot.name: slot.file_shape for slot in wanted}
+    if twice:
+        expected[twice] = expected[_NAMES["embedding"]]
+    for name, shape in expected.items():
+        if shapes[name] != shape:
+            raise CheckpointError(f"{files[name]}: {name} must have the shape {shape}: got {shapes[name]}")
+        if dtypes[name] not in ("F32", "F16", "BF16"):
+            raise CheckpointError(f"{files[name]}: {name} must hold floats: got {dtypes[name]}")
+    if twice:
+        _require_equal(files, _NAMES["embedding"], twice, expected[twice])
     return files
 
 
-def _files(directory: Path) -> list[Path]:
-    index = directory / INDEX
-    if not index.exists():
-        return [directory / SINGLE]
-    try:
-        names = json.loads(index.read_text("utf-8"))["weight_map"].values()
-        return [directory / name for name in sorted(set(names))]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} is no index of tensors: {error!r}") from error
+def _index(directory: Path) -> dict[str, Path] | None:
+    """Where the index places each tensor; None: there is no index, and one file holds all."""
+    path = directory / INDEX
+    if not path.exists():
+        return None
+    placed = read_object(path).get("weight_map")
+    if not isinstance(placed, dict) or not placed:
+        raise CheckpointError(f"{path} is no index of tensors: its weight_map must be an object that is not empty")
+    for name, file in placed.items():
+        if not isinstance(file, str) or not re.fullmatch(r"[\w.\- ]+\.safetensors", file):
+            raise CheckpointError(f"{path} is no index of tensors: {name} must lie in a file beside it: got {file!r}")
+    return {name: directory / file for name, file in placed.items()}
+
+
+def _require_equal(files: Mapping[str, Path], name: str, other: str, shape: tuple[int, ...]) -> None:
+    """CheckpointError: two tensors of one shape differ; a block of each is held at a time."""
+    rows = max(1, _BLOCK // (4 * math.prod(shape[1:])))
+    for row in range(0, shape[0], rows):
+        blocks = []
+        for one in (name, other):
+            with safe_open(files[one], "np") as tensors:
+                blocks.append(tensors.get_slice(one)[row : min(row + rows, shape[0])].astype(np.float32))
+        if not np.array_equal(*blocks):
+            raise CheckpointError(
+                f"{files[other]}: {other} differs from {name}, and config.json ties them (tie_word_embeddings)"
+            )
 
 
 def _count(names: list[str]) -> str:
@@ -198,19 +231,15 @@ def save(
     dtype: Any = jnp.bfloat16,
     max_file_bytes: int = 5 * 10**9,
 ) -> None:
-    """Writes a directory that transformers and vLLM load; the host holds one file's tensors at a time.
+    """Writes a directory that transformers and vLLM load; the host holds one tensor at a time.
 
-    Raises FileExistsError when the directory holds a checkpoint, ValueError when no family has the config's shape.
+    Of several processes that share a mesh all call it, and the first one writes.
+    Raises FileExistsError when the directory holds anything, ValueError when no family has the config's shape.
     """
     directory = Path(directory)
     values = to_json(config) | {"torch_dtype": jnp.dtype(dtype).name}
     if tokenizer is not None:
         values |= {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    if any(directory.glob("*.safetensors")):
-        raise FileExistsError(f"{directory} already holds a checkpoint")
-    directory.mkdir(parents=True, exist_ok=True)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(directory)
     by_name = {slot.name: slot for slot in slots(params)}
     split = split_state_dict_into_shards_factory(
         by_name,
@@ -218,22 +247,49 @@ def save(
         filename_pattern="model{suffix}.safetensors",
         max_shard_size=max_file_bytes,
     )
+    first = jax.process_index() == 0
+    if first:
+        begin(directory)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(directory)
     for file, names in split.filename_to_tensors.items():
         write_tensors(directory / file, params, [by_name[name] for name in names], dtype)
-    if split.is_sharded:
+    if first and split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
     # Last, so that a directory that was not finished is no checkpoint.
-    (directory / "config.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+    if first:
+        (directory / "config.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
 
 
-def write_tensors(file: Path, params: Mapping[str, Any], some: Iterable[Slot], dtype: Any) -> None:
-    """One safetensors file with these tensors of `params`."""
-    arrays, tensors = dict(_flat(params)), {}
+def begin(directory: Path) -> None:
+    """Makes a directory for a checkpoint. Raises FileExistsError where there is anything."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if found := next(directory.iterdir(), None):
+        raise FileExistsError(f"{directory} must be a new or an empty directory, and it holds {found.name}")
+
+
+def write_tensors(file: Path, params: Mapping[str, Any], some: Sequence[Slot], dtype: Any) -> None:
+    """One safetensors file with these tensors of `params`, one after the other; all processes of a mesh call it."""
+    dtype, arrays, header, end = jnp.dtype(dtype), dict(_flat(params)), {}, 0
+    kind = {"float32": "F32", "bfloat16": "BF16"}[dtype.name]
     for slot in some:
-        value = arrays[slot.path] if slot.layer is None else arrays[slot.path][slot.layer]
-        order = [axis for united in slot.axes for axis in united]
-        tensors[slot.name] = np.ascontiguousarray(
-            np.asarray(value.astype(dtype)).transpose(order).reshape(slot.file_shape)
-        )
-    save_file(tensors, file, metadata={"format": "pt"})
+        start, end = end, end + math.prod(slot.shape) * dtype.itemsize
+        header[slot.name] = {"dtype": kind, "shape": slot.file_shape, "data_offsets": [start, end]}
+    text = json.dumps({"__metadata__": {"format": "pt"}} | header).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)  # data begin at a multiple of 8 bytes
+    with file.open("wb") if jax.process_index() == 0 else open(os.devnull, "wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        for slot in some:
+            value = _on_host(arrays[slot.path], slot.layer, dtype)
+            order = [axis for united in slot.axes for axis in united]
+            out.write(np.ascontiguousarray(value.transpose(order)).view(np.uint8).data)
+
+
+def _on_host(x: Any, layer: int | None, dtype: Any) -> np.ndarray:
+    """An array, or a layer of one; what lies on several processes' devices is gathered for all of them."""
+    x = x if layer is None else x[layer]
+    x = x.astype(dtype)
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        x = multihost_utils.process_allgather(x, tiled=True)
+    return np.asarray(x)

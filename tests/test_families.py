@@ -155,6 +155,26 @@ def test_every_preset_survives_config_json(preset):
     assert from_json(json.loads(json.dumps(to_json(config)))) == config
 
 
+LLAMA_SCALING = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["QWEN3_4B", "LLAMA_3_1_8B"])
+def test_the_rope_may_stand_in_either_place_or_in_both(name):
+    """transformers 5 writes `rope_parameters`, with theta inside or beside it; those before wrote two keys."""
+    before = HUB[name]
+    scaling, theta = before.get("rope_scaling") or {"rope_type": "default"}, before["rope_theta"]
+    after = {key: value for key, value in before.items() if key not in ("rope_theta", "rope_scaling")}
+    for form in (
+        after | {"rope_parameters": scaling | {"rope_theta": theta}},
+        after | {"rope_parameters": scaling, "rope_theta": theta},
+        before | {"rope_parameters": scaling | {"rope_theta": theta}},
+    ):
+        assert from_json(form) == from_json(before)
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -165,7 +185,23 @@ def test_every_preset_survives_config_json(preset):
         ({"quantization_config": {"bits": 4}}, "quantization_config must be None"),
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope scaling must be of type default or llama3"),
         ({"num_key_value_heads": 5}, "query_heads must be a multiple of model.key_value_heads: got 32 and 5"),
-        ({"hidden_size": "wide"}, "hidden_size must be a number: got 'wide'"),
+        ({"hidden_size": "wide"}, "hidden_size must be a whole number above 0 and below 2.31: got 'wide'"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers must be a whole number"),
+        ({"vocab_size": 2.5}, "vocab_size must be a whole number"),
+        ({"vocab_size": True}, "vocab_size must be a whole number"),
+        ({"num_attention_heads": 10**40}, "num_attention_heads must be a whole number"),
+        ({"num_attention_heads": 0, "head_dim": None}, "num_attention_heads must be a whole number"),
+        ({"num_attention_heads": 48, "head_dim": None}, "hidden_size must be a multiple of num_attention_heads"),
+        ({"head_dim": -1}, "head_dim must be a whole number"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps must be a finite number above 0: got nan"),
+        ({"rope_theta": "x"}, "rope_theta must be a finite number above 0: got 'x'"),
+        ({"rope_theta": float("inf")}, "rope_theta must be a finite number above 0"),
+        ({"rope_scaling": [1]}, "rope_scaling must be an object"),
+        ({"rope_scaling": LLAMA_SCALING | {"factor": 0}}, "factor must be a finite number above 0"),
+        ({"rope_scaling": LLAMA_SCALING | {"high_freq_factor": 1.0}}, "low_freq_factor must be below high_freq_factor"),
+        ({"rope_parameters": {"rope_theta": 7.0}}, "rope_theta must be said once: rope_parameters has 7.0"),
+        ({"tie_word_embeddings": [1]}, "tie_word_embeddings must be true or false"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types must be full_attention throughout"),
     ],
 )
 def test_what_the_decoder_does_not_compute_is_refused_by_name(changes, message, tmp_path):
@@ -183,8 +219,9 @@ def test_a_config_that_is_missing_or_incomplete_is_named(tmp_path):
         path.write_text(json.dumps({k: v for k, v in HUB["QWEN3_4B"].items() if k != key}))
         with pytest.raises(CheckpointError, match=f"config.json lacks the key '{key}'"):
             read_config(tmp_path)
-    for text in ("{", "[]", "null", '{"model_type": ["qwen3"]}'):
-        path.write_text(text)
+    broken = (b"{", b"[]", b"null", b'{"model_type": ["qwen3"]}', b"\xff", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}")
+    for text in broken:
+        path.write_bytes(text)
         with pytest.raises(CheckpointError, match="config.json"):
             read_config(tmp_path)
 

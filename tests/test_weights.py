@@ -1,6 +1,7 @@
 """Checkpoints: in and out without loss, in bounded memory, into shards; and what is wrong with one is named."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -77,9 +78,21 @@ def test_bfloat16_is_what_is_written_and_any_float_is_what_is_read(tmp_path):
     assert {x.dtype for x in jax.tree.leaves(loaded)} == {jnp.dtype(jnp.bfloat16)}
 
 
-def test_a_checkpoint_is_never_overwritten(checkpoint):
-    with pytest.raises(FileExistsError, match="already holds a checkpoint"):
-        weights.save(checkpoint, fresh(presets.TINY_QWEN3), presets.TINY_QWEN3)
+def test_nothing_that_is_there_is_written_over(checkpoint, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "pytorch_model.bin").write_bytes(b"mine")
+    for directory, name in ((checkpoint, r"(model\.safetensors|config\.json)"), (other, "pytorch_model.bin")):
+        before = {path: path.read_bytes() for path in directory.iterdir()}
+        with pytest.raises(FileExistsError, match=f"must be a new or an empty directory, and it holds {name}"):
+            weights.save(directory, fresh(presets.TINY_QWEN3), presets.TINY_QWEN3)
+        assert {path: path.read_bytes() for path in directory.iterdir()} == before
+
+
+def test_every_file_can_be_read_by_whom_the_umask_lets(checkpoint):
+    umask = os.umask(0)
+    os.umask(umask)
+    assert {path.stat().st_mode & 0o777 for path in checkpoint.iterdir()} == {0o666 & ~umask}
 
 
 def test_the_tokenizer_travels_along(tmp_path):
@@ -182,7 +195,10 @@ def test_a_wrong_tensor_is_named(checkpoint, change, message):
 
 
 def test_what_the_format_stores_needlessly_is_ignored(checkpoint):
-    extra = {"lm_head.weight": np.zeros((96, 32)), "model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(8)}
+    extra = {
+        "lm_head.weight": load_file(checkpoint / weights.SINGLE)["model.embed_tokens.weight"],
+        "model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(8),
+    }
     edit(checkpoint, lambda t: t.update({name: x.astype(np.float32) for name, x in extra.items()}))
     equal(weights.load(checkpoint, presets.TINY_QWEN3), fresh(presets.TINY_QWEN3))
 
@@ -202,10 +218,54 @@ def test_a_missing_file_and_a_broken_index_are_named(tmp_path):
     next(tmp_path.glob("model-00002*")).unlink()
     with pytest.raises(CheckpointError, match="model-00002.* cannot be read"):
         weights.load(tmp_path, presets.TINY_QWEN3)
-    for text in ("{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'):
+    for text in ("{", "[]", "[" * 100_000, "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'):
         (tmp_path / weights.INDEX).write_text(text)
-        with pytest.raises(CheckpointError, match="is no index of tensors"):
+        with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json (is|must)"):
             weights.load(tmp_path, presets.TINY_QWEN3)
+
+
+@pytest.mark.parametrize("place", ["../outside.safetensors", "/tmp/outside.safetensors", "..", "a\0.safetensors", "b.bin"])
+def test_an_index_names_files_beside_it_alone(checkpoint, place):
+    names = load_file(checkpoint / weights.SINGLE)
+    save_file(names, checkpoint.parent / "outside.safetensors")
+    (checkpoint / weights.INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(names, place)}))
+    with pytest.raises(CheckpointError, match="must lie in a file beside it: got"):
+        weights.load(checkpoint, presets.TINY_QWEN3)
+
+
+def test_the_index_decides_and_no_tensor_stands_in_two_files(checkpoint):
+    tensors = load_file(checkpoint / weights.SINGLE)
+    norm = "model.norm.weight"
+    index = dict.fromkeys(tensors, weights.SINGLE)
+    save_file({norm: tensors[norm] + 1}, checkpoint / "other.safetensors")
+    for change, message in (
+        ({"unused": "other.safetensors"}, f"both hold the tensor {norm}"),
+        ({norm: "other.safetensors"}, f"both hold the tensor {norm}"),
+        ({"unused": weights.SINGLE}, "lacks the tensor unused, which .* places there"),
+    ):
+        (checkpoint / weights.INDEX).write_text(json.dumps({"weight_map": index | change}))
+        with pytest.raises(CheckpointError, match=message):
+            weights.load(checkpoint, presets.TINY_QWEN3)
+
+
+def test_another_output_projection_beside_a_tied_embedding_is_refused(checkpoint, monkeypatch):
+    """The decoder would compute with the embedding, and the checkpoint's author did not."""
+    monkeypatch.setattr(weights, "_BLOCK", 1000)  # a few rows at a time
+    embedding = load_file(checkpoint / weights.SINGLE)["model.embed_tokens.weight"]
+    embedding[-1, -1] += 1
+    edit(checkpoint, lambda t: t.update({"lm_head.weight": embedding}))
+    with pytest.raises(CheckpointError, match="lm_head.weight differs from model.embed_tokens.weight, and config.json ties"):
+        weights.load(checkpoint, presets.TINY_QWEN3)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_what_is_not_finite_is_named(checkpoint, number):
+    def hurt(tensors):
+        tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = number
+
+    edit(checkpoint, hurt)
+    with pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.up_proj\.weight holds a number that is not finite"):
+        weights.load(checkpoint, presets.TINY_QWEN3)
 
 
 # ---------------------------------------------------------------------------------- transformers
