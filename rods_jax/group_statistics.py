@@ -12,6 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+HUGE = 2.0**50  # a group that spans more is computed in units of UNIT
+UNIT = 2.0**80
+LARGEST = float(jnp.finfo(jnp.float32).max)
+
 
 class GroupStatistics(NamedTuple):
     """Statistics of N groups; the ragged form has N = num_groups and advantages of shape [B]."""
@@ -35,7 +39,8 @@ def group_statistics(
     `variance_N` is the population variance, so variance <= r(1 - r) for rewards in [0, 1]; `std` is the
     sample deviation (divides by count - 1).  Equal rewards give variance and advantage exactly 0.  An empty
     group has mean, variance and count 0; a singleton has its reward as mean and variance 0; both have
-    advantages 0.  No value and no gradient is NaN, whatever stands in the masked entries.
+    advantages 0.  No value and no gradient is NaN, whatever stands in the masked entries, and however large finite
+    rewards are: a variance beyond float32 is its largest number.
 
     Args:
       rewards_NG: [N, G] real numbers; computed in float32.
@@ -52,8 +57,8 @@ def group_statistics(
     return _statistics(
         rewards_NG,
         _mask(mask_NG, rewards_NG),
-        total=lambda *xs_NG: _psum(_sums(xs_NG), axis_name),
-        largest=lambda x_NG: _pmax(x_NG.max(axis=1, initial=-jnp.inf), axis_name),
+        total=lambda *xs_NG: _psum(_reduced(xs_NG, 0, operator.add), axis_name),
+        largest=lambda *xs_NG: _pmax(_reduced(xs_NG, -jnp.inf, jnp.maximum), axis_name),
         spread=lambda x_N: x_N[:, None],
         normalize=normalize,
         epsilon=epsilon,
@@ -95,7 +100,7 @@ def segment_group_statistics(
         rewards_B,
         _mask(mask_B, rewards_B) & in_range_B,
         total=lambda *xs_B: _psum([jax.ops.segment_sum(x_B, ids_B, num_groups) for x_B in xs_B], axis_name),
-        largest=lambda x_B: _pmax(jax.ops.segment_max(x_B, ids_B, num_groups), axis_name),
+        largest=lambda *xs_B: _pmax([jax.ops.segment_max(x_B, ids_B, num_groups) for x_B in xs_B], axis_name),
         spread=lambda x_N: x_N[ids_B],
         normalize=normalize,
         epsilon=epsilon,
@@ -107,12 +112,12 @@ def _statistics(
     mask: jax.Array,
     *,
     total: Callable[..., Sequence[jax.Array]],
-    largest: Callable[[jax.Array], jax.Array],
+    largest: Callable[..., Sequence[jax.Array]],
     spread: Callable[[jax.Array], jax.Array],
     normalize: str,
     epsilon: float,
 ) -> GroupStatistics:
-    """The formula, once: `total` (of each argument) and `largest` reduce entries to groups, `spread` goes back."""
+    """The formula, once: `total` and `largest` reduce each argument's entries to groups, `spread` goes back."""
     if normalize not in ("std", "none"):
         raise ValueError(f'normalize must be "std" or "none", got {normalize!r}')
     rewards = rewards.astype(jnp.float32)
@@ -121,9 +126,13 @@ def _statistics(
 
     # Shifted by a member of the group, equal rewards become exact zeros, whose mean has no rounding error.
     # The largest member is one that every shard agrees on.  The shift cancels, so it carries no gradient.
-    largest_N = largest(jnp.where(mask, lax.stop_gradient(rewards), -jnp.inf))
+    members = lax.stop_gradient(rewards)
+    largest_N, least_N = largest(jnp.where(mask, members, -jnp.inf), jnp.where(mask, -members, -jnp.inf))
     pivot_N = jnp.where(count_N > 0, largest_N, 0.0)
-    shifted = jnp.where(mask, rewards - spread(pivot_N), 0.0)
+    # A group whose squares would overflow is computed in larger units; the power of two rounds nothing.
+    unit_N = jnp.where(largest_N + least_N > HUGE, jnp.float32(UNIT), 1.0)
+    scale_N = 1 / unit_N
+    shifted = jnp.where(mask, rewards * spread(scale_N) - spread(pivot_N * scale_N), 0.0)
     total_N, total_squares_N = total(shifted, jnp.square(shifted))
     shifted_mean_N = total_N / divisor_N
     # One pass less than squares of centered rewards. The pivot lies within the group, so that what cancels is at most
@@ -131,12 +140,16 @@ def _statistics(
     squares_N = jnp.maximum(total_squares_N - divisor_N * jnp.square(shifted_mean_N), 0.0)
 
     advantages = centered = jnp.where(mask, shifted - spread(shifted_mean_N), 0.0)
-    if normalize == "std":
+    if normalize == "none":
+        advantages = centered * spread(unit_N)
+    else:
         # The inner `where` keeps the infinite slope of the root at 0 out of the gradient.
         varied_N = squares_N > 0
         deviation_N = jnp.sqrt(jnp.where(varied_N, squares_N, 1.0) / jnp.maximum(divisor_N - 1, 1.0))
-        advantages = centered / spread(jnp.where(varied_N, deviation_N + epsilon, 1.0))
-    return GroupStatistics(pivot_N + shifted_mean_N, squares_N / divisor_N, advantages, count_N)
+        advantages = centered / spread(jnp.where(varied_N, deviation_N + epsilon * scale_N, 1.0))
+    mean_N = (pivot_N * scale_N + shifted_mean_N) * unit_N
+    variance_N = jnp.minimum(squares_N / divisor_N * unit_N, LARGEST * scale_N) * unit_N
+    return GroupStatistics(mean_N, variance_N, advantages, count_N)
 
 
 def _mask(mask: jax.Array | None, rewards: jax.Array) -> jax.Array:
@@ -149,15 +162,15 @@ def _mask(mask: jax.Array | None, rewards: jax.Array) -> jax.Array:
     return mask
 
 
-def _sums(xs_NG: Sequence[jax.Array]) -> Sequence[jax.Array]:
-    """Of each over its groups, in one reduction: a CPU then reads their common operand once and stores neither."""
-    zeros = tuple(jnp.zeros((), x_NG.dtype) for x_NG in xs_NG)
-    return lax.reduce(xs_NG, zeros, lambda sums, xs: tuple(map(operator.add, sums, xs)), (1,))
+def _reduced(xs_NG: Sequence[jax.Array], start: float, combine: Callable) -> Sequence[jax.Array]:
+    """Each over its groups, in one reduction: a CPU then reads their common operand once and stores neither."""
+    starts = tuple(jnp.full((), start, x_NG.dtype) for x_NG in xs_NG)
+    return lax.reduce(xs_NG, starts, lambda totals, xs: tuple(map(combine, totals, xs)), (1,))
 
 
 def _psum(xs: Sequence[jax.Array], axis_name: str | Sequence[str] | None) -> Sequence[jax.Array]:
     return xs if axis_name is None else lax.psum(xs, axis_name)
 
 
-def _pmax(x: jax.Array, axis_name: str | Sequence[str] | None) -> jax.Array:
-    return x if axis_name is None else lax.pmax(x, axis_name)
+def _pmax(xs: Sequence[jax.Array], axis_name: str | Sequence[str] | None) -> Sequence[jax.Array]:
+    return xs if axis_name is None else lax.pmax(xs, axis_name)

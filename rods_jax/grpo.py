@@ -10,7 +10,7 @@ sampling, so one pass is on-policy), and filtering of zero-variance groups (the 
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -223,15 +223,23 @@ def update_step(
     objective: Objective,
     cuts: tuple[int, int] = (1, 1),
     place: Callable[[Any], Any] = lambda gradient: gradient,
+    axis_name: str | None = None,
+    split: Literal["N", "G"] = "G",
 ) -> tuple[TrainState, Feedback]:
     """One GRPO update and the boundary statistics of its tasks; everything is computed on device.
 
     cuts: the gradient is the sum over micro-batches, N cut into so many parts and G into so many; the result is
     that of (1, 1), the memory of activations that of a part.  place: on a mesh, lays the gradient where the
     parameters lie, so that it is scattered as it is reduced.
-    Where the loss or the gradient is not finite, parameters and optimizer stay as they were, and `skipped` is True.
+    axis_name: mapped axis (pmap, shard_map) over which the batch is split: its rollouts, as for `group_statistics`,
+    or its tasks with `split="N"`.  State and feedback are then those of the whole batch, the same on every device.
+    Under plain jit with shardings leave it None: the compiler inserts the collectives.
+
+    Parameters and optimizer stay as they were, to the bit, where the loss or the gradient is not finite (`skipped` is
+    True), and where the norm of the gradient is 0: such a batch says nothing, and momentum or decay alone would move.
     """
-    statistics = group_statistics(batch.rewards_NG, batch.valid_NG, normalize=objective.normalize)
+    whole = _gathered(batch, axis_name, split)
+    statistics = group_statistics(whole.rewards_NG, whole.valid_NG, normalize=objective.normalize)
 
     def differentiate(advantages_NG, **fields):
         return jax.value_and_grad(loss, has_aux=True)(
@@ -242,36 +250,43 @@ def update_step(
             temperature,
             policy=policy,
             objective=objective,
-            whole_NGS=_mask(batch),
+            whole_NGS=_mask(whole),
         )
 
-    arrays = {"advantages_NG": statistics.advantages_NG} | batch._asdict()
+    # The gradient, from this device's part of the batch, then summed over the parts.
+    advantages_NG = _own_part(statistics.advantages_NG, batch.rewards_NG.shape, axis_name, split)
+    arrays = {"advantages_NG": advantages_NG} | batch._asdict()
     (total, terms), gradient = accumulate(
         differentiate, arrays, cuts, lambda results: (results[0], place(results[1]))
     )
+    if axis_name is not None:
+        (total, terms), gradient = jax.lax.psum(((total, terms), gradient), axis_name)
+
+    # The optimizer's step, taken only where the batch had something to say and every number is finite.
     grad_norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
     learned = optax.apply_updates(state.params, updates), optimizer_state
     params, optimizer_state = jax.tree.map(
-        partial(jnp.where, finite), learned, (state.params, state.optimizer_state)
+        partial(jnp.where, finite & (grad_norm > 0)), learned, (state.params, state.optimizer_state)
     )
     state = state._replace(params=params, optimizer_state=optimizer_state, step=state.step + 1)
 
-    observed_N = 2 * statistics.count_N >= batch.rewards_NG.shape[1]  # RODS section 2.4
+    # What the host learns of the tasks: their measurements, their zones, and which of them become seeds.
+    observed_N = 2 * statistics.count_N >= whole.rewards_NG.shape[1]  # RODS section 2.4
     evidence = Evidence(
-        batch.passed_turns_NG,
-        batch.valid_NG & observed_N[:, None],
-        batch.num_turns_N,
-        batch.earlier_passed_N,
-        batch.earlier_total_N,
+        whole.passed_turns_NG,
+        whole.valid_NG & observed_N[:, None],
+        whole.num_turns_N,
+        whole.earlier_passed_N,
+        whole.earlier_total_N,
     )
     passed_N, total_N = evidence.passed_N, evidence.total_N
     zones_N = partition(passed_N, total_N, lower=objective.lower, upper=objective.upper)
     seeds = select_seeds(
         *objective.signal(evidence, lower=objective.lower, upper=objective.upper),
-        batch.categories_N,
-        batch.eligible_N & observed_N,
+        whole.categories_N,
+        whole.eligible_N & observed_N,
         quotas=objective.quotas,
     )
     metrics = {
@@ -279,7 +294,7 @@ def update_step(
         **terms,
         "grad_norm": grad_norm,
         "skipped": ~finite,
-        "reward_mean": jnp.sum(batch.rewards_NG, where=batch.valid_NG) / jnp.maximum(batch.valid_NG.sum(), 1),
+        "reward_mean": jnp.sum(whole.rewards_NG, where=whole.valid_NG) / jnp.maximum(whole.valid_NG.sum(), 1),
         "progress_mean": passed_N.sum() / jnp.maximum(total_N.sum(), 1),
         "zero_variance": jnp.mean(statistics.variance_N == 0),
         "batch_hard": jnp.sum((zones_N == HARD) & observed_N),
@@ -287,6 +302,35 @@ def update_step(
         "batch_mastered": jnp.sum(zones_N == MASTERED),
     }
     return state, Feedback(statistics, passed_N, total_N, zones_N, seeds, metrics)
+
+
+def _gathered(batch: RolloutBatch, axis_name: str | None, split: str) -> RolloutBatch:
+    """All devices' parts of the small fields, joined along the axis of their names that is split; tokens stay apart.
+
+    Of [N,G,S] arrays only the mask is gathered: the aggregations count its tokens and sequences.
+    """
+    if axis_name is None:
+        return batch
+
+    def join(name: str, x: jax.Array) -> jax.Array:
+        axes = name.rsplit("_", 1)[1]
+        if split not in axes or name in _TOKENS:
+            return x
+        return jax.lax.all_gather(x, axis_name, axis=axes.index(split), tiled=True)
+
+    return batch._replace(**{name: join(name, x) for name, x in batch._asdict().items()})
+
+
+_TOKENS = ("prompt_tokens_NP", "suffix_tokens_NGS", "behavior_log_probs_NGS")
+
+
+def _own_part(x_NG: jax.Array, shape: tuple[int, ...], axis_name: str | None, split: str) -> jax.Array:
+    """This device's `shape` of an array that is whole on every device."""
+    if axis_name is None:
+        return x_NG
+    axis = "NG".index(split)
+    start = jax.lax.axis_index(axis_name) * shape[axis]
+    return jax.lax.dynamic_slice_in_dim(x_NG, start, shape[axis], axis)
 
 
 def jit_update(
@@ -331,14 +375,31 @@ def create_optimizer(
     weight_decay: float = 0.0,
     b2: float = 0.999,
 ) -> optax.GradientTransformation:
-    """AdamW behind a global-norm clip; linear warm-up, then constant, or linear down to a tenth at `decay_steps`."""
+    """AdamW behind a global-norm clip; linear warm-up, then constant, or linear down to a tenth at `decay_steps`.
+
+    weight_decay: of what multiplies; norms and biases keep their size (`decays`).
+    """
     schedule = optax.linear_schedule(learning_rate / (warmup_steps + 1), learning_rate, warmup_steps)
     if decay_steps is not None:
         down = optax.linear_schedule(learning_rate, learning_rate / 10, decay_steps - warmup_steps)
         schedule = optax.join_schedules([schedule, down], [warmup_steps])
     return optax.chain(
-        optax.clip_by_global_norm(max_grad_norm), optax.adamw(schedule, b2=b2, weight_decay=weight_decay)
+        optax.clip_by_global_norm(max_grad_norm),
+        optax.adamw(schedule, b2=b2, weight_decay=weight_decay, mask=decays),
     )
+
+
+def decays(params: Any) -> Any:
+    """Which parameters weight decay pulls to 0: not vectors and scalars, nor what a norm or a bias is named after.
+
+    By name too, since a stack of layers makes a matrix of their norms.
+    """
+
+    def matrix(path, x) -> bool:
+        name = jax.tree_util.keystr(path).lower()
+        return x.ndim > 1 and not any(word in name for word in ("norm", "bias", "scale"))
+
+    return jax.tree_util.tree_map_with_path(matrix, params)
 
 
 def create_state(params: Any, optimizer: optax.GradientTransformation, objective: Objective) -> TrainState:

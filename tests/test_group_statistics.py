@@ -314,3 +314,31 @@ def test_gradients_agree_between_one_device_and_a_split_group():
         jax.jit(jax.grad(lambda r: (weights_NG * f(r, mask_NG)).sum()))(rewards_NG) for f in (split, whole)
     )
     np.testing.assert_allclose(gradient_NG, expected_NG, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("largest", [1e12, 1e18, 1e20, 1e30, 3e38])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_huge_finite_rewards_are_normalised_like_small_ones(largest, ragged):
+    """Beside one huge reward the others are equal: (1, 1, 1, -3) / 2 of four. The group beside it keeps its units."""
+    rewards = np.float32([[0.0, 1.0, 0.5, -largest], [1e-6, 0.0, 0.0, 0.0]])
+    if ragged:
+        found = segment_group_statistics(rewards.ravel(), np.repeat([0, 1], 4), num_groups=2)
+    else:
+        found = group_statistics(rewards)
+    advantages = np.reshape(found.advantages_NG, (2, 4))
+    np.testing.assert_allclose(advantages[0], [0.5, 0.5, 0.5, -1.5], rtol=1e-6)
+    np.testing.assert_allclose(advantages[1], np.array([3, -1, -1, -1]) * 0.25e-6 / 1.5e-6, rtol=1e-5)
+    np.testing.assert_allclose(found.mean_N, [-largest / 4, 0.25e-6], rtol=1e-6)
+    variance = min(largest**2 * 3 / 16, float(np.finfo(np.float32).max))
+    np.testing.assert_allclose(found.variance_N, [variance, 3e-12 / 16], rtol=1e-5)
+
+
+def test_the_span_from_the_least_to_the_largest_number_is_no_nan():
+    limit = np.finfo(np.float32).max
+    rewards = np.float32([[limit, limit, -limit, -limit]])
+    found = group_statistics(rewards)
+    np.testing.assert_allclose(found.advantages_NG, np.array([[1, 1, -1, -1]]) * 0.75**0.5, rtol=1e-6)
+    assert found.mean_N == 0 and found.variance_N == limit
+    np.testing.assert_array_equal(group_statistics(rewards, normalize="none").advantages_NG, rewards)
+    slope = jax.grad(lambda x: group_statistics(x).advantages_NG[0, 0])(jnp.asarray(rewards))
+    assert np.isfinite(slope).all()

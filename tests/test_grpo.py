@@ -1,6 +1,7 @@
 """The update: golden losses, gradient only from action tokens, shared = unshared, one compilation, sharded = not."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -246,3 +247,88 @@ def test_sharded_update_equals_single_device(policy, params):
     together, feedback = update(state, jax.device_put(batch, split), 1.0)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), alone.params, together.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), expected, feedback)
+
+
+@pytest.mark.parametrize("split", ["G", "N"])
+def test_pmap_over_rollouts_or_tasks_equals_jit(split):
+    """4 devices hold 2 of 8 tasks each, or one of 4 rollouts, with unequal numbers of tokens and valid rollouts."""
+    rng, objective, optimizer = np.random.default_rng(4), grpo.Objective(kl_coefficient=0.1), optax.sgd(1.0)
+    params = {name: rng.normal(size=(V, 16)).astype(np.float32) for name in ("embedding", "unembedding")}
+    batch = make_batch(BAG_OF_WORDS, params)._replace(eligible_N=np.arange(N) != 1)
+    state = grpo.create_state(params, optimizer, objective)
+    state = state._replace(reference_params=jax.tree.map(lambda x: 0.9 * x, params))
+    step = partial(grpo.update_step, policy=BAG_OF_WORDS, optimizer=optimizer, objective=objective)
+    alone, expected = jax.jit(step)(state, batch, 1.0)
+    axes = {name: name.rsplit("_", 1)[1].find(split) for name in batch._fields}
+    parts = {
+        name: x if axes[name] < 0 else np.stack(np.split(x, 4, axis=axes[name]))
+        for name, x in batch._asdict().items()
+    }
+    mapped = jax.pmap(
+        partial(step, axis_name="device", split=split),
+        axis_name="device",
+        in_axes=(None, RolloutBatch(**{name: None if axis < 0 else 0 for name, axis in axes.items()}), None),
+        devices=jax.devices()[:4],
+    )
+    together, feedback = mapped(state, RolloutBatch(**parts), 1.0)
+    assert expected.metrics["grad_norm"] > 0.1 and expected.seeds.count > 0
+    for one in range(4):  # the same on every device
+        close = lambda a, b: np.testing.assert_allclose(a[one], b, rtol=1e-5, atol=2e-6)
+        jax.tree.map(close, (together, feedback), (alone, expected))
+
+
+SAY_NOTHING = {
+    "equal rewards": lambda batch: batch._replace(rewards_NG=np.full((N, G), 1 / 3, np.float32)),
+    "every rollout failed": lambda batch: batch._replace(valid_NG=np.zeros((N, G), bool)),
+}
+
+
+@pytest.mark.parametrize("change", SAY_NOTHING.values(), ids=SAY_NOTHING)
+def test_a_batch_that_says_nothing_moves_nothing_whatever_momentum_and_decay_say(change):
+    rng = np.random.default_rng(4)
+    params = {name: rng.normal(size=(V, 16)).astype(np.float32) for name in ("embedding", "unembedding")}
+    batch = make_batch(BAG_OF_WORDS, params)
+    objective = grpo.Objective(kl_coefficient=0.0, entropy_coefficient=0.0)
+    optimizer = grpo.create_optimizer(1e-2, warmup_steps=3, weight_decay=0.1)
+    update = jax.jit(partial(grpo.update_step, policy=BAG_OF_WORDS, optimizer=optimizer, objective=objective))
+    moved, _ = update(grpo.create_state(params, optimizer, objective), batch, 1.0)
+    assert any((a != b).any() for a, b in zip(jax.tree.leaves(moved.params), jax.tree.leaves(params)))
+    after, feedback = update(moved, change(batch), 1.0)
+    assert feedback.metrics["grad_norm"] == 0 and not feedback.metrics["skipped"]
+    jax.tree.map(np.testing.assert_array_equal, after._replace(step=moved.step), moved)
+    assert after.step == moved.step + 1
+    onward, _ = update(after, batch, 1.0)  # and what has something to say moves it again
+    assert (onward.params["embedding"] != moved.params["embedding"]).any()
+
+
+def test_with_kl_the_reference_pulls_although_the_rewards_say_nothing():
+    params = {name: np.ones((V, 16), np.float32) for name in ("embedding", "unembedding")}
+    batch = SAY_NOTHING["equal rewards"](make_batch(BAG_OF_WORDS, params))
+    objective, optimizer = grpo.Objective(entropy_coefficient=0.0), optax.sgd(1.0)
+    state = grpo.create_state(params, optimizer, objective)
+    away = np.random.default_rng(0).normal(size=(V, 16)).astype(np.float32)
+    state = state._replace(reference_params=params | {"unembedding": away})
+    step = partial(grpo.update_step, policy=BAG_OF_WORDS, optimizer=optimizer, objective=objective)
+    after, feedback = jax.jit(step)(state, batch, 1.0)
+    assert feedback.metrics["zero_variance"] == 1 and feedback.metrics["grad_norm"] > 0
+    assert (after.params["unembedding"] != params["unembedding"]).any()
+
+
+def test_weight_decay_leaves_norms_and_biases_alone():
+    """A rate of 1 and no gradient: what decays loses weight_decay times itself, and nothing else moves."""
+    params = {
+        "embedding": jnp.full((3, 2), 2.0),
+        "layers": {"query": jnp.full((2, 3, 4), 2.0), "query_bias": jnp.full((2, 4), 2.0)},
+        "attention_norm": jnp.full((2, 3), 2.0),  # of two layers, stacked
+        "gain": jnp.full(3, 2.0),
+    }
+    optimizer = grpo.create_optimizer(1.0, weight_decay=0.25)
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    moved = {jax.tree_util.keystr(path): float(x.ravel()[0]) for path, x in jax.tree.leaves_with_path(updates)}
+    assert moved == {
+        "['embedding']": -0.5,
+        "['layers']['query']": -0.5,
+        "['layers']['query_bias']": 0,
+        "['attention_norm']": 0,
+        "['gain']": 0,
+    }
