@@ -36,7 +36,10 @@ TOLD: Mapping[str, Sequence[Told]] = {
     ),
     "echo": (
         Told("Invalid character", f"echo takes a bare file name: {_CHARACTERS}."),
-        Told("No such file", "{file_name} is a directory, or lies elsewhere; echo writes to files of this directory."),
+        Told(
+            "No such file",
+            "{file_name} is a directory, or lies elsewhere; echo writes to files of this directory.",
+        ),
     ),
     "cat": (
         Told("Invalid character", f"cat takes a bare file name: {_CHARACTERS}."),
@@ -44,7 +47,10 @@ TOLD: Mapping[str, Sequence[Told]] = {
         *_file("cat", "file_name"),
     ),
     "find": (Told("No such", "find searches below a directory of the current one; {path} is none.", ()),),
-    "wc": (Told("invalid mode", "wc counts lines, words or characters: mode is l, w or c."), *_file("wc", "file_name")),
+    "wc": (
+        Told("invalid mode", "wc counts lines, words or characters: mode is l, w or c."),
+        *_file("wc", "file_name"),
+    ),
     "sort": _file("sort", "file_name"),
     "grep": _file("grep", "file_name"),
     "tail": _file("tail", "file_name"),
@@ -53,17 +59,25 @@ TOLD: Mapping[str, Sequence[Told]] = {
         Told("No such file", f"diff {_BARE}. One of {{file_name1}} and {{file_name2}} is no file here.", ("cd",)),
     ),
     "mv": (
-        Told("path not allowed", "mv renames, or moves into a directory of the current one: destination is a bare name."),
+        Told(
+            "path not allowed",
+            "mv renames, or moves into a directory of the current one: destination is a bare name.",
+        ),
         Told("File exists", "{destination} holds a {source} already."),
         *_file("mv", "source"),
     ),
     "cp": (
-        Told("path not allowed", "cp copies to a name, or into a directory, of the current one: destination is a bare name."),
+        Told(
+            "path not allowed",
+            "cp copies to a name, or into a directory, of the current one: destination is a bare name.",
+        ),
         Told("File exists", "{destination} holds a {source} already."),
         *_file("cp", "source"),
     ),
     "rmdir": (
-        Told("not empty", "rmdir removes empty directories alone; rm removes {dir_name} with all it holds.", ("rm",)),
+        Told(
+            "not empty", "rmdir removes empty directories alone; rm removes {dir_name} with all it holds.", ("rm",)
+        ),
         *_file("rmdir", "dir_name"),
     ),
     "get_flight_cost": (
@@ -73,7 +87,10 @@ TOLD: Mapping[str, Sequence[Told]] = {
             "list_all_airports lists them, get_nearest_airport_by_city finds a city's. If both are, no spelling helps.",
             ("list_all_airports", "get_nearest_airport_by_city"),
         ),
-        Told("No available route", "There is no flight from {travel_from} to {travel_to}; both must be airport codes."),
+        Told(
+            "No available route",
+            "There is no flight from {travel_from} to {travel_to}; both must be airport codes.",
+        ),
         Told("travel class", "travel_class is economy, business or first."),
     ),
     "compute_exchange_rate": (
@@ -84,8 +101,16 @@ TOLD: Mapping[str, Sequence[Told]] = {
         ),
     ),
     "book_flight": (
-        Told("Card not registered", "A card is registered before it pays: register_credit_card.", ("register_credit_card",)),
-        Told("departure airport|destination airport", "Airports are codes: list_all_airports.", ("list_all_airports",)),
+        Told(
+            "Card not registered",
+            "A card is registered before it pays: register_credit_card.",
+            ("register_credit_card",),
+        ),
+        Told(
+            "departure airport|destination airport",
+            "Airports are codes: list_all_airports.",
+            ("list_all_airports",),
+        ),
         Told("date format", "travel_date is written year-month-day, as in 2024-11-15."),
         Told("Insufficient funds|budget", "The flight costs more than the card's balance or the budget limit."),
     ),
@@ -122,11 +147,21 @@ TOLD: Mapping[str, Sequence[Told]] = {
         ),
     ),
     "place_order": (
-        Told("Invalid stock symbol", "{symbol} is no symbol; get_symbol_by_name finds a company's.", ("get_symbol_by_name",)),
-        Told("[Ii]nsufficient", "The order costs more than the balance; fund_account adds to it.", ("fund_account",)),
+        Told(
+            "Invalid stock symbol",
+            "{symbol} is no symbol; get_symbol_by_name finds a company's.",
+            ("get_symbol_by_name",),
+        ),
+        Told(
+            "[Ii]nsufficient", "The order costs more than the balance; fund_account adds to it.", ("fund_account",)
+        ),
     ),
     "cancel_order": (
-        Told("already completed", "A completed order cannot be cancelled; get_order_details shows it.", ("get_order_details",)),
+        Told(
+            "already completed",
+            "A completed order cannot be cancelled; get_order_details shows it.",
+            ("get_order_details",),
+        ),
         Told("not found", "get_order_history lists the orders' numbers.", ("get_order_history",)),
     ),
     "create_ticket": (Told("Invalid priority", "priority is a whole number from 1 to 5."),),
