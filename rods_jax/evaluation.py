@@ -2,7 +2,8 @@
 
 A player is a function from what came back to what is said next (`Act`), so a gold player, a null player, a
 server and a recorded rollout are all played by `play`, under the rules of either protocol.  Every episode gets
-two verdicts: the RODS rule, live, and the leaderboard's rule, on its calls run again as the leaderboard would.
+three verdicts: the RODS rule, live; the leaderboard's rule, on its calls run again as the leaderboard would; and
+whether the final state alone is the gold's, however it was reached and whatever was said.
 Scores read records and tasks alone.
 
 Left out on purpose: where players come from, and how scores are drawn (scripts/).
@@ -13,7 +14,7 @@ import fcntl
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +36,7 @@ CODES = {
     TURN_FAILED: "turn_failed",
     TURN_PASSED: "turn_passed",
 }
-ALL, MACRO = "all tasks", "category mean"
+ALL, MACRO, UNDISPUTED = "all tasks", "category mean", "all but disputed gold"
 NUM_RESAMPLES = 2_000
 NUM_LONGEST = 10
 MAX_DIFFERENCES = 8  # per turn: one wrong early call can leave hundreds
@@ -71,6 +72,7 @@ class Record:
     rollout: int
     rods: tuple[bool, ...]  # turns passed under the RODS rule; fixed length U, unreached turns are False
     official: tuple[bool, ...]  # the same under the leaderboard's rule
+    state: bool  # the final state is the gold's
     reasons: tuple[tuple[Difference, ...], ...]  # per turn; empty where it passed under the RODS rule
     moves: tuple[Move, ...]
     tokens: int = 0  # that the policy generated, where it knows
@@ -106,7 +108,7 @@ def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS
     reasons = [(Difference("turn", "closed", "the episode ended before"),)] * len(task.turns)
     rods = [False] * len(task.turns)
     official = (False,) * len(task.turns)
-    stop, tokens = Stop(), 0
+    state, stop, tokens = False, Stop(), 0
     try:
         trace = gold_trace(domain, task)
 
@@ -127,6 +129,7 @@ def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS
             code, messages, observations, done, _ = episode.act(said.action)
             moves.append(Move(turn, said.text, said.action.calls, code, observations))
             tokens += said.tokens
+        state = episode.state == trace[-1].state
         closed = [[call for move in moves if move.turn == t for call in move.calls] for t in range(episode.turn)]
         official = replay(domain, task, closed, official_turn_passed, trace)
     except Exception as error:  # whatever broke, the other episodes go on
@@ -136,6 +139,7 @@ def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS
         rollout,
         rods=tuple(rods),
         official=official,
+        state=state,
         reasons=tuple(reasons),
         moves=tuple(moves),
         tokens=tokens,
@@ -263,8 +267,12 @@ def _tuples(line: Mapping[str, Json], *names: str) -> dict[str, tuple]:
 
 
 # ----------------------------------------------------------------------------------------- scores
-def score(tasks: Sequence[Task], records: Sequence[Record], *, seed: int) -> dict[str, Json]:
+def score(
+    tasks: Sequence[Task], records: Sequence[Record], *, seed: int, disputed: Collection[str] = ()
+) -> dict[str, Json]:
     """Scores by category and overall, with 95 % bootstrap intervals over tasks; plain JSON values.
+
+    disputed: ids of tasks whose gold nobody can reach; where some were played, a row leaves them out.
 
     A metric's value for a task is its mean over the task's valid rollouts (failed ones are counted and
     left out); `pass@k` and `pass^k` need k of them and judge by the leaderboard's rule. "category mean"
@@ -274,16 +282,19 @@ def score(tasks: Sequence[Task], records: Sequence[Record], *, seed: int) -> dic
     for record in sorted(records, key=lambda record: record.rollout):
         by_task[record.task_id].append(record)
     max_k = max(map(len, by_task.values()))
-    names = ["official", "rods", "progress"]
+    names = ["official", "rods", "state", "progress"]
     names += [f"pass{sign}{k}" for k in range(1, max_k + 1) for sign in "@^"]
     groups = {c: [task for task in tasks if task.category == c] for c in CATEGORIES}
     groups = {ALL: list(tasks)} | {category: some for category, some in groups.items() if some}
+    categories = [name for name in groups if name != ALL]
+    if clean := [task for task in tasks if task.id not in disputed]:
+        groups |= {UNDISPUTED: clean} if len(clean) < len(tasks) else {}
     rows, means, draws = {}, {}, {}
     for i, (group, some) in enumerate(groups.items()):
         values_TM = np.array([_task_values(by_task[task.id], max_k) for task in some])
         means[group], draws[group] = bootstrap(values_TM, np.random.default_rng([seed, i]))
         rows[group] = _counts([by_task[task.id] for task in some]) | _estimates(names, means[group], draws[group])
-    macro = [np.mean([values[c] for c in groups if c != ALL], axis=0) for values in (means, draws)]
+    macro = [np.mean([values[c] for c in categories], axis=0) for values in (means, draws)]
     rows[MACRO] = _counts(list(by_task.values())) | _estimates(names, *macro)
     valid = [record for some in by_task.values() for record in some if not record.failure]
     codes = Counter(move.code for record in valid for move in record.moves)
@@ -328,10 +339,11 @@ def _task_values(records: Sequence[Record], max_k: int) -> list[float]:
     valid = [record for record in records if not record.failure]
     n, c = len(valid), sum(all(record.official) for record in valid)
     if n == 0:
-        return [np.nan] * (3 + 2 * max_k)
+        return [np.nan] * (4 + 2 * max_k)
     solved = sum(all(record.rods) for record in valid) / n
+    state = sum(record.state for record in valid) / n
     progress = sum(sum(record.rods) / len(record.rods) for record in valid) / n
-    values = [c / n, solved, progress]
+    values = [c / n, solved, state, progress]
     for k in range(1, max_k + 1):
         values += [pass_at(n, c, k), pass_all(n, c, k)] if k <= n else [np.nan, np.nan]
     return values

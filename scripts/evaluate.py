@@ -14,7 +14,7 @@ import random
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -28,6 +28,8 @@ from rods_jax import terminal
 from rods_jax.chat import Endpoint, http_generate
 from rods_jax.checkpoint import CheckpointError
 from rods_jax.environments import bfcl
+from rods_jax.environments.bfcl_disputed import reason
+from rods_jax.environments.bfcl_splits import pick, read_ids
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import OFFICIAL, RODS, Rules
 from rods_jax.environments.workplace.domain import WORKPLACE
@@ -54,14 +56,19 @@ class Settings:
     """evenly spaced over the split (default: all of them; the workplace has 128)"""
     rollouts: int = 1
     """per task: pass@k and pass^k go up to it"""
+    protocol: Literal["free", "table1"] = "free"
+    """table1: the paper's Table 1, every task of the split once, greedy, under the RODS rules; sets those options"""
     rules: Literal["rods", "official"] = "rods"
-    """of the interaction; both verdicts are always given"""
+    """of the interaction; all three verdicts are always given"""
     temperature: float = 1.0
+    """0: greedy"""
     top_p: float = 1.0
     seed: int = 0
     """of the policy's noise (not a server's) and of the intervals"""
     split_seed: int = 0
     """of the bfcl halves, and of the workplace tasks"""
+    split_file: tuple[Path, ...] = ()
+    """bfcl-held-out: the tasks that these files name (EnvTuning's Parquet files, JSON or text with an id a line)"""
     out: Path | None = None
     """default: a folder of runs/evaluations that is named after player and tasks"""
     config: Path | None = None
@@ -86,6 +93,7 @@ class Split(NamedTuple):
     name: str
     domain: Domain
     tasks: tuple[Task, ...]
+    disputed: Mapping[str, str] = {}  # task id -> why its gold cannot be reached
 
 
 def main() -> None:
@@ -106,11 +114,13 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Json]:
     """Plays what the journal lacks, writes the three files, prints the table; returns what scores.json holds."""
     if settings.rollouts < 1 or (settings.num_tasks is not None and settings.num_tasks < 1):
         raise ValueError("--rollouts and --num-tasks must be at least 1")
+    settings = under_protocol(settings)
     split = split_of(settings)
     rules = rules_of(settings)
     name, player = player_of(settings, split, rules)
     header = {
         "player": name,
+        "protocol": settings.protocol,
         "tasks": split.name,
         "tasks_sha256": _digest(split.tasks),
         "num_tasks": len(split.tasks),
@@ -137,8 +147,9 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Json]:
     ordered = [records[task.id, rollout] for task, rollout in jobs]
     floor = [play(split.domain, task, 0, null_player(task), rules) for task in split.tasks]
     result = header | {
-        "scores": score(split.tasks, ordered, seed=settings.seed),
-        "floor": score(split.tasks, floor, seed=settings.seed)["rows"],
+        "scores": score(split.tasks, ordered, seed=settings.seed, disputed=split.disputed),
+        "floor": score(split.tasks, floor, seed=settings.seed, disputed=split.disputed)["rows"],
+        "disputed": dict(split.disputed),
     }
     write_atomically(directory / "scores.json", json.dumps(result, indent=2) + "\n")
     write_page(directory / "trajectories.html", title_of(result), split.tasks, ordered, result)
@@ -148,6 +159,21 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Json]:
 
 
 # ------------------------------------------------------------------------------- tasks and player
+TABLE1 = {"num_tasks": None, "rollouts": 1, "rules": "rods", "temperature": 0.0, "top_p": 1.0}
+
+
+def under_protocol(settings: Settings) -> Settings:
+    """The settings that a protocol fixes. ValueError: another value was asked for."""
+    if settings.protocol == "free":
+        return settings
+    plain = Settings(player=settings.player)
+    for name, value in TABLE1.items():
+        if (asked := getattr(settings, name)) not in (value, getattr(plain, name)):
+            option = name.replace("_", "-")
+            raise ValueError(f"--protocol table1 fixes --{option} at {value}: got {asked}")
+    return replace(settings, **TABLE1)
+
+
 def split_of(settings: Settings) -> Split:
     """ValueError: no such tasks."""
     chosen = settings.tasks or settings.player
@@ -157,10 +183,17 @@ def split_of(settings: Settings) -> Split:
         tasks = author_tasks(WORKPLACE, count=count, rng=random.Random(f"evaluation/{seed}"))
         return Split(f"workplace, seed {seed}", WORKPLACE, tasks)
     if chosen in ("bfcl-held-out", "bfcl-train", "bfcl-all"):
-        tasks = bfcl.load_tasks()
+        tasks, named = bfcl.load_tasks(), f"split seed {seed}"
         train, held_out = bfcl.split(tasks, seed=seed)
+        if settings.split_file:
+            held_out = pick(tasks, [one for path in settings.split_file for one in read_ids(path)])
+            ids = {task.id for task in held_out}
+            train = tuple(task for task in tasks if task.id not in ids)
+            named = "split of " + ", ".join(path.name for path in settings.split_file)
         part = {"bfcl-held-out": held_out, "bfcl-train": train, "bfcl-all": tasks}[chosen]
-        return _spaced(Split(f"{chosen}, split seed {seed}", bfcl.bfcl_domain(train), part), settings.num_tasks)
+        disputed = {task.id: why for task in part if (why := reason(task.id))}
+        split = Split(f"{chosen}, {named}", bfcl.bfcl_domain(train), part, disputed)
+        return _spaced(split, settings.num_tasks)
     directory = Path(chosen)
     if not (directory / "config.json").exists():
         raise ValueError(
@@ -175,7 +208,8 @@ def _spaced(split: Split, count: int | None) -> Split:
     if count is None or count >= len(split.tasks):
         return split
     tasks = tuple(split.tasks[i * len(split.tasks) // count] for i in range(count))
-    return split._replace(name=f"{split.name}, {count} of {len(split.tasks)}", tasks=tasks)
+    disputed = {task.id: split.disputed[task.id] for task in tasks if task.id in split.disputed}
+    return split._replace(name=f"{split.name}, {count} of {len(split.tasks)}", tasks=tasks, disputed=disputed)
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -236,12 +270,17 @@ def _slug(text: str) -> str:
 
 
 # ------------------------------------------------------------------------------------- the table
-METRICS = {"official": "solved (official)", "rods": "solved (RODS)", "progress": "progress reward"}
+METRICS = {
+    "official": "solved\n(official)",
+    "rods": "solved\n(RODS)",
+    "state": "final state\nalone",
+    "progress": "progress\nreward",
+}
 
 
 def title_of(result: Mapping[str, Json]) -> str:
     return (
-        "{player} on {tasks}: {num_tasks} tasks x {rollouts} rollouts, {rules} rules, "
+        "{player} on {tasks}: {num_tasks} tasks x {rollouts} rollouts, protocol {protocol}, {rules} rules, "
         "temperature {temperature:g}, top-p {top_p:g}, seed {seed}"
     ).format_map(result)
 
@@ -249,10 +288,14 @@ def title_of(result: Mapping[str, Json]) -> str:
 def print_scores(result: Mapping[str, Json], console: Console) -> None:
     scores, floor = result["scores"], result["floor"]
     terminal.say(console, title_of(result), "bold")
-    console.print("mean [95 % interval over tasks]; floor: a player that never calls a tool", markup=False)
+    console.print(f"sha256 of the tasks: {result['tasks_sha256']}", highlight=False)
+    told = "mean, 95 % interval over tasks, and the floor: a player that never calls a tool"
+    console.print(told, markup=False, highlight=False)
     table = Table("", *METRICS.values(), box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name, row in scores["rows"].items():
-        cells = [f"{_shown(row[key])}\nfloor {_shown(floor[name][key])[:5]}" for key in METRICS]
+        cells = [
+            f"{_shown(row[key])}\nfloor {_shown(floor[name][key])[:5]}".replace(" [", "\n[") for key in METRICS
+        ]
         failed = f", {row['failed']} failed" if row["failed"] else ""
         table.add_row(*map(terminal.plain, (f"{name}\n{row['tasks']} tasks{failed}", *cells)))
     console.print(table)
@@ -264,6 +307,9 @@ def print_scores(result: Mapping[str, Json], console: Console) -> None:
         for k in range(1, result["rollouts"] + 1):
             table.add_row(str(k), *(terminal.plain(_shown(row[f"pass{sign}{k}"])) for sign in "@^"))
         console.print(table)
+    if result["disputed"]:
+        told = f"{len(result['disputed'])} tasks have a gold text that no policy can know; scores.json names them"
+        console.print(told, highlight=False)
     lines = {"actions": scores["codes"], "truncated": scores["truncated"], "failed": scores["failures"]}
     lines["longest (actions)"] = {f"{one['task']}#{one['rollout']}": one["moves"] for one in scores["longest"][:3]}
     for title, counts in lines.items():

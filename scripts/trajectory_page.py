@@ -46,10 +46,10 @@ i { font-style: normal; } .quiet { opacity: .65; } .user { font-weight: 600; }
 <h1>{{ title }}</h1>
 <table>
 <tr><th></th><th>tasks</th><th>episodes</th><th>failed</th><th>solved (official)</th><th>solved (RODS)</th>
-<th>progress reward</th></tr>
+<th>final state alone</th><th>progress reward</th></tr>
 {% for name, row in rows.items() %}
 <tr><td>{{ name }}</td><td>{{ row.tasks }}</td><td>{{ row.episodes }}</td><td>{{ row.failed }}</td>
-{% for key in ("official", "rods", "progress") %}
+{% for key in ("official", "rods", "state", "progress") %}
 <td>{% if row[key] %}{{ "%.3f"|format(row[key].mean) }}
 <span class="quiet">[{{ "%.2f"|format(row[key].low) }}, {{ "%.2f"|format(row[key].high) }}]</span>
 {% else %}-{% endif %}
@@ -68,7 +68,9 @@ Marks: turns passed under the RODS rule.
 {% for ok in record.rods %}<i class="{{ 'good' if ok else 'bad' }}">{{ "✓" if ok else "✗" }}</i>{% endfor %}
  {{ task.id }} #{{ record.rollout }} <span class="quiet">{{ task.category }}, {{ record.moves|length }} actions,
 official: {{ "passed" if record.official|min else "not passed" }}
+{{- ", final state reached" if record.state }}
 {{- ", failed by infrastructure" if record.failure }}</span></summary>
+{% if task.id in disputed %}<p><b>Disputed gold:</b> {{ disputed[task.id] }}</p>{% endif %}
 {% if record.failure %}<p class="bad"><b>Failed by infrastructure:</b> {{ record.failure|cut }}</p>{% endif %}
 {% if record.truncated %}<p class="bad"><b>Ended early:</b> {{ record.truncated|cut }}</p>{% endif %}
 {% for turn in task.turns %}
@@ -114,6 +116,7 @@ def write_page(
         rows=result["scores"]["rows"],
         floor=result["floor"],
         codes=CODES,
+        disputed=result["disputed"],
         episodes=[(by_id[r.task_id], r) for r in records if r.rollout < per_task],
         num_episodes=len(records),
     )

@@ -15,6 +15,7 @@ from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.evaluation import (
     ALL,
     MACRO,
+    UNDISPUTED,
     MAX_DIFFERENCES,
     Difference,
     JournalError,
@@ -99,6 +100,7 @@ def test_an_episode_by_hand():
         0,
         rods=(True, True, True),
         official=(True, True, True),
+        state=True,
         reasons=((), (), ()),
         moves=(
             Move(0, "", (opened("front"),), CALLED, ('{"opened": "front"}',)),
@@ -113,7 +115,7 @@ def test_an_episode_by_hand():
 
 def test_a_wrong_call_is_named_by_output_and_state():
     record = played(house([opened("front")]), calls(opened("back")), ANSWER)
-    assert record.rods == record.official == (False,)
+    assert record.rods == record.official == (False,) and not record.state
     assert record.reasons[0] == (
         Difference("output", '{"opened": "front"}', "in no output so far"),
         Difference("state.House.doors.front", "True", "False"),
@@ -245,10 +247,18 @@ def test_the_bootstrap_has_the_right_width_and_lets_missing_values_go():
     np.testing.assert_array_equal(draws, again)
 
 
+def test_the_final_state_alone_forgives_how_it_was_reached():
+    task = house([Call("count")], [opened("front")])
+    record = played(task, ANSWER, calls(opened("front")), ANSWER)  # the first turn's count was never asked for
+    assert record.rods == record.official == (False, True) and record.state
+    assert not played(task, calls(Call("count")), ANSWER, ANSWER).state
+    assert not played(task, Stop(truncated="here")).state
+
+
 def record(task, rollout, rods, official=None, failure=""):
     moves = (Move(0, "", (), CALLED, ()),) * (rollout + 1)
     rods, official = tuple(map(bool, rods)), tuple(map(bool, official or rods))
-    return Record(task, rollout, rods, official, ((),) * len(rods), moves, tokens=7, failure=failure)
+    return Record(task, rollout, rods, official, all(rods), ((),) * len(rods), moves, tokens=7, failure=failure)
 
 
 def test_scores_by_hand():
@@ -270,8 +280,8 @@ def test_scores_by_hand():
         for key, value in some.items()
         if key in names
     }
-    assert [mean["base", name] for name in names] == pytest.approx([0.25, 0.25, 0.375, 0.25, 1, 0.25, 0])
-    assert [mean["long_context", name] for name in names] == pytest.approx([1, 0.5, 0.75, 1, 1, 1, 1])
+    assert [mean["base", name] for name in names] == pytest.approx([0.25, 0.25, 0.25, 0.375, 0.25, 1, 0.25, 0])
+    assert [mean["long_context", name] for name in names] == pytest.approx([1, 0.5, 0.5, 0.75, 1, 1, 1, 1])
     assert mean[ALL, "official"] == pytest.approx((0.5 + 0 + 1) / 3)
     assert mean[MACRO, "official"] == pytest.approx((0.25 + 1) / 2)
     assert mean[ALL, "pass^2"] == pytest.approx((0 + 1) / 2)  # b has one valid rollout only
@@ -288,7 +298,16 @@ def test_scores_by_hand():
     json.dumps(scores, allow_nan=False)
 
 
-names = ["official", "rods", "progress", "pass@1", "pass@2", "pass^1", "pass^2"]
+def test_disputed_tasks_are_reported_apart():
+    tasks = [house([], id="a"), house([], id="b"), house([], id="c")]
+    records = [record("a", 0, [1]), record("b", 0, [0]), record("c", 0, [1])]
+    rows = score(tasks, records, seed=0, disputed={"b", "not played"})["rows"]
+    assert rows[UNDISPUTED]["tasks"] == 2 and rows[UNDISPUTED]["rods"]["mean"] == 1
+    assert rows[MACRO]["rods"]["mean"] == pytest.approx(2 / 3)  # categories are whole
+    assert UNDISPUTED not in score(tasks, records, seed=0, disputed={"not played"})["rows"]
+
+
+names = ["official", "rods", "state", "progress", "pass@1", "pass@2", "pass^1", "pass^2"]
 
 
 def test_a_category_without_a_valid_episode_has_no_score():

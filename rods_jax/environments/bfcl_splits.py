@@ -7,10 +7,10 @@ which the project does not install.
 Left out on purpose: anything but the ids; questions, gold and states are the release's (bfcl.py).
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from rods_jax import strict_json
 from rods_jax.types import Json, Task
 
 
@@ -38,16 +38,9 @@ def pick(tasks: Sequence[Task], ids: Iterable[str]) -> tuple[Task, ...]:
 def _rows(path: Path) -> list[Json]:
     text = path.read_text(encoding="utf-8")
     if text.lstrip().startswith("["):
-        return _json(text, path, 1)
+        return strict_json.loads(text, f"{path}")
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
-    return [_json(line, path, number) if line.startswith("{") else line for number, line in lines if line]
-
-
-def _json(text: str, path: Path, line: int) -> Json:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}, line {line}: {error}") from error
+    return [strict_json.loads(line, f"{path}, line {number}") if line.startswith("{") else line for number, line in lines if line]
 
 
 def _parquet(path: Path) -> list[Json]:

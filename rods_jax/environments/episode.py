@@ -17,7 +17,7 @@ from rods_jax.environments.hints import WARNING, has_failed, with_hint
 from rods_jax.environments.protocol import Domain, FailedCall
 from rods_jax.environments.scoring import RODS, GoldTrace, Rules, gold_trace
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
-from rods_jax.types import Action, Call, Message, Observation, Task, ToolSpec
+from rods_jax.types import Action, Call, Json, Message, Observation, Task, ToolSpec
 
 
 class Feedback(NamedTuple):
@@ -57,6 +57,11 @@ class Episode:
     @property
     def visible_tools(self) -> tuple[ToolSpec, ...]:
         return tuple(tool for name, tool in self._tools.items() if name not in self._hidden)
+
+    @property
+    def state(self) -> Mapping[str, Mapping[str, Json]]:
+        """Of the world, as it is now: a live view, comparable with a trace's."""
+        return self._simulator.state()
 
     def snapshot(self) -> "Episode":
         """An independent episode at the same place; restore by going on with a snapshot of the snapshot.
