@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 
 from rods_jax.types import Json
 
-MAX_NESTING = 64  # what Python's own parsers and printers bear differs from version to version
+MAX_NESTING = 64  # of one value; what Python's own parsers and printers bear differs from version to version
+MAX_RECORD_NESTING = MAX_NESTING + 16  # of a file's record: such a value, and the record around it
 MAX_INTEGER_DIGITS = 400  # more than a float can hold; the interpreter's own limit can be lifted by any library
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]|[^\s\[\]{},:"]+')
@@ -86,10 +87,10 @@ _DECODER = json.JSONDecoder(
 
 
 def _check_nesting(text: str, value: Json) -> None:
-    if text.count("[") + text.count("{") <= MAX_NESTING:  # nearly always, and much faster
+    if text.count("[") + text.count("{") <= MAX_RECORD_NESTING:  # nearly always, and much faster
         return
     level: list[Any] = [value]
-    for _ in range(MAX_NESTING + 1):
+    for _ in range(MAX_RECORD_NESTING + 1):
         level = [one for one in level if isinstance(one, dict | list)]
         level = [item for one in level for item in (one.values() if isinstance(one, dict) else one)]
     if level:
@@ -111,7 +112,8 @@ def _reason(token: str, keys: list[set[str]], is_key: bool) -> str:
     """Why a token is refused, or nothing; opens and closes `keys`."""
     if token in ("[", "{"):
         keys.append(set())
-        return f"values are nested more than {MAX_NESTING} levels deep" if len(keys) > MAX_NESTING else ""
+        too_deep = len(keys) > MAX_RECORD_NESTING
+        return f"values are nested more than {MAX_RECORD_NESTING} levels deep" if too_deep else ""
     if token in ("]", "}"):
         keys.pop()
         return ""

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rods_jax import strict_json
 from rods_jax.types import CATEGORIES, Json, Task
 
 VERSION = 1
@@ -47,9 +48,9 @@ def write_tasks(path: str | Path, tasks: Iterable[Task]) -> None:
     for task in tasks:
         try:
             line = json.dumps(task_to_json(task), allow_nan=False)
-            if task_from_json(json.loads(line)) != task:
+            if task_from_json(strict_json.loads(line)) != task:
                 raise TaskFileError("it holds a tuple or a key that is not a string where JSON has none")
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise TaskFileError(f"task {task.id} cannot be written to {path}: {error}") from error
         lines.append(line + "\n")
     write_atomically(path, "".join(lines))
@@ -70,27 +71,27 @@ def write_atomically(path: str | Path, text: str) -> None:
 
 
 def read_tasks(path: str | Path) -> tuple[Task, ...]:
-    """All tasks of a file, in order; raises TaskFileError naming file, line and field."""
+    """All tasks of a file, in order; raises TaskFileError naming file, line and field.
+
+    A file without a task is none of these: a part of a run's tasks may be empty.
+    """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = Path(path).read_bytes().split(b"\n")
+    except OSError as error:
         raise TaskFileError(f"{path} cannot be read: {error}") from error
     tasks, first_line = [], {}
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        where = f"{path}, line {number}"
         try:
-            task = task_from_json(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise TaskFileError(
-                f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})"
-            ) from error
+            task = task_from_json(strict_json.loads(line, where))
+        except strict_json.JsonError as error:
+            raise TaskFileError(str(error)) from error
         except TaskFileError as error:
-            raise TaskFileError(f"{path}, line {number}: {error}") from error
+            raise TaskFileError(f"{where}: {error}") from error
         if task.id in first_line:
-            raise TaskFileError(
-                f"{path}, line {number}: field id {_shown(task.id)} is already on line {first_line[task.id]}"
-            )
+            raise TaskFileError(f"{where}: field id {_shown(task.id)} is already on line {first_line[task.id]}")
         first_line[task.id] = number
         tasks.append(task)
     return tuple(tasks)

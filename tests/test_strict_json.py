@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rods_jax.strict_json import MAX_INTEGER_DIGITS, MAX_NESTING, JsonError, loads
+from rods_jax.strict_json import MAX_INTEGER_DIGITS, MAX_NESTING, MAX_RECORD_NESTING, JsonError, loads
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -41,10 +41,10 @@ def nested(levels, opening="[", closing="]"):
         ('["\\ud83d\\ude00", "O\\ud83d"]', "column 18", "half a surrogate pair is no character"),
         ('{"\\uDC00": 1}', "column 2", "half a surrogate pair is no character"),
         ('"\udc80"', "column 1", "half a surrogate pair is no character"),
-        (nested(MAX_NESTING + 1), f"column {MAX_NESTING + 1}", "values are nested more than 64 levels deep"),
-        (nested(MAX_NESTING + 1, '{"a":', "}"), f"column {5 * MAX_NESTING + 1}", "values are nested more than 64"),
-        (nested(5_000), f"column {MAX_NESTING + 1}", "values are nested more than 64 levels deep"),
-        ("[" * 200_000, f"column {MAX_NESTING + 1}", "values are nested more than 64 levels deep"),
+        (nested(MAX_RECORD_NESTING + 1), f"column {MAX_RECORD_NESTING + 1}", "values are nested more than 80 levels deep"),
+        (nested(MAX_RECORD_NESTING + 1, '{"a":', "}"), f"column {5 * MAX_RECORD_NESTING + 1}", "values are nested more than 80"),
+        (nested(5_000), f"column {MAX_RECORD_NESTING + 1}", "values are nested more than 80 levels deep"),
+        ("[" * 200_000, f"column {MAX_RECORD_NESTING + 1}", "values are nested more than 80 levels deep"),
         ('{"version": 1, ', "column 16", "not JSON"),
         ("1 2", "column 3", r"not JSON \(Extra data\)"),
         ("\0\0", "column 1", "not JSON"),
@@ -73,7 +73,9 @@ def test_a_text_without_a_value_is_empty(text):
 
 def test_what_only_looks_refused_is_read():
     assert loads(f"[{'[],' * 500}1]")[-1] == 1  # wide, not deep
-    assert loads(nested(MAX_NESTING))
+    assert loads(nested(MAX_RECORD_NESTING))
+    record = {"moves": [{"calls": [{"name": "f", "arguments": json.loads(nested(MAX_NESTING, '{"a":', "}"))}]}]}
+    assert loads(json.dumps(record)) == record  # as deep as a call may be, and the record of it
     assert loads(r'["\\ud83d", "[[[[", "NaN", "a\":1"]') == ["\\ud83d", "[[[[", "NaN", 'a":1']
     assert loads(f"-{'9' * MAX_INTEGER_DIGITS}") == -(10**MAX_INTEGER_DIGITS - 1)
     assert loads('[{"a": 1}, {"a": 2}]') == [{"a": 1}, {"a": 2}]

@@ -93,8 +93,38 @@ def test_a_wrong_field_is_named_with_file_and_line(tmp_path, record, words):
 def test_text_that_is_not_json_names_line_and_column(tmp_path):
     path = tmp_path / "tasks.jsonl"
     path.write_text('{"version": 1, ')
-    with pytest.raises(TaskFileError, match=r"line 1: not JSON .* column 16"):
+    with pytest.raises(TaskFileError, match=r"tasks\.jsonl, line 1, column 16: not JSON"):
         read_tasks(path)
+
+
+@pytest.mark.parametrize(
+    "old, new, reason",
+    [
+        (b'"z": 1', b'"z": NaN', "column [0-9]+: JSON has no NaN"),
+        (b'"z": 1', b'"z": -1e999', "column [0-9]+: a number is too large"),
+        (b'"z": 1', b'"z": ' + b"9" * 5_000, "column [0-9]+: an integer has more than"),
+        (b'"z": 1', b'"z": ' + b"[" * 900 + b"]" * 900, "column [0-9]+: values are nested more than"),
+        (b'"z": 1', b'"z": ' + b"[" * 200_000, "column [0-9]+: values are nested more than"),
+        (b'"id": "t1"', b'"id": "t1", "id": "t3"', 'column [0-9]+: the key "id" stands twice'),
+        (b"files.", b"files\\ud83d.", "column [0-9]+: half a surrogate pair"),
+        (b'"t1"', b'"\\udc00"', "column [0-9]+: half a surrogate pair"),
+        (b"files.", b"files\xff.", "byte [0-9]+: not UTF-8"),
+        (b'{"version"', b'\xef\xbb\xbf{"version"', "column 1: .*byte order mark"),
+    ],
+    ids=lambda value: str(value[:24]),
+)
+def test_a_line_that_no_tokenizer_or_parser_bears_is_named(tmp_path, old, new, reason):
+    path = tmp_path / "tasks.jsonl"
+    good = json.dumps(task_to_json(TASK)).encode()
+    assert good.count(old) == 1
+    path.write_bytes(good.replace(b'"t1"', b'"t2"') + b"\n" + good.replace(old, new))
+    with pytest.raises(TaskFileError, match=rf"tasks\.jsonl, line 2, {reason}"):
+        read_tasks(path)
+
+
+def test_a_file_without_tasks_holds_none(tmp_path):
+    write_tasks(tmp_path / "tasks.jsonl", [])
+    assert read_tasks(tmp_path / "tasks.jsonl") == ()
 
 
 def test_a_repeated_id_names_both_lines(tmp_path):
@@ -107,12 +137,21 @@ def test_a_repeated_id_names_both_lines(tmp_path):
 def test_missing_and_binary_files_are_named(tmp_path):
     with pytest.raises(TaskFileError, match="nowhere.jsonl cannot be read"):
         read_tasks(tmp_path / "nowhere.jsonl")
+    with pytest.raises(TaskFileError, match="cannot be read"):
+        read_tasks(tmp_path)
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(TaskFileError, match="binary.jsonl cannot be read"):
+    with pytest.raises(TaskFileError, match="binary.jsonl, line 1, byte 0: not UTF-8"):
         read_tasks(tmp_path / "binary.jsonl")
 
 
-@pytest.mark.parametrize("value", [(1, 2), {3: "x"}, float("nan"), {1, 2}])
+def _deep():
+    value = []
+    for _ in range(5_000):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("value", [(1, 2), {3: "x"}, float("nan"), {1, 2}, "\ud800", 10**5_000, _deep()], ids=type)
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, value):
     path = tmp_path / "tasks.jsonl"
     write_tasks(path, [TASK])
