@@ -44,7 +44,7 @@ def merge(
 ) -> tuple[Params, DecoderConfig]:
     """W + alpha / rank A B: (parameters, config) of a decoder without adapters that computes the same.
 
-    dtype: of the sum; None: the base's, which rounds the change as it rounds the base.
+    dtype: of the sum; None: the base's.
     """
     layers = dict(base["layers"])
     for name in config.lora.targets:

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from models.families import CheckpointError, read_object, to_json
 from models.policy import callables
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+GENERATION = "generation_config.json"  # stop tokens and sampling, as servers read them
 _BLOCK = 1 << 26  # bytes of a file that are read at a time
 
 _NAMES = {  # parameter -> tensor; {} is the layer
@@ -230,9 +232,11 @@ def save(
     *,
     dtype: Any = jnp.bfloat16,
     max_file_bytes: int = 5 * 10**9,
+    source: str | Path | None = None,
 ) -> None:
     """Writes a directory that transformers and vLLM load; the host holds one tensor at a time.
 
+    source: a checkpoint's directory, whose generation_config.json, where it has one, is carried along.
     Of several processes that share a mesh all call it, and the first one writes.
     Raises FileExistsError when the directory holds anything, ValueError when no family has the config's shape.
     """
@@ -252,6 +256,8 @@ def save(
         begin(directory)
         if tokenizer is not None:
             tokenizer.save_pretrained(directory)
+        if source is not None and (Path(source) / GENERATION).is_file():
+            shutil.copyfile(Path(source) / GENERATION, directory / GENERATION)
     for file, names in split.filename_to_tensors.items():
         write_tensors(directory / file, params, [by_name[name] for name in names], dtype)
     if first and split.is_sharded:

@@ -95,9 +95,33 @@ def restore(
             args=ocp.args.Composite(train_state=ocp.args.StandardRestore(abstract), host=ocp.args.JsonRestore()),
         )
     except Exception as error:  # Orbax raises many kinds; whatever it was, the checkpoint is of no use
-        reason = " ".join(str(error).split())[:400]
-        raise CheckpointError(f"{checkpoints.directory}/{found} cannot be restored: {reason}") from error
+        raise CheckpointError(f"{checkpoints.directory}/{found} cannot be restored: {_reason(error)}") from error
     return found, restored.train_state, restored.host
+
+
+def read_params(
+    directory: str | Path,
+    like: Any,
+    step: int | None = None,
+    tell: Callable[[str], None] = lambda sentence: None,
+) -> tuple[int, Any]:
+    """(step, what trains) of the newest undamaged checkpoint, or of that of `step`, and nothing else of its train state.
+
+    `like`: ShapeDtypeStructs with shardings. The folder may be a run's that is being trained: nothing in it is changed,
+    and a save under way is not seen. `tell` hears of what is damaged. Raises CheckpointError when nothing fits.
+    """
+    directory = Path(directory).absolute()
+    found = processes.on_first(lambda: _newest(directory, step, tell))
+    abstract = {"params": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)}
+    arguments = ocp.args.PyTreeRestore(
+        item=abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract), partial_restore=True
+    )
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as reader:
+            restored = reader.restore(directory / str(found) / "train_state", args=arguments)
+    except Exception as error:  # as in `restore`
+        raise CheckpointError(f"{directory}/{found} cannot be read: {_reason(error)}") from error
+    return found, restored["params"]
 
 
 def forget(checkpoints: ocp.CheckpointManager, after: int, retention: RetentionConfig) -> None:
@@ -119,15 +143,16 @@ def sizes(train_state: Any, host: Mapping[str, Json]) -> dict[str, int]:
     return parts | {"host": len(json.dumps(host).encode())}
 
 
-def damage(path: Path) -> str | None:
-    """What a checkpoint's files lack against its manifest, or None; reads every byte."""
+def damage(path: Path, part: str = "") -> str | None:
+    """What a checkpoint's files lack against its manifest, or None; reads every byte of those that begin with `part`."""
     try:
         expected = json.loads((path / MANIFEST).read_text("utf-8"))
     except FileNotFoundError:
         return "it has no manifest"
     except ValueError:
         return "its manifest is unreadable"
-    found = _digests(path)
+    expected = {name: digest for name, digest in expected.items() if name.startswith(part)}
+    found = _digests(path, part)
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     return f"{len(wrong)} files differ from its manifest, the first is {wrong[0]}" if wrong else None
 
@@ -173,6 +198,22 @@ def _undamaged(checkpoints: ocp.CheckpointManager, step: int | None, tell: Calla
     raise CheckpointError(f"{directory} holds damaged checkpoints alone: {steps[::-1]}")
 
 
+def _newest(directory: Path, step: int | None, tell: Callable[[str], None]) -> int:
+    """The newest step whose parameters are whole; Orbax renames a checkpoint to its step when all of it is written."""
+    steps = sorted((int(path.name) for path in directory.glob("[0-9]*") if path.name.isdecimal()), reverse=True)
+    for found in (found for found in steps if step in (None, found)):
+        wrong = damage(directory / str(found), "train_state/params.")
+        if wrong is None:
+            return found
+        tell(f"{directory}/{found} is damaged: {wrong}")
+    wanted = "undamaged checkpoint" if step is None else f"undamaged checkpoint of step {step}"
+    raise CheckpointError(f"{directory} holds no {wanted}: it has {steps[::-1]}")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]
+
+
 def _is_news(record: logging.LogRecord) -> bool:
     """Not what Orbax says of every save without OCDBT: that there is none to merge."""
     return not str(record.msg).startswith("[process=%s][thread=%s] Skipping merge of OCDBT")
@@ -184,10 +225,11 @@ def _seal_unfinished(directory: Path) -> None:
         write_atomically(path / MANIFEST, json.dumps(_digests(path), indent=1) + "\n")
 
 
-def _digests(path: Path) -> dict[str, Json]:
+def _digests(path: Path, part: str = "") -> dict[str, Json]:
     """[bytes, SHA-256] of every file of the items; beside their folders Orbax writes times when it commits."""
     files = sorted(file for file in path.rglob("*") if file.is_file() and file.parent != path)
-    return {file.relative_to(path).as_posix(): [file.stat().st_size, _digest(file)] for file in files}
+    names = [(file.relative_to(path).as_posix(), file) for file in files]
+    return {name: [file.stat().st_size, _digest(file)] for name, file in names if name.startswith(part)}
 
 
 def _digest(path: Path) -> str:

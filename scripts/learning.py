@@ -62,7 +62,7 @@ def learning(
     create = partial(grpo.create_state, optimizer=optimizer, objective=objective)
     shardings = None
     if mesh is not None:
-        like = jax.eval_shape(lambda key: create(learner.policy.init(key)), jax.random.key(0))
+        like = jax.eval_shape(create, learner.shapes)
         shardings = state_shardings(mesh, like, learner.shardings, optimizer)
         create = jax.jit(create, out_shardings=shardings)
     r, u = config.rollout, config.update

@@ -6,6 +6,7 @@ episode itself (rods_jax/evaluation.py), and what happens on the wire (rods_jax/
 
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -14,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from models.tokenizer import load_tokenizer
@@ -30,7 +30,6 @@ from rods_jax.rewards import PARSE_ERROR, progress_reward
 from rods_jax.rollout import collect
 from rods_jax.types import Action, Json, Message, Task, ToolSpec, Trajectory
 from scripts import train
-from scripts.learning import learning
 from scripts.policies import RunPolicy, policy_of
 
 Jobs = Sequence[tuple[Task, int]]
@@ -165,13 +164,9 @@ def _plain(resolved: Json, model: Any) -> Json:
     }
 
 
-def newest(directory: Path, config: Config, learner: RunPolicy) -> tuple[int, Any]:
+def newest(directory: Path, learner: RunPolicy) -> tuple[int, Any]:
     """(step, what trains) of a run's newest checkpoint."""
-    create, _ = learning(config, learner)
-    like = create(learner.policy.init(jax.random.key(0)))
-    with checkpoint.open_checkpoints(directory / "checkpoints") as checkpoints:
-        step, state, _ = checkpoint.restore(checkpoints, like)
-    return step, state.params
+    return checkpoint.read_params(directory / "checkpoints", learner.shapes, tell=lambda it: print(it, file=sys.stderr))
 
 
 def _functions(resolved: Json) -> Json:
@@ -195,10 +190,10 @@ def trained(
     tokenizer = load_tokenizer(directory / "tokenizer")
     codec = config.codec(tokenizer)
     learner = policy_of(config, len(tokenizer))
-    step, params = newest(directory, config, learner)
+    step, params = newest(directory, learner)
     params = learner.whole(params)
     generate = generator(
-        learner.policy,
+        learner.actor,
         stop_tokens=codec.stop_tokens,
         group_size=rollouts,
         suffix_capacity=config.rollout.max_suffix_tokens,

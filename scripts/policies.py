@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, SingleDeviceSharding
 
 from models import flash, lora, weights
 from models.decoder import PROJECTIONS, DecoderConfig, parameter_axes
@@ -31,6 +31,7 @@ class RunPolicy(NamedTuple):
     actor: Policy  # the same on the devices of this process, for rollouts
     frozen: tuple[Any, ...]  # passed to every update: (base,) under adapters, else nothing
     whole: Callable[[Any], Any]  # what trains -> whole parameters for the actor
+    shapes: Any  # of what trains, each with its place
     mesh: Mesh | None = None
     shardings: Any = None  # of what trains, on a mesh
 
@@ -55,9 +56,13 @@ def policy_of(config: Config, vocab_size: int) -> RunPolicy:
     data = 1 if mesh is None else mesh.shape["data"]
     processes.require_shares(data, config.rollout.tasks_per_step, jax.process_count())
 
-    def shardings(init: Callable[[jax.Array], Any]) -> Any:
+    def placed(init: Callable[[jax.Array], Any]) -> tuple[Any, Any]:
+        """(shapes with their places, those places on a mesh) of what `init` makes."""
         shapes = jax.eval_shape(init, jax.random.key(0))
-        return None if mesh is None else sharding.parameter_shardings(mesh, shapes, parameter_axes)
+        cut = None if mesh is None else sharding.parameter_shardings(mesh, shapes, parameter_axes)
+        places = cut or jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), shapes)
+        place = lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at)
+        return jax.tree.map(place, shapes, places), cut
 
     if isinstance(chosen, DecoderConfig):
         model = replace(chosen, vocab_size=vocab_size)
@@ -70,7 +75,7 @@ def policy_of(config: Config, vocab_size: int) -> RunPolicy:
     if model.lora is not None and config.cold_start is not None:
         raise ConfigError("cold_start must be None where model.lora is given: adapters train on rollouts only")
     fresh = callables(replace(model, lora=None))["init"]
-    cut = shardings(fresh)
+    shapes, cut = placed(fresh)
     if isinstance(chosen, DecoderConfig):
         init = fresh if mesh is None else jax.jit(fresh, out_shardings=cut)
     else:
@@ -87,11 +92,12 @@ def policy_of(config: Config, vocab_size: int) -> RunPolicy:
     policy = on(mesh)
     actor = policy if jax.process_count() == 1 else on(mesh.local_mesh)
     if model.lora is None:
-        return RunPolicy(model, policy._replace(init=init), actor, (), whole, mesh, cut)
+        return RunPolicy(model, policy._replace(init=init), actor, (), whole, shapes, mesh, cut)
     base, adapters = init(jax.random.key(config.seed)), partial(lora.init, model)
-    cut = shardings(adapters)
+    shapes, cut = placed(adapters)
     policy = policy._replace(init=adapters if mesh is None else jax.jit(adapters, out_shardings=cut))
-    return RunPolicy(model, policy, actor, (base,), lambda trained: whole(lora.join(trained, base)), mesh, cut)
+    joined = lambda trained: whole(lora.join(trained, base))
+    return RunPolicy(model, policy, actor, (base,), joined, shapes, mesh, cut)
 
 
 def for_rollouts(model: DecoderConfig, params: Any) -> Any:
@@ -113,11 +119,20 @@ def complete(policy: Policy, *frozen: Any) -> Policy:
 
 
 def export(
-    directory: str | Path, run: RunPolicy, params: Any, tokenizer: Any, *, max_positions: int, base: str | None
+    directory: str | Path,
+    run: RunPolicy,
+    params: Any,
+    tokenizer: Any,
+    *,
+    max_positions: int,
+    base: str | None = None,
+    dtype: Any = jnp.bfloat16,
+    source: str | Path | None = None,
 ) -> None:
     """Writes whole weights, adapters merged; or, given the base's name, the adapters alone as PEFT files.
 
-    max_positions: what the run used, for a model that sets no limit of its own.
+    max_positions: what the run used, for a model that sets no limit of its own.  dtype: of whole weights; adapters are
+    float32.  source: the checkpoint that the run began with.  All processes of a mesh call it; the first one writes.
     """
     if base is not None:
         if run.model.lora is None:
@@ -126,5 +141,5 @@ def export(
         return
     model = replace(run.model, max_positions=run.model.max_positions or max_positions)
     if model.lora is not None:
-        params, model = lora.merge(params, *run.frozen, model)
-    weights.save(directory, params, model, tokenizer)
+        params = jax.jit(lambda adapters, base: lora.merge(adapters, base, model, dtype)[0])(params, *run.frozen)
+    weights.save(directory, params, replace(model, lora=None), tokenizer, dtype=dtype, source=source)

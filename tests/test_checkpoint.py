@@ -18,6 +18,7 @@ from rods_jax.checkpoint import (
     damage,
     forget,
     open_checkpoints,
+    read_params,
     restore,
     save,
     sizes,
@@ -217,3 +218,29 @@ def test_another_device_layout_restores_the_same_values(tmp_path):
         restored = restore(checkpoints, four)[1]
     assert restored["w"].sharding.is_equivalent_to(four["w"].sharding, 2)
     np.testing.assert_array_equal(restored["w"], eight["w"])
+
+
+def test_parameters_alone_are_read_and_nothing_is_changed(tmp_path):
+    """Beside a save under way, past a damaged checkpoint, with shardings that were not saved."""
+    state, _ = _train_state()
+    with open_checkpoints(tmp_path) as checkpoints:
+        for step in (4, 5):
+            save(checkpoints, step, state, HOST)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
+    place = NamedSharding(mesh, PartitionSpec("data"))
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state.params)
+    (tmp_path / "6.orbax-checkpoint-tmp").mkdir()
+    part = next((tmp_path / "5" / "train_state" / "params.w").glob("0*"))
+    part.write_bytes(part.read_bytes()[:-1])
+    (tmp_path / "4" / "train_state" / "optimizer_state.0.count" / "0").unlink()  # it is not read
+    before = sorted(tmp_path.rglob("*"))
+    told = []
+    step, params = read_params(tmp_path, like, tell=told.append)
+    assert step == 4 and jax.tree.map(_bits, params) == jax.tree.map(_bits, state.params)
+    assert all(x.sharding == place for x in jax.tree.leaves(params))
+    assert sorted(tmp_path.rglob("*")) == before
+    assert len(told) == 1 and "5 is damaged: 1 files differ" in told[0]
+    with pytest.raises(CheckpointError, match="no undamaged checkpoint of step 5: it has .4, 5."):
+        read_params(tmp_path, like, 5)
+    with pytest.raises(CheckpointError, match="no undamaged checkpoint: it has "):
+        read_params(tmp_path / "nowhere", like)
