@@ -1,6 +1,6 @@
 r"""The paper's run on BFCL V3 multi-turn with Llama-3.1-8B-Instruct: the recipe of bfcl_qwen3_4b.py, another policy.
 
-    huggingface-cli download meta-llama/Llama-3.1-8B-Instruct --local-dir checkpoints/Llama-3.1-8B-Instruct
+    hf download meta-llama/Llama-3.1-8B-Instruct --local-dir checkpoints/Llama-3.1-8B-Instruct
     python -m scripts.train --config configs/bfcl_llama31_8b.py --coordinator auto \
         --mesh 16 2 2 1 --update.micro-batches 16 --rollout.concurrent-tasks 1
 

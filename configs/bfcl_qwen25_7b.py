@@ -1,6 +1,6 @@
 r"""The paper's run on BFCL V3 multi-turn with Qwen2.5-7B-Instruct: the recipe of bfcl_qwen3_4b.py, another policy.
 
-    huggingface-cli download Qwen/Qwen2.5-7B-Instruct --local-dir checkpoints/Qwen2.5-7B-Instruct
+    hf download Qwen/Qwen2.5-7B-Instruct --local-dir checkpoints/Qwen2.5-7B-Instruct
     python -m scripts.train --config configs/bfcl_qwen25_7b.py --coordinator auto \
         --mesh 16 4 1 1 --update.micro-batches 8 --rollout.concurrent-tasks 1
 

@@ -1,6 +1,6 @@
 r"""The paper's run on BFCL V3 multi-turn with Qwen3-4B-Instruct: three stages, the third with synthesis (RODS sections 3, 4 and 9).
 
-    huggingface-cli download Qwen/Qwen3-4B-Instruct-2507 --local-dir checkpoints/Qwen3-4B-Instruct-2507
+    hf download Qwen/Qwen3-4B-Instruct-2507 --local-dir checkpoints/Qwen3-4B-Instruct-2507
     vllm serve Qwen/Qwen3-32B --port 8000        (elsewhere: it writes the variants; not needed before stage 3)
     python -m scripts.train --config configs/bfcl_qwen3_4b.py --coordinator auto \
         --mesh 16 4 1 1 --update.micro-batches 8 --rollout.concurrent-tasks 1

@@ -1,6 +1,6 @@
 """RODS on BFCL V3 multi-turn with Qwen3-0.6B on one GPU of 80 to 141 GB.
 
-    huggingface-cli download Qwen/Qwen3-0.6B --local-dir checkpoints/Qwen3-0.6B
+    hf download Qwen/Qwen3-0.6B --local-dir checkpoints/Qwen3-0.6B
     pip install -c constraints.txt "jax[cuda13]"
     python -m scripts.train --config configs/gpu_qwen3_06b.py
 

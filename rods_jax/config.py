@@ -61,6 +61,8 @@ class StageConfig:
     synthesis: bool
     refresh: bool = True  # False: seeds are chosen in the stage's first epoch alone
     categories: tuple[str, ...] = CATEGORIES
+    explain_failures: bool = False  # the policy reads the domain's hint after a failed call (environments/hints.py)
+    warn_of_calls: bool = False  # ... and a warning after a turn that a call where none was asked for has failed
 
     def __post_init__(self) -> None:
         key = f"stages.{self.name}"

@@ -1,11 +1,13 @@
-"""Which stage of the curriculum an epoch belongs to (RODS section 4).
+"""Which stage of the curriculum an epoch belongs to (RODS section 4), and the rules that its episodes play by.
 
 Left out on purpose: switching on a measured criterion; the paper gives none.
 """
 
 from dataclasses import replace
 
-from rods_jax.config import Config, StageConfig
+from rods_jax.config import Config, ConfigError, StageConfig
+from rods_jax.environments.protocol import Domain
+from rods_jax.environments.scoring import RODS, Rules
 
 
 def num_epochs(config: Config) -> int:
@@ -23,3 +25,20 @@ def stage_of(config: Config, epoch: int) -> tuple[StageConfig, bool]:
             return replace(stage, synthesis=stage.synthesis and (stage.refresh or epoch == 0)), epoch == 0
         epoch -= stage.epochs
     raise ValueError("the epoch lies after the last stage")
+
+
+def rules_of(config: Config, stage: StageConfig | None = None) -> Rules:
+    """The rules of a run's episodes: a stage's own, or the plain ones that held-out scores are made under."""
+    rules = RODS._replace(max_attempts=config.rollout.max_attempts)
+    if stage is None:
+        return rules
+    return rules._replace(explains_failures=stage.explain_failures, warns_of_calls=stage.warn_of_calls)
+
+
+def require_hints(config: Config, domain: Domain) -> None:
+    """ConfigError: a stage explains failures and the domain cannot."""
+    for stage in config.stages:
+        if stage.explain_failures and domain.explain is None:
+            raise ConfigError(
+                f"stages.{stage.name}.explain_failures needs a domain that explains: wrap it in hints.explained"
+            )

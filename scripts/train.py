@@ -18,7 +18,7 @@ import argparse
 import contextlib
 import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -30,12 +30,11 @@ from rich.console import Console
 
 from rods_jax import checkpoint, config as configuration, processes, replay, terminal
 from rods_jax.config import Config, ConfigError, StageConfig
-from rods_jax.environments.episode import StartEpisodes, start_episodes
+from rods_jax.environments.episode import EpisodeBatch, StartEpisodes, start_episodes
 from rods_jax.environments.protocol import Domain, TaskSplits
-from rods_jax.environments.scoring import RODS
 from rods_jax.environments.workers import Workers
 from rods_jax.generation import Sampling, generator
-from rods_jax.curriculum import num_epochs
+from rods_jax.curriculum import num_epochs, require_hints, rules_of
 from rods_jax.loop import Position, Stages, train
 from rods_jax.metrics import MetricWriter, open_metrics
 from rods_jax.preemption import SAVED, maintenance_notices, stop_requests
@@ -149,6 +148,7 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
     with contextlib.ExitStack() as stack:
         cache_compilations()
         domain = config.domain()
+        require_hints(config, domain)
 
         def open_directory() -> None:
             if not resume:
@@ -269,7 +269,7 @@ def shower(write_trajectory: MetricWriter, write_candidate: MetricWriter):
 
 
 # ------------------------------------------------------------------------------------ the stages
-def collector(config: Config, start: StartEpisodes, learner: RunPolicy, codec):
+def collector(config: Config, start: Callable[..., EpisodeBatch], learner: RunPolicy, codec):
     r = config.rollout
     generate = generator(
         learner.actor,
@@ -285,7 +285,7 @@ def collector(config: Config, start: StartEpisodes, learner: RunPolicy, codec):
         rollouts = collect(
             learner.whole(params),
             processes.share_of(tasks),
-            start=start,
+            start=partial(start, rules=rules_of(config, stage)),
             codec=codec,
             generator=generate,
             group_size=r.group_size,
@@ -358,9 +358,9 @@ def limits_of(config: Config) -> Limits:
 
 
 @contextlib.contextmanager
-def episodes_of(config: Config, domain: Domain) -> Iterator[StartEpisodes]:
-    """Where episodes live: in this process or in workers."""
-    rules = RODS._replace(max_attempts=config.rollout.max_attempts)
+def episodes_of(config: Config, domain: Domain) -> Iterator[Callable[..., EpisodeBatch]]:
+    """Where episodes live, in this process or in workers: (tasks, rules of the batch if not the run's) -> episodes."""
+    rules = rules_of(config)
     if config.rollout.environment_workers:
         with Workers(config.domain, rules, num_workers=config.rollout.environment_workers) as workers:
             yield workers.start

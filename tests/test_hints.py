@@ -6,12 +6,19 @@ from dataclasses import replace
 
 import pytest
 
+from rods_jax.config import ConfigError, StageConfig, load_config
+from rods_jax.curriculum import require_hints, rules_of
 from rods_jax.environments import bfcl, toolkit
 from rods_jax.environments.bfcl_hints import TOLD
 from rods_jax.environments.episode import Episode, start_episodes
 from rods_jax.environments.hints import MAX_HINT, WARNING, Told, explained, has_failed, with_hint
 from rods_jax.environments.scoring import RODS, gold_trace
+from rods_jax.environments.workers import Workers
+from rods_jax.environments.workplace.domain import WORKPLACE
+from rods_jax.metrics import read_metrics
 from rods_jax.types import Action, Call, Observation, Task, Turn
+from tests import training_toy
+from tests.training_toy import toy, varied_reward
 
 HINTED = RODS._replace(explains_failures=True, warns_of_calls=True)
 
@@ -176,3 +183,42 @@ def test_a_row_of_the_table_names_real_tools_and_real_parameters(name):
         fields = {field.split("}")[0] for field in told.hint.split("{")[1:]}
         assert fields <= set(parameters), (name, fields)
         assert len(told.hint) <= MAX_HINT
+
+
+# ------------------------------------------------------------------------------- stage by stage
+def test_a_stage_has_its_own_switches_and_scores_have_none():
+    config = load_config("configs/envtuning_bfcl.py")
+    switches = [(r.explains_failures, r.warns_of_calls) for r in (rules_of(config, s) for s in config.stages)]
+    assert switches == [(False, False), (True, True), (True, True), (False, False)]
+    assert rules_of(config) == RODS._replace(max_attempts=config.rollout.max_attempts)
+    require_hints(config, config.domain())
+    with pytest.raises(ConfigError, match="stages.base.explain_failures needs a domain that explains"):
+        require_hints(config, bfcl.bfcl_domain())
+
+
+def test_workers_play_each_batch_by_its_own_rules():
+    (wrong_call,) = [Action((Call("take", {"thing": "ring", "count": 1}),))]
+    with Workers(safe_domain, num_workers=1) as workers:
+        read = [
+            workers.start([task(OPEN)], rules).act({0: wrong_call})[0].observations[0] for rules in (RODS, HINTED)
+        ]
+        assert workers.start([task(OPEN)]).act({0: wrong_call})[0].observations[0] == read[0]
+    assert "hint" not in read[0] and "hint" in read[1]
+
+
+def test_a_run_with_hints_in_one_stage_trains_and_shows_them(tmp_path):
+    """The four-stage curriculum's tiny twin: one hinted epoch and one without, on the bundled office."""
+    stages = tuple(
+        StageConfig(
+            name=name, reward=varied_reward, epochs=1, synthesis=False, explain_failures=on, warn_of_calls=on
+        )
+        for name, on in (("hinted", True), ("alone", False))
+    )
+    training_toy.play(toy(tmp_path / "run", domain=explained_office, stages=stages))
+    assert [line["stage"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl")[1:]] == ["hinted"] * 3 + [
+        "alone"
+    ] * 3
+
+
+def explained_office():
+    return explained(WORKPLACE)

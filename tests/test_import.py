@@ -55,6 +55,7 @@ HELPERS = {
     "types", "config", "task_files", "chat", "journal", "preemption", "processes", "sharding", "strict_json", "terminal",
 }  # fmt: skip
 ALSO = {  # beyond types, the kernels and the helpers that are no stage
+    "curriculum": ("environments.protocol", "environments.scoring"),  # the rules that a stage plays by
     "demonstrations": ("environments.episode", "environments.protocol", "environments.scoring"),
     "supervised": ("demonstrations",),
     "rollout": ("generation", "environments", "codecs"),

@@ -36,6 +36,7 @@ class WorkerError(RuntimeError):
 
 class _Start(NamedTuple):
     tasks: Sequence[Task]
+    rules: Rules
 
 
 class _Act(NamedTuple):
@@ -58,7 +59,7 @@ class Workers:
     def __init__(
         self,
         make_domain: Callable[[], Domain],
-        rules: Rules = RODS,
+        rules: Rules = RODS,  # unless a batch has its own
         *,
         num_workers: int,
         seconds: float = 60.0,
@@ -69,7 +70,8 @@ class Workers:
         make_domain: picklable; called in each process.  seconds: in which a worker must answer for all of its
         episodes.  megabytes: resident memory that a worker may use; allocations far beyond fail inside it.
         """
-        self._arguments = make_domain, rules, megabytes << 20
+        self._arguments = make_domain, megabytes << 20
+        self._rules = rules
         self._seconds = seconds
         self._workers: list[_Worker | None] = [None] * num_workers
         self._batch = 0
@@ -88,7 +90,7 @@ class Workers:
         for slot in range(len(self._workers)):
             self._end(slot)
 
-    def start(self, tasks: Sequence[Task]) -> EpisodeBatch:
+    def start(self, tasks: Sequence[Task], rules: Rules | None = None) -> EpisodeBatch:
         """A `StartEpisodes`; the episodes of an earlier batch are dropped."""
         lost = self._fill()  # by slot: why none of its episodes in this batch can go on
         self._batch += 1
@@ -118,7 +120,7 @@ class Workers:
                 for place in places
             }
 
-        answers = ask({slot: _Start(tasks[s.start : s.stop]) for slot, s in stretches.items()})
+        answers = ask({slot: _Start(tasks[s.start : s.stop], rules or self._rules) for slot, s in stretches.items()})
         tools = [lost.get(slot) or answers[slot][place - s.start] for slot, s in stretches.items() for place in s]
         return EpisodeBatch(tuple(tools), act)
 
@@ -194,7 +196,7 @@ class Workers:
 
 
 # ------------------------------------------------------------------------------- in the process
-def _work(connection: Connection, make_domain: Callable[[], Domain], rules: Rules, max_bytes: int) -> None:
+def _work(connection: Connection, make_domain: Callable[[], Domain], max_bytes: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard == resource.RLIM_INFINITY:  # a runaway call must not take the machine
@@ -213,7 +215,7 @@ def _work(connection: Connection, make_domain: Callable[[], Domain], rules: Rule
         except (EOFError, OSError):  # the parent is gone
             return
         if isinstance(request, _Start):
-            episodes = start_episodes(domain, request.tasks, rules)
+            episodes = start_episodes(domain, request.tasks, request.rules)
             value = episodes.tools
         else:
             value = episodes.act(request.actions)
