@@ -1,41 +1,63 @@
 """Asks any OpenAI-compatible server (vLLM, SGLang, a TPU server, a hosted one) for chat replies.
 
-httpx2 carries the requests, and not the openai client: it is installed with transformers already, and retries,
-their seeded jitter, the deadline and what an error may say stay ours, in one page.
+The openai client is not used: retries, their seeded jitter, the deadline (rods_jax/wire.py), who is to blame, and
+what an error may say stay ours.  docs/evaluation.md has the table of who is to blame for what.
 Left out on purpose: streaming to the caller, and any endpoint but /chat/completions.
 """
 
 import itertools
 import json
+import math
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 
 import httpx2
 
+from rods_jax import strict_json, wire
+from rods_jax.threads import in_threads
 from rods_jax.types import Call, Json
 
-# What Reply.error can say. The server, or the way to it, is at fault in all but the last.
+# What Reply.error can say. The server, or the way to it, is at fault:
 TIMEOUT = "timeout"
 CONNECTION = "connection"
 RATE_LIMITED = "rate_limited"  # HTTP 429
-SERVER_ERROR = "server_error"  # HTTP 5xx
-REFUSED = "refused"  # any other HTTP status: the same request would be refused again
+SERVER_ERROR = "server_error"  # HTTP 5xx, 408, 409, 425
 MALFORMED_REPLY = "malformed_reply"  # no chat completion: truncated JSON, or other JSON
+FILTERED = "filtered"  # the server withheld the message, or the rest of it
+# The settings are at fault: key, address, model, or fields of the request.
+MISCONFIGURED = "misconfigured"  # HTTP 401, 403, 404 and all that is not named here
+REFUSED = "refused"  # HTTP 400, 413, 422: this request would be refused again
 BUDGET_EXHAUSTED = "budget_exhausted"  # nothing was sent
-MALFORMED_CALL = "malformed_call"  # the model wrote a tool call that cannot be read
+# The conversation is at fault: it has more tokens than the server takes.
+TOO_LONG = "too_long"  # HTTP 400, 413, 422 whose text says so
+# The model is at fault.
+MALFORMED_CALL = "malformed_call"  # it wrote what cannot be read
+CUT = "cut"  # it did not come to an end within max_tokens
 
 RETRIED = (TIMEOUT, CONNECTION, RATE_LIMITED, SERVER_ERROR, MALFORMED_REPLY)
+BY_THE_MODEL = (MALFORMED_CALL, CUT)
 
 MAX_WAIT = 60.0  # seconds before a retry; a server that asks for more has refused
-MAX_REPLY_BYTES = 16 * 2**20
+MAX_TIMEOUT = 86_400.0  # seconds; the system's own limit is not far
 MAX_DETAIL = 200  # characters
-MAX_INTEGER_DIGITS = 400  # no argument needs more, and long ones are slow to read
+MAX_TOKENS = 10**9  # what a server counts beyond is no count
+
+# How servers say why a message ended, where it did not end by itself.
+CUT_SHORT = ("length", "max_tokens", "model_length")
+WITHHELD = ("content_filter", "safety")
+
+# How servers say that a conversation is too long (vLLM, SGLang, llama.cpp, TGI and hosted ones).
+_LENGTH = re.compile(
+    r"context.{0,30}(length|size|window)|too (long|large|many tokens)|(reduce|exceed).{0,60}(length|size|token)|"
+    r"(tokens?|length|input).{0,80}(exceed|maximum|limit|longer|larger|greater|<=|must be at most)|longer than",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +70,7 @@ class Endpoint:
     temperature: float = 1.0
     top_p: float = 0.7
     max_tokens: int = 4096  # of one reply
-    timeout: float = 120.0  # seconds that one try may take, from the first byte sent to the last received
+    timeout: float = 120.0  # seconds that one try may take, from connecting to the last byte received
     concurrency: int = 8  # requests in flight
     max_retries: int = 4
     first_wait: float = 0.5  # seconds before the first retry; doubles with each
@@ -57,19 +79,23 @@ class Endpoint:
     prompt_price: float = 0.0
     completion_price: float = 0.0
     max_cost: float | None = None
+    # More fields of a request, as they are sent, such as chat_template_kwargs; None takes a field out.
+    extra: Mapping[str, Json] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         try:
             url = httpx2.URL(self.url)
         except httpx2.InvalidURL as error:
             raise ValueError(f"url: {error}") from None
-        if url.scheme not in ("http", "https") or not url.host:
+        if url.scheme not in ("http", "https") or not wire.is_address(url):
             raise ValueError(f"url must start with http:// or https:// and name a host, not {str(url)!r}")
         if url.userinfo or url.query or url.fragment:
             raise ValueError("url must hold no user, query or fragment: a key belongs in api_key_env's variable")
         for name in ("timeout", "concurrency", "max_tokens", "first_wait"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        if not self.timeout <= MAX_TIMEOUT:
+            raise ValueError(f"timeout must be at most {MAX_TIMEOUT:g} seconds, not {self.timeout}")
         for name in ("temperature", "max_retries", "prompt_price", "completion_price"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be below 0, but is {getattr(self, name)}")
@@ -80,6 +106,7 @@ class Endpoint:
             raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
         if self.max_cost is not None and not self.prompt_price + self.completion_price > 0:
             raise ValueError("max_cost needs prompt_price or completion_price")
+        _check_extra(self.extra)
 
 
 @dataclass(frozen=True)
@@ -94,12 +121,14 @@ class Request:
 class Reply:
     """What a model said; or `error`, one of the constants above, with a detail for people."""
 
-    text: str
+    text: str  # holds no half of a surrogate pair
     calls: tuple[Call, ...] = ()
     error: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
     detail: str = ""
+    reasoning: str = ""  # what a thinking model wrote before its message
+    reasoning_field: str = ""  # the field of the message that held it, in which it can be sent back
 
 
 Generate = Callable[[Sequence[Request]], list[Reply]]
@@ -109,23 +138,25 @@ def http_generate(endpoint: Endpoint, *, seed: int = 0) -> Generate:
     """A function that answers requests in order and never raises; safe to call from several threads.
 
     The endpoint's concurrency, rate and budget hold over all its calls; `seed` drives the jitter of retries.
+    An address of this host is asked directly, any other through the proxy that the environment names.
     ValueError: the environment variable of the key is not set, or holds no key.
     """
     key = _api_key(endpoint)
-    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+    headers = {"content-type": "application/json", "user-agent": "rods_jax"}
+    headers |= {"authorization": f"Bearer {key}"} if key else {}
     meter = _Meter(endpoint)
     free = threading.BoundedSemaphore(endpoint.concurrency)
-    tls = httpx2.create_ssl_context()
     numbers = itertools.count()
 
-    def answer(client: httpx2.Client, number: int, request: Request) -> Reply:
+    def answer(numbered: tuple[int, Request]) -> Reply:
+        number, request = numbered
         rng = random.Random(f"{seed}:{number}")
         for retry in itertools.count():
             with free:
                 if meter.exhausted():
                     return Reply("", error=BUDGET_EXHAUSTED, detail=f"{meter.tokens} tokens spent")
                 time.sleep(meter.wait_for_turn())
-                reply, told_to_wait = _try(client, endpoint, request)
+                reply, told_to_wait = _try(endpoint, headers, request)
             meter.add(reply)
             wait = endpoint.first_wait * 2**retry * rng.uniform(0.5, 1.0)
             wait = min(wait, MAX_WAIT) if told_to_wait is None else told_to_wait
@@ -134,33 +165,24 @@ def http_generate(endpoint: Endpoint, *, seed: int = 0) -> Generate:
             time.sleep(wait)
 
     def generate(requests: Sequence[Request]) -> list[Reply]:
-        if not requests:
-            return []
-        # A client for each batch: connections end with it, and none is left for the interpreter to close.
-        with httpx2.Client(headers=headers, timeout=endpoint.timeout, verify=tls) as client:
-            own_numbers = [next(numbers) for _ in requests]
-            if len(requests) == 1:  # in the caller's thread: the interpreter's end waits for those of a pool
-                return [answer(client, own_numbers[0], requests[0])]
-            with ThreadPoolExecutor(min(endpoint.concurrency, len(requests))) as workers:
-                return list(workers.map(answer, itertools.repeat(client), own_numbers, requests))
+        numbered = [(next(numbers), request) for request in requests]
+        if len(numbered) == 1:
+            return [answer(numbered[0])]
+        replies = dict(in_threads(answer, numbered, endpoint.concurrency))
+        return [replies[place] for place in range(len(numbered))]
 
     return generate
 
 
-def read_json(text: str) -> Json:
-    """Strict JSON from a model or server. ValueError: malformed, NaN, lone surrogates, too deep, long integers."""
+def _check_extra(extra: Mapping[str, Json]) -> None:
+    """ValueError: it holds what this client writes itself, or what JSON cannot hold."""
+    for name in ("messages", "tools", "stream"):
+        if name in extra:
+            raise ValueError(f"extra must not hold {name!r}, which every request sets itself")
     try:
-        value = json.loads(text, parse_int=_integer)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    return value
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > MAX_INTEGER_DIGITS:
-        raise ValueError(f"an integer has more than {MAX_INTEGER_DIGITS} digits")
-    return int(digits)
+        json.dumps(dict(extra), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"extra must hold JSON values: {error}") from None
 
 
 def _api_key(endpoint: Endpoint) -> str | None:
@@ -189,7 +211,7 @@ class _Meter:
     def add(self, reply: Reply) -> None:
         with self._lock:
             completion = reply.completion_tokens
-            if reply.error in (None, MALFORMED_CALL) and not reply.prompt_tokens + completion:
+            if reply.error in (None, FILTERED, *BY_THE_MODEL) and not reply.prompt_tokens + completion:
                 completion = self._endpoint.max_tokens  # a server that counts nothing must not spend for nothing
             self.tokens += reply.prompt_tokens + completion
             self._cost += self._endpoint.prompt_price * reply.prompt_tokens / 1e6
@@ -206,7 +228,7 @@ class _Meter:
             return turn - now
 
 
-def _try(client: httpx2.Client, endpoint: Endpoint, request: Request) -> tuple[Reply, float | None]:
+def _try(endpoint: Endpoint, headers: Mapping[str, str], request: Request) -> tuple[Reply, float | None]:
     """One exchange: the reply, and the seconds that the server asks to wait."""
     body = {
         "model": endpoint.model,
@@ -215,78 +237,153 @@ def _try(client: httpx2.Client, endpoint: Endpoint, request: Request) -> tuple[R
         "top_p": endpoint.top_p,
         "max_tokens": endpoint.max_tokens,
     } | ({"tools": request.tools} if request.tools else {})
-    # A read timeout alone would let a server that sends a byte now and then hold the request for ever.
-    deadline = time.monotonic() + endpoint.timeout
+    body = {name: value for name, value in {**body, **endpoint.extra}.items() if value is not None}
+    url = endpoint.url.rstrip("/") + "/chat/completions"
     try:
-        content = json.dumps(body, default=dict).encode()
-        with client.stream("POST", endpoint.url.rstrip("/") + "/chat/completions", content=content) as response:
-            received = bytearray()
-            for chunk in response.iter_bytes():
-                received += chunk
-                if time.monotonic() > deadline:
-                    return Reply("", error=TIMEOUT, detail=f"no whole reply in {endpoint.timeout} s"), None
-                if len(received) > MAX_REPLY_BYTES:
-                    return Reply("", error=MALFORMED_REPLY, detail="the reply is too long"), None
-    except httpx2.TimeoutException as error:
-        return Reply("", error=TIMEOUT, detail=_detail(error)), None
-    except httpx2.TransportError as error:
-        return Reply("", error=CONNECTION, detail=_detail(error)), None
-    except httpx2.HTTPError as error:
-        return Reply("", error=MALFORMED_REPLY, detail=_detail(error)), None
-    text = received.decode("utf-8", "replace")
-    if response.status_code != 200:
-        return _status_error(response.status_code, text), _retry_after(response.headers.get("retry-after"))
-    try:
-        return _read_reply(read_json(text)), None
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        return Reply("", error=MALFORMED_REPLY, detail=_detail(error)), None
+        answer = wire.post(url, json.dumps(body, default=dict).encode(), headers, timeout=endpoint.timeout)
+        text = answer.body.decode("utf-8-sig", "replace")
+        if not 200 <= answer.status < 300:
+            return _status_error(answer.status, text), _retry_after(answer.headers.get("retry-after"))
+        return _read_reply(text, endpoint.max_tokens), None
+    except TimeoutError as error:
+        return Reply("", error=TIMEOUT, detail=str(error)), None
+    except ConnectionError as error:
+        return Reply("", error=CONNECTION, detail=str(error)), None
+    except wire.UnusableProxy as error:
+        return Reply("", error=MISCONFIGURED, detail=str(error)), None
+    except Exception as error:  # of whatever library reads what a server sent: no reply is worth the others
+        return Reply("", error=MALFORMED_REPLY, detail=f"{type(error).__name__}: {error}"), None
 
 
+# -------------------------------------------------------------------------- what a server sent
 def _status_error(status: int, text: str) -> Reply:
-    kind = RATE_LIMITED if status == 429 else SERVER_ERROR if status >= 500 else REFUSED
+    if status == 429:
+        kind = RATE_LIMITED
+    elif status >= 500 or status in (408, 409, 425):
+        kind = SERVER_ERROR
+    elif status in (400, 413, 422):
+        kind = TOO_LONG if _LENGTH.search(text) else REFUSED
+    else:
+        kind = MISCONFIGURED
     return Reply("", error=kind, detail=f"HTTP {status}: {text}")
 
 
 def _retry_after(header: str | None) -> float | None:
-    """Seconds from now, given as such or as a date; None where the server asks for nothing."""
-    if header is None:
-        return None
-    if header.strip().isdecimal():
+    """Seconds from now, given as such or as a date; None where the server asks for nothing that can be read."""
+    header = (header or "").strip()
+    if re.fullmatch(r"[0-9]+(\.[0-9]*)?", header):
         return float(header)
     try:
         return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, TypeError, OverflowError, OSError):
         return None
 
 
-def _read_reply(record: Json) -> Reply:
-    message = record["choices"][0]["message"]
-    text = message.get("content") or ""
-    if not isinstance(text, str):
-        raise ValueError("content is no text")
-    usage = record.get("usage") or {}
-    tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    tokens = [count if isinstance(count, int) and count > 0 else 0 for count in tokens]
-    functions = [call["function"] for call in message.get("tool_calls") or ()]
+def _read_reply(text: str, max_tokens: int) -> Reply:
+    """ValueError and its like: no chat completion.  What the model did wrong is the reply's error instead."""
     try:
-        calls = tuple(_read_call(function) for function in functions)
+        # Lenient here, since servers add fields of their own; what the model wrote is read strictly below.
+        record = json.loads(text, parse_int=_integer)
+    except RecursionError:
+        if '"choices"' not in text:
+            raise ValueError("nested too deeply") from None
+        return Reply("", error=MALFORMED_CALL, detail="values are nested too deeply")
+    if record.get("error") and not record.get("choices"):
+        raise ValueError(f"the server reports {record['error']}")
+    choice = record["choices"][0]
+    message, finish = choice["message"], choice.get("finish_reason")
+    said, thought = _texts(message.get("content"))
+    said = said or _text(message.get("refusal"))
+    name = next((name for name in ("reasoning_content", "reasoning") if _text(message.get(name))), "")
+    thought = message[name] if name else thought
+    calls, detail = _read_calls(message)
+    usage = record.get("usage")
+    tokens = [_count(usage, name) for name in ("prompt_tokens", "completion_tokens")]
+    if said != (written := _whole(said)):
+        detail = "half a surrogate pair is no character"
+    error = MALFORMED_CALL if detail else None
+    if finish in CUT_SHORT:
+        error, detail = CUT, f"the message is longer than {max_tokens} tokens"
+    elif finish in WITHHELD:
+        error, detail = FILTERED, "the server's content filter withheld the message"
+    return Reply(written, () if error else calls, error, *tokens, detail, _whole(thought), name)
+
+
+def _texts(content: Json) -> tuple[str, str]:
+    """(text, reasoning) of a message's content, which may come in parts.  ValueError: a part is of another kind."""
+    if content is None or isinstance(content, str):
+        return content or "", ""
+    if not isinstance(content, list):
+        raise ValueError("content is neither text nor a list of parts")
+    said, thought = [], []
+    for part in content:
+        match part:
+            case str(text) | {"type": "text" | "output_text", "text": str(text)} | {"refusal": str(text)}:
+                said.append(text)
+            case {"type": "thinking" | "reasoning", **rest}:
+                thought += [text for inner in rest.values() for text in _texts_within(inner)]
+            case _:
+                raise ValueError("content holds a part that is no text")
+    return "".join(said), "".join(thought)
+
+
+def _texts_within(value: Json) -> list[str]:
+    """A thought's text, or those of its parts."""
+    if isinstance(value, str):
+        return [value]
+    parts = value if isinstance(value, list) else ()
+    return [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+
+
+def _read_calls(message: Mapping[str, Json]) -> tuple[tuple[Call, ...], str]:
+    """(calls, what the model did wrong with them)."""
+    functions = [call["function"] for call in message.get("tool_calls") or ()]
+    if not functions and message.get("function_call"):  # how the field was called at first
+        functions = [message["function_call"]]
+    try:
+        return tuple(map(_read_call, functions)), ""
+    except RecursionError:
+        return (), "values are nested too deeply"
     except ValueError as error:
-        return Reply(text, (), MALFORMED_CALL, *tokens, detail=_detail(error))
-    return Reply(text, calls, None, *tokens)
+        return (), str(error)
 
 
 def _read_call(function: Mapping[str, Json]) -> Call:
-    name, arguments = function["name"], read_json(function["arguments"] or "{}")
-    if not isinstance(name, str) or not isinstance(arguments, dict):
-        raise ValueError("name must be a string and arguments an object")
+    """ValueError: the model wrote what is no call."""
+    name, arguments = function["name"], function.get("arguments")
+    if not isinstance(name, str) or name != _whole(name):
+        raise ValueError("the name of a call must be a string")
+    if isinstance(arguments, dict | list):  # some servers decode what the model wrote
+        arguments = json.dumps(arguments)
+    if arguments is not None and not isinstance(arguments, str):
+        raise ValueError("the arguments of a call must be an object")
+    arguments = strict_json.loads(arguments, "arguments") if (arguments or "").strip() else {}
+    if not isinstance(arguments, dict):
+        raise ValueError("the arguments of a call must be an object")
     return Call(name, arguments)
 
 
-def _detail(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def _text(value: Json) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _whole(text: str) -> str:
+    """The text, with a mark in place of each half of a surrogate pair."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _integer(digits: str) -> float:
+    """An integer of any sensible length; others are infinite, which no reader of ours takes for a number."""
+    return int(digits) if len(digits) <= strict_json.MAX_INTEGER_DIGITS else math.inf
+
+
+def _count(usage: Json, name: str) -> int:
+    count = usage.get(name) if isinstance(usage, dict) else None
+    return count if type(count) is int and 0 < count <= MAX_TOKENS else 0
 
 
 def _tidy(reply: Reply, key: str | None) -> Reply:
     """The reply with a short detail, and without the key that a server may have repeated in it."""
-    detail = reply.detail.replace(key, "***") if key else reply.detail
-    return replace(reply, detail=" ".join(detail.split())[:MAX_DETAIL])
+    hide = (lambda text: text.replace(key, "***")) if key else str
+    detail = " ".join(hide(reply.detail).split())[:MAX_DETAIL]
+    return replace(reply, text=hide(reply.text), detail=detail)

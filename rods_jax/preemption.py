@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 SAVED = 75  # exit status: stopped by a signal after saving, to be resumed (EX_TEMPFAIL of sysexits.h)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -31,14 +31,34 @@ def stop_requests(seconds: float = 25.0) -> Iterator[threading.Event]:
     nothing: the system writes each signal's number to a pipe, which a thread reads.
     """
     requested = threading.Event()
+    with _watched(dict.fromkeys(SIGNALS, lambda *_: None), requested, seconds):
+        yield requested
+
+
+@contextlib.contextmanager
+def interrupts(seconds: float = 3.0) -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt in the block, once; `seconds` later, or at the second, the process ends with 130,
+    whatever it waits for.  Main thread only."""
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGINT, lambda *_: None)  # the second is the watcher's: two exceptions would be too many
+        raise KeyboardInterrupt
+
+    with _watched({signal.SIGINT: interrupt}, threading.Event(), seconds):
+        yield
+
+
+@contextlib.contextmanager
+def _watched(handlers: Mapping[int, Callable[..., None]], requested: threading.Event, seconds: float) -> Iterator[None]:
+    """These handlers, and a thread that hears the first signal, and ends the process at the second or the deadline."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     watcher = threading.Thread(target=_watch, args=(reader, requested, seconds), daemon=True)
-    before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     watcher.start()
     try:
-        yield requested
+        yield
     finally:
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():

@@ -70,8 +70,9 @@ def served(domain: Domain, generate: Generate, concurrency: int, rules: Rules) -
 def converse(generate: Generate) -> Act:
     """One conversation: tools that are released later join the request's tools.
 
-    A call that cannot be read is the policy's error.  A server that refuses a conversation which it had
-    accepted so far finds it too long: a limit of the policy.  Any other error is the infrastructure's.
+    Who is to blame for what stands in docs/evaluation.md: a message that cannot be read, or that was cut short, is the
+    policy's error; a conversation that a server took so far and now finds too long is a limit of the policy; any other
+    error is nobody's score.
     """
     conversation: list[dict] = []
     tools: list[dict] = []
@@ -89,9 +90,9 @@ def converse(generate: Generate) -> Act:
                 conversation.append(_result(unanswered.pop(0), "Not run."))
             conversation.append({"role": "user", "content": message.content})
         (reply,) = generate([chat.Request(tuple(conversation), tuple(tools))])
-        if reply.error == chat.REFUSED and len(conversation) > 1:
+        if reply.error == chat.TOO_LONG and len(conversation) > 1:
             return Stop(truncated=f"{reply.error}: {reply.detail}")
-        if reply.error not in (None, chat.MALFORMED_CALL):
+        if reply.error not in (None, *chat.BY_THE_MODEL):
             return Stop(failure=f"{reply.error}: {reply.detail}")
         unanswered.extend(f"call{num_calls + i:05d}" for i in range(len(reply.calls)))  # 9 letters: Mistral's rule
         num_calls += len(reply.calls)
@@ -123,6 +124,8 @@ def _assistant(reply: chat.Reply, ids: Sequence[str]) -> dict:
 
 
 def _action(reply: chat.Reply) -> Action:
+    if reply.error == chat.CUT:
+        return Action(error=reply.detail)
     if reply.error is not None:
         return Action(error=f"the tool call cannot be read: {reply.detail}")
     if not reply.calls and not reply.text.strip():

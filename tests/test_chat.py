@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rods_jax import chat
-from rods_jax.chat import Endpoint, Reply, Request, http_generate, read_json
+from rods_jax.chat import Endpoint, Reply, Request, http_generate
 from rods_jax.types import Call
 
 HELLO = Request(({"role": "user", "content": "hello"},))
@@ -44,7 +44,12 @@ def test_tool_calls_become_calls():
     assert reply.calls == (Call("f", {"a": [1, "é"]}), Call("g")) and reply.error is None and reply.text == ""
 
 
-@pytest.mark.parametrize("arguments", ['{"a": ', "[1]", '{"a": NaN}', "[" * 100_000, '{"a": ' + "9" * 500 + "}"])
+@pytest.mark.parametrize(
+    "arguments",
+    ['{"a": ', "[1]", '{"a": NaN}', "[" * 100_000, '{"a": ' + "9" * 500 + "}", '{"a": "\\ud800"}',
+     '{"a": 1, "a": 2}', '{"a": ' + "[" * 600 + "]" * 600 + "}", [1], 7, {"a": float("nan")}, {"a": 10**500},
+     json.loads('{"a": ' + "[" * 300 + "]" * 300 + "}")],
+)  # fmt: skip
 def test_a_call_that_cannot_be_read_is_the_models_error(arguments):
     broken = completion("text", [{"name": "f", "arguments": arguments}])
     (reply,), seen = ask(lambda handler, body: send(handler, broken))
@@ -78,19 +83,58 @@ def test_a_server_that_drips_cannot_hold_a_request():
     assert reply.error == chat.TIMEOUT and time.monotonic() - started < 10
 
 
-@pytest.mark.parametrize("status", [301, 400, 401, 404, 422])
-def test_what_would_be_refused_again_is_not_tried_again(status):
-    (reply,), seen = ask(fail(status, text="wrong\n  model"))
-    assert reply.error == chat.REFUSED and len(seen) == 1
-    assert str(status) in reply.detail and "\n" not in reply.detail
+@pytest.mark.parametrize(
+    ("statuses", "error"),
+    [
+        ((301, 308, 401, 402, 403, 404, 405, 410), chat.MISCONFIGURED),
+        ((400, 413, 422), chat.REFUSED),
+    ],
+)
+def test_what_would_be_refused_again_is_not_tried_again(statuses, error):
+    for status in statuses:
+        (reply,), seen = ask(fail(status, text="wrong\n  model"))
+        assert (reply.error, len(seen)) == (error, 1)
+        assert str(status) in reply.detail and "\n" not in reply.detail
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 500, 502, 503, 529])
+def test_a_status_that_may_pass_is_tried_again(status):
+    (reply,), seen = ask(in_turn(fail(status), say("at last")))
+    assert (reply.text, len(seen)) == ("at last", 2)
+    (reply,), _ = ask(fail(status), max_retries=0)
+    assert reply.error == chat.SERVER_ERROR
+
+
+TOO_LONG = [  # how servers say it
+    "This model's maximum context length is 8192 tokens. Please reduce the length of the messages.",
+    "The decoder prompt (length 9000) is longer than the maximum model length of 8192.",
+    "The input (9000 tokens) is longer than the model's context length (8192 tokens).",
+    "the request exceeds the available context size, try increasing it",
+    "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens",
+    "prompt is too long: 215000 tokens > 200000 maximum",
+    "Prompt contains 33000 tokens, too large for model with 32768 maximum context length",
+    "The input token count (40000) exceeds the maximum number of tokens allowed (32768).",
+]
+
+
+@pytest.mark.parametrize("text", TOO_LONG)
+def test_a_conversation_that_is_too_long_is_told_from_a_bad_request(text):
+    for status in (400, 413, 422):
+        assert ask(fail(status, text=text))[0][0].error == chat.TOO_LONG
+    assert ask(fail(401, text=text))[0][0].error == chat.MISCONFIGURED
+
+
+@pytest.mark.parametrize("text", ["messages must alternate", "unknown field top_k", "invalid tool schema"])
+def test_another_bad_request_is_no_matter_of_length(text):
+    assert ask(fail(400, text=text))[0][0].error == chat.REFUSED
 
 
 OTHER_JSON = [
     [], 7, None, "text", {}, {"choices": []}, {"choices": {}}, {"choices": [None]}, {"choices": [{"message": 1}]},
-    {"choices": [{"message": {"content": ["a"]}}]},
-    {"choices": [{"message": {"content": "a"}}], "usage": 3},
+    {"choices": [{"message": {"content": [1]}}]},
     {"choices": [{"message": {"content": "a", "tool_calls": [{}]}}]},
-    {"choices": [{"message": {"tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]}}]},
+    {"choices": [{"message": {"content": [{"type": "image_url"}]}}]},
+    {"error": {"message": "overloaded"}},
 ]  # fmt: skip
 
 
@@ -121,6 +165,88 @@ def test_whatever_a_server_sends_is_a_reply(server_bodies):
     assert all(isinstance(reply, Reply) for reply in replies) and len(replies) == 3
 
 
+# ------------------------------------------------------------------------------- what a model said
+def message(finish="stop", usage=(10, 5), **fields):
+    return {**completion("", usage=usage), "choices": [{"message": fields, "finish_reason": finish}]}
+
+
+def said(body, **settings):
+    (reply,), _ = ask(lambda handler, _: send(handler, body), max_retries=0, **settings)
+    return reply
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        {"name": "f", "arguments": {"a": 1}},
+        {"name": "f", "arguments": '{"a": 1}'},
+        {"name": "f", "arguments": ' {"a": 1}\n'},
+    ],
+)
+def test_arguments_may_be_an_object(function):
+    for fields in ({"tool_calls": [{"function": function}]}, {"function_call": function, "tool_calls": None}):
+        assert said(message(content=None, **fields)) == Reply("", (Call("f", {"a": 1}),), None, 10, 5)
+
+
+@pytest.mark.parametrize("function", [{"name": "f"}, {"name": "f", "arguments": None}, {"name": "f", "arguments": " "}])
+def test_arguments_may_be_absent(function):
+    assert said(message(tool_calls=[{"function": function}])).calls == (Call("f"),)
+
+
+def test_content_may_come_in_parts():
+    parts = [{"type": "text", "text": "I "}, "open ", {"type": "output_text", "text": "it."}]
+    assert said(message(content=parts)).text == "I open it."
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}
+    reply = said(message(content=[thought, *parts]))
+    assert (reply.text, reply.reasoning, reply.reasoning_field) == ("I open it.", "Hm.", "")
+    assert said(message(content=None, refusal="I will not.")).text == "I will not."
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_reasoning_is_kept_with_the_name_of_its_field(name):
+    reply = said(message(content="Yes.", **{name: "Hm.\ud800"}))
+    assert (reply.text, reply.reasoning, reply.reasoning_field) == ("Yes.", "Hm.?", name)
+    assert said(message(content="Yes.", **{name: {"a": 1}})).reasoning == ""
+
+
+def test_a_message_that_did_not_end_by_itself_says_so():
+    call = {"function": {"name": "f", "arguments": "{}"}}
+    for finish in ("length", "max_tokens"):
+        reply = said(message(finish, content="Now I", tool_calls=[call]), max_tokens=7)
+        assert (reply.error, reply.text, reply.calls) == (chat.CUT, "Now I", ())
+        assert reply.detail == "the message is longer than 7 tokens" and reply.completion_tokens == 5
+    assert said(message("content_filter", content=None)).error == chat.FILTERED
+    assert said(message("tool_calls", content=None, tool_calls=[call])).error is None
+
+
+def test_what_stands_beside_the_message_spoils_nothing():
+    good = json.dumps(message(content="hi")).encode()
+    beside = good.replace(b'"id"', b'"logprobs": [NaN, 1e999, ' + b"9" * 5_000 + b'], "id": 1, "id"')
+    for raw in (good, beside, b"\xef\xbb\xbf" + good, good.replace(b"hi", b"h\xff")):
+        assert said(raw).error is None and said(raw).text in ("hi", "h\ufffd")
+    for usage in (3, [1], None, {"prompt_tokens": 10**390}, {"prompt_tokens": True, "completion_tokens": 1.5}):
+        reply = said({**message(content="hi"), "usage": usage})
+        assert (reply.text, reply.error, reply.prompt_tokens, reply.completion_tokens) == ("hi", None, 0, 0)
+
+
+def test_what_a_model_wrote_is_its_own_fault():
+    """Halves of characters, and nestings that break the parser of the whole reply."""
+    reply = said(b'{"choices": [{"message": {"content": "a\\ud800"}}]}')
+    assert (reply.error, reply.text) == (chat.MALFORMED_CALL, "a?")
+    deep = b'{"choices": [{"message": {"tool_calls": [{"function": {"name": "f", "arguments": %b}}]}}]}'
+    for levels in (100, 400, 100_000):
+        raw = deep.replace(b"%b", b'{"a":' * levels + b"1" + b"}" * levels)
+        assert said(raw).error == chat.MALFORMED_CALL
+    assert said(b"[" * 100_000).error == chat.MALFORMED_REPLY  # no model's message
+
+
+def test_more_fields_are_sent_and_none_takes_one_out():
+    extra = {"chat_template_kwargs": {"enable_thinking": False}, "max_tokens": None, "max_completion_tokens": 9}
+    (_,), (seen,) = ask(say("hi"), extra=extra)
+    assert seen["chat_template_kwargs"] == {"enable_thinking": False} and seen["max_completion_tokens"] == 9
+    assert "max_tokens" not in seen
+
+
 def test_a_reply_without_end_is_cut_off():
     def pour(handler, body):
         send(handler, b"", headers={"content-length": str(2**30)})
@@ -128,7 +254,7 @@ def test_a_reply_without_end_is_cut_off():
             handler.wfile.write(b" " * 2**20)
 
     (reply,), _ = ask(pour, max_retries=0)
-    assert (reply.error, reply.detail) == (chat.MALFORMED_REPLY, "the reply is too long")
+    assert reply.error == chat.MALFORMED_REPLY and "the reply is too long" in reply.detail
 
 
 def test_an_unreachable_server_is_a_typed_error():
@@ -164,8 +290,13 @@ def test_the_server_may_say_how_long_to_wait():
     (reply,), seen = ask(fail(503, {"retry-after": "3600"}))  # longer than anybody waits: a refusal
     assert (reply.error, len(seen)) == (chat.SERVER_ERROR, 1)
     assert chat._retry_after(formatdate(time.time() + 30, usegmt=True)) == pytest.approx(30, abs=2)
-    assert chat._retry_after("Fri, 01 Jan 1999 00:00:00 GMT") == 0
-    assert chat._retry_after("soon") is chat._retry_after(None) is chat._retry_after("²") is None
+    assert chat._retry_after("Fri, 01 Jan 1999 00:00:00 GMT") == 0 and chat._retry_after(" 1.5 ") == 1.5
+    assert chat._retry_after("9" * 5_000) > chat.MAX_WAIT
+    for nonsense in (
+        None, "", "soon", "²", "-1", "inf", "nan", "1e3", "0x10", "Mon, 99999999999999999999 Jan 2020 00:00:00 GMT",
+        "Mon, 01 Jan 2020 00:00:00 +99999999999999", "Mon, 01 Jan 2020 99999999999999999999:00:00 GMT",
+    ):  # fmt: skip
+        assert chat._retry_after(nonsense) is None
 
 
 def test_replies_keep_the_order_of_requests_and_concurrency_its_limit():
@@ -243,10 +374,15 @@ def test_a_key_must_be_there_and_is_not_in_the_complaint(monkeypatch, value):
     [
         ({"url": "localhost:8000"}, "url must start with"),
         ({"url": "ftp://h"}, "url must start with"),
+        ({"url": "http://h:99999/v1"}, "url must start with http:// or https:// and name a host"),
         ({"url": "http://[::1"}, "url: "),
         ({"url": "http://me:word@h/v1"}, "a key belongs in"),
         ({"url": "http://h/v1?key=word"}, "a key belongs in"),
         ({"timeout": 0}, "timeout"),
+        ({"timeout": float("inf")}, "timeout must be at most"),
+        ({"extra": {"stream": True}}, "extra must not hold 'stream'"),
+        ({"extra": {"x": {1, 2}}}, "extra must hold JSON values"),
+        ({"extra": {"x": float("nan")}}, "extra must hold JSON values"),
         ({"concurrency": 0}, "concurrency"),
         ({"max_retries": -1}, "max_retries"),
         ({"temperature": float("nan")}, "temperature"),
@@ -259,10 +395,3 @@ def test_an_impossible_endpoint_is_one_sentence(settings, words):
     with pytest.raises(ValueError, match=words) as error:
         Endpoint(**{"url": "http://h/v1", "model": "m"} | settings)
     assert "word" not in str(error.value) and "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("text", ["", "{", "NaN", "1e999", "[" * 200_000, r'"\ud800"', "9" * 401, "{'a': 1}"])
-def test_strict_json(text):
-    with pytest.raises(ValueError):
-        read_json(text)
-    assert read_json('{"a": [1, 2.5, null, "é", 1000000000000000000000]}')["a"][4] == 10**21

@@ -111,7 +111,7 @@ def test_what_the_model_does_wrong_is_its_own_failure(tmp_path):
     assert scores["failures"] == {} and scores["rows"]["all tasks"]["official"]["mean"] == 5 / 8
     assert scores["codes"]["parse_error"] == 6 * (len(TASKS[0].turns) + len(TASKS[1].turns))
     ((reason, count),) = scores["truncated"].items()
-    assert reason == "refused: HTTP 400: maximum context length" and count == 1
+    assert reason == "too_long: HTTP 400: maximum context length" and count == 1
     told = [m for m in conversations(requests)[TASKS[0].turns[0].user]["messages"] if m["role"] == "user"]
     assert told[1]["content"].startswith("Error: the tool call cannot be read")
 

@@ -13,7 +13,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any
 
-from rods_jax.chat import MALFORMED_CALL, Generate, Request
+from rods_jax.chat import BY_THE_MODEL, Generate, Request
 from rods_jax.synthesis.attempt import Attempt, Exchange
 from rods_jax.synthesis.errors import PIPELINE_EXCEPTION, Rejected
 from rods_jax.types import Json
@@ -100,7 +100,7 @@ def asker(backends: Mapping[str, Generate], prompts: Mapping[str, Prompt]) -> As
         for _ in range(PARSES):
             (reply,) = backends[role]([Request(question + correction)])
             usage = reply.prompt_tokens, reply.completion_tokens
-            if reply.error not in (None, MALFORMED_CALL):
+            if reply.error not in (None, *BY_THE_MODEL):
                 attempt.log(Exchange(attempt.number, role, prompt.version, reply.error, *usage))
                 raise Rejected(PIPELINE_EXCEPTION, f"{role}: {reply.error}: {reply.detail}")
             try:

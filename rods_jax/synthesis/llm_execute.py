@@ -7,7 +7,7 @@ Left out on purpose: a second choice of arguments for a call that the simulator 
 import copy
 from collections.abc import Mapping, Sequence
 
-from rods_jax.chat import read_json
+from rods_jax import strict_json
 from rods_jax.environments.protocol import Simulator
 from rods_jax.synthesis.arguments import is_modest
 from rods_jax.synthesis.ask import Ask, excerpt
@@ -92,7 +92,7 @@ def _run(
 
 def read_arguments(text: str, tool: ToolSpec) -> dict[str, Json]:
     """Arguments that fit a schema, in its order. ValueError: malformed, unknown, lacking, mistyped or large."""
-    arguments = read_json(text)
+    arguments = strict_json.loads(text)
     if not isinstance(arguments, dict):
         raise ValueError("the arguments must be one JSON object")
     properties = tool.parameters.get("properties", {})

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
-from rods_jax.chat import read_json
+from rods_jax import strict_json
 from rods_jax.synthesis.ask import Ask, excerpt
 from rods_jax.synthesis.attempt import Attempt, Rejection
 from rods_jax.synthesis.errors import JUDGE, Rejected
@@ -104,7 +104,7 @@ def patch(ask: Ask, attempt: Attempt, rejection: Rejection) -> tuple[Patch, ...]
 
 
 def _read_patches(parts: Mapping[str, str]) -> tuple[Patch, ...]:
-    patches = read_json(parts["patches"])
+    patches = strict_json.loads(parts["patches"])
     if not isinstance(patches, list) or not all(isinstance(item, dict) for item in patches):
         raise ValueError("the patches must be a JSON list of objects")
     for item in patches:

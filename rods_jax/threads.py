@@ -1,0 +1,39 @@
+"""Work for threads that nobody has to wait for."""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+
+def in_threads(function: Callable[[Any], Any], items: Sequence[Any], threads: int) -> Iterator[tuple[int, Any]]:
+    """(place, function(item)) of all items, as they are finished; at most so many threads.
+
+    An exception of `function` is raised here.  Whoever stops iterating, by Ctrl-C too, waits for none: the threads
+    are daemons, which the interpreter's end does not join, and no item is begun after that.
+    """
+    waiting = deque(enumerate(items))
+    finished: queue.SimpleQueue = queue.SimpleQueue()
+
+    def work() -> None:
+        while True:
+            try:
+                place, item = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                finished.put((place, function(item), None))
+            except BaseException as error:
+                finished.put((place, None, error))
+
+    for _ in range(min(threads, len(items))):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        for _ in items:
+            place, result, error = finished.get()
+            if error is not None:
+                raise error
+            yield place, result
+    finally:
+        waiting.clear()

@@ -1,0 +1,177 @@
+"""One HTTP exchange under one deadline: a server that drips, at whatever place, cannot hold a request beyond it.
+
+The exchange runs in a thread of its own. The caller waits until the deadline and no longer, and then shuts the
+connection down, which ends every read and write of that thread at once: of headers, interim responses, chunk
+extensions, trailers and bodies that unpack to nothing, of a proxy's greeting and of a TLS handshake.  Only the
+system's look-up of a name goes on for as long as the system lets it; nobody waits for it.
+
+Left out on purpose: redirects, cookies and .netrc, since each could carry a key to somewhere else; connections that
+are kept; SOCKS proxies.
+"""
+
+import contextlib
+import ipaddress
+import socket
+import ssl
+import threading
+import urllib.request
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from functools import cache
+from typing import Any, NamedTuple
+
+import httpcore2
+import httpx2
+
+MAX_BYTES = 16 * 2**20  # of a reply, unpacked
+
+_create_tls = cache(httpx2.create_ssl_context)  # slow to make
+
+
+class Answer(NamedTuple):
+    """What a server answered, unpacked."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class UnusableProxy(ValueError):
+    """The environment names a proxy that cannot be used."""
+
+
+def post(url: str, content: bytes, headers: Mapping[str, str], *, timeout: float) -> Answer:
+    """Posts `content`, and waits at most `timeout` seconds for the whole of the answer.
+
+    TimeoutError: the deadline has passed.  ConnectionError: no connection, or no whole HTTP message.
+    UnusableProxy.  ValueError: the reply is longer than MAX_BYTES.  httpx2.DecodingError: it cannot be unpacked.
+    """
+    line, answer = _Line(), Future[Answer]()
+
+    def exchange() -> None:
+        try:
+            answer.set_result(_exchange(line, httpx2.URL(url), content, headers, timeout))
+        except BaseException as error:  # the caller's, if it still waits
+            answer.set_exception(error)
+
+    # A daemon: the end of the interpreter waits for no server.
+    threading.Thread(target=exchange, name="exchange", daemon=True).start()
+    try:
+        return answer.result(timeout)
+    except (TimeoutError, httpcore2.TimeoutException):
+        raise TimeoutError(f"no whole reply in {timeout:g} s") from None
+    except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.ProxyError, OSError) as error:
+        raise ConnectionError(f"{type(error).__name__}: {error}") from error
+    finally:  # after the answer, the deadline or Ctrl-C alike
+        line.cut()
+
+
+def proxy_of(url: httpx2.URL) -> httpx2.Proxy | None:
+    """The proxy that the environment names for `url`; None for an address of this host, whatever it names."""
+    if _is_loopback(url.host):
+        return None
+    named = urllib.request.getproxies()
+    address = named.get(url.scheme) or named.get("all")
+    if not address or urllib.request.proxy_bypass(url.host):
+        return None
+    try:
+        proxy = httpx2.Proxy(address if "://" in address else f"http://{address}")
+    except (ValueError, httpx2.InvalidURL) as error:
+        raise UnusableProxy(f"the environment's proxy for {url.scheme}:// cannot be used: {error}") from None
+    if proxy.url.scheme not in ("http", "https") or not is_address(proxy.url):
+        raise UnusableProxy(f"the environment's proxy for {url.scheme}:// must be an http:// or https:// address")
+    return proxy
+
+
+def is_address(url: httpx2.URL) -> bool:
+    """Whether it names a host and, if any, a port that there can be."""
+    return bool(url.host) and (url.port is None or 0 < url.port < 2**16)
+
+
+def _is_loopback(host: str) -> bool:
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        try:
+            address = ipaddress.ip_address(socket.inet_aton(host))  # 127.1 is an address too
+        except OSError:
+            return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
+
+
+class _Line(httpcore2.SyncBackend):
+    """Opens the connection of one exchange, and can cut it from another thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_cut = False
+        self._socket: socket.socket | None = None
+
+    def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore2.NetworkStream:
+        stream = super().connect_tcp(*args, **kwargs)
+        with self._lock:
+            if not self._is_cut:
+                # A descriptor of our own: TLS takes the socket's away, before it shakes hands.
+                self._socket = stream.get_extra_info("socket").dup()
+                return stream
+        stream.close()
+        raise httpcore2.ConnectTimeout("connected after the deadline")
+
+    def cut(self) -> None:
+        """Ends whatever the exchange waits for, and keeps it from connecting again."""
+        with self._lock:
+            self._is_cut, ours = True, self._socket
+        if ours is not None:
+            with contextlib.suppress(OSError):  # the server has left already
+                ours.shutdown(socket.SHUT_RDWR)
+            ours.close()
+
+
+class _Parts(httpx2.SyncByteStream):
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts = parts
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._parts
+
+
+def _exchange(
+    line: _Line, url: httpx2.URL, content: bytes, headers: Mapping[str, str], timeout: float
+) -> Answer:
+    # A pool for one connection: httpx2's own client would follow the environment and build redirects.
+    proxy = proxy_of(url)
+    pool: httpcore2.ConnectionPool
+    if proxy is None:
+        pool = httpcore2.ConnectionPool(_tls_of(url), network_backend=line)
+    else:
+        pool = httpcore2.HTTPProxy(
+            _core_url(proxy.url),
+            proxy.raw_auth,
+            ssl_context=_tls_of(url),
+            proxy_ssl_context=_tls_of(proxy.url),
+            network_backend=line,
+        )
+    timeouts = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
+    with pool, pool.stream(
+        b"POST", _core_url(url), headers=dict(headers), content=content, extensions={"timeout": timeouts}
+    ) as raw:
+        # httpx2 knows how bodies are packed, and unpacks them piece by piece.
+        response = httpx2.Response(raw.status, headers=raw.headers, stream=_Parts(raw.iter_stream()))
+        body = bytearray()
+        for piece in response.iter_bytes():
+            body += piece
+            if len(body) > MAX_BYTES:
+                raise ValueError("the reply is too long")
+        return Answer(raw.status, response.headers, bytes(body))
+
+
+def _tls_of(url: httpx2.URL) -> ssl.SSLContext | None:
+    return _create_tls() if url.scheme == "https" else None
+
+
+def _core_url(url: httpx2.URL) -> httpcore2.URL:
+    return httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path or b"/")
