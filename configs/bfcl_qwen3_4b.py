@@ -89,7 +89,10 @@ CONFIG = Config(
         kl_coefficient=0.01,
         entropy_coefficient=0.001,
     ),
-    replay=ReplaySettings(capacity=400, injection_fraction=0.20, lower=0.20, upper=0.85, retire_above=0.95),
+    # A quarter more than can enter, since what is under way at an epoch's end comes too late for the next one.
+    replay=ReplaySettings(
+        capacity=400, injection_fraction=0.20, surplus=1.25, lower=0.20, upper=0.85, retire_above=0.95
+    ),
     synthesis=SynthesisConfig(backends=qwen3_32b, roles=llm_roles, attempts=3, workers=16),
     evaluation=EvaluationConfig(num_tasks=400, every_epochs=1),
     checkpoint_every=13,

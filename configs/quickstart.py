@@ -91,7 +91,7 @@ CONFIG = Config(
         entropy_coefficient=0.0,
         quotas=(2, 2, 2, 2),
     ),
-    replay=ReplaySettings(capacity=256, cooldown=8, nearest_first=True),
+    replay=ReplaySettings(capacity=256, cooldown=8, surplus=3.0, nearest_first=True),
     evaluation=EvaluationConfig(num_tasks=128, every_epochs=2),
     checkpoint_every=20,
 )

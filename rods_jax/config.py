@@ -151,6 +151,8 @@ class ReplaySettings:
 
     capacity: int = 400  # P_max: generated items, human seeds not counted
     injection_fraction: float = 0.20  # of the active pool, at each epoch's start
+    surplus: float = 1.0  # variants that are written for each that can enter then; above 1 there is a choice
+    max_age: int = 30  # steps since its seed was chosen after which a waiting candidate leaves, stale
     nearest_first: bool = False  # enter first: candidates of seeds that are foreseen to lie nearest the boundary
     lower: float = 0.20  # r < lower: hard, a generated item leaves
     upper: float = 0.85  # lower <= r <= upper: boundary
@@ -167,7 +169,7 @@ class ReplaySettings:
     def __post_init__(self) -> None:
         check_types("replay", self)
         _not_negative("replay", self, "capacity", "cooldown", "half_life")
-        _positive("replay", self, "max_share", "history", "log_size")
+        _positive("replay", self, "surplus", "max_age", "max_share", "history", "log_size")
         _fraction("replay", self, "injection_fraction", "lower", "upper", "retire_above", "max_share")
         for low, high in (("lower", "upper"), ("upper", "retire_above")):
             a, b = getattr(self, low), getattr(self, high)

@@ -61,6 +61,7 @@ class _Pending(NamedTuple):
     step: int
     epoch: int
     stage: StageConfig
+    left: int  # steps of the epoch from this one on; 0: no epoch follows that could play a variant
     tasks: tuple[Task, ...]
     rollouts: Rollouts
     feedback: Feedback
@@ -86,7 +87,7 @@ def train(
             if is_first:
                 state = stages.renew(state)
                 replay = pool.enter_stage(replay, [task for task in seeds if task.category in stage.categories])
-            replay, _ = pool.begin_epoch(replay, epoch)
+            replay, _ = pool.begin_epoch(replay, epoch, step)
         batches = pool.epoch_batches(
             replay, seed=config.seed, epoch=epoch, batch_size=config.rollout.tasks_per_step
         )
@@ -100,7 +101,8 @@ def train(
             state, feedback = stages.update(state, batch)
             replay, taken = _settle(replay, pending, chosen, stages, known)
             outcomes += taken
-            pending = _Pending(step, epoch, stage, batches[index], rollouts, feedback, seconds)
+            left = len(batches) - index if epoch + 1 < num_epochs(config) else 0
+            pending = _Pending(step, epoch, stage, left, batches[index], rollouts, feedback, seconds)
             step += 1
             last = index + 1 == len(batches)
             final = step == config.max_steps
@@ -137,9 +139,9 @@ def _observe(replay: ReplayState, pending: _Pending | None) -> tuple[ReplayState
     for task, passed, total in zip(tasks, passed_N.tolist(), total_N.tolist(), strict=True):
         if total:
             replay = pool.observe(replay, task.id, passed, total, step)
-    chosen = (
-        tuple(tasks[index] for index in seeds.indices_k.tolist() if index >= 0) if pending.stage.synthesis else ()
-    )
+    best_first = [tasks[index] for index in seeds.indices_k.tolist() if index >= 0]
+    count = pool.wanted(replay, step, pending.left) if pending.stage.synthesis else 0
+    chosen = pool.spread(best_first, count)
     for task in chosen:
         replay = pool.mark_seed(replay, task.id, step)
     return replay, chosen
@@ -181,8 +183,8 @@ def _settle(
         return replay, 0
     started = time.perf_counter()
     dispatches = stages.synthesize(chosen, pending.step, known(replay))
-    candidates = [d.result.candidate for d in dispatches if d.result.candidate is not None]
-    replay = pool.stage(replay, candidates, pending.epoch)
+    outcomes = [pool.Outcome(d.seed.id, d.step, d.result.candidate) for d in dispatches]
+    replay = pool.stage(replay, outcomes, pending.epoch)
     seconds = time.perf_counter() - started
 
     feedback = jax.device_get(pending.feedback)
@@ -194,7 +196,7 @@ def _settle(
         **feedback.metrics,
         **pool.counts(replay),
         "seeds": len(chosen),
-        "candidates": len(candidates),
+        "candidates": sum(outcome.candidate is not None for outcome in outcomes),
         "rejected": sum(rejections.values()),
         "rejections": dict(rejections),
         "failed_rollouts": pending.rollouts.failed,

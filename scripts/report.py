@@ -37,6 +37,7 @@ FLOWS = {
     "retired_mastered": "#2F8F7F",
     "retired_hard": "#3D4F73",
     "retired_pruned": "#A35C8F",
+    "retired_stale": "#8A8A83",
 }
 TRAIN, HELD_OUT = "#8FA3BF", "#C2571A"
 BAND = (0.20, 0.85)  # boundary band, RODS section 2.2

@@ -82,7 +82,7 @@ CONFIG = Config(
     ),
     update=UpdateConfig(learning_rate=1e-3, ratio=token_ratio, aggregate=sequence_mean),
     evaluation=EvaluationConfig(num_tasks=1, every_epochs=10**6),
-    replay=ReplaySettings(cooldown=2),
+    replay=ReplaySettings(cooldown=2, surplus=1000.0, max_age=10**6),  # every seed is sent, nothing leaves
     synthesis=SynthesisConfig(backends=backends, roles=llm_roles, workers=0),
     checkpoint_every=2,
 )  # fmt: skip

@@ -13,11 +13,21 @@ def human_seeds(n):
     return [task_named(f"human{i}", ()) for i in range(n)]
 
 
+def stage(state, tasks, epoch, step=0):
+    """Queues the variants of seeds that were chosen at `step`."""
+    seeds = [(task.ancestry or ("",))[-1] for task in tasks]
+    return replay.stage(state, [replay.Outcome(*entry) for entry in zip(seeds, [step] * len(tasks), tasks)], epoch)
+
+
+def begin(state, epoch, step=0):
+    return replay.begin_epoch(state, epoch, step)
+
+
 def pool_of(num_seeds=10, names=(), **changes):
     """A pool in epoch 1 in which the named generated tasks are on trial."""
     settings = ReplaySettings(**({"capacity": 8, "injection_fraction": 1.0} | changes))
-    state = replay.stage(replay.create(human_seeds(num_seeds), settings), [task_named(name) for name in names], epoch=0)
-    state, _ = replay.begin_epoch(state, 1)
+    state = stage(replay.create(human_seeds(num_seeds), settings), [task_named(name) for name in names], epoch=0)
+    state, _ = begin(state, 1)
     return state
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from replay_toy import human_seeds, ids_of, pool_of, task_named
+from replay_toy import begin, human_seeds, ids_of, pool_of, stage, task_named
 
 from rods_jax import replay
 from rods_jax.config import ReplaySettings
@@ -17,10 +17,10 @@ from rods_jax.config import ReplaySettings
 # -------------------------------------------------------------------------------------- injection
 def test_the_pool_grows_by_80_96_115_109():
     state = replay.create(human_seeds(400), ReplaySettings())
-    state = replay.stage(state, [task_named(f"g{i}") for i in range(1000)], epoch=0)
+    state = stage(state, [task_named(f"g{i}") for i in range(1000)], epoch=0)
     injected, sizes = [], []
     for epoch in range(1, 6):
-        state, events = replay.begin_epoch(state, epoch)
+        state, events = begin(state, epoch)
         injected.append(len(events.injected))
         sizes.append(len(replay.active_tasks(state)))
     assert injected == [80, 96, 115, 109, 0]
@@ -31,21 +31,21 @@ def test_the_pool_grows_by_80_96_115_109():
 
 def test_a_candidate_is_never_used_in_the_epoch_that_made_it():
     state = replay.create(human_seeds(10), ReplaySettings(injection_fraction=1.0))
-    state, _ = replay.begin_epoch(state, 3)
-    state = replay.stage(state, [task_named("a")], epoch=3)
+    state, _ = begin(state, 3)
+    state = stage(state, [task_named("a")], epoch=3)
     assert ids_of(state) == [f"human{i}" for i in range(10)]
-    state = replay.stage(state, [task_named("b")], epoch=4)
-    state, events = replay.begin_epoch(state, 4)
+    state = stage(state, [task_named("b")], epoch=4)
+    state, events = begin(state, 4)
     assert events.injected == ("a",)
-    state, events = replay.begin_epoch(state, 5)
+    state, events = begin(state, 5)
     assert events.injected == ("b",)
 
 
 def test_candidates_enter_in_the_order_they_were_staged():
     state = replay.create(human_seeds(10), ReplaySettings())  # floor(0.2 * 10) = 2 at a time
-    state = replay.stage(state, [task_named(name) for name in "cab"], epoch=0)
-    state, first = replay.begin_epoch(state, 1)
-    state, second = replay.begin_epoch(state, 2)
+    state = stage(state, [task_named(name) for name in "cab"], epoch=0)
+    state, first = begin(state, 1)
+    state, second = begin(state, 2)
     assert (first.injected, second.injected) == (("c", "a"), ("b",))
     assert ids_of(state)[10:] == ["c", "a", "b"]
 
@@ -53,15 +53,15 @@ def test_candidates_enter_in_the_order_they_were_staged():
 def test_the_candidates_of_seeds_at_the_boundary_enter_first_by_option():
     state = replay.create(human_seeds(15), ReplaySettings(nearest_first=True))  # floor(0.2 * 15) = 3 at a time
     seeds = {"even": "human1", "older": "human2", "newer": "human2", "hard": "human3"}
-    state = replay.stage(state, [task_named(name, (seed,)) for name, seed in seeds.items()], epoch=0)
+    state = stage(state, [task_named(name, (seed,)) for name, seed in seeds.items()], epoch=0)
     for step, measured in ((1, (5, 9, 1)), (2, (5, 7, 1))):  # human2 has moved since its candidates were made
         for seed, passed in zip(("human1", "human2", "human3"), measured):
             state = replay.observe(state, seed, passed, 10, step)
-    state = replay.stage(state, [task_named("late", ("human1",))], epoch=1)  # not due yet
-    state, first = replay.begin_epoch(state, 1)
+    state = stage(state, [task_named("late", ("human1",))], epoch=1)  # not due yet
+    state, first = begin(state, 1)
     assert first.injected == ("even", "newer", "older")
     state = replay.observe(state, "human1", 10, 10, step=3)
-    state, second = replay.begin_epoch(state, 2)
+    state, second = begin(state, 2)
     assert second.injected == ("hard", "late")
 
 
@@ -77,33 +77,33 @@ def test_the_boundary_is_that_of_the_policy_which_will_play_the_candidates(last_
     ids = [task.id for task in replay.active_tasks(state)]
     for seed, passed, step in zip(ids, (1, 3, 4, 8), (0, 0, last_step, last_step)):
         state = replay.observe(state, seed, passed, 10, step)
-    state = replay.stage(state, [task_named(name, (seed,)) for name, seed in zip("abcd", ids)], epoch=0)
-    assert "".join(replay.begin_epoch(state, 1)[1].injected) == expected
+    state = stage(state, [task_named(name, (seed,)) for name, seed in zip("abcd", ids)], epoch=0)
+    assert "".join(begin(state, 1)[1].injected) == expected
 
 
 def test_the_cap_is_a_floor_of_exact_decimals():
     # 0.07 * 100 is 7.000000000000001 and 0.29 * 100 is 28.999999999999996 in binary floating point.
     for fraction, expected in ((0.07, 7), (0.29, 29), (0.199, 19)):
         state = replay.create(human_seeds(100), ReplaySettings(injection_fraction=fraction))
-        state = replay.stage(state, [task_named(f"g{i}") for i in range(50)], epoch=0)
-        assert len(replay.begin_epoch(state, 1)[1].injected) == expected
+        state = stage(state, [task_named(f"g{i}") for i in range(50)], epoch=0)
+        assert len(begin(state, 1)[1].injected) == expected
 
 
 def test_the_cap_is_measured_after_retirement():
     state = pool_of(6, ["a", "b", "c", "d"], injection_fraction=1.0)
-    state = replay.stage(state, [task_named(f"n{i}") for i in range(20)], epoch=1)
+    state = stage(state, [task_named(f"n{i}") for i in range(20)], epoch=1)
     for name in "abcd":
         state = replay.observe(state, name, 100, 100, step=1)
     state = dataclasses.replace(state, settings=ReplaySettings(capacity=8, injection_fraction=0.5))
-    state, events = replay.begin_epoch(state, 2)
+    state, events = begin(state, 2)
     assert len(events.retired) == 4
     assert len(events.injected) == 3  # half of 6, not of 10
 
 
 def test_an_epoch_begins_once():
-    state, _ = replay.begin_epoch(replay.create(human_seeds(2), ReplaySettings()), 1)
+    state, _ = begin(replay.create(human_seeds(2), ReplaySettings()), 1)
     with pytest.raises(ValueError, match="epoch 1 cannot begin after epoch 1"):
-        replay.begin_epoch(state, 1)
+        begin(state, 1)
 
 
 # ------------------------------------------------------------------------------------ transitions
@@ -122,7 +122,7 @@ def test_an_epoch_begins_once():
 )
 def test_retirement_is_strict_on_integers(passed, total, reason):
     state = replay.observe(pool_of(names=["a"]), "a", passed, total, step=1)
-    state, events = replay.begin_epoch(state, 2)
+    state, events = begin(state, 2)
     assert [entry.reason for entry in events.retired] == ([reason] if reason else [])
     assert ("a" in ids_of(state)) == (reason is None)
     if reason:
@@ -134,7 +134,7 @@ def test_the_latest_measurement_decides_and_only_at_the_next_epoch():
     state = replay.observe(pool_of(names=["a"]), "a", 0, 10, step=1)
     assert "a" in ids_of(state)
     state = replay.observe(state, "a", 5, 10, step=2)
-    assert "a" in ids_of(replay.begin_epoch(state, 2)[0])
+    assert "a" in ids_of(begin(state, 2)[0])
 
 
 def test_trial_becomes_active_with_its_first_measurement():
@@ -149,7 +149,7 @@ def test_human_seeds_are_kept_unless_the_switch_lets_mastered_ones_go():
         state = replay.create(human_seeds(2), ReplaySettings(retire_seeds=retire_seeds))
         state = replay.observe(state, "human0", 0, 10, step=1)
         state = replay.observe(state, "human1", 10, 10, step=1)
-        assert ids_of(replay.begin_epoch(state, 1)[0]) == expected
+        assert ids_of(begin(state, 1)[0]) == expected
 
 
 def test_a_full_pool_defers_or_prunes_the_lowest_scores():
@@ -158,8 +158,8 @@ def test_a_full_pool_defers_or_prunes_the_lowest_scores():
         state = pool_of(10, "abcd", capacity=4, replace=replace)
         for step, (name, passed) in enumerate(scores.items()):
             state = replay.observe(state, name, passed, 100, step)
-        state = replay.stage(state, [task_named("x"), task_named("y")], epoch=1)
-        state, events = replay.begin_epoch(state, 2)
+        state = stage(state, [task_named("x"), task_named("y")], epoch=1)
+        state, events = begin(state, 2)
         assert "".join(ids_of(state)[10:]) == survivors
         pruned = [entry.task_id for entry in events.retired if entry.reason == "pruned"]
         assert pruned == (["b", "c"] if replace else [])  # c and d tie: the older measurement goes
@@ -169,8 +169,8 @@ def test_a_full_pool_defers_or_prunes_the_lowest_scores():
 def test_items_on_trial_are_not_pruned():
     state = pool_of(10, "abcd", capacity=4, replace=True)
     state = replay.observe(state, "c", 50, 100, step=1)
-    state = replay.stage(state, [task_named("x"), task_named("y")], epoch=1)
-    state, events = replay.begin_epoch(state, 2)
+    state = stage(state, [task_named("x"), task_named("y")], epoch=1)
+    state, events = begin(state, 2)
     assert [entry.task_id for entry in events.retired] == ["c"]
     assert events.injected == ("x",)
 
@@ -179,18 +179,18 @@ def test_the_ring_takes_the_next_free_slot():
     state = pool_of(4, "abcd", capacity=4)
     for name in "bd":
         state = replay.observe(state, name, 0, 10, step=1)
-    state = replay.stage(state, [task_named("x")], epoch=1)
-    state, _ = replay.begin_epoch(state, 2)
+    state = stage(state, [task_named("x")], epoch=1)
+    state, _ = begin(state, 2)
     assert [item and item.task.id for item in state.slots] == ["a", "x", "c", None]
     assert state.cursor == 2
-    state, _ = replay.begin_epoch(replay.stage(state, [task_named("y"), task_named("z")], epoch=2), 3)
+    state, _ = begin(stage(state, [task_named("y"), task_named("z")], epoch=2), 3)
     assert [item and item.task.id for item in state.slots] == ["a", "x", "c", "y"]
     assert [entry.task.id for entry in state.staged] == ["z"]
 
 
 def test_duplicates_are_counted_and_not_staged():
     state = pool_of(2, ["a"])
-    state = replay.stage(state, [task_named("a"), task_named("b"), task_named("b")], epoch=1)
+    state = stage(state, [task_named("a"), task_named("b"), task_named("b")], epoch=1)
     assert [entry.task.id for entry in state.staged] == ["b"]
     assert replay.counts(state)["retired_duplicate"] == 2
 
@@ -199,7 +199,7 @@ def test_ancestry_separates_human_from_generated():
     with pytest.raises(ValueError, match="human seeds have no ancestry: .*g"):
         replay.create([task_named("g")], ReplaySettings())
     with pytest.raises(ValueError, match="generated task names its ancestry: .*human0"):
-        replay.stage(replay.create([], ReplaySettings()), human_seeds(1), epoch=0)
+        stage(replay.create([], ReplaySettings()), human_seeds(1), epoch=0)
     with pytest.raises(ValueError, match="unique: .*human0"):
         replay.create(human_seeds(1) * 2, ReplaySettings())
 
@@ -224,7 +224,7 @@ def test_only_the_last_retirements_are_kept_but_all_are_counted():
     state = pool_of(4, "abcd", log_size=3)
     for name in "abcd":
         state = replay.observe(state, name, 0, 10, step=1)
-    state, events = replay.begin_epoch(state, 2)
+    state, events = begin(state, 2)
     assert [entry.task_id for entry in state.retired] == ["b", "c", "d"]
     assert len(events.retired) == replay.counts(state)["retired_hard"] == 4
 
@@ -272,7 +272,7 @@ def test_a_remembered_mean_outlives_one_noisy_group(half_life, left):
     state = pool_of(names=["a", "b"], half_life=half_life, lower=0.16)
     for step, (a, b) in ((0, (40, 0)), (10, (0, 0))):
         state = replay.observe(replay.observe(state, "a", a, 80, step), "b", b, 80, step)
-    state, events = replay.begin_epoch(state, 2)
+    state, events = begin(state, 2)
     assert [entry.task_id for entry in events.retired] == left
     assert [entry.last for entry in events.retired] == [replay.Measurement(0, 80, 10)] * len(left)
 
@@ -282,7 +282,7 @@ def test_zones_and_pruning_see_the_same_mean():
     for step, (a, b) in ((0, (10, 90)), (10, (50, 50))):  # r = 45/150 and 95/150: b's score is the higher one
         state = replay.observe(replay.observe(state, "a", a, 100, step), "b", b, 100, step)
     assert replay.counts(state)["zone_boundary"] == 2
-    state, events = replay.begin_epoch(replay.stage(state, [task_named("x")], 1), 2)
+    state, events = begin(stage(state, [task_named("x")], 1), 2)
     assert [entry.task_id for entry in events.retired] == ["a"]
 
 
@@ -303,7 +303,7 @@ class Pool(RuleBasedStateMachine):
     @rule(numbers=st.lists(st.integers(0, 12), max_size=6))
     def stage(self, numbers):
         before = {entry.task.id for entry in self.state.staged} | set(ids_of(self.state))
-        self.state = replay.stage(self.state, [task_named(f"g{i}") for i in numbers], self.epoch)
+        self.state = stage(self.state, [task_named(f"g{i}") for i in numbers], self.epoch)
         for entry in self.state.staged:
             if entry.task.id not in before:
                 self.born[entry.task.id] = self.epoch
@@ -327,7 +327,7 @@ class Pool(RuleBasedStateMachine):
         self.epoch += 1
         before = set(ids_of(self.state))
         trial = {item.task.id for item in self.state.items if item.status == "trial"}
-        self.state, events = replay.begin_epoch(self.state, self.epoch)
+        self.state, events = begin(self.state, self.epoch)
         left = {entry.task_id for entry in events.retired}
         assert set(ids_of(self.state)) == (before - left) | set(events.injected)
         assert not left & trial

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from replay_toy import human_seeds, ids_of, pool_of, task_named
+from replay_toy import begin, human_seeds, ids_of, pool_of, stage, task_named
 
 from rods_jax import replay
 from rods_jax.config import ReplaySettings
@@ -26,26 +26,26 @@ def _mixed(**changes):
 def test_no_class_takes_more_than_its_share_by_injection():
     new = [_of("a", ("A",), "pq"), _of("ab", ("A", "B"), "pr"), _of("b", ("B",), "ps"), _of("c", ("C",), "pt")]
     for share, expected in ((1.0, ("a", "ab", "b", "c")), (0.6, ("b", "c")), (0.5, ("c",)), (0.05, ())):
-        state = replay.stage(_mixed(max_share=share), new, epoch=0)
-        state, events = replay.begin_epoch(state, 1)
+        state = stage(_mixed(max_share=share), new, epoch=0)
+        state, events = begin(state, 1)
         assert events.injected == expected
         assert replay.counts(state)["pool_staged"] == 4 - len(expected)  # the others wait, none is lost
 
 
 def test_a_share_counts_what_enters_with_it_and_room_comes_with_growth():
-    state = replay.stage(_mixed(max_share=0.2), [_of(f"c{i}", ("C",), "pq" + "r" * i) for i in range(4)], epoch=0)
-    state, events = replay.begin_epoch(state, 1)
+    state = stage(_mixed(max_share=0.2), [_of(f"c{i}", ("C",), "pq" + "r" * i) for i in range(4)], epoch=0)
+    state, events = begin(state, 1)
     assert events.injected == ("c0", "c1")  # 2 of 10
-    state = replay.stage(state, [_of(f"d{i}", (f"D{i}",), "q" * i) for i in range(4)], epoch=1)
-    state, events = replay.begin_epoch(state, 2)
+    state = stage(state, [_of(f"d{i}", (f"D{i}",), "q" * i) for i in range(4)], epoch=1)
+    state, events = begin(state, 2)
     assert events.injected == ("d0", "d1", "d2", "d3")  # 3 of 12 would be too many of C
-    assert replay.begin_epoch(state, 3)[1].injected == ("c2",)  # 3 of 16
+    assert begin(state, 3)[1].injected == ("c2",)  # 3 of 16
 
 
 def test_no_call_pattern_takes_more_than_its_share():
     same = [_of(f"c{i}", (f"C{i}",), "gf") for i in range(3)]  # other classes, the same calls with other values
     other = [_of("d", ("D",), "fg")]
-    _, events = replay.begin_epoch(replay.stage(_mixed(max_share=0.2), same + other, epoch=0), 1)
+    _, events = begin(stage(_mixed(max_share=0.2), same + other, epoch=0), 1)
     assert events.injected == ("c0", "c1", "d")
 
 
@@ -54,7 +54,7 @@ def test_tasks_of_which_there_are_enough_do_not_become_seeds():
     assert replay.eligible(_mixed(), ids, 0) == [True, True, True]
     assert replay.eligible(_mixed(max_share=0.7), ids, 0) == [False, True, False]  # 8 of 10 would be of A
     assert replay.eligible(_mixed(max_share=0.5), ids, 0) == [False, False, False]
-    queued = replay.stage(_mixed(max_share=0.7), [_of(f"b{i}", ("B",), "pq" + "r" * i) for i in range(2)], epoch=0)
+    queued = stage(_mixed(max_share=0.7), [_of(f"b{i}", ("B",), "pq" + "r" * i) for i in range(2)], epoch=0)
     assert replay.eligible(queued, ids, 0) == [False, False, False]  # what waits counts too
 
 
@@ -62,8 +62,8 @@ def test_tasks_of_which_there_are_enough_do_not_become_seeds():
 def test_a_stage_replaces_the_seeds_and_nothing_else():
     state = pool_of(4, ["a", "b"], log_size=3)
     state = replay.observe(state, "a", 0, 10, step=1)
-    state, _ = replay.begin_epoch(replay.stage(state, [task_named("c"), task_named("d")], epoch=1), 2)
-    state = replay.stage(state, [task_named("e")], epoch=2)
+    state, _ = begin(stage(state, [task_named("c"), task_named("d")], epoch=1), 2)
+    state = stage(state, [task_named("e")], epoch=2)
     new = replay.enter_stage(state, [task_named("human9", ()), task_named("human2", ())])
     assert [item.task.id for item in new.seeds] == ["human9", "human2"]  # in the order given
     assert dataclasses.replace(new, seeds=state.seeds) == state
@@ -85,10 +85,10 @@ def test_a_seed_that_stays_keeps_what_was_measured_and_a_new_one_has_nothing():
 
 def test_all_tasks_are_the_seeds_the_pool_and_the_queue():
     state = pool_of(2, ["a", "b"], injection_fraction=0.5)  # floor(0.5 * 2) = 1: b still waits
-    state = replay.stage(state, [task_named("c")], epoch=1)
+    state = stage(state, [task_named("c")], epoch=1)
     assert [task.id for task in replay.all_tasks(state)] == ["human0", "human1", "a", "b", "c"]
     assert replay.all_tasks(state)[:3] == replay.active_tasks(state)
-    state, _ = replay.begin_epoch(replay.observe(state, "a", 0, 10, step=1), 2)
+    state, _ = begin(replay.observe(state, "a", 0, 10, step=1), 2)
     assert [task.id for task in replay.all_tasks(state)] == ["human0", "human1", "b", "c"]  # a left
     assert replay.all_tasks(replay.create([], ReplaySettings())) == ()
 

@@ -58,7 +58,7 @@ CONFIG = Config(
     update=UpdateConfig(
         learning_rate=1e-3, ratio=grpo.token_ratio, aggregate=grpo.sequence_mean, signal=any_task
     ),  # a policy from scratch has no other seeds
-    replay=ReplaySettings(capacity=8, cooldown=2, lower=0.0001, upper=0.9),
+    replay=ReplaySettings(capacity=8, cooldown=2, surplus=100.0, lower=0.0001, upper=0.9),
     evaluation=EvaluationConfig(num_tasks=4, every_epochs=2),
     checkpoint_every=2,
 )  # fmt: skip

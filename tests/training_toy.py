@@ -76,7 +76,9 @@ CONFIG = Config(
     update=UpdateConfig(
         learning_rate=1e-3, ratio=grpo.token_ratio, aggregate=grpo.sequence_mean, signal=any_task
     ),
-    replay=ReplaySettings(capacity=8, cooldown=2, lower=0.0001, upper=0.9, injection_fraction=0.4, max_share=0.6),
+    replay=ReplaySettings(
+        capacity=8, cooldown=2, lower=0.0001, upper=0.9, injection_fraction=0.4, max_share=0.6, surplus=3.0
+    ),
     evaluation=EvaluationConfig(num_tasks=4, every_epochs=2),
     checkpoint_every=2,
 )  # fmt: skip

@@ -1,0 +1,53 @@
+"""The replay pool: human seeds and generated tasks that come and go with the policy (RODS section 6).
+
+    seed sent -> staged -> trial -> active -> retired {mastered, hard, pruned}
+                       \\-> {duplicate, stale}
+
+A generated task waits in the staged queue until the epoch after its synthesis, is on trial until its first
+measurement, and leaves when the policy masters it or cannot do it.  All functions are pure; the state is a small host
+record.
+
+As many seeds are sent as the next epoch's start can take variants (`wanted`), so that what is written is played.  What
+has waited longer than `max_age` steps leaves the queue unplayed, as `stale`.
+
+No class and no call pattern takes more than `max_share` of the pool by injection: neither do tasks that are
+overrepresented, the queue counted in, become seeds, nor do candidates enter that would make them so.
+
+Left out on purpose: retirement for staleness (every active task is in every epoch, so no measurement is older than one
+epoch) and the rank of seeds (boundary.py, on device).
+"""
+
+from rods_jax.replay.life import (
+    active_tasks,
+    all_tasks,
+    begin_epoch,
+    counts,
+    create,
+    earlier,
+    eligible,
+    enter_stage,
+    epoch_batches,
+    mark_seed,
+    observe,
+    stage,
+)
+from rods_jax.replay.pace import spread, wanted
+from rods_jax.replay.state import (
+    REASONS,
+    Away,
+    Events,
+    Item,
+    Measurement,
+    Outcome,
+    ReplayState,
+    Retired,
+    Staged,
+    from_json,
+    to_json,
+)
+
+__all__ = [
+    "REASONS", "Away", "Events", "Item", "Measurement", "Outcome", "ReplayState", "Retired", "Staged",
+    "active_tasks", "all_tasks", "begin_epoch", "counts", "create", "earlier", "eligible", "enter_stage",
+    "epoch_batches", "from_json", "mark_seed", "observe", "spread", "stage", "to_json", "wanted",
+]  # fmt: skip

@@ -1,0 +1,251 @@
+"""The life of a task in the pool, verb by verb: staged, injected, measured, retired."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from rods_jax.config import ReplaySettings
+from rods_jax.replay.rules import (
+    boundary_score,
+    discounted,
+    exact,
+    foreseen_scores,
+    has_room,
+    mean,
+    retirement,
+    room_of_trait,
+    traits_of,
+    varied,
+    zone,
+)
+from rods_jax.replay.state import (
+    REASONS,
+    Away,
+    Events,
+    Item,
+    Measurement,
+    Outcome,
+    ReplayState,
+    Retired,
+    Staged,
+)
+from rods_jax.types import Task
+
+
+def create(tasks: Sequence[Task], settings: ReplaySettings) -> ReplayState:
+    """A pool of human seeds; raises ValueError on a repeated id or a task that has ancestors."""
+    ids = [task.id for task in tasks]
+    if len(set(ids)) < len(ids):
+        raise ValueError(
+            f"task ids must be unique: {sorted(i for i in set(ids) if ids.count(i) > 1)} are repeated"
+        )
+    if generated := [task.id for task in tasks if task.ancestry]:
+        raise ValueError(f"human seeds have no ancestry: {generated} do")
+    return ReplayState(settings, tuple(map(Item, tasks)), (None,) * settings.capacity)
+
+
+def stage(state: ReplayState, outcomes: Sequence[Outcome], epoch: int) -> ReplayState:
+    """Queues what came back during `epoch`; a variant whose id is in the pool or queue is counted as duplicate."""
+    candidates = [outcome.candidate for outcome in outcomes if outcome.candidate is not None]
+    if human := [task.id for task in candidates if not task.ancestry]:
+        raise ValueError(f"a generated task names its ancestry: {human} do not")
+    taken = {item.task.id for item in state.items} | {entry.task.id for entry in state.staged}
+    staged, duplicates = list(state.staged), []
+    for _, step, task in outcomes:
+        if task is None:
+            continue
+        if task.id in taken:
+            duplicates.append(Retired(task.id, "duplicate", epoch, None))
+        else:
+            taken.add(task.id)
+            staged.append(Staged(task, epoch, step))
+    back = {(outcome.seed, outcome.step) for outcome in outcomes}
+    state = replace(
+        state,
+        away=tuple(entry for entry in state.away if entry not in back),
+        settled=state.settled + len(outcomes),
+        written=state.written + len(candidates),
+        staged=tuple(staged),
+    )
+    return _log(state, duplicates)
+
+
+def begin_epoch(state: ReplayState, epoch: int, step: int) -> tuple[ReplayState, Events]:
+    """Retires, prunes and injects, in this order (RODS section 6), before `step`; each epoch begins once.
+
+    At most floor(injection_fraction * pool after retirement) candidates enter, oldest first (or by the
+    boundary scores foreseen of their seeds, newest first in ties), only ones that an earlier epoch staged
+    and that keep to `max_share` of the same pool, and no more than there are free slots.  The others wait, until
+    `max_age` steps have passed since their seeds were chosen: then they leave as `stale`.
+    """
+    if epoch <= state.epoch:
+        raise ValueError(f"epoch {epoch} cannot begin after epoch {state.epoch}")
+    settings = state.settings
+
+    retired = [
+        Retired(item.task.id, reason, epoch, item.measurements[-1])
+        for item in state.items
+        if (reason := retirement(item, settings)) is not None
+    ]
+    state = _remove(state, retired)
+
+    # What is too old for the policy of now leaves the queue.
+    stale = [entry.task.id for entry in state.staged if step - entry.seeded > settings.max_age]
+    retired += [Retired(name, "stale", epoch, None) for name in stale]
+    staged = tuple(entry for entry in state.staged if entry.task.id not in stale)
+    away = tuple(entry for entry in state.away if step - entry.step <= settings.max_age)
+    state = replace(state, staged=staged, away=away)
+
+    # Who may enter, in which order.
+    active = active_tasks(state)
+    due = [entry.task for entry in staged if entry.epoch < epoch]
+    if settings.nearest_first:
+        scores = foreseen_scores(state)
+        due = sorted(due[::-1], key=lambda task: -scores.get(task.ancestry[-1], 0))
+    due = varied(due, active, settings)[: int(exact(settings.injection_fraction) * len(active))]
+
+    # By choice a full pool makes room.
+    free = state.slots.count(None)
+    if settings.replace and len(due) > free:
+        measured = [item for item in state.slots if item is not None and item.measurements]
+        measured.sort(key=lambda i: (boundary_score(mean(i, settings)), i.measurements[-1].step, i.task.id))
+        pruned = [Retired(i.task.id, "pruned", epoch, i.measurements[-1]) for i in measured[: len(due) - free]]
+        state = _remove(state, pruned)
+        retired += pruned
+        free += len(pruned)
+
+    injected = due[:free]
+    seeded = {entry.task.id: entry.seeded for entry in staged}
+    ages = tuple(step - seeded[task.id] for task in injected)
+    state = replace(state, epoch=epoch, injected_ages=state.injected_ages + sum(ages))
+    state = _log(_insert(state, injected), retired)
+    return state, Events(tuple(retired), tuple(task.id for task in injected), ages)
+
+
+def observe(state: ReplayState, task_id: str, passed: int, total: int, step: int) -> ReplayState:
+    """Records that `passed` of `total` (> 0) turns of the task's rollouts succeeded at `step`.
+
+    Raises KeyError when the task is not in the pool: read a step's results before the next epoch begins.
+    """
+    if not 0 <= passed <= total or total == 0:
+        raise ValueError(f"task {task_id}: {passed} passed turns of {total} is no measurement")
+    measurement = Measurement(int(passed), int(total), int(step))
+
+    def measured(item: Item) -> Item:
+        return replace(item, measurements=(*item.measurements, measurement)[-state.settings.history :])
+
+    return _change(state, task_id, measured)
+
+
+def mark_seed(state: ReplayState, task_id: str, step: int) -> ReplayState:
+    """Sends a task as a seed: its cooldown starts; KeyError when it is not in the pool."""
+    state = _change(state, task_id, lambda item: replace(item, seeded=int(step)))
+    return replace(state, away=(*state.away, Away(task_id, int(step))))
+
+
+def eligible(state: ReplayState, task_ids: Sequence[str], step: int) -> list[bool]:
+    """Whether each task's cooldown is over and the pool has room for its like; KeyError: one is not in the pool.
+
+    What became of the seeds of the step before does not count yet: it arrives when the update is under way, or
+    earlier, where the run was stopped between the two.
+    """
+    cooldown, active = state.settings.cooldown, active_tasks(state)
+    fresh = {item.task.id for item in state.items if item.seeded == step - 1}
+    queued = [entry.task for entry in state.staged if entry.task.ancestry[-1] not in fresh]
+    counts, limit = traits_of((*active, *queued)), room_of_trait(active, state.settings)
+    items = [_find(state, task_id) for task_id in task_ids]
+    return [
+        (item.seeded is None or step - item.seeded >= cooldown) and has_room(item.task, counts, limit)
+        for item in items
+    ]
+
+
+def earlier(state: ReplayState, task_id: str, step: int) -> tuple[float, float]:
+    """Turns passed and all turns that were measured before `step`, halved after every `half_life` steps.
+
+    (0, 0) without a half-life. KeyError: the task is not in the pool.
+    """
+    return discounted(_find(state, task_id).measurements, step, state.settings.half_life)
+
+
+def enter_stage(state: ReplayState, tasks: Sequence[Task]) -> ReplayState:
+    """Replaces the human seeds by those of a curriculum stage; generated items, queue and counts stay."""
+    known = {item.task.id: item for item in state.seeds}
+    return replace(state, seeds=tuple(known.get(task.id, Item(task)) for task in tasks))
+
+
+def all_tasks(state: ReplayState) -> tuple[Task, ...]:
+    """Everything in the pool and in the queue: what a new candidate must not repeat."""
+    return active_tasks(state) + tuple(entry.task for entry in state.staged)
+
+
+def active_tasks(state: ReplayState) -> tuple[Task, ...]:
+    """What an epoch trains on, human seeds first, in a fixed order."""
+    return tuple(item.task for item in state.items)
+
+
+def epoch_batches(state: ReplayState, *, seed: int, epoch: int, batch_size: int) -> tuple[tuple[Task, ...], ...]:
+    """Every active task once, shuffled by (seed, epoch); the first ones again to fill the last batch."""
+    tasks = active_tasks(state)
+    if len(tasks) < batch_size:
+        raise ValueError(f"a batch of {batch_size} different tasks cannot be drawn from a pool of {len(tasks)}")
+    order = np.random.default_rng([seed, epoch]).permutation(len(tasks))
+    shuffled = [tasks[i] for i in order]
+    shuffled += shuffled[: -len(tasks) % batch_size]
+    return tuple(tuple(shuffled[i : i + batch_size]) for i in range(0, len(shuffled), batch_size))
+
+
+def counts(state: ReplayState) -> dict[str, int | float]:
+    """Pool composition, zones of the latest measurements, and totals since the start, as metrics."""
+    result = {f"pool_{status}": 0 for status in ("human", "trial", "active")}
+    result |= {"pool_staged": len(state.staged)}
+    result |= {f"zone_{zone}": 0 for zone in ("hard", "boundary", "mastered")}
+    for item in state.items:
+        result[f"pool_{item.status}"] += 1
+        if item.measurements:
+            result[f"zone_{zone(item, state.settings)}"] += 1
+    result |= {f"retired_{reason}": n for reason, n in zip(REASONS, state.retired_counts, strict=True)}
+    result |= {"seeds_away": len(state.away), "injected": state.injected}
+    # Steps between a seed's rollouts and its variant's injection, mean over all that were injected so far.
+    return result | ({"age_at_injection": state.injected_ages / state.injected} if state.injected else {})
+
+
+def _insert(state: ReplayState, tasks: Sequence[Task]) -> ReplayState:
+    """Moves staged tasks into the next free slots, from the cursor on; a live item is never overwritten."""
+    slots, cursor = list(state.slots), state.cursor
+    for task in tasks:
+        while slots[cursor] is not None:
+            cursor = (cursor + 1) % len(slots)
+        slots[cursor] = Item(task)
+        cursor = (cursor + 1) % len(slots)
+    ids = {task.id for task in tasks}
+    staged = tuple(entry for entry in state.staged if entry.task.id not in ids)
+    return replace(state, slots=tuple(slots), cursor=cursor, staged=staged, injected=state.injected + len(tasks))
+
+
+def _remove(state: ReplayState, retired: Sequence[Retired]) -> ReplayState:
+    ids = {entry.task_id for entry in retired}
+    seeds = tuple(item for item in state.seeds if item.task.id not in ids)
+    slots = tuple(None if item is not None and item.task.id in ids else item for item in state.slots)
+    return replace(state, seeds=seeds, slots=slots)
+
+
+def _log(state: ReplayState, retired: Sequence[Retired]) -> ReplayState:
+    reasons = [entry.reason for entry in retired]
+    totals = tuple(n + reasons.count(reason) for n, reason in zip(state.retired_counts, REASONS, strict=True))
+    return replace(state, retired=(*state.retired, *retired)[-state.settings.log_size :], retired_counts=totals)
+
+
+def _find(state: ReplayState, task_id: str) -> Item:
+    for item in state.items:
+        if item.task.id == task_id:
+            return item
+    raise KeyError(f"task {task_id} is not in the pool")
+
+
+def _change(state: ReplayState, task_id: str, change: Callable[[Item], Item]) -> ReplayState:
+    new = change(_find(state, task_id))
+    seeds = tuple(new if item.task.id == task_id else item for item in state.seeds)
+    slots = tuple(new if item is not None and item.task.id == task_id else item for item in state.slots)
+    return replace(state, seeds=seeds, slots=slots)

@@ -1,0 +1,51 @@
+"""How many seeds a step sends: as many as the next epoch's start can take variants, spread over the epoch.
+
+Left out on purpose: any memory of its own.  The number follows from the pool, the queue and what is away, so that a
+resumed run sends the same.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from fractions import Fraction
+from math import ceil
+
+from rods_jax.replay.rules import exact, retirement
+from rods_jax.replay.state import ReplayState
+from rods_jax.types import Task
+
+
+def wanted(state: ReplayState, step: int, left: int) -> int:
+    """Seeds that `step` should send, where `left` steps of the epoch have not been spent, `step` among them.
+
+    Together with those of the steps to come they bring `surplus` variants for each that the next epoch's start can
+    take, at the share of seeds that has become variants so far.  What waits in the queue or is away counts, as long as it
+    will not be stale by then.  `left` 0: no epoch comes that could play what is written, so none is wanted.
+    """
+    if not left:
+        return 0
+    settings, share = state.settings, Fraction(state.written + 1, state.settled + 1)
+    oldest = step + left - settings.max_age  # a seed of an earlier step will be stale
+    queued = sum(entry.seeded >= oldest for entry in state.staged)
+    coming = share * sum(entry.step >= oldest for entry in state.away)
+    missing = exact(settings.surplus) * _room(state) - queued - coming
+    return max(0, ceil(missing / share / left))
+
+
+def spread(seeds: Sequence[Task], count: int) -> tuple[Task, ...]:
+    """At most `count` of the seeds, which come best first: the best of each category, then the second of each, ..."""
+    rank: dict[str, int] = defaultdict(int)
+    ranks = []
+    for seed in seeds:
+        ranks.append(rank[seed.category])
+        rank[seed.category] += 1
+    kept = sorted(range(len(seeds)), key=lambda index: (ranks[index], index))[:count]
+    return tuple(seeds[index] for index in sorted(kept))
+
+
+def _room(state: ReplayState) -> int:
+    """Variants that the next epoch's start can take, if no task is measured again before."""
+    settings = state.settings
+    leaving = [item for item in state.items if retirement(item, settings) is not None]
+    pool = sum(1 for _ in state.items) - len(leaving)
+    free = state.slots.count(None) + sum(item.status != "human" for item in leaving)
+    return min(int(exact(settings.injection_fraction) * pool), settings.capacity if settings.replace else free)

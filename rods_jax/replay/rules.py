@@ -1,0 +1,103 @@
+"""How the pool judges its tasks: means, zones, who leaves, who is foreseen at the boundary, who adds variety."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from functools import cache
+from statistics import linear_regression
+
+from rods_jax.config import ReplaySettings
+from rods_jax.replay.state import Item, Measurement, ReplayState
+from rods_jax.types import Task
+
+
+@cache
+def exact(threshold: float) -> Fraction:
+    """0.2 as 1/5: the decimal that was written, not the binary number nearest to it."""
+    return Fraction(repr(float(threshold)))
+
+
+def discounted(measurements: Sequence[Measurement], step: int, half_life: float) -> tuple[float, float]:
+    weights = [2.0 ** ((m.step - step) / half_life) if half_life else 0.0 for m in measurements]
+    passed = sum(weight * m.passed for weight, m in zip(weights, measurements, strict=True))
+    return float(passed), float(sum(weight * m.total for weight, m in zip(weights, measurements, strict=True)))
+
+
+def mean(item: Item, settings: ReplaySettings) -> Fraction:
+    """Of the latest measurement, and of the ones before it as far as the half-life remembers them."""
+    *before, latest = item.measurements
+    passed, total = discounted(before, latest.step, settings.half_life)
+    return (latest.passed + Fraction(passed)) / (latest.total + Fraction(total))
+
+
+def boundary_score(reached: Fraction | float) -> Fraction | float:
+    """4 r (1 - r) of a mean reward r."""
+    return 4 * reached * (1 - reached)
+
+
+def foreseen_scores(state: ReplayState) -> dict[str, float]:
+    """Boundary scores of the measured tasks half an epoch ahead, if their means go on as the human seeds' do.
+
+    How far those come in a step is the slope of the line through their measurements: an epoch visits them in random
+    order, so the ones of its beginning are like the ones of its end.  An epoch is as long as the latest lie apart.
+    """
+    measured = [item for item in state.items if item.measurements]
+    latest = [item.measurements[-1].step for item in measured]
+    known = [(m.step, m.passed / m.total) for item in state.seeds for m in item.measurements]
+    slope = linear_regression(*zip(*known)).slope if len({step for step, _ in known}) > 1 else 0.0
+    first, last = min(latest, default=0), max(latest, default=0)
+    then = last + (last - first + 1) / 2
+
+    def foreseen(item: Item) -> float:
+        return float(mean(item, state.settings)) + slope * (then - item.measurements[-1].step)
+
+    return {item.task.id: boundary_score(min(max(foreseen(item), 0.0), 1.0)) for item in measured}
+
+
+def zone(item: Item, settings: ReplaySettings) -> str:
+    reached = mean(item, settings)
+    if reached < exact(settings.lower):
+        return "hard"
+    return "boundary" if reached <= exact(settings.upper) else "mastered"
+
+
+def retirement(item: Item, settings: ReplaySettings) -> str | None:
+    """A human seed leaves only when mastered, and only by choice; a hard one stays to be learned."""
+    human = item.status == "human"
+    if not item.measurements or not (settings.retire_seeds if human else settings.retire_generated):
+        return None
+    reached = mean(item, settings)
+    if reached > exact(settings.retire_above):
+        return "mastered"
+    return "hard" if reached < exact(settings.lower) and not human else None
+
+
+def varied(candidates: Sequence[Task], active: Sequence[Task], settings: ReplaySettings) -> list[Task]:
+    """The candidates, in order, that can enter without overrepresenting a class or a call pattern."""
+    counts, limit, varied = traits_of(active), room_of_trait(active, settings), []
+    for task in candidates:
+        if has_room(task, counts, limit):
+            varied.append(task)
+            counts.update(_traits(task))
+    return varied
+
+
+def room_of_trait(active: Sequence[Task], settings: ReplaySettings) -> Fraction | float:
+    """How many tasks may have a trait in common."""
+    return math.inf if settings.max_share == 1 else exact(settings.max_share) * len(active)
+
+
+def traits_of(tasks: Iterable[Task]) -> Counter:
+    """How many of the tasks have each trait."""
+    return Counter(trait for task in tasks for trait in _traits(task))
+
+
+def _traits(task: Task) -> frozenset:
+    """The classes of a task and its call pattern: the tools of each turn, in order."""
+    pattern = tuple(tuple(call.name for call in turn.gold) for turn in task.turns)
+    return frozenset((*task.classes, pattern))
+
+
+def has_room(task: Task, counts: Counter, limit: Fraction | float) -> bool:
+    return all(counts[trait] + 1 <= limit for trait in _traits(task))

@@ -1,0 +1,97 @@
+"""Seeds a step and the queue's bound: numbers by hand, and the paper's third stage simulated."""
+
+from dataclasses import replace
+
+import pytest
+from queue_simulation import AUTHORS, UNPACED, simulate
+from replay_toy import begin, human_seeds, ids_of, stage, task_named
+
+from configs.bfcl_qwen3_4b import CONFIG
+from rods_jax import replay
+from rods_jax.config import ReplaySettings
+from rods_jax.replay import Outcome
+
+
+def pool(seeds=10, **settings):
+    return replay.create(human_seeds(seeds), ReplaySettings(**settings))
+
+
+def test_a_step_sends_its_part_of_what_the_next_epoch_can_take():
+    state = pool(400)  # a fifth of 400 is 80, over 13 steps
+    assert replay.wanted(state, 0, 13) == 7
+    assert replay.wanted(state, 12, 1) == 80
+    assert replay.wanted(state, 0, 0) == 0  # nobody will play it
+    assert replay.wanted(pool(400, surplus=1.5), 0, 13) == 10  # 120 over 13
+    assert replay.wanted(pool(400, capacity=26), 0, 13) == 2
+    assert replay.wanted(pool(400, capacity=0), 0, 13) == 0
+
+
+def test_what_is_queued_or_away_is_not_asked_for_again():
+    state = pool(100)  # 20 can enter
+    state = stage(state, [task_named(f"g{i}") for i in range(6)], 0)
+    assert replay.wanted(state, 0, 1) == 14
+    for index in range(5):
+        state = replay.mark_seed(state, f"human{index}", 0)
+    assert replay.wanted(state, 0, 1) == 9
+    state = replay.stage(state, [Outcome(f"human{index}", 0, None) for index in range(5)], 0)
+    assert not state.away and (state.settled, state.written) == (11, 6)
+    assert replay.wanted(state, 0, 1) == 24  # 14 variants at a yield of 7/12
+
+
+def test_what_will_be_too_old_by_then_is_asked_for_again():
+    state = pool(100, max_age=10)
+    state = stage(state, [task_named("old")], 0, step=0)
+    state = stage(state, [task_named("new")], 0, step=5)
+    state = replay.mark_seed(replay.mark_seed(state, "human0", 4), "human1", 5)
+    assert replay.wanted(state, 14, 1) == 18  # the epoch begins at step 15: one is queued, one away
+
+
+def test_tasks_that_will_leave_make_room_and_a_smaller_pool():
+    state, _ = begin(stage(pool(10, injection_fraction=0.5, capacity=5), [task_named(n) for n in "abcde"], 0), 1)
+    assert replay.wanted(state, 1, 1) == 0  # every slot is taken
+    state = replay.observe(replay.observe(state, "a", 0, 10, 1), "b", 10, 10, 1)
+    assert replay.wanted(state, 1, 1) == 2  # half of 13 are 6, and 2 slots
+    assert replay.wanted(replace(state, settings=replace(state.settings, replace=True)), 1, 1) == 5
+
+
+def test_a_cut_takes_the_best_of_every_category_first():
+    kinds = "base base base missing_function missing_function long_context".split()
+    seeds = [replace(task_named(str(i), ()), category=kind) for i, kind in enumerate(kinds)]
+    picked = {count: "".join(task.id for task in replay.spread(seeds, count)) for count in (0, 1, 3, 5, 9)}
+    assert picked == {0: "", 1: "0", 3: "035", 5: "01345", 9: "012345"}
+
+
+def test_what_has_waited_too_long_leaves_and_is_counted():
+    state = pool(5, max_age=10)
+    state = stage(stage(state, [task_named("a"), task_named("b")], 0, step=2), [task_named("c")], 0, step=7)
+    state = replay.mark_seed(replay.mark_seed(state, "human0", 2), "human1", 12)
+    state, events = replay.begin_epoch(state, 1, step=13)
+    assert events.injected == ("c",) and events.ages == (6,)
+    assert [(entry.task_id, entry.reason, entry.last) for entry in events.retired] == [
+        ("a", "stale", None), ("b", "stale", None),
+    ]  # fmt: skip
+    counts = replay.counts(state)
+    assert (counts["retired_stale"], counts["pool_staged"], counts["age_at_injection"]) == (2, 0, 6.0)
+    assert [entry.seed for entry in state.away] == ["human1"] and counts["seeds_away"] == 1
+    assert replay.from_json(replay.to_json(state)) == state and ids_of(state)[-1] == "c"
+
+
+def test_the_age_is_the_mean_over_all_that_entered():
+    state = pool(10, injection_fraction=1.0)
+    assert "age_at_injection" not in replay.counts(state)
+    state = stage(stage(state, [task_named("a")], 0, step=0), [task_named("b")], 0, step=4)
+    state, _ = replay.begin_epoch(state, 1, step=8)
+    state, _ = replay.begin_epoch(stage(state, [task_named("c")], 1, step=9), 2, step=18)
+    assert replay.counts(state)["age_at_injection"] == (8 + 4 + 9) / 3
+
+
+@pytest.mark.parametrize("author", AUTHORS)
+def test_the_papers_queue_keeps_pace(author):
+    """What is written is played, 15 steps after its seed was chosen at most, on average."""
+    accepted, latency = AUTHORS[author]
+    before = simulate(replace(CONFIG.replay, **UNPACED), accepted=accepted, latency=latency)
+    assert before.mean_age > 19 and before.waiting > 200
+    paced = simulate(CONFIG.replay, accepted=accepted, latency=latency)
+    assert paced.mean_age < 15 and paced.waiting + paced.stale < 0.1 * paced.written
+    assert paced.injected > 0.9 * before.injected and paced.in_band > before.in_band
+    assert paced.most_sent <= 16 and paced.sent < 0.75 * before.sent
