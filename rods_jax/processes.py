@@ -115,22 +115,19 @@ def assemble(mesh: Mesh, batch: RolloutBatch) -> RolloutBatch:
     )
 
 
-def local_part(
-    mesh: Mesh, tree: Any, shardings_on: Callable[[Mesh, Any], Any], convert: Callable[[Any], Any]
-) -> Any:
-    """A converted copy of the mesh's arrays on each process's own devices, laid as `shardings_on(mesh, tree)` says.
-
-    Only what a process has not is sent; in one process nothing is, and nothing is copied or converted.
-    """
-    if jax.process_count() == 1:
-        return tree
-    shardings = shardings_on(mesh.local_mesh, tree)
+def copier(mesh: Mesh, count: int, on_host: Any, convert: Callable[[Any], Any]):
+    """Jitted: a tree of the mesh's arrays -> a converted copy for each of `count` processes, laid on its own devices as
+    `on_host` (a tree of NamedShardings) says. Only what a process has not is sent."""
     # The same devices with one more axis, along which every process holds the same.
-    rows = Mesh(mesh.devices.reshape(jax.process_count(), -1, *mesh.devices.shape[1:]), ("process", *AXES))
-    copied = jax.jit(convert, out_shardings=jax.tree.map(lambda s: NamedSharding(rows, s.spec), shardings))(tree)
+    rows = Mesh(mesh.devices.reshape(count, -1, *mesh.devices.shape[1:]), ("process", *AXES))
+    return jax.jit(convert, out_shardings=jax.tree.map(lambda s: NamedSharding(rows, s.spec), on_host))
+
+
+def own_part(copied: Any, on_host: Any) -> Any:
+    """This process's part of what a `copier` made, as arrays of its own devices; nothing moves."""
 
     def view(x: jax.Array, sharding: NamedSharding) -> jax.Array:
         pieces = [shard.data for shard in x.addressable_shards]
         return jax.make_array_from_single_device_arrays(x.shape, sharding, pieces)
 
-    return jax.tree.map(view, copied, shardings)
+    return jax.tree.map(view, copied, on_host)

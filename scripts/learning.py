@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
+from jax.sharding import SingleDeviceSharding
 from rich.console import Console
 
 from rods_jax import grpo, processes, supervised
@@ -54,28 +55,54 @@ def optimizer_of(config: Config) -> optax.GradientTransformation:
     )
 
 
-def learning(
-    config: Config, learner: RunPolicy
-) -> tuple[Callable[[Any], TrainState], Callable[[TrainState, RolloutBatch], tuple[TrainState, grpo.Feedback]]]:
-    """(what trains -> a fresh train state, (state, batch) -> (state, feedback)); the batch is this process's share."""
+class Learning(NamedTuple):
+    """The programs that make a run's train state and change it, jitted, and the state's shapes."""
+
+    state: TrainState  # shapes, each with its place
+    create: Any  # (what trains) -> TrainState
+    renew: Any  # (state, donated) -> TrainState with a fresh optimizer, and the policy as its own reference
+    update: Any  # (state, donated, batch, temperature, *frozen) -> (TrainState, Feedback)
+
+
+def learning(config: Config, learner: RunPolicy) -> Learning:
+    """What a run trains with; of a described policy, what it would train with."""
     objective, optimizer, mesh = objective_of(config), optimizer_of(config), learner.mesh
     create = partial(grpo.create_state, optimizer=optimizer, objective=objective)
-    shardings = None
-    if mesh is not None:
-        like = jax.eval_shape(create, learner.shapes)
-        shardings = state_shardings(mesh, like, learner.shardings, optimizer)
-        create = jax.jit(create, out_shardings=shardings)
+    state = jax.eval_shape(create, learner.shapes)
+    if mesh is None:
+        (device,) = jax.tree.leaves(learner.shardings)[0].device_set
+        places = jax.tree.map(lambda _: SingleDeviceSharding(device), state)
+    else:
+        places = state_shardings(mesh, state, learner.shardings, optimizer)
+    shardings = None if mesh is None else places
     r, u = config.rollout, config.update
-    cuts = micro_batch_cuts(u.micro_batches, r.tasks_per_step, r.group_size, config.mesh or (1, 1, 1, 1))
-    compiled = grpo.jit_update(
-        learner.policy, optimizer, objective, complete, shardings=shardings, cuts=cuts, place=learner.place
+    return Learning(
+        jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), state, places),
+        jax.jit(create, out_shardings=shardings),
+        # What goes is kept as an argument, or its memory could not be given to what comes.
+        jax.jit(lambda state: create(state.params), donate_argnums=0, keep_unused=True, out_shardings=shardings),
+        grpo.jit_update(
+            learner.policy,
+            optimizer,
+            objective,
+            complete,
+            shardings=shardings,
+            cuts=micro_batch_cuts(u.micro_batches, r.tasks_per_step, r.group_size, config.mesh or (1, 1, 1, 1)),
+            place=learner.place,
+        ),
     )
 
-    def update(state: TrainState, batch: RolloutBatch) -> tuple[TrainState, grpo.Feedback]:
-        batch = batch if mesh is None else processes.assemble(mesh, batch)
-        return compiled(state, batch, r.temperature, *learner.frozen)
 
-    return create, update
+def updating(
+    config: Config, learner: RunPolicy, learn: Learning
+) -> Callable[[TrainState, RolloutBatch], tuple[TrainState, grpo.Feedback]]:
+    """(state, batch) -> (state, feedback); the batch is this process's share."""
+
+    def update(state: TrainState, batch: RolloutBatch) -> tuple[TrainState, grpo.Feedback]:
+        batch = batch if learner.mesh is None else processes.assemble(learner.mesh, batch)
+        return learn.update(state, batch, config.rollout.temperature, *learner.frozen)
+
+    return update
 
 
 def cold_start(

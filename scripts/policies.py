@@ -3,7 +3,6 @@
 Left out on purpose: the models themselves; this file only packs them for rods_jax.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,15 +28,25 @@ class RunPolicy(NamedTuple):
     model: DecoderConfig
     policy: Policy  # takes whole parameters; its `init` gives those that train
     actor: Policy  # the same on the devices of this process, for rollouts
-    frozen: tuple[Any, ...]  # passed to every update: (base,) under adapters, else nothing
-    whole: Callable[[Any], Any]  # what trains -> whole parameters for the actor
     shapes: Any  # of what trains, each with its place
+    frozen: tuple[Any, ...] = ()  # passed to every update: (base,) under adapters, else nothing
     mesh: Mesh | None = None
-    shardings: Any = None  # of what trains, on a mesh
+    copy: Any = None  # where processes share the mesh: jitted, whole parameters -> a part for each process
+    on_host: Any = None  # where that part lies on the process's own devices
 
     def place(self, tree: Any) -> Any:
         """Inside a jitted function: a tree shaped like what trains lies as that does."""
         return tree if self.mesh is None else jax.lax.with_sharding_constraint(tree, self.shardings)
+
+    @property
+    def shardings(self) -> Any:
+        """Of what trains."""
+        return jax.tree.map(lambda x: x.sharding, self.shapes)
+
+    def whole(self, trained: Any) -> Any:
+        """What trains -> whole parameters for the actor, on the devices of this process."""
+        params = lora.join(trained, *self.frozen) if self.frozen else trained
+        return params if self.copy is None else processes.own_part(self.copy(params), self.on_host)
 
 
 def policy_on(mesh: Mesh | None, model: DecoderConfig, flash_attention: bool = False) -> Policy:
@@ -55,15 +64,6 @@ def policy_of(config: Config, vocab_size: int) -> RunPolicy:
     chosen, mesh = config.model, None if config.mesh is None else sharding.create_mesh(*config.mesh)
     data = 1 if mesh is None else mesh.shape["data"]
     processes.require_shares(data, config.rollout.tasks_per_step, jax.process_count())
-
-    def placed(init: Callable[[jax.Array], Any]) -> tuple[Any, Any]:
-        """(shapes with their places, those places on a mesh) of what `init` makes."""
-        shapes = jax.eval_shape(init, jax.random.key(0))
-        cut = None if mesh is None else sharding.parameter_shardings(mesh, shapes, parameter_axes)
-        places = cut or jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), shapes)
-        place = lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at)
-        return jax.tree.map(place, shapes, places), cut
-
     if isinstance(chosen, DecoderConfig):
         model = replace(chosen, vocab_size=vocab_size)
     else:
@@ -74,30 +74,57 @@ def policy_of(config: Config, vocab_size: int) -> RunPolicy:
             )
     if model.lora is not None and config.cold_start is not None:
         raise ConfigError("cold_start must be None where model.lora is given: adapters train on rollouts only")
-    fresh = callables(replace(model, lora=None))["init"]
-    shapes, cut = placed(fresh)
+    learner = describe(config, model, mesh, mesh and mesh.local_mesh)
+    bare = replace(model, lora=None)
+    cut = jax.tree.map(lambda x: x.sharding, placed(bare, mesh))
     if isinstance(chosen, DecoderConfig):
-        init = fresh if mesh is None else jax.jit(fresh, out_shardings=cut)
+        init = callables(bare)["init"]
+        init = init if mesh is None else jax.jit(init, out_shardings=cut)
     else:
         dtype = jnp.float32 if model.lora is None else jnp.bfloat16
 
         def init(key: jax.Array) -> Any:
             return weights.load(chosen.directory, model, dtype=dtype, shardings=cut)
 
-    def whole(params: Any) -> Any:
-        places = partial(sharding.parameter_shardings, axes_of=parameter_axes)
-        return params if mesh is None else processes.local_part(mesh, params, places, partial(for_rollouts, model))
+    if model.lora is None:
+        return learner._replace(policy=learner.policy._replace(init=init))
+    adapters = partial(lora.init, model)
+    if mesh is not None:
+        adapters = jax.jit(adapters, out_shardings=learner.shardings)
+    policy = learner.policy._replace(init=adapters)
+    return learner._replace(policy=policy, frozen=(init(jax.random.key(config.seed)),))
 
+
+def describe(config: Config, model: DecoderConfig, mesh: Mesh | None, host: Mesh | None) -> RunPolicy:
+    """The run's policy as shapes alone, the frozen ones too: what scripts.plan compiles, and a run fills with arrays.
+
+    host: the mesh's part that is a process's own.
+    """
     on = partial(policy_on, model=model, flash_attention=config.flash_attention)
     policy = on(mesh)
-    actor = policy if jax.process_count() == 1 else on(mesh.local_mesh)
-    if model.lora is None:
-        return RunPolicy(model, policy._replace(init=init), actor, (), whole, shapes, mesh, cut)
-    base, adapters = init(jax.random.key(config.seed)), partial(lora.init, model)
-    shapes, cut = placed(adapters)
-    policy = policy._replace(init=adapters if mesh is None else jax.jit(adapters, out_shardings=cut))
-    joined = lambda trained: whole(lora.join(trained, base))
-    return RunPolicy(model, policy, actor, (base,), joined, shapes, mesh, cut)
+    shapes, frozen = placed(model, mesh), ()
+    if model.lora is not None:
+        base = placed(replace(model, lora=None), mesh)
+        frozen = (jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=x.sharding), base),)
+        shapes = lora.split(shapes)[0]
+    learner = RunPolicy(model, policy, policy, shapes, frozen, mesh)
+    if mesh is None or host.size == mesh.size:
+        return learner
+    params = lora.join(shapes, *frozen) if frozen else shapes
+    on_host = sharding.parameter_shardings(host, params, parameter_axes)
+    copy = processes.copier(mesh, mesh.size // host.size, on_host, partial(for_rollouts, model))
+    return learner._replace(actor=on(host), copy=copy, on_host=on_host)
+
+
+def placed(model: DecoderConfig, mesh: Mesh | None) -> Any:
+    """The shapes of all parameters, each with its place: as the table says, or on the first device."""
+    shapes = jax.eval_shape(callables(model)["init"], jax.random.key(0))
+    if mesh is None:
+        places = jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), shapes)
+    else:
+        places = sharding.parameter_shardings(mesh, shapes, parameter_axes)
+    shape = lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at)
+    return jax.tree.map(shape, shapes, places)
 
 
 def for_rollouts(model: DecoderConfig, params: Any) -> Any:

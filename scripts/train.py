@@ -55,7 +55,7 @@ from rods_jax.task_files import task_to_json
 from rods_jax.types import Task
 from scripts.display import training_display
 from scripts.fidelity import print_fidelity, write_fidelity
-from scripts.learning import cold_start, learning
+from scripts.learning import cold_start, learning, updating
 from scripts.policies import RunPolicy, policy_of
 from scripts.run_directory import alone, fork, inputs_of, load_or_build, open_run, require_same_inputs
 from scripts.report import print_summary, tell, write_report
@@ -164,24 +164,23 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
         own_workers = first and config.synthesis is not None and config.synthesis.workers > 0
         author = author_of(config.synthesis, domain, tasks) if own_workers else None
         learner = policy_of(config, len(tokenizer))
-        create, update = learning(config, learner)
+        learn = learning(config, learner)
         say = teller(console)
 
         checkpoints = stack.enter_context(checkpoint.open_checkpoints(directory / "checkpoints", config.retention))
         start_batch = stack.enter_context(episodes_of(config, domain))
         evaluate = evaluation(config, start_batch, learner, codec)
-        params = learner.policy.init(jax.random.key(config.seed))
-        start = Position(create(params), replay.create(tasks.seeds, config.replay))
         if at is not None or checkpoints.latest_step() is not None:
-            step, state, host = checkpoint.restore(checkpoints, start.train_state, at, say)
+            step, state, host = checkpoint.restore(checkpoints, learn.state, at, say)
             require_same_inputs(inputs, host["inputs"], directory)
             checkpoint.forget(checkpoints, step, config.retention)
             pool = replace(replay.from_json(host["replay"]), settings=config.replay)  # a fork's may be others
             start = Position(state, pool, step, host["epoch"], host["batch"], host["outcomes"])
             console.print(f"resumed at step {step}, epoch {start.epoch}")
         else:
+            params = learner.policy.init(jax.random.key(config.seed))
             params = cold_start(config, domain, tasks, params, learner, codec, evaluate, directory, console)
-            start = replace(start, train_state=create(params))
+            start = Position(learn.create(params), replay.create(tasks.seeds, config.replay))
             save(checkpoints, inputs, start, {})
         parts = checkpoint.sizes(start.train_state, host_of(start, inputs))
         sized = ", ".join(f"{name} {size / 1e6:.3g} MB" for name, size in parts.items() if size > 1000)
@@ -214,9 +213,9 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
 
         stages = Stages(
             collect=collector(config, start_batch, learner, codec),
-            update=update,
+            update=updating(config, learner, learn),
             synthesize=partial(heard_by_all, dispatch),
-            renew=lambda state: create(state.params),
+            renew=learn.renew,
             evaluate=lambda params, step: evaluate(params, tasks.held_out, step),
             record=record,
             show=shower(write_trajectory, write_candidate),

@@ -37,7 +37,7 @@ def run_of(directory: Path, config) -> Path:
     (directory / "config.json").write_text(json.dumps(configuration.resolved(config)))
     tokenizer.save_pretrained(directory / "tokenizer")
     learner = policy_of(config, len(tokenizer))
-    create, _ = learning(config, learner)
+    create = learning(config, learner).create
     with checkpoint.open_checkpoints(directory / "checkpoints") as checkpoints:
         for step in (2, 3):
             checkpoint.save(checkpoints, step, create(learner.policy.init(jax.random.key(step))), {})
