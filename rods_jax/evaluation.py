@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rods_jax.config import differences
-from rods_jax.environments.episode import Episode
+from rods_jax.environments.episode import Episode, readable
+from rods_jax.environments.foreign import equal, shown, told
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import RODS, GoldTrace, Rules, gold_trace, official_turn_passed, replay
 from rods_jax.metrics import read_metrics
@@ -126,14 +127,17 @@ def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS
                 stop = said
                 break
             turn = episode.turn
-            code, messages, observations, done, _ = episode.act(said.action)
-            moves.append(Move(turn, said.text, said.action.calls, code, observations))
+            action = readable(said.action)
+            code, messages, observations, done, _ = episode.act(action)
+            moves.append(Move(turn, said.text, action.calls, code, observations))
             tokens += said.tokens
-        state = episode.state == trace[-1].state
+        state = equal(episode.state, trace[-1].state)
         closed = [[call for move in moves if move.turn == t for call in move.calls] for t in range(episode.turn)]
         official = replay(domain, task, closed, official_turn_passed, trace)
-    except Exception as error:  # whatever broke, the other episodes go on
-        stop = Stop(failure=f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever broke, the other episodes go on
+        stop = Stop(failure=told(error))
     return Record(
         task.id,
         rollout,
@@ -185,7 +189,7 @@ def _why(
 
 def _state_differences(path: str, expected: Json, found: Json) -> list[Difference]:
     """Leaves in which two states differ; empty exactly where they are equal."""
-    if expected == found:
+    if equal(expected, found):
         return []
     if isinstance(expected, Mapping) and isinstance(found, Mapping):
         keys = [*expected, *(key for key in found if key not in expected)]
@@ -206,7 +210,7 @@ _ABSENT = _Absent()
 
 
 def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
+    text = value if isinstance(value, str) else shown(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}... ({len(text)} characters)"
 
 

@@ -19,7 +19,6 @@ MAX_INTEGER_DIGITS = 400  # more than a float can hold; the interpreter's own li
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]|[^\s\[\]{},:"]+')
 _AFTER_KEY = re.compile(r"\s*:")
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # halves of pairs, perhaps with their other halves
 
 
 class JsonError(ValueError):
@@ -46,14 +45,28 @@ def loads(text: str | bytes, where: str = "") -> Json:
         if not text.strip():
             raise JsonError(f"{where}: it is empty" if where else "it is empty")
         value = _DECODER.decode(text)
-        _check_nesting(text, value)
-        if _SURROGATE.search(text):
+        # Text with so few brackets cannot be deep: that is nearly always so, and much faster to see.
+        if text.count("[") + text.count("{") > MAX_RECORD_NESTING and is_deeper(value, MAX_RECORD_NESTING):
+            raise _Refused
+        text.encode()  # a half of a surrogate pair as it is
+        if "\\u" in text:  # or as an escape
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise JsonError(_at(where, text, error.pos, f"not JSON ({error.msg})")) from error
     except (_Refused, RecursionError, UnicodeEncodeError) as error:
         raise JsonError(_at(where, text, *_find(text))) from error
     return value
+
+
+def is_deeper(value: Json, levels: int) -> bool:
+    """Whether lists and objects stand within each other on more levels; needs no stack."""
+    level: list[Any] = [value]
+    for _ in range(levels + 1):
+        level = [one for one in level if isinstance(one, dict | list | tuple)]
+        if not level:
+            return False
+        level = [item for one in level for item in (one.values() if isinstance(one, dict) else one)]
+    return True
 
 
 # --------------------------------------------------------------------------------- what is refused
@@ -84,17 +97,6 @@ def _constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_pairs, parse_int=_integer, parse_float=_float, parse_constant=_constant
 )
-
-
-def _check_nesting(text: str, value: Json) -> None:
-    if text.count("[") + text.count("{") <= MAX_RECORD_NESTING:  # nearly always, and much faster
-        return
-    level: list[Any] = [value]
-    for _ in range(MAX_RECORD_NESTING + 1):
-        level = [one for one in level if isinstance(one, dict | list)]
-        level = [item for one in level for item in (one.values() if isinstance(one, dict) else one)]
-    if level:
-        raise _Refused
 
 
 # ------------------------------------------------------------------------------ where that stands

@@ -41,8 +41,16 @@ def nested(levels, opening="[", closing="]"):
         ('["\\ud83d\\ude00", "O\\ud83d"]', "column 18", "half a surrogate pair is no character"),
         ('{"\\uDC00": 1}', "column 2", "half a surrogate pair is no character"),
         ('"\udc80"', "column 1", "half a surrogate pair is no character"),
-        (nested(MAX_RECORD_NESTING + 1), f"column {MAX_RECORD_NESTING + 1}", "values are nested more than 80 levels deep"),
-        (nested(MAX_RECORD_NESTING + 1, '{"a":', "}"), f"column {5 * MAX_RECORD_NESTING + 1}", "values are nested more than 80"),
+        (
+            nested(MAX_RECORD_NESTING + 1),
+            f"column {MAX_RECORD_NESTING + 1}",
+            "values are nested more than 80 levels deep",
+        ),
+        (
+            nested(MAX_RECORD_NESTING + 1, '{"a":', "}"),
+            f"column {5 * MAX_RECORD_NESTING + 1}",
+            "values are nested more than 80",
+        ),
         (nested(5_000), f"column {MAX_RECORD_NESTING + 1}", "values are nested more than 80 levels deep"),
         ("[" * 200_000, f"column {MAX_RECORD_NESTING + 1}", "values are nested more than 80 levels deep"),
         ('{"version": 1, ', "column 16", "not JSON"),

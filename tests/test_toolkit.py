@@ -211,7 +211,7 @@ def _integer_keys(self) -> dict[int, str]:
     ],
 )
 def test_a_method_that_cannot_be_described_is_refused_by_name(method, complaint):
-    with pytest.raises(TypeError, match=rf"Odd\.{method.__name__}.*{complaint}"):
+    with pytest.raises(TypeError, match=rf"Odd\.method.*{complaint}"):
         toolkit.tool_specs(_class_with(method))
 
 
@@ -238,7 +238,8 @@ def test_results_are_json_for_dicts_text_as_is_and_str_otherwise():
         ("add", {"amount": 1, "self": 2}, "unknown argument self"),
         ("add", {"amount": "1"}, "amount must be integer"),
         ("add", {"amount": True}, "amount must be integer"),
-        ("add", {"amount": 1.0}, "amount must be integer"),
+        ("add", {"amount": 1.5}, "amount must be integer"),
+        ("add", {"amount": float("inf")}, "amount must be integer"),
         ("add", {"amount": None}, "amount must be integer"),
         ("add", {"amount": 0}, "nothing to add"),
         ("scale", {"factor": False, "rounding": "up", "exact": True}, "factor must be number"),
@@ -283,6 +284,13 @@ def test_hostile_arguments_never_raise_and_a_failed_call_changes_nothing(name, v
     if not observation.ok:
         assert observation.text.startswith("Error: ")
         assert simulator.state() == {"Counter": {"count": 0, "log": []}}
+
+
+def test_a_whole_number_is_an_integer_as_json_schema_has_it():
+    simulator = start()
+    assert simulator.call(Call("add", {"amount": 2.0, "times": 3})).text == '{"count": 6}'
+    assert type(simulator.state()["Counter"]["count"]) is int
+    assert simulator.call(Call("where", {"level": 2.0})).text == '{"x": 2}'
 
 
 def test_text_is_bounded_and_encodable():

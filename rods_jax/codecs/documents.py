@@ -54,10 +54,16 @@ def _default(schema: Mapping[str, Json]) -> str:
 def _type(schema: Mapping[str, Json]) -> str:
     if "enum" in schema:
         return " | ".join(json.dumps(value, ensure_ascii=False) for value in schema["enum"])
-    if "anyOf" in schema:
-        return " | ".join(map(_type, schema["anyOf"]))
+    if "const" in schema:
+        return json.dumps(schema["const"], ensure_ascii=False)
+    for several in ("anyOf", "oneOf"):
+        if several in schema:
+            return " | ".join(map(_type, schema[several]))
     if "properties" in schema:
         return "{" + _fields(schema) + "}"
+    if "prefixItems" in schema:
+        return f"array[{', '.join(map(_type, schema['prefixItems']))}]"
     if "items" in schema:
-        return f"{schema['type']}[{_type(schema['items'])}]"
-    return schema["type"]
+        return f"array[{_type(schema['items'])}]"
+    kind = schema.get("type", "any")
+    return kind if isinstance(kind, str) else " | ".join(kind)

@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from rods_jax.environments.foreign import told
 from rods_jax.environments.hints import WARNING, has_failed, with_hint
 from rods_jax.environments.protocol import Domain, FailedCall
 from rods_jax.environments.scoring import RODS, GoldTrace, Rules, gold_trace
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
+from rods_jax.strict_json import MAX_NESTING, is_deeper
 from rods_jax.types import Action, Call, Json, Message, Observation, Task, ToolSpec
 
 
@@ -34,6 +36,13 @@ class Failure(NamedTuple):
     """The world broke, not the policy: the rollout is recorded and masked."""
 
     reason: str
+
+
+def readable(action: Action) -> Action:
+    """The action, or a parse error where its arguments nest deeper than records and printers bear, as in a codec."""
+    if any(is_deeper(call.arguments, MAX_NESTING) for call in action.calls):
+        return Action(error=f"values are nested more than {MAX_NESTING} levels deep")
+    return action
 
 
 class Episode:
@@ -77,11 +86,12 @@ class Episode:
 
     def act(self, action: Action) -> Feedback:
         """Executes an action of the current turn: calls, an answer that closes the turn, or a parse error."""
+        action = readable(action)
         if action.error is not None:
-            told = (f"Error: {action.error}.",)
+            texts = (f"Error: {action.error}.",)
             if self._rules.unreadable_ends_turn:
-                return self._close(False, PARSE_ERROR, told)
-            return self._attempt(PARSE_ERROR, told)
+                return self._close(False, PARSE_ERROR, texts)
+            return self._attempt(PARSE_ERROR, texts)
         if not action.calls:
             return self._close(True)
         self._called = True
@@ -158,8 +168,10 @@ def start_episodes(domain: Domain, tasks: Sequence[Task], rules: Rules = RODS) -
         try:
             trace = gold_trace(domain, task)
             episodes += [Episode(domain, task, trace, rules) for _ in (task, *others)]
-        except Exception as error:
-            episodes += [_failure(error)] * (1 + len(others))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a constructor may even exit
+            episodes += [Failure(told(error))] * (1 + len(others))
 
     def act(actions: Mapping[int, Action]) -> dict[int, Feedback | Failure]:
         return {place: _act(episodes[place], action) for place, action in actions.items()}
@@ -173,9 +185,7 @@ def _act(episode: Episode | Failure, action: Action) -> Feedback | Failure:
         return episode
     try:
         return episode.act(action)
-    except Exception as error:
-        return _failure(error)
-
-
-def _failure(error: Exception) -> Failure:
-    return Failure(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return Failure(told(error))

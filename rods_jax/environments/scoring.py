@@ -4,11 +4,11 @@ What RODS and the leaderboard decide differently is a `Rules`: pass `RODS` or `O
 Left out on purpose: the reward of an episode (rewards.py) and the interaction itself (episode.py).
 """
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from rods_jax.environments.foreign import equal, kept
 from rods_jax.environments.protocol import Domain
 from rods_jax.types import Call, Json, Task
 
@@ -25,11 +25,11 @@ TurnPassed = Callable[[GoldTrace, int, Task, Mapping[str, Mapping[str, Json]], S
 
 
 class GoldError(ValueError):
-    """A gold call did not run: the task, not the policy, is wrong."""
+    """A gold call did not run, or left a state that no rollout can match: the task, not the policy, is wrong."""
 
 
 def gold_trace(domain: Domain, task: Task) -> GoldTrace:
-    """Runs the gold calls on a fresh simulator. GoldError names task, turn (from 0) and call."""
+    """Runs the gold calls on a fresh simulator. GoldError names task, turn (from 0), and call or attribute."""
     simulator = domain.simulator(task.classes, task.initial_state, task.long_context)
     trace = []
     for number, turn in enumerate(task.turns):
@@ -39,7 +39,11 @@ def gold_trace(domain: Domain, task: Task) -> GoldTrace:
             if not observation.ok:
                 raise GoldError(f"{task.id} turn {number}: gold call {call} failed: {observation.text}")
             outputs.append(observation.text)
-        trace.append(TurnTrace(copy.deepcopy(simulator.state()), tuple(outputs)))
+        try:
+            state = kept(simulator.state())
+        except ValueError as error:
+            raise GoldError(f"{task.id} turn {number}: {error}") from error
+        trace.append(TurnTrace(state, tuple(outputs)))
     return tuple(trace)
 
 
@@ -77,7 +81,7 @@ def official_turn_passed(
         return True
     if not called_this_turn:
         return False
-    return Counter(trace[turn].outputs) <= Counter(outputs_so_far) and state == trace[turn].state
+    return Counter(trace[turn].outputs) <= Counter(outputs_so_far) and equal(state, trace[turn].state)
 
 
 class Rules(NamedTuple):

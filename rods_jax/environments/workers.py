@@ -22,7 +22,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rods_jax.environments.episode import EpisodeBatch, Failure, Feedback, start_episodes
+from rods_jax.environments.episode import EpisodeBatch, Failure, Feedback, readable, start_episodes
+from rods_jax.environments.foreign import told
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import RODS, Rules
 from rods_jax.types import Action, Task
@@ -109,7 +110,7 @@ class Workers:
             mine = {slot: [place for place in stretch if place in actions] for slot, stretch in stretches.items()}
             answers = ask(
                 {
-                    slot: _Act({place - stretches[slot].start: actions[place] for place in places})
+                    slot: _Act({place - stretches[slot].start: readable(actions[place]) for place in places})
                     for slot, places in mine.items()
                     if places
                 }
@@ -203,8 +204,8 @@ def _work(connection: Connection, make_domain: Callable[[], Domain], max_bytes: 
         resource.setrlimit(resource.RLIMIT_DATA, (4 * max_bytes, hard))
     try:
         domain = make_domain()
-    except Exception as error:
-        connection.send(Failure(f"{type(error).__name__}: {error}"))
+    except BaseException as error:
+        connection.send(Failure(told(error)))
         return
     episodes = EpisodeBatch((), lambda actions: {})
     value: Any = None

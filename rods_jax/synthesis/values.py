@@ -16,7 +16,7 @@ def parse_output(text: str) -> Json:
     """The JSON value that a tool returned, or its text where that is no JSON."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

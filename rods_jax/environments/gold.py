@@ -1,0 +1,66 @@
+"""Plays every task's gold calls before anything is trained or scored: what gold cannot pass, no policy can.
+
+A gold call that fails, a state that cannot be compared, and a world that answers differently when it is played
+again are the author's to mend.  Found later, they would be rollouts that never pass, without a word.
+"""
+
+from collections.abc import Iterable
+
+from rods_jax.environments.episode import Episode
+from rods_jax.environments.foreign import equal, shown, told
+from rods_jax.environments.protocol import Domain
+from rods_jax.environments.scoring import RODS, GoldError, GoldTrace, Rules, gold_trace
+from rods_jax.types import Action, Task
+
+MAX_NAMED = 3  # tasks in the message
+_MAX_SHOWN = 80  # characters of a value
+
+
+def check_gold(domain: Domain, tasks: Iterable[Task], rules: Rules = RODS) -> None:
+    """Plays each gold dialogue twice, once for its trace and once under the rules; takes about twice a gold trace.
+
+    GoldError: some do not pass; the message names the first of them, each with its turn (from 0) and the reason.
+    """
+    tasks = list(tasks)
+    faults = [fault for task in tasks if (fault := _fault(domain, task, rules))]
+    if faults:
+        more = f"; and {len(faults) - MAX_NAMED} more" if len(faults) > MAX_NAMED else ""
+        named = "; ".join(faults[:MAX_NAMED])
+        raise GoldError(f"the gold of {len(faults)} of {len(tasks)} tasks fails: {named}{more}")
+
+
+def _fault(domain: Domain, task: Task, rules: Rules) -> str:
+    """Why gold does not pass its own task, or nothing."""
+    try:
+        trace = gold_trace(domain, task)
+        episode = Episode(domain, task, trace, rules)
+        for number, turn in enumerate(task.turns):
+            # What a policy does that knows the gold: all calls of the turn in one message, then an answer.
+            outputs = episode.act(Action(calls=turn.gold)).observations if turn.gold else ()
+            state = episode.state
+            if episode.turn == number and not episode.act(Action(answer="Done.")).passed:
+                return f"{task.id} turn {number}: {_difference(trace, number, outputs, state)}"
+    except GoldError as error:
+        return str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return f"{task.id}: {told(error)}"
+    return ""
+
+
+def _difference(trace: GoldTrace, number: int, outputs: tuple[str, ...], state) -> str:
+    """What the second play had otherwise than the first."""
+    for first, second in zip(trace[number].outputs, outputs, strict=True):
+        if first != second:
+            return f"a call first gave {_cut(first)} and then {_cut(second)}"
+    for class_name, attributes in trace[number].state.items():
+        for name in attributes:
+            first, second = attributes[name], state[class_name].get(name)
+            if not equal(first, second):
+                return f"{class_name}.{name} was first {_cut(shown(first))} and then {_cut(shown(second))}"
+    return "the states of two plays differ"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."

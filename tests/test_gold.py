@@ -1,0 +1,87 @@
+"""Gold plays its own tasks before a run does anything: each author's error, named once."""
+
+import itertools
+import random
+from dataclasses import replace
+
+import pytest
+
+from rods_jax.environments import toolkit
+from rods_jax.environments.gold import check_gold
+from rods_jax.environments.scoring import GoldError
+from rods_jax.environments.workplace import WORKPLACE
+from rods_jax.synthesis.pipeline import author_tasks
+from rods_jax.types import Call, Task, Turn
+
+_TICKS = itertools.count()
+
+
+class Clock:
+    """A clock."""
+
+    def __init__(self, ticks: int = 0):
+        self.ticks = ticks
+        self.stamp = 0
+
+    def tick(self) -> int:
+        """Ticks."""
+        self.ticks += 1
+        return self.ticks
+
+    def read(self) -> int:
+        """Reads what the module counts."""
+        return next(_TICKS)
+
+    def stamp_it(self) -> str:
+        """Keeps what the module counts."""
+        self.stamp = next(_TICKS)
+        return "stamped"
+
+    def fail(self) -> str:
+        """Fails."""
+        raise ValueError("broken")
+
+
+CLOCK = toolkit.domain("clock", {"Clock": Clock})
+
+
+def task(name, *turns):
+    return Task(name, "s", "base", ("Clock",), {}, tuple(turns))
+
+
+TICK, READ, STAMP = Turn("t", (Call("tick"),)), Turn("r", (Call("read"),)), Turn("s", (Call("stamp_it"),))
+
+
+def test_gold_that_passes_says_nothing():
+    check_gold(CLOCK, [task("a", TICK, Turn("Anything?"), replace(TICK, gold=TICK.gold * 2))])
+    check_gold(WORKPLACE, author_tasks(WORKPLACE, count=10, rng=random.Random(0)))
+
+
+@pytest.mark.parametrize(
+    "turns, complaint",
+    [
+        ((TICK, READ), r"a turn 1: a call first gave \d+ and then \d+"),
+        ((TICK, TICK, STAMP), r"a turn 2: Clock.stamp was first \d+ and then \d+"),
+        ((TICK, Turn("f", (Call("fail"),))), "a turn 1: gold call .*fail.* failed: Error: broken"),
+        ((TICK, Turn("n", (Call("nothing"),))), "a turn 1: gold call .* failed: Error: unknown tool nothing"),
+        (
+            (TICK, Turn("later", released_tools=("tick",))),
+            "a turn 0: a call first gave 1 and then Error: there is no",
+        ),
+    ],
+)
+def test_gold_that_fails_names_task_turn_and_reason(turns, complaint):
+    with pytest.raises(GoldError, match=f"^the gold of 1 of 2 tasks fails: {complaint}"):
+        check_gold(CLOCK, [task("b", TICK), task("a", *turns)])
+
+
+def test_many_errors_are_one_message():
+    broken = [task(f"t{number}", READ) for number in range(5)]
+    with pytest.raises(GoldError) as error:
+        check_gold(CLOCK, broken)
+    assert str(error.value).startswith("the gold of 5 of 5 tasks fails: t0 turn 0:")
+    assert (
+        str(error.value).endswith("; and 2 more")
+        and "t2 turn" in str(error.value)
+        and "t3" not in str(error.value)
+    )
