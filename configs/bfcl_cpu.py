@@ -26,6 +26,7 @@ from rods_jax.config import (
 from rods_jax.demonstrations import Habits
 from rods_jax.environments import bfcl
 from rods_jax.environments.protocol import Domain, TaskSplits
+from rods_jax.held_out import sample, set_aside
 from rods_jax.rewards import progress_reward
 
 
@@ -38,13 +39,10 @@ def bfcl_domain() -> Domain:
 def build_tasks(domain: Domain, seed: int) -> TaskSplits:
     """400 training and 400 held-out tasks by scenario index; a few of them, of all four categories, take part."""
     train, held_out = bfcl.split(bfcl.load_tasks(), seed=0)
-    few, rest = train[:: len(train) // 16][:16], [task for i, task in enumerate(train) if i % (len(train) // 16)]
-    return TaskSplits(
-        seeds=tuple(few),
-        held_out=tuple(held_out[:: len(held_out) // 8][:8]),
-        practice=tuple(rest),
-        validation=tuple(rest[:8]),
-    )
+    train, validation = set_aside(train, 8, seed=0)
+    few = sample(train, 16)
+    rest = tuple(task for task in train if task not in few)
+    return TaskSplits(seeds=few, held_out=sample(held_out, 8), practice=rest, validation=validation)
 
 
 CONFIG = Config(
@@ -83,6 +81,7 @@ CONFIG = Config(
         max_action_tokens=64,
         observation_chunk=128,
         suffix_sizes=(512,),
+        max_unfit_share=0.5,  # what a CPU can hold: a part of the long-context dialogues cannot be finished
     ),
     update=UpdateConfig(
         learning_rate=1e-3,

@@ -24,7 +24,7 @@ from rods_jax.task_files import write_atomically
 from rods_jax.types import Json
 
 MANIFEST = "manifest.json"
-BEST_BY = "held_out_progress"  # the metric whose highest values `RetentionConfig.best` keeps
+BEST_BY = "validation_progress"  # the metric whose highest values `RetentionConfig.best` keeps
 
 
 class CheckpointError(RuntimeError):
@@ -70,7 +70,7 @@ def save(
     if latest is not None and step <= latest:
         raise CheckpointError(f"{checkpoints.directory} already holds step {latest}: step {step} is not saved")
     arguments = ocp.args.Composite(train_state=ocp.args.StandardSave(train_state), host=ocp.args.JsonSave(host))
-    checkpoints.save(step, args=arguments, metrics=metrics or None)
+    checkpoints.save(step, args=arguments, metrics=dict(metrics) if metrics and BEST_BY in metrics else None)
 
 
 def restore(

@@ -86,6 +86,7 @@ class RolloutConfig:
     max_action_tokens: int  # one assistant message
     observation_chunk: int  # observations enter the cache this many tokens at a time
     suffix_sizes: tuple[int, ...] = ()  # the update pads to the smallest that fits; each size compiles once
+    max_unfit_share: float = 0.1  # of the tasks may need more tokens than these limits; a run with more is refused
     max_attempts: int = 5  # a user turn is closed when its attempts exceed this
     temperature: float = 1.0
     top_p: float = 1.0
@@ -101,6 +102,7 @@ class RolloutConfig:
         _not_negative("rollout", self, "top_k", "concurrent_tasks", "environment_workers")
         _increasing("rollout.suffix_sizes", (*self.suffix_sizes, self.max_suffix_tokens))
         _require(self.group_size >= 2, f"rollout.group_size must be at least 2: got {self.group_size}")
+        _fraction("rollout", self, "max_unfit_share")
         _require(self.top_p <= 1, f"rollout.top_p must be at most 1: got {self.top_p}")
         _require(
             self.max_action_tokens <= self.max_suffix_tokens,
@@ -126,6 +128,7 @@ class UpdateConfig:
     kl_coefficient: float = 0.01
     entropy_coefficient: float = 0.001
     normalize: Literal["std", "none"] = "std"
+    mask_truncated: bool = False  # episodes that a limit cut off are in their groups' means, and not in the loss
     micro_batches: int = 1  # parts whose gradients are added up: as the whole batch, with a part's activations
     on_nonfinite: Literal["skip", "stop"] = "skip"  # what NaN or Inf does to the step, or to the run
     quotas: tuple[int, ...] = (4, 4, 4, 4)  # seeds per step of each category, in the order of CATEGORIES
@@ -197,7 +200,7 @@ class SynthesisConfig:
 class EvaluationConfig:
     """Held-out evaluation, once sampled at temperature 1 and once greedy."""
 
-    num_tasks: int
+    num_tasks: int  # a sample with a share of each category (held_out.sample); so many validation tasks too
     every_epochs: int
 
     def __post_init__(self) -> None:
@@ -211,7 +214,7 @@ class RetentionConfig:
 
     latest: int = 2
     every: int | None = None  # steps: those of every such step
-    best: int = 0  # those with the highest held-out progress
+    best: int = 0  # those with the highest progress on the validation tasks, never on the held-out ones
 
     def __post_init__(self) -> None:
         check_types("retention", self)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from rods_jax.keys import seed_key
 from rods_jax.types import Policy
 
 
@@ -140,12 +141,12 @@ def generator(
 def rollout_keys(seed: int, step: int, task_ids: Sequence[str], group_size: int) -> jax.Array:
     """Typed keys `[N,G]` from (run seed, step, task, rollout) and nothing else."""
     tasks_N = np.array([zlib.crc32(task_id.encode()) for task_id in task_ids], np.uint32)
-    return _rollout_keys(seed, step, tasks_N, group_size)
+    return _rollout_keys(seed_key(seed), step, tasks_N, group_size)
 
 
 @partial(jax.jit, static_argnums=3)
-def _rollout_keys(seed, step, tasks_N, group_size):
-    key = jax.random.fold_in(jax.random.key(seed), step)
+def _rollout_keys(key, step, tasks_N, group_size):
+    key = jax.random.fold_in(key, step)
     rollouts_G = jnp.arange(group_size, dtype=jnp.uint32)
     fold = jax.random.fold_in
     return jax.vmap(lambda task: jax.vmap(lambda rollout: fold(fold(key, task), rollout))(rollouts_G))(tasks_N)

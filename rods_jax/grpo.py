@@ -294,6 +294,7 @@ def update_step(
         **terms,
         "grad_norm": grad_norm,
         "skipped": ~finite,
+        "valid_rollouts": whole.valid_NG.sum(),
         "reward_mean": jnp.sum(whole.rewards_NG, where=whole.valid_NG) / jnp.maximum(whole.valid_NG.sum(), 1),
         "progress_mean": passed_N.sum() / jnp.maximum(total_N.sum(), 1),
         "zero_variance": jnp.mean(statistics.variance_N == 0),

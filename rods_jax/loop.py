@@ -28,6 +28,8 @@ from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.dispatch import Dispatch, Synthesize
 from rods_jax.types import RolloutBatch, Task, TrainState
 
+NUM_FAILURES = 3  # reasons that a step's record keeps, of this process's own rollouts
+
 
 @dataclass(frozen=True)
 class Position:
@@ -97,7 +99,8 @@ def train(
             rollouts = stages.collect(state.params, batches[index], step, stage)
             seconds = time.perf_counter() - started
             replay, chosen = _observe(replay, pending)
-            batch = _with_history(rollouts.batch, replay, batches[index], step)
+            batch = _to_learn_from(rollouts) if config.update.mask_truncated else rollouts.batch
+            batch = _with_history(batch, replay, batches[index], step)
             state, feedback = stages.update(state, batch)
             replay, taken = _settle(replay, pending, chosen, stages, known)
             outcomes += taken
@@ -159,6 +162,13 @@ def _known_contents(held_out: Sequence[Task]) -> Callable[[ReplayState], frozens
     return known
 
 
+def _to_learn_from(rollouts: Rollouts) -> RolloutBatch:
+    """The batch without the tokens of truncated rollouts; their rewards stay in their groups' statistics."""
+    batch = rollouts.batch
+    whole_NG = np.array([one.truncated is None for one in rollouts.trajectories]).reshape(batch.valid_NG.shape)
+    return batch._replace(action_mask_NGS=batch.action_mask_NGS & whole_NG[..., None])
+
+
 def _with_history(batch: RolloutBatch, replay: ReplayState, tasks: Sequence[Task], step: int) -> RolloutBatch:
     """The batch with what the pool knows of its tasks: which may be seeds, and what was measured before."""
     ids = [task.id for task in tasks]
@@ -190,6 +200,7 @@ def _settle(
     feedback = jax.device_get(pending.feedback)
     results = [dispatch.result for dispatch in dispatches]
     rejections = Counter(rejection.error for result in results for rejection in result.rejections)
+    failures = Counter(one.failure for one in pending.rollouts.trajectories if one.failure is not None)
     values = {
         "epoch": pending.epoch,
         "stage": pending.stage.name,
@@ -200,6 +211,7 @@ def _settle(
         "rejected": sum(rejections.values()),
         "rejections": dict(rejections),
         "failed_rollouts": pending.rollouts.failed,
+        "failures": dict(failures.most_common(NUM_FAILURES)),
         "truncated_rollouts": pending.rollouts.truncated,
         "task_ids": [task.id for task in pending.tasks],
         "task_mean": feedback.statistics.mean_N,

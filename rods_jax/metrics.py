@@ -1,4 +1,4 @@
-"""Metrics as JSON lines: one object a step, on the disk at once, floats exact.
+"""Metrics as JSON lines: one object a step, on the disk at once, floats exact; null where one is not finite.
 
 Other writers (a tracker, a progress display) are other `MetricWriter`s.  Left out on purpose:
 averaging, wall-clock stamps and log levels.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rods_jax import strict_json
 from rods_jax.task_files import write_atomically
 
 MetricWriter = Callable[[int, Mapping[str, Any]], None]  # (step, values: numbers, strings, 1-D arrays or lists)
@@ -28,12 +29,12 @@ def open_metrics(path: str | Path, resume_step: int | None = None) -> Iterator[M
         mode = "x"
     else:
         kept = [record for record in read_metrics(path) if record["step"] <= resume_step] if path.exists() else []
-        write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
+        write_atomically(path, "".join(strict_json.dumps(record) + "\n" for record in kept))
         mode = "a"
     with path.open(mode, encoding="utf-8", newline="\n") as file:
 
         def write(step: int, values: Mapping[str, Any]) -> None:
-            file.write(json.dumps({"step": step} | dict(values), default=_plain) + "\n")
+            file.write(strict_json.dumps({"step": step} | dict(values)) + "\n")
             file.flush()
             os.fsync(file.fileno())  # no checkpoint may outlive the steps that led to it
 
@@ -50,8 +51,3 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from error
     return records
-
-
-def _plain(value: Any) -> Any:
-    """NumPy and JAX arrays and scalars; float32 becomes the double of the same value."""
-    return value.tolist()

@@ -9,9 +9,12 @@ Left out on purpose: going on without a process that died (jax.distributed ends 
 of the mesh other than `data` across processes (tasks are whole where their environments are).
 """
 
+import contextlib
 import json
-from collections.abc import Callable
+import platform
+from collections.abc import Callable, Mapping
 from functools import partial
+from importlib import metadata
 from typing import Any
 
 import jax
@@ -19,6 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
+from rods_jax.config import ConfigError, differences
 from rods_jax.sharding import AXES, batch_shardings
 from rods_jax.types import Json, RolloutBatch
 
@@ -84,6 +88,25 @@ def on_first(function: Callable[[], Json]) -> Json:
     if "error" in answer:
         raise ValueError(answer["error"])
     return answer["result"]
+
+
+def require_same(settings: Mapping[str, Json]) -> None:
+    """ConfigError in every process: some were started with other settings; names the keys. All call it at the start."""
+    first, *others = gather(settings)
+    changed = {key: index for index, other in enumerate(others, start=1) for key in differences(first, other)}
+    if changed:
+        named = ", ".join(f"{key} (process {index})" for key, index in sorted(changed.items()))
+        raise ConfigError(f"the processes must be started alike, and they differ from process 0 in {named}")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that numbers and tokens depend on."""
+    packages = ("rods_jax", "jax", "jaxlib", "numpy", "optax", "flax", "transformers", "tokenizers")
+    found = {"python": platform.python_version()}
+    for name in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _padded(data: bytes, size: int) -> np.ndarray:

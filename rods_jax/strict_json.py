@@ -1,17 +1,20 @@
-"""Reads JSON strictly: what is accepted here, every parser, printer and tokenizer bears.
+"""Reads and writes JSON strictly: what is accepted here, every parser, printer and tokenizer bears.
 
 Refused beyond what the standard's grammar refuses: NaN and infinities (also as 1e999), a key that stands twice
 in one object, half a surrogate pair, integers and nestings without measure, a byte order mark.
 
-Left out on purpose: writing, and the shape of what is read, which its owner checks.
+What is written holds null where a number is not finite, so that any reader takes it.
+
+Left out on purpose: the shape of what is read, which its owner checks.
 """
 
 import json
 import math
 import re
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from rods_jax.types import Json
+from rods_jax.types import SCALARS, Json
 
 MAX_NESTING = 64  # of one value; what Python's own parsers and printers bear differs from version to version
 MAX_RECORD_NESTING = MAX_NESTING + 16  # of a file's record: such a value, and the record around it
@@ -67,6 +70,22 @@ def is_deeper(value: Json, levels: int) -> bool:
             return False
         level = [item for one in level for item in (one.values() if isinstance(one, dict) else one)]
     return True
+
+
+def dumps(value: Any, **how: Any) -> str:
+    """Strict JSON of plain values and arrays; a number that is not finite becomes null. how: as for `json.dumps`."""
+    return json.dumps(_plain(value), allow_nan=False, **how)
+
+
+def _plain(value: Any) -> Json:
+    """Arrays and scalars of NumPy and JAX as Python's; a float32 becomes the double of the same value."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, SCALARS) else _plain(value.tolist())
 
 
 # --------------------------------------------------------------------------------- what is refused

@@ -24,6 +24,8 @@ from rods_jax.metrics import MetricWriter
 
 Show = Callable[..., None]
 
+PATIENCE = 20  # steps without variance, after which it is said
+
 
 def _bar(console: Console) -> Progress:
     return Progress(
@@ -61,12 +63,13 @@ def training_display(console: Console, num_epochs: int, tasks_per_step: int, sta
     progress = _bar(console)
     task = progress.add_task("RODS", total=None, completed=start)
     held_out: list[float] = []
+    lost = dict.fromkeys(("failed", "truncated"), 0)  # rollouts, so far
     began = time.perf_counter()
 
     def table(values: Mapping[str, Any]) -> Table:
         grid = Table.grid(padding=(0, 2))
         grid.add_row(progress)
-        grid.add_row(_line(values, held_out))
+        grid.add_row(_line(values, held_out, lost))
         return grid
 
     with Live(progress, console=console, refresh_per_second=4) if console.is_terminal else _nothing() as live:
@@ -75,13 +78,15 @@ def training_display(console: Console, num_epochs: int, tasks_per_step: int, sta
             size = sum(values[f"pool_{kind}"] for kind in ("human", "trial", "active"))
             left = (num_epochs - 1 - values["epoch"]) * -(-size // tasks_per_step)
             progress.update(task, completed=step, total=step + left)
+            for name in lost:
+                lost[name] += values.get(f"{name}_rollouts", 0)
             if "held_out_progress" in values:
                 held_out.append(values["held_out_progress"])
             if live is not None:
                 live.update(table(values))
             elif "held_out_progress" in values or step % 10 == 0:
                 console.print(
-                    f"  {time.perf_counter() - began:5.0f} s  step {step:4d}  {_line(values, held_out)}",
+                    f"  {time.perf_counter() - began:5.0f} s  step {step:4d}  {_line(values, held_out, lost)}",
                     highlight=False,
                     soft_wrap=True,
                 )
@@ -89,7 +94,7 @@ def training_display(console: Console, num_epochs: int, tasks_per_step: int, sta
         yield write
 
 
-def _line(values: Mapping[str, Any], held_out: list[float]) -> str:
+def _line(values: Mapping[str, Any], held_out: list[float], lost: Mapping[str, int]) -> str:
     parts = []
     if "progress_mean" in values:
         parts.append(f"epoch {values['epoch']}  reward {float(values['progress_mean']):.2f}")
@@ -97,7 +102,31 @@ def _line(values: Mapping[str, Any], held_out: list[float]) -> str:
         parts.append(f"hard/boundary/mastered {zones}")
     pool = f"pool {values['pool_human']}+{values['pool_trial']}+{values['pool_active']} (staged {values['pool_staged']})"
     parts += [pool] + ([f"held out {held_out[-1]:.3f}"] if held_out else [])
+    if any(lost.values()):
+        parts.append("rollouts so far: " + ", ".join(f"{count} {name}" for name, count in lost.items() if count))
     return "  ".join(parts)
+
+
+def warnings(say: Callable[[str], None]) -> MetricWriter:
+    """A MetricWriter that says, once each, that nothing is learned: no group varies, or every rollout of a step fails."""
+    without_variance, said_failed = 0, False
+
+    def write(step: int, values: Mapping[str, Any]) -> None:
+        nonlocal without_variance, said_failed
+        if "task_mean" not in values:
+            return
+        without_variance = without_variance + 1 if float(values["zero_variance"]) == 1 else 0
+        if without_variance == PATIENCE:
+            say(f"step {step}: no group had variance in {PATIENCE} steps: nothing is being learned from rewards")
+        if not said_failed and not values["valid_rollouts"]:
+            said_failed = True
+            say(f"step {step}: every rollout failed: {_reasons(values['failures'])}")
+
+    return write
+
+
+def _reasons(failures: Mapping[str, int]) -> str:
+    return "; ".join(f"{count} x {reason}" for reason, count in failures.items()) or "in other processes"
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from rods_jax import terminal
+from rods_jax import strict_json, terminal
 from rods_jax.chat import Endpoint, http_generate
 from rods_jax.checkpoint import CheckpointError
 from rods_jax.environments import bfcl
@@ -35,6 +35,7 @@ from rods_jax.environments.scoring import OFFICIAL, RODS, Rules
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.evaluation import ALL, gold_player, null_player, open_journal, play, score
 from rods_jax.generation import Sampling
+from rods_jax.held_out import sample
 from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.task_files import read_tasks, task_to_json, write_atomically
 from rods_jax.types import Json, Task
@@ -53,7 +54,7 @@ class Settings:
     tasks: str = ""
     """bfcl-held-out, bfcl-train, bfcl-all, workplace, or a run directory: held-out part (default: the player)"""
     num_tasks: int | None = None
-    """evenly spaced over the split (default: all of them; the workplace has 128)"""
+    """a sample of the split with a share of each category, as training takes it (default: all of them; the workplace has 128)"""
     rollouts: int = 1
     """per task: pass@k and pass^k go up to it"""
     protocol: Literal["free", "table1"] = "free"
@@ -151,7 +152,7 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Json]:
         "floor": score(split.tasks, floor, seed=settings.seed, disputed=split.disputed)["rows"],
         "disputed": dict(split.disputed),
     }
-    write_atomically(directory / "scores.json", json.dumps(result, indent=2) + "\n")
+    write_atomically(directory / "scores.json", strict_json.dumps(result, indent=2) + "\n")
     write_page(directory / "trajectories.html", title_of(result), split.tasks, ordered, result)
     print_scores(result, console)
     terminal.say(console, f"written to {directory}: scores.json, trajectories.html, journal.jsonl")
@@ -193,7 +194,7 @@ def split_of(settings: Settings) -> Split:
         part = {"bfcl-held-out": held_out, "bfcl-train": train, "bfcl-all": tasks}[chosen]
         disputed = {task.id: why for task in part if (why := reason(task.id))}
         split = Split(f"{chosen}, {named}", bfcl.bfcl_domain(train), part, disputed)
-        return _spaced(split, settings.num_tasks)
+        return _sampled(split, settings.num_tasks)
     directory = Path(chosen)
     if not (directory / "config.json").exists():
         raise ValueError(
@@ -201,13 +202,13 @@ def split_of(settings: Settings) -> Split:
         )
     config = run_config(directory, settings.config)
     tasks = read_tasks(directory / "tasks" / "held_out.jsonl")
-    return _spaced(Split(f"{directory} held-out, seed {config.seed}", config.domain(), tasks), settings.num_tasks)
+    return _sampled(Split(f"{directory} held-out, seed {config.seed}", config.domain(), tasks), settings.num_tasks)
 
 
-def _spaced(split: Split, count: int | None) -> Split:
-    if count is None or count >= len(split.tasks):
+def _sampled(split: Split, count: int | None) -> Split:
+    tasks = sample(split.tasks, count)
+    if len(tasks) == len(split.tasks):
         return split
-    tasks = tuple(split.tasks[i * len(split.tasks) // count] for i in range(count))
     disputed = {task.id: split.disputed[task.id] for task in tasks if task.id in split.disputed}
     return split._replace(name=f"{split.name}, {count} of {len(split.tasks)}", tasks=tasks, disputed=disputed)
 

@@ -6,7 +6,6 @@ Reads candidates.jsonl, metrics.jsonl and tasks/, writes fidelity.json beside th
 same at its end; docs/synthesis.md explains the figures.  Left out on purpose: everything that computes.
 """
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from rods_jax import terminal
+from rods_jax import strict_json, terminal
 from rods_jax.config import ConfigError, load_config
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.metrics import read_metrics
@@ -39,7 +38,7 @@ def write_fidelity(run_dir: str | Path, domain: Domain) -> dict[str, Any]:
     outcomes = tuple(read_outcomes(read_metrics(run_dir / "candidates.jsonl"), parts["seeds"]))
     measured = first_measurements(read_metrics(run_dir / "metrics.jsonl"))
     report = fidelity(domain, outcomes, measured, parts["held_out"])
-    write_atomically(run_dir / "fidelity.json", json.dumps(report, indent=2) + "\n")
+    write_atomically(run_dir / "fidelity.json", strict_json.dumps(report, indent=2) + "\n")
     return report
 
 

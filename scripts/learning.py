@@ -3,7 +3,6 @@
 Left out on purpose: the computations themselves (grpo.py, supervised.py); this file gives them the run's settings.
 """
 
-import json
 import random
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import optax
 from jax.sharding import SingleDeviceSharding
 from rich.console import Console
 
-from rods_jax import grpo, processes, supervised
+from rods_jax import grpo, processes, strict_json, supervised
 from rods_jax.config import Config
 from rods_jax.demonstrations import demonstrate
 from rods_jax.environments.protocol import Domain, TaskSplits
@@ -142,9 +141,8 @@ def cold_start(
             state, loss = step_fn(state, next(stream))
             display(step, loss)
             if step % c.evaluate_every == 0:
-                reward = evaluate(state.params, tasks.validation, COLD_START | step, greedy=False)[
-                    "held_out_progress"
-                ]
+                measured = evaluate(state.params, tasks.validation, COLD_START | step, "validation", greedy=False)
+                reward = measured.get("validation_progress", 0.0)
                 display(step, loss, reward)
                 if reward >= c.target_reward:
                     break
@@ -157,5 +155,5 @@ def cold_start(
         "seconds": time.perf_counter() - started,
     }
     if processes.is_first():
-        write_atomically(directory / "cold_start.json", json.dumps(record, indent=2) + "\n")
+        write_atomically(directory / "cold_start.json", strict_json.dumps(record, indent=2) + "\n")
     return state.params

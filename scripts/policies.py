@@ -19,6 +19,7 @@ from models.layout import Layout
 from models.policy import callables
 from rods_jax import processes, sharding
 from rods_jax.config import Config, ConfigError
+from rods_jax.keys import seed_key
 from rods_jax.types import Policy
 
 
@@ -92,7 +93,7 @@ def policy_of(config: Config, vocab_size: int) -> RunPolicy:
     if mesh is not None:
         adapters = jax.jit(adapters, out_shardings=learner.shardings)
     policy = learner.policy._replace(init=adapters)
-    return learner._replace(policy=policy, frozen=(init(jax.random.key(config.seed)),))
+    return learner._replace(policy=policy, frozen=(init(seed_key(config.seed)),))
 
 
 def describe(config: Config, model: DecoderConfig, mesh: Mesh | None, host: Mesh | None) -> RunPolicy:

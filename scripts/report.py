@@ -22,6 +22,7 @@ from matplotlib.patheffects import withStroke
 from rich.console import Console
 from rich.table import Table
 
+from rods_jax import strict_json
 from rods_jax.metrics import read_metrics
 from rods_jax.task_files import write_atomically
 from rods_jax.terminal import plain, say
@@ -78,7 +79,7 @@ def write_report(run_dir: str | Path) -> dict[str, Any]:
         overview = [[draw_reward, draw_zones], [draw_pool, draw_variance]]
         _save(run_dir / "plots" / "overview.png", records, overview, (12.4, 8.2))
     summary = summarize(records)
-    write_atomically(run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_atomically(run_dir / "summary.json", strict_json.dumps(summary, indent=2) + "\n")
     return summary
 
 
@@ -107,13 +108,15 @@ def summarize(records: Records) -> dict[str, Any]:
             tenth = max(1, values.size // 10)
             summary[key] = {"first": float(values[:tenth].mean()), "last": float(values[-tenth:].mean())}
     for keys, reduce in (
-        (("candidates", "rejected"), np.sum),
+        (("candidates", "rejected", "failed_rollouts", "truncated_rollouts"), np.sum),
         ((*FLOWS, *(f"pool_{name}" for name in POOL)), np.max),
     ):
         for key in keys:
             _, values = _series(records, key)
             if values.size:
                 summary[key] = int(values[-1] if key.startswith("pool") else reduce(values))
+    _, without_variance = _series(records, "zero_variance")
+    summary["steps_without_variance"] = int((without_variance == 1).sum())
     means, variances, _ = _groups(records)
     middle = (means >= 0.25) & (means <= 0.75)
     if middle.any() and not middle.all():
@@ -140,10 +143,19 @@ def tell(run_dir: str | Path, summary: Mapping[str, Any], console: Console) -> N
     held_out = summary.get("held_out")
     if held_out:
         first, last = held_out["before"], held_out["after"]
-        changes = ", ".join(f"{name} {first[name]:.3f} -> {last[name]:.3f}" for name in last if name in first)
+        counts = ("failed", "unfit")
+        both = [n for n in last if n not in counts and first.get(n) is not None and last[n] is not None]
+        changes = ", ".join(f"{name} {first[name]:.3g} -> {last[name]:.3g}" for name in both)
         say(console, f"Reinforcement learning, held-out mean progress reward: {changes}.")
-        if last["solved"] < 0.02:
+        if (last.get("solved") or 0.0) < 0.02:
             console.print("The policy solves hardly any held-out task: this run shows the wiring, not learning.")
+        for name, what in (("failed", "failed by infrastructure"), ("unfit", "exceed the limits of their rollouts")):
+            if last.get(name):
+                console.print(f"Of the held-out tasks {last[name]} {what} at the last evaluation.")
+    else:
+        console.print("No held-out score was measured.")
+    if summary["steps"] and summary["steps_without_variance"] == summary["steps"]:
+        console.print("No group of rollouts had variance in any step: nothing was learned from rewards.")
 
 
 # ------------------------------------------------------------------------------------------ plots
@@ -270,10 +282,13 @@ def _series(records: Records, key: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _groups(records: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means, variances and steps of all measured groups."""
-    rows = [record for record in records if record.get("task_mean") is not None]
-    means = np.concatenate([[], *(record["task_mean"] for record in rows)])
-    variances = np.concatenate([[], *(record["task_variance"] for record in rows)])
-    steps = np.concatenate([[], *([record["step"]] * len(record["task_mean"]) for record in rows)])
+    rows = [
+        (mean, variance, record["step"])
+        for record in records
+        for mean, variance in zip(record.get("task_mean") or (), record.get("task_variance") or ())
+        if mean is not None and variance is not None
+    ]
+    means, variances, steps = np.array(rows, float).reshape(-1, 3).T
     return means, variances, steps
 
 

@@ -18,23 +18,26 @@ import argparse
 import contextlib
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from rich.console import Console
 
-from rods_jax import checkpoint, config as configuration, processes, replay, terminal
+from rods_jax import checkpoint, config as configuration, processes, replay, strict_json, terminal
+from rods_jax.checks import check_start
 from rods_jax.config import Config, ConfigError, StageConfig
 from rods_jax.environments.episode import EpisodeBatch, StartEpisodes, start_episodes
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.environments.workers import Workers
 from rods_jax.generation import Sampling, generator
 from rods_jax.curriculum import num_epochs, require_hints, rules_of
+from rods_jax.held_out import sample, scores
+from rods_jax.keys import seed_key
+from rods_jax.lengths import check_lengths, scores_apart
 from rods_jax.loop import Position, Stages, train
 from rods_jax.metrics import MetricWriter, open_metrics
 from rods_jax.preemption import SAVED, maintenance_notices, stop_requests
@@ -51,9 +54,9 @@ from rods_jax.synthesis.dispatch import (
 )
 from rods_jax.synthesis.pipeline import RULE_BASED, synthesize
 from rods_jax.synthesis.worker import Author, working
-from rods_jax.task_files import task_to_json
+from rods_jax.task_files import task_to_json, write_atomically
 from rods_jax.types import Task
-from scripts.display import training_display
+from scripts.display import training_display, warnings
 from scripts.fidelity import print_fidelity, write_fidelity
 from scripts.learning import cold_start, learning, updating
 from scripts.policies import RunPolicy, policy_of
@@ -86,6 +89,7 @@ def main() -> None:
         config = configuration.load_config(arguments.config, overrides)
         if arguments.coordinator is not None:
             processes.start(arguments.coordinator, arguments.num_processes, arguments.process_id)
+            processes.require_same(settings_of(config, arguments))
         forked = arguments.fork is not None or arguments.source is not None
         if forked:
             config = begin_fork(config, arguments.fork, arguments.source)
@@ -104,6 +108,13 @@ def main() -> None:
         sentence = f"out of memory ({str(error).splitlines()[0]}); what fits a TPU slice, and what to change: {plan}"
         terminal.refuse(console, sentence)
         sys.exit(2)
+
+
+def settings_of(config: Config, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What all processes of a run must have in common; a run directory may have another path on each host."""
+    ways = {"--resume": arguments.resume, "--resume-step": arguments.resume_step, "--from": arguments.source}
+    settings = {name: value for name, value in configuration.resolved(config).items() if name != "run_dir"}
+    return settings | ways | {"installed": processes.versions()}
 
 
 class Stopped(Exception):
@@ -163,13 +174,19 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
         inputs = inputs_of(directory, codec)
         own_workers = first and config.synthesis is not None and config.synthesis.workers > 0
         author = author_of(config.synthesis, domain, tasks) if own_workers else None
+        say = teller(console)
+        for sentence in check_start(config, tasks):
+            say(sentence)
+        lengths = processes.on_first(lambda: check_lengths(config, tasks, domain, codec, say))
+        if first:
+            write_atomically(directory / "lengths.json", strict_json.dumps(lengths, indent=1) + "\n")
         learner = policy_of(config, len(tokenizer))
         learn = learning(config, learner)
-        say = teller(console)
 
         checkpoints = stack.enter_context(checkpoint.open_checkpoints(directory / "checkpoints", config.retention))
         start_batch = stack.enter_context(episodes_of(config, domain))
-        evaluate = evaluation(config, start_batch, learner, codec)
+        unfit = {task_id for room in ("held_out", "validation") for task_id in lengths.get(room, {}).get("unfit", ())}
+        evaluate = evaluation(config, start_batch, learner, codec, unfit)
         if at is not None or checkpoints.latest_step() is not None:
             step, state, host = checkpoint.restore(checkpoints, learn.state, at, say)
             require_same_inputs(inputs, host["inputs"], directory)
@@ -178,7 +195,7 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
             start = Position(state, pool, step, host["epoch"], host["batch"], host["outcomes"])
             console.print(f"resumed at step {step}, epoch {start.epoch}")
         else:
-            params = learner.policy.init(jax.random.key(config.seed))
+            params = learner.policy.init(seed_key(config.seed))
             params = cold_start(config, domain, tasks, params, learner, codec, evaluate, directory, console)
             start = Position(learn.create(params), replay.create(tasks.seeds, config.replay))
             save(checkpoints, inputs, start, {})
@@ -201,9 +218,13 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
             stack.enter_context(maintenance_notices())
         skipped: list[int] = []
 
+        warn = warnings(say)
+
         def record(step: int, values: Mapping[str, Any]) -> None:
+            values = {**values, **scores_apart(values, lengths)}
             write_metrics(step, values)
             display(step, values)
+            warn(step, values)
             if values.get("skipped"):
                 skipped.append(step)
                 say(f"step {step} was skipped: a reward, a log-probability or a gradient was not finite")
@@ -211,12 +232,18 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
         def halted() -> bool:
             return bool(skipped) and config.update.on_nonfinite == "stop"
 
+        def evaluate_all(params: Any, step: int) -> dict[str, float]:
+            """Reported scores, and those that the best checkpoint is chosen by: never the same tasks."""
+            chosen_by = tasks.validation if config.retention.best else ()
+            validation = evaluate(params, chosen_by, step, "validation", greedy=False)
+            return evaluate(params, tasks.held_out, step, "held_out") | validation
+
         stages = Stages(
             collect=collector(config, start_batch, learner, codec),
             update=updating(config, learner, learn),
             synthesize=partial(heard_by_all, dispatch),
             renew=learn.renew,
-            evaluate=lambda params, step: evaluate(params, tasks.held_out, step),
+            evaluate=evaluate_all,
             record=record,
             show=shower(write_trajectory, write_candidate),
             save=partial(save, checkpoints, inputs),
@@ -303,8 +330,11 @@ def collector(config: Config, start: Callable[..., EpisodeBatch], learner: RunPo
     return collect_step
 
 
-def evaluation(config: Config, start: StartEpisodes, learner: RunPolicy, codec):
-    """(params, tasks, step) -> mean progress reward of the first tasks, sampled and greedy, and by category."""
+def evaluation(config: Config, start: StartEpisodes, learner: RunPolicy, codec, unfit: Collection[str]):
+    """(params, tasks, step) -> the scores of a sample of the tasks, played once at temperature 1 and once greedily.
+
+    unfit: tasks that the limits cannot hold, which are scored apart too.
+    """
     generate = generator(
         learner.actor,
         stop_tokens=codec.stop_tokens,
@@ -313,7 +343,7 @@ def evaluation(config: Config, start: StartEpisodes, learner: RunPolicy, codec):
         max_action_tokens=config.rollout.max_action_tokens,
     )
 
-    def measure(params, tasks: Sequence[Task], step: int, temperature: float) -> list[float]:
+    def measure(params, tasks: Sequence[Task], step: int, temperature: float) -> list[float | None]:
         rollouts = collect(
             params,
             tasks,
@@ -327,26 +357,21 @@ def evaluation(config: Config, start: StartEpisodes, learner: RunPolicy, codec):
             step=EVALUATION | step,
             reward=progress_reward,
         )
-        return [progress_reward(trajectory) for trajectory in rollouts.trajectories]
+        return [None if one.failure is not None else progress_reward(one) for one in rollouts.trajectories]
 
-    def measure_all(params, tasks: Sequence[Task], step: int, temperature: float) -> list[float]:
-        share = processes.share_of(tasks[: config.evaluation.num_tasks])
+    def measure_all(params, tasks: Sequence[Task], step: int, temperature: float) -> list[float | None]:
+        share = processes.share_of(tasks)
         rewards = processes.gather(measure(params, share, step, temperature) if share else [])
         return list(itertools.chain.from_iterable(rewards))
 
-    def evaluate(params, tasks: Sequence[Task], step: int, greedy: bool = True) -> dict[str, float]:
+    def evaluate(params, tasks: Sequence[Task], step: int, name: str, greedy: bool = True) -> dict[str, float]:
+        chosen = sample(tasks, config.evaluation.num_tasks)
+        if not chosen:
+            return {}
         params = learner.whole(params)  # once: between processes this sends every parameter
-        sampled = measure_all(params, tasks, step, 1.0)
-        metrics = {
-            "held_out_progress": float(np.mean(sampled)),
-            "held_out_solved": float(np.mean(np.array(sampled) == 1)),
-        }
-        for category in sorted({task.category for task in tasks}):
-            rewards = [r for r, task in zip(sampled, tasks) if task.category == category]
-            metrics[f"held_out_{category}"] = float(np.mean(rewards))
-        if greedy:
-            metrics["held_out_greedy"] = float(np.mean(measure_all(params, tasks, step, 0.0)))
-        return metrics
+        sampled = measure_all(params, chosen, step, 1.0)
+        greedily = measure_all(params, chosen, step, 0.0) if greedy else None
+        return scores(name, chosen, sampled, greedily, unfit)
 
     return evaluate
 

@@ -50,9 +50,9 @@ STAGES = {
     "synthesis", "replay", "checkpoint", "metrics", "policy_chat",
 }  # fmt: skip
 WORLD = {"environments", "codecs"}
-TOP = {"loop", "evaluation"}  # wire the stages, and no stage knows them
+TOP = {"loop", "evaluation", "held_out", "lengths", "checks"}  # wire the stages, and no stage knows them
 HELPERS = {
-    "types", "config", "task_files", "chat", "journal", "preemption", "processes", "sharding", "strict_json", "terminal",
+    "types", "config", "task_files", "chat", "journal", "preemption", "keys", "processes", "sharding", "strict_json", "terminal",
     "threads", "wire",
 }  # fmt: skip
 ALSO = {  # beyond types, the kernels and the helpers that are no stage

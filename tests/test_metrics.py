@@ -1,5 +1,7 @@
 """Metrics: exact floats, visible at once, cut off at the restored step."""
 
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -75,3 +77,11 @@ def test_a_broken_line_is_named(tmp_path):
     path.write_text('{"step": 0}\nnonsense\n{"step": 2}\n')
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2"):
         read_metrics(path)
+
+
+def test_a_number_that_is_not_finite_becomes_null(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with open_metrics(path) as write:
+        write(1, {"loss": float("nan"), "norm": jnp.float32(jnp.inf), "task_mean": np.array([0.5, np.nan])})
+    record = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert record == {"step": 1, "loss": None, "norm": None, "task_mean": [0.5, None]}

@@ -1,0 +1,94 @@
+"""What can be known of a run before its first step: impossible settings are refused, odd ones are said.
+
+Left out on purpose: what one value alone shows (config.py, when it is built), and lengths (lengths.py).
+"""
+
+from collections.abc import Iterator, Sequence
+
+from rods_jax.config import Config, ConfigError
+from rods_jax.environments.protocol import TaskSplits
+from rods_jax.synthesis.critique import content_hash
+from rods_jax.synthesis.near_duplicates import NEAR, nearest, shingle_index
+from rods_jax.types import Task
+
+
+def check_start(config: Config, tasks: TaskSplits) -> tuple[str, ...]:
+    """Compares a configuration with its tasks, before anything is written or computed; returns what to say.
+
+    ConfigError: a stage cannot draw a batch, a part that a setting needs is empty, or a task is in two parts.
+    """
+    _check_parts(config, tasks)
+    _check_stages(config, tasks.seeds)
+    return (*_sizes(config, tasks), *_overlaps(tasks))
+
+
+def _check_parts(config: Config, tasks: TaskSplits) -> None:
+    trained = {task.id for task in (*tasks.seeds, *tasks.practice)}
+    if both := sorted(trained & {task.id for task in (*tasks.held_out, *tasks.validation)}):
+        raise ConfigError(
+            f"build_tasks gives {_named(both)} both to train on and to measure on: a task is in one part alone"
+        )
+    if config.cold_start is not None and not tasks.practice:
+        raise ConfigError("cold_start makes its demonstrations of practice tasks, and build_tasks gives none")
+    if config.retention.best and not tasks.validation:
+        raise ConfigError(
+            f"retention.best is {config.retention.best} and selects on validation tasks, and build_tasks gives none: "
+            "set some aside from the seeds (held_out.set_aside), or set retention.best to 0"
+        )
+
+
+def _check_stages(config: Config, seeds: Sequence[Task]) -> None:
+    """A stage before which nothing was synthesised has its human seeds alone."""
+    size = config.rollout.tasks_per_step
+    for number, stage in enumerate(config.stages):
+        own = sum(task.category in stage.categories for task in seeds)
+        grown = any(earlier.synthesis for earlier in config.stages[:number])
+        if own < size and not grown:
+            raise ConfigError(
+                f"rollout.tasks_per_step is {size}, and a batch of so many different tasks cannot be drawn in "
+                f"stages.{stage.name}: of its categories ({', '.join(stage.categories)}) there are {own} tasks"
+            )
+
+
+def _sizes(config: Config, tasks: TaskSplits) -> Iterator[str]:
+    count, held_out = config.evaluation.num_tasks, len(tasks.held_out)
+    if not held_out:
+        yield "there are no held-out tasks: no score is measured"
+    elif count > held_out:
+        yield f"evaluation.num_tasks is {count}, and there are {held_out} held-out tasks: all are measured"
+    if config.cold_start is not None and not tasks.validation:
+        yield f"there are no validation tasks: the cold start goes on for {config.cold_start.max_steps} steps"
+    if config.mesh is not None:
+        rollout = config.rollout
+        sizes = {"data": rollout.tasks_per_step, "fsdp": rollout.group_size}
+        names = {"data": "rollout.tasks_per_step", "fsdp": "rollout.group_size"}
+        for axis, along in zip(sizes, config.mesh):
+            if sizes[axis] % along:
+                yield (
+                    f"the mesh does not divide {names[axis]}: {sizes[axis]} on {axis} {along}, so that devices do the "
+                    f"same work; a multiple of {along} uses them all"
+                )
+
+
+def _overlaps(tasks: TaskSplits) -> Iterator[str]:
+    """Leaks of what is trained on into what is measured: scenarios, equal contents, near-duplicates."""
+    trained = (*tasks.seeds, *tasks.practice)
+    scenarios, contents = {task.scenario for task in trained}, set(map(content_hash, trained))
+    index = shingle_index(trained)
+    for name in ("held_out", "validation"):
+        measured = getattr(tasks, name)
+        crossing = [task.id for task in measured if task.scenario in scenarios]
+        equal = [task.id for task in measured if content_hash(task) in contents]
+        found = {task.id: nearest(task, index) for task in measured if task.id not in equal}
+        near = [task_id for task_id, one in found.items() if one is not None and one.similarity >= NEAR]
+        for what, ids in (
+            ("share a scenario with tasks that are trained on", crossing),
+            ("are equal to tasks that are trained on", equal),
+            (f"share at least {NEAR:.0%} of their shingles with tasks that are trained on", near),
+        ):
+            if ids:
+                yield f"{name} overlaps with training: {len(ids)} of {len(measured)} tasks {what} ({_named(ids)})"
+
+
+def _named(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")

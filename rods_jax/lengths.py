@@ -1,0 +1,150 @@
+"""How many tokens each task needs at least, counted before anything is computed, and which tasks a stage cannot hold.
+
+    task -> prompt tokens, suffix tokens of its gold dialogue, tokens of its longest gold call -> what exceeds a limit
+
+A gold dialogue makes all calls of a turn in one message, reads what the gold calls return, and ends each turn with the
+shortest answer.  No rollout that solves the task is much shorter, so a task whose gold dialogue does not fit can be
+played and not solved; one whose prompt does not fit cannot be played.
+
+Left out on purpose: lengths of generated tasks, whose prompts are those of their seeds but for the user's words.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rods_jax.config import Config, ConfigError, RolloutConfig
+from rods_jax.demonstrations import ANSWER
+from rods_jax.environments.protocol import Domain, TaskSplits
+from rods_jax.environments.scoring import GoldTrace, gold_trace
+from rods_jax.types import Codec, Json, Message, Task
+
+KINDS = ("prompt", "suffix", "action")  # limits are `max_<kind>_tokens` of a rollout
+
+
+class Length(NamedTuple):
+    """Tokens that a task needs at least."""
+
+    prompt: int
+    suffix: int  # of the whole gold dialogue
+    action: int  # of its longest gold call
+
+
+def length_of(domain: Domain, codec: Codec, task: Task, trace: GoldTrace) -> Length:
+    """Counts a task's prompt and its gold dialogue, `trace`, as `codec` writes them."""
+    tools = {tool.name: tool for tool in domain.tools_of(task.classes)}
+    hidden = task.withheld_tools - set(task.turns[0].released_tools)
+    visible = [tool for name, tool in tools.items() if name not in hidden]
+    prompt = len(codec.encode_prompt(visible, task.turns[0].user))
+    suffix, calls = 0, {0}
+    for number, (turn, closed) in enumerate(zip(task.turns, trace, strict=True)):
+        # The question, which the first turn has in its prompt; then calls, what they return, and an answer.
+        if number:
+            released = tuple(tools[name] for name in turn.released_tools if name in tools)
+            suffix += len(codec.encode_messages([Message("user", turn.user, released)]))
+        if turn.gold:
+            suffix += len(codec.encode_action(turn.gold, ""))
+            suffix += len(codec.encode_messages([Message("tool", text) for text in closed.outputs]))
+            calls |= {len(codec.encode_action((call,), "")) for call in turn.gold}
+        suffix += len(codec.encode_action((), ANSWER))
+    return Length(prompt, suffix, max(calls))
+
+
+def measure(domain: Domain, codec: Codec, tasks: Sequence[Task]) -> dict[str, Length]:
+    """Lengths by task id.  A task whose world or text breaks has none: its rollouts are recorded as failed."""
+    found = {}
+    for task in tasks:
+        try:
+            found[task.id] = length_of(domain, codec, task, gold_trace(domain, task))
+        except Exception:  # as `start_episodes`: whatever broke, the other tasks go on
+            continue
+    return found
+
+
+class Room(NamedTuple):
+    """A stage's or an evaluation's tasks, and the limits under which they are played."""
+
+    name: str
+    tasks: Sequence[Task]
+    limits: Length
+
+
+def rooms(config: Config, tasks: TaskSplits) -> Iterator[Room]:
+    """Where a run's tasks are played: each stage with its own limits, and the evaluation with those of the rollout."""
+    for stage in config.stages:
+        own = [task for task in tasks.seeds if task.category in stage.categories]
+        yield Room(f"stages.{stage.name}", own, limits_of(config.rollout))
+    for name in ("held_out", "validation"):
+        if getattr(tasks, name):
+            yield Room(name, getattr(tasks, name), limits_of(config.rollout))
+
+
+def limits_of(rollout: RolloutConfig) -> Length:
+    """The most tokens of each kind."""
+    return Length(*(getattr(rollout, f"max_{kind}_tokens") for kind in KINDS))
+
+
+def exceeded(length: Length, limits: Length) -> tuple[str, ...]:
+    """The kinds of tokens of which a task needs more than its limit."""
+    return tuple(kind for kind, need, limit in zip(KINDS, length, limits, strict=True) if need > limit)
+
+
+def check_lengths(
+    config: Config, tasks: TaskSplits, domain: Domain, codec: Codec, say: Callable[[str], None]
+) -> dict[str, Json]:
+    """Says which tasks fit no rollout; returns lengths.json: every stage's limits and its tasks that exceed them.
+
+    ConfigError: of some stage's or the evaluation's tasks more than `rollout.max_unfit_share` do not fit, or none has
+    a prompt that does.
+    """
+    everything = {task.id: task for part in (tasks.seeds, tasks.held_out, tasks.validation) for task in part}
+    lengths = measure(domain, codec, list(everything.values()))
+    record = {}
+    for room in rooms(config, tasks):
+        known = {task.id: lengths[task.id] for task in room.tasks if task.id in lengths}
+        unfit = {name: kinds for name, length in known.items() if (kinds := exceeded(length, room.limits))}
+        record[room.name] = {
+            "limits": room.limits._asdict(),
+            "tasks": len(room.tasks),
+            "longest": Length(*map(max, zip(*known.values())))._asdict() if known else None,
+            "unfit": {name: known[name]._asdict() for name in unfit},
+        }
+        if not unfit:
+            continue
+        sentence, allowed = _sentence(room, known, unfit), config.rollout.max_unfit_share
+        if sum("prompt" in kinds for kinds in unfit.values()) == len(room.tasks):
+            raise ConfigError(f"{sentence}; not one prompt fits, so that nothing can be played")
+        if len(unfit) > allowed * len(room.tasks):
+            raise ConfigError(
+                f"{sentence}; these are more than rollout.max_unfit_share allows, {allowed:.0%}: raise the limits, give "
+                "other tasks, or raise the share"
+            )
+        say(sentence)
+    return record
+
+
+def scores_apart(values: Mapping[str, Any], record: Mapping[str, Json]) -> dict[str, Json]:
+    """Of a step's metrics: how many of its tasks do not fit their stage, and the mean reward of those that do."""
+    unfit = record.get(f"stages.{values.get('stage')}", {}).get("unfit", ())
+    fits = [name not in unfit for name in values.get("task_ids", ())]
+    if all(fits):
+        return {}
+    means = [float(mean) for mean, fit in zip(values["task_mean"], fits, strict=True) if fit]
+    return {"unfit_tasks": fits.count(False), "fitting_reward_mean": sum(means) / len(means) if means else None}
+
+
+def _sentence(room: Room, lengths: Mapping[str, Length], unfit: Mapping[str, Sequence[str]]) -> str:
+    """What does not fit, by category and by limit, with the longest."""
+    categories = {category: [] for category in sorted({task.category for task in room.tasks})}
+    for task in room.tasks:
+        categories[task.category].append(task.id in unfit)
+    by_category = ", ".join(f"{sum(found)} of {len(found)} {name}" for name, found in categories.items() if any(found))
+    by_kind = ", ".join(
+        f"{count} need more than {_NAMES[kind]} of {limit} tokens (max_{kind}_tokens; the longest {longest})"
+        for kind, limit in room.limits._asdict().items()
+        if (count := sum(kind in kinds for kinds in unfit.values()))
+        for longest in [max(getattr(length, kind) for length in lengths.values())]
+    )
+    return f"{room.name}: {len(unfit)} of {len(room.tasks)} tasks do not fit ({by_category}): {by_kind}"
+
+
+_NAMES = {"prompt": "a prompt", "suffix": "a gold dialogue", "action": "a message"}

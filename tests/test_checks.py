@@ -1,0 +1,88 @@
+"""What is knowable at the start is refused or said at the start, by name."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from training_toy import CONFIG
+
+from rods_jax.checks import check_start
+from rods_jax.config import ColdStartConfig, ConfigError, RetentionConfig, StageConfig
+from rods_jax.demonstrations import Habits
+from rods_jax.environments.protocol import TaskSplits
+from rods_jax.rewards import progress_reward
+from rods_jax.types import CATEGORIES, Call, Task, Turn
+
+
+def make(name: str, number: int, category: str = "base") -> Task:
+    """Its words are its own: no two numbers share a run of five."""
+    words = " ".join(f"w{number}x{place}" for place in range(8))
+    return Task(f"{name}_{number}", f"{name}_{number}", category, (), {}, (Turn(words, (Call(f"f{number}"),)),))
+
+
+SEEDS = tuple(make("seed", number, CATEGORIES[number % 4]) for number in range(8))
+HELD_OUT = tuple(make("held", 10 + number, CATEGORIES[number % 4]) for number in range(4))
+TASKS = TaskSplits(seeds=SEEDS, held_out=HELD_OUT)
+COLD_START = ColdStartConfig(
+    learning_rate=1e-3, habits=Habits(), batch_size=1, suffix_sizes=(64,), max_steps=7, target_reward=0.5, evaluate_every=1
+)
+
+
+def stage(name: str, synthesis: bool = False, categories=CATEGORIES) -> StageConfig:
+    return StageConfig(name=name, reward=progress_reward, epochs=1, synthesis=synthesis, categories=categories)
+
+
+def test_nothing_is_said_of_a_run_without_oddities():
+    assert check_start(CONFIG, TASKS) == ()
+
+
+@pytest.mark.parametrize(
+    "changes, tasks, words",
+    [
+        (
+            {"stages": (stage("first"), stage("second", categories=("base",)))},
+            TASKS._replace(seeds=SEEDS[:5]),
+            "is 2.* in stages.second: .*base.* there are 1",
+        ),
+        ({}, TASKS._replace(seeds=()), "stages.online: .* there are 0"),
+        ({"retention": RetentionConfig(best=1)}, TASKS, "retention.best is 1 .* validation"),
+        ({"cold_start": COLD_START}, TASKS, "cold_start .* practice"),
+        ({}, TASKS._replace(held_out=SEEDS[:4]), "seed_0, seed_1, seed_2 and 1 more both to train on and to measure on"),
+        ({}, TASKS._replace(practice=SEEDS[:1], validation=SEEDS[:1]), "seed_0 both"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trained_is_refused_by_name(changes, tasks, words):
+    if "stages" in changes:
+        tasks = tasks._replace(seeds=tuple(replace(t, category="missing_function") for t in tasks.seeds[1:]) + SEEDS[:1])
+    with pytest.raises(ConfigError, match=words):
+        check_start(replace(CONFIG, **changes), tasks)
+
+
+def test_what_an_earlier_stage_may_have_grown_is_not_refused():
+    later = stage("second", categories=("base",))
+    assert check_start(replace(CONFIG, stages=(stage("first", synthesis=True), later)), TASKS._replace(seeds=SEEDS[1:5])) == ()
+
+
+@pytest.mark.parametrize(
+    "changes, tasks, words",
+    [
+        ({}, TASKS._replace(held_out=()), "no held-out tasks: no score is measured"),
+        ({}, TASKS._replace(held_out=HELD_OUT[:3]), "evaluation.num_tasks is 4, and there are 3"),
+        ({"mesh": (2, 4, 1, 1)}, TASKS, "the mesh does not divide rollout.group_size: 2 on fsdp 4"),
+        ({"cold_start": COLD_START}, TASKS._replace(practice=SEEDS), "no validation tasks: the cold start goes on for 7"),
+        ({}, TASKS._replace(held_out=(*HELD_OUT[:3], make("copy", 4))), "1 of 4 tasks are equal to .*copy_4"),
+        (
+            {},
+            TASKS._replace(held_out=(*HELD_OUT[:3], replace(make("near", 3), turns=(Turn(SEEDS[3].turns[0].user),)))),
+            "1 of 4 tasks share at least 50% .*near_3",
+        ),
+        (
+            {},
+            TASKS._replace(held_out=(*HELD_OUT[:3], replace(HELD_OUT[3], scenario="seed_1"))),
+            "1 of 4 tasks share a scenario .*held_13",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_odd_is_said(changes, tasks, words):
+    (sentence,) = check_start(replace(CONFIG, **changes), tasks)
+    assert re.search(words, sentence)

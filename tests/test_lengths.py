@@ -1,0 +1,102 @@
+"""Lengths: a gold dialogue's tokens are those of the episode that is played, and what does not fit is named or refused."""
+
+import random
+from dataclasses import replace
+
+import pytest
+from training_toy import CONFIG, WORKPLACE
+
+from models.tokenizer import train_tokenizer
+from rods_jax.codecs.documents import tool_name
+from rods_jax.codecs.qwen import qwen_codec
+from rods_jax.config import ConfigError, StageConfig
+from rods_jax.demonstrations import ANSWER, corpus
+from rods_jax.environments.episode import Episode
+from rods_jax.environments.protocol import TaskSplits
+from rods_jax.environments.scoring import gold_trace
+from rods_jax.lengths import Length, check_lengths, length_of, measure, scores_apart
+from rods_jax.rewards import progress_reward
+from rods_jax.synthesis.pipeline import author_tasks
+from rods_jax.types import Action
+
+TASKS = author_tasks(WORKPLACE, count=24, rng=random.Random(5), turns=(2, 3), calls_per_turn=(1, 3))
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return qwen_codec(train_tokenizer(corpus(WORKPLACE, TASKS), vocab_size=512), document=tool_name)
+
+
+def test_a_length_is_that_of_the_gold_dialogue_as_it_is_played(codec):
+    released = 0
+    for task in TASKS:
+        trace = gold_trace(WORKPLACE, task)
+        episode = Episode(WORKPLACE, task, trace)
+        prompt, suffix = codec.encode_prompt(episode.visible_tools, task.turns[0].user), []
+        for turn in task.turns:
+            for action in (Action(calls=turn.gold), Action(answer=ANSWER))[not turn.gold :]:
+                feedback = episode.act(action)
+                suffix += codec.encode_action(action.calls, action.answer)
+                suffix += codec.encode_messages(feedback.messages) if feedback.messages else []
+            released += bool(turn.released_tools)
+        assert all(episode.turns_passed)
+        longest = max(len(codec.encode_action((call,), "")) for turn in task.turns for call in turn.gold)
+        assert length_of(WORKPLACE, codec, task, trace) == Length(len(prompt), len(suffix), longest)
+    assert released  # tools that come later, with their documents, are counted where they come
+
+
+def config_of(**rollout):
+    limits = {"max_prompt_tokens": 10**4, "max_suffix_tokens": 10**4, "max_action_tokens": 200, "max_unfit_share": 0.1}
+    return replace(CONFIG, rollout=replace(CONFIG.rollout, **limits | rollout))
+
+
+def check(config, codec, splits=TaskSplits(seeds=TASKS[:20], held_out=TASKS[20:])):
+    said = []
+    return check_lengths(config, splits, WORKPLACE, codec, said.append), said
+
+
+def test_tasks_that_do_not_fit_are_named_counted_and_said_by_category(codec):
+    lengths = measure(WORKPLACE, codec, TASKS)
+    longest, second = sorted((lengths[task.id].suffix for task in TASKS[:20]), reverse=True)[:2]
+    assert longest > second
+    record, (sentence, *others) = check(config_of(max_suffix_tokens=longest - 1), codec)
+    (name,) = record["stages.online"]["unfit"]
+    category = next(task.category for task in TASKS if task.id == name)
+    assert f"stages.online: 1 of 20 tasks do not fit (1 of " in sentence and f"{category})" in sentence
+    assert f"more than a gold dialogue of {longest - 1} tokens (max_suffix_tokens; the longest {longest})" in sentence
+    assert record["stages.online"]["longest"]["suffix"] == longest == record["stages.online"]["unfit"][name]["suffix"]
+    assert record["stages.online"]["tasks"] == 20 and record["held_out"]["tasks"] == 4
+    values = {"stage": "online", "task_ids": [name, "another"], "task_mean": [0.0, 0.75]}
+    assert scores_apart(values, record) == {"unfit_tasks": 1, "fitting_reward_mean": 0.75}
+    assert scores_apart(values | {"task_ids": ["another", "third"]}, record) == {}
+
+
+def test_nothing_is_said_where_everything_fits(codec):
+    record, said = check(config_of(), codec)
+    assert said == [] and not any(room["unfit"] for room in record.values())
+
+
+@pytest.mark.parametrize(
+    "limits, words",
+    [
+        ({"max_suffix_tokens": 1000, "max_action_tokens": 5}, r"20 of 20 .* a message of 5 tokens .* allows, 10%"),
+        ({"max_prompt_tokens": 4, "max_unfit_share": 1.0}, r"20 need more than a prompt of 4 tokens .*not one prompt fits"),
+    ],
+)
+def test_a_run_that_cannot_hold_its_tasks_is_refused(codec, limits, words):
+    with pytest.raises(ConfigError, match=words):
+        check(config_of(**limits), codec)
+
+
+def test_a_later_stage_is_counted_by_its_own_tasks(codec):
+    tasks = [replace(task, category="base") for task in TASKS[:10]] + list(TASKS[10:20])
+    splits = TaskSplits(seeds=tuple(tasks), held_out=TASKS[20:])
+    stage = StageConfig(name="second", reward=progress_reward, epochs=1, synthesis=False, categories=("base",))
+    config = replace(config_of(), stages=(*CONFIG.stages, stage))
+    record, _ = check(config, codec, splits)
+    assert record["stages.second"]["tasks"] == sum(task.category == "base" for task in tasks)
+
+
+def test_a_task_whose_world_breaks_has_no_length_and_stops_nothing(codec):
+    broken = replace(TASKS[0], id="broken", classes=("NoSuchClass",))
+    assert set(measure(WORKPLACE, codec, [broken, TASKS[1]])) == {TASKS[1].id}
