@@ -30,6 +30,7 @@ from rods_jax.checkpoint import CheckpointError
 from rods_jax.environments import bfcl
 from rods_jax.environments.bfcl_disputed import reason
 from rods_jax.environments.bfcl_splits import pick, read_ids
+from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import OFFICIAL, RODS, Rules
 from rods_jax.environments.workplace.domain import WORKPLACE
@@ -118,6 +119,7 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Json]:
     settings = under_protocol(settings)
     split = split_of(settings)
     rules = rules_of(settings)
+    check_gold(split.domain, split.tasks, rules)
     name, player = player_of(settings, split, rules)
     header = {
         "player": name,

@@ -23,6 +23,7 @@ from models.tokenizer import load_tokenizer
 from rods_jax import checkpoint, config as configuration, journal, terminal
 from rods_jax.config import Config, ConfigError
 from rods_jax.demonstrations import corpus
+from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.synthesis.dispatch import OUTCOMES, SEEDS, TAKEN
 from rods_jax.task_files import read_tasks, write_atomically, write_tasks
@@ -67,6 +68,7 @@ def load_or_build(config: Config, domain: Domain, directory: Path, console: Cons
     with console.status("building the tasks"):
         started = time.perf_counter()
         tasks = config.build_tasks(domain, config.seed)
+        check_gold(domain, [task for some in tasks for task in some])
         (directory / "tasks").mkdir(exist_ok=True)
         for part, some in tasks._asdict().items():
             write_tasks(directory / "tasks" / f"{part}.jsonl", some)

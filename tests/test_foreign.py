@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import dataclasses
 import math
 import threading
 
@@ -184,6 +185,11 @@ class Plain:
     pass
 
 
+@dataclasses.dataclass
+class Reading:
+    value: float
+
+
 def _cycle():
     loop = []
     loop.append(loop)
@@ -198,6 +204,7 @@ def _cycle():
         (lambda: np.zeros(2), "X.part does not equal"),
         (_cycle, "X.part does not equal"),
         (lambda: {"a": (1, [math.nan])}, "X.part holds NaN"),
+        (lambda: Reading(math.nan), "X.part"),
         (threading.Lock, r"X.part cannot be copied \(TypeError"),
         (Hostile, r"X.part cannot be copied \(GeneratorExit"),
     ],

@@ -1,17 +1,23 @@
 """Gold plays its own tasks before a run does anything: each author's error, named once."""
 
+import io
 import itertools
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from rods_jax.environments import toolkit
 from rods_jax.environments.gold import check_gold
+from rods_jax.environments.protocol import TaskSplits
 from rods_jax.environments.scoring import GoldError
 from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.types import Call, Task, Turn
+from scripts import evaluate
+from scripts.run_directory import load_or_build
 
 _TICKS = itertools.count()
 
@@ -85,3 +91,19 @@ def test_many_errors_are_one_message():
         and "t2 turn" in str(error.value)
         and "t3" not in str(error.value)
     )
+
+
+def test_a_new_run_is_refused_before_anything_is_written(tmp_path):
+    splits = TaskSplits(seeds=(task("a", TICK),), held_out=(task("b", READ),))
+    config = SimpleNamespace(build_tasks=lambda domain, seed: splits, seed=0)
+    with pytest.raises(GoldError, match="the gold of 1 of 2 tasks fails: b turn 0"):
+        load_or_build(config, CLOCK, tmp_path, Console(file=io.StringIO()))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_evaluation_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    split = evaluate.Split("clock", CLOCK, (task("a", TICK, READ),))
+    monkeypatch.setattr(evaluate, "split_of", lambda settings: split)
+    with pytest.raises(GoldError, match="a turn 1: a call first gave"):
+        evaluate.evaluate(evaluate.Settings(player="gold", out=tmp_path / "out"), Console(file=io.StringIO()))
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """The classes that people write: kinds of methods, state that would be shared, and tools that raise anything."""
 
+import abc
 import asyncio
 import copy
 import dataclasses
@@ -125,6 +126,16 @@ def _unread(self, x: int) -> str:
 def test_a_member_that_cannot_be_a_tool_is_refused_by_name(member, complaint):
     with pytest.raises(TypeError, match=rf"^X\.f\b.*{complaint}"):
         toolkit.tool_specs(class_with(f=member))
+
+
+def test_an_abstract_class_is_refused_by_name():
+    class Half(abc.ABC):
+        @abc.abstractmethod
+        def f(self) -> str:
+            """F."""
+
+    with pytest.raises(TypeError, match="Half is abstract: define f"):
+        toolkit.tool_specs(Half)
 
 
 def test_a_container_is_no_environment_since_its_contents_are_no_attributes():

@@ -5,6 +5,8 @@ the process out of `__eq__`.  None of that may end a run; KeyboardInterrupt alon
 """
 
 import copy
+import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +46,11 @@ def equal(a: Any, b: Any) -> bool:
 
 def kept(state: Mapping[str, Mapping[str, Json]]) -> dict[str, dict[str, Json]]:
     """A copy of a state, to compare later ones with. ValueError: it has a part that cannot be copied or compared."""
-    memo: dict[int, Any] = {}
+    try:  # plain JSON without NaN equals its copy, and nearly always a state is that
+        json.dumps(state, allow_nan=False)
+        return copy.deepcopy(dict(state))
+    except (TypeError, ValueError, RecursionError):
+        memo: dict[int, Any] = {}
     return {
         class_name: {name: _kept(value, f"{class_name}.{name}", memo) for name, value in attributes.items()}
         for class_name, attributes in state.items()
@@ -70,6 +76,8 @@ def _holds_nan(value: Any) -> bool:
         return value != value
     if isinstance(value, Mapping):
         return any(map(_holds_nan, value.values()))
+    if dataclasses.is_dataclass(value):
+        return any(_holds_nan(getattr(value, field.name)) for field in dataclasses.fields(value) if field.compare)
     return isinstance(value, list | tuple) and any(map(_holds_nan, value))
 
 

@@ -33,6 +33,8 @@ def methods(cls: type) -> Iterator[Method]:
             raise TypeError(
                 f"{cls.__name__} is a {base.__name__}, whose contents are no attributes: keep one on self"
             )
+    if inspect.isabstract(cls):
+        raise TypeError(f"{cls.__name__} is abstract: define {', '.join(sorted(cls.__abstractmethods__))}")
     members = {name: member for base in reversed(cls.__mro__[:-1]) for name, member in vars(base).items()}
     for name, member in members.items():
         if not (name.startswith("_") or isinstance(member, _NO_TOOLS)) and _is_callable(member):
@@ -49,7 +51,10 @@ def resolved(hint: Any, function: Callable, cls: type, where: str) -> Any:
         except NameError:
             return typing.get_type_hints(holder, names, dict(vars(cls)))["hint"]
     except Exception as error:
-        raise TypeError(f"{where} has a type hint that cannot be resolved: {error}") from error
+        remedy = (
+            ": define it at the top of the module, outside TYPE_CHECKING" if isinstance(error, NameError) else ""
+        )
+        raise TypeError(f"{where} has a type hint that cannot be resolved: {error}{remedy}") from error
 
 
 def _is_callable(member: Any) -> bool:

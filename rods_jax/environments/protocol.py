@@ -14,7 +14,7 @@ class Simulator(Protocol):
     """Live tool objects of one rollout. Deterministic, picklable, no shared state."""
 
     def call(self, call: Call) -> Observation:
-        """Runs one call; whatever the model wrote, this returns and never raises."""
+        """Runs one call; whatever the model wrote, this returns and never raises, KeyboardInterrupt apart."""
 
     def state(self) -> Mapping[str, Mapping[str, Json]]:
         """Public attributes by class name, comparable with == (a live view: copy to keep)."""
