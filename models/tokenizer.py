@@ -7,12 +7,18 @@ Qwen's, without its instructions.
 Left out on purpose: merges. A run's vocabulary is closed, so counting whole words is enough.
 """
 
+import json
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from models.families import CheckpointError
+
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that PyTorch is missing: nothing here needs it
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers  # noqa: E402
+from transformers import PreTrainedTokenizerFast  # noqa: E402
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -87,5 +93,45 @@ def checkpoint_tokenizer(texts: Iterable[str], *, directory: str | Path) -> PreT
 
 
 def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
-    """Reads what `save_pretrained` wrote."""
-    return PreTrainedTokenizerFast.from_pretrained(directory)
+    """The tokenizer in a directory, a checkpoint's or one that `save_pretrained` wrote; no network is ever asked.
+
+    The end tokens of a `generation_config.json` beside it stay with it, as `init_kwargs["stop_tokens"]`.
+    CheckpointError: there is no such directory, or the file that is missing or cannot be read.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        remedy = f"hf download NAME --local-dir {directory}"
+        raise CheckpointError(f"no checkpoint at {directory}: name another directory, or get one with `{remedy}`")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        _read_object(directory / name, required=name == "tokenizer.json")
+    ends = _end_tokens(directory / "generation_config.json")
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(
+            directory, local_files_only=True, **({"stop_tokens": ends} if ends else {})
+        )
+    except Exception as error:  # of whatever kind the libraries raise
+        raise CheckpointError(
+            f"{directory / 'tokenizer.json'} holds no tokenizer: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _end_tokens(path: Path) -> list[int]:
+    listed = _read_object(path, required=False).get("eos_token_id")
+    ends = listed if isinstance(listed, list) else [] if listed is None else [listed]
+    if not all(type(end) is int and end >= 0 for end in ends):
+        raise CheckpointError(f"{path}: eos_token_id must be token ids: got {listed!r}"[:200])
+    return ends
+
+
+def _read_object(path: Path, *, required: bool) -> dict:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        if not required:
+            return {}
+        raise CheckpointError(f"no tokenizer at {path.parent}: {path.name} is missing") from error
+    except (OSError, ValueError, RecursionError) as error:  # also of bytes that are not UTF-8
+        raise CheckpointError(f"{path} cannot be read (empty, or cut off?): {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} must hold a JSON object: got {type(value).__name__}")
+    return value

@@ -95,7 +95,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Action:
-    """One parsed assistant message: a parse error, some calls, or a plain answer."""
+    """One parsed assistant message: some calls, a plain answer, or an error; calls beside an error could be read."""
 
     calls: tuple[Call, ...] = ()
     answer: str = ""
@@ -135,6 +135,7 @@ class Codec(NamedTuple):
     encode_action: Callable[[Sequence[Call], str], list[int]]  # (calls, answer), ends in stop_tokens[0]
     decode: Callable[[Sequence[int]], str]
     parse: Callable[[str], Action]
+    official: Callable[[str], Action]  # as the leaderboard's own handler reads
     stop_tokens: tuple[int, ...]  # the first is the template's own end of a message
 
     @property

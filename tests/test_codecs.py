@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 
 from rods_jax.codecs import llama, python_list, qwen
 from rods_jax.codecs.documents import tool_line, tool_name, tool_schema
-from rods_jax.codecs.json_calls import MAX_NESTING
-from rods_jax.codecs.template import MAX_ACTION_CHARACTERS
+from rods_jax.strict_json import MAX_NESTING
+from rods_jax.codecs.grammar import MAX_ACTION_CHARACTERS, served_call
 from rods_jax.environments.bfcl import release_root
 from rods_jax.types import Action, Call, Message
 
@@ -68,6 +68,7 @@ def test_an_answer_is_read_back_or_refused_but_only_a_call_is_a_call(family, ans
     assert codec.decode(tokens) == answer and not added & set(tokens[:-1])
     action = codec.parse(codec.decode(tokens))
     assert action == Action(answer=answer.strip()) or action.error or answer.strip().startswith(("{", "["))
+    assert not action.calls or answer.strip().startswith(("{", "["))
 
 
 @each_format
@@ -164,19 +165,6 @@ def test_the_documents_of_a_prompt_stand_in_order_in_the_size_asked_for(family):
     )
 
 
-def test_a_template_that_drops_messages_or_tools_is_named():
-    deaf = "{% for m in messages if m.role != 'tool' %}{{ m.role + m.content }}<|im_end|>{% endfor %}"
-    codec = qwen.qwen_codec(small_tokenizer(chat_template=deaf), tool_name)
-    with pytest.raises(ValueError, match="prints 0 of 2 tools as JSON"):
-        codec.encode_prompt(TOOLS, "hello")
-    with pytest.raises(ValueError, match="prints 0 of 1 messages"):
-        codec.encode_messages([Message("tool", "text")])
-    no_system = "{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}{{ messages[0].content }}"
-    codec = python_list.python_list_codec(small_tokenizer(chat_template=no_system + no_system), tool_line)
-    with pytest.raises(ValueError, match="prints 2 of 1 messages"):
-        codec.encode_prompt(TOOLS, "hello")
-
-
 # ---------------------------------------------------------------------------------- no injection
 @each_family
 @settings(deadline=None, max_examples=40)
@@ -242,7 +230,9 @@ def test_reading_runs_nothing(module, text):
 
 
 def assert_one_thing(action):
-    assert (action.error is not None) + bool(action.calls) + bool(action.answer) == 1
+    assert bool(action.calls) + bool(action.answer) <= 1  # an error may stand beside calls that could be read
+    assert (action.error is not None) + bool(action.calls) + bool(action.answer) >= 1
+    assert not (action.error and action.answer)
     for call in action.calls:
         json.dumps([call.name, call.arguments], ensure_ascii=False, allow_nan=False).encode()
         assert plain(dict(call.arguments))
@@ -322,3 +312,33 @@ def test_a_megabyte_is_refused_unread(module):
     started = time.process_time()
     assert f"longer than {MAX_ACTION_CHARACTERS}" in module.parse("[" * 1_000_000).error
     assert time.process_time() - started < 0.01
+
+
+# ------------------------------------------------------------------------- one verdict by either route
+@pytest.mark.parametrize(
+    "arguments, read",
+    [
+        ({"a": 1}, {"a": 1}), ({}, {}), (None, {}), ([1], None), (1, None), ("{}", None), (float("nan"), None),
+        ({"a": float("inf")}, None), ({"a": "\ud800"}, None), ({"a": 10**400}, None), ({"a": 10**399}, {"a": 10**399}),
+    ],
+)  # fmt: skip
+def test_a_server_call_is_read_as_a_runs_own(arguments, read):
+    """The same arguments as an object, as a server's text, and as the text of Qwen and Llama."""
+    text = json.dumps(arguments)
+    for module, key in ((qwen, "arguments"), (llama, "parameters")):
+        written = f'{{"name": "f", "{key}": {text}}}'
+        action = module.parse(f"<tool_call>{written}</tool_call>" if module is qwen else written)
+        assert action.calls == (() if read is None else (Call("f", read),)) and (action.error is None) == bool(action.calls)
+    for served in {text} if isinstance(arguments, str) else (text, arguments):
+        if read is None:
+            with pytest.raises(ValueError):
+                served_call("f", served)
+        else:
+            assert served_call("f", served) == Call("f", read)
+
+
+def test_what_a_server_leaves_out_is_no_argument_and_a_name_must_be_one():
+    assert served_call("f", "") == served_call("f", " ") == Call("f")
+    for name in (None, 1, "\ud800"):
+        with pytest.raises(ValueError):
+            served_call(name, {})

@@ -202,6 +202,18 @@ def test_calls_in_a_turn_without_gold_run_under_the_official_rules():
     assert codes(again, [act(ADD_A), DONE, act(Call("fly")), DONE]) == [-1, 1, -2, 1]
 
 
+def test_calls_beside_an_unreadable_one_are_made_and_the_policy_is_told():
+    half = Action((ADD_A,), error="the tool call cannot be read: it ends early")
+    told = ('{"books": 2}', "Error: the tool call cannot be read: it ends early.")
+    one = task(Turn("u", (ADD_A,)))
+    episode = Episode(SHELF, one, gold_trace(SHELF, one))
+    assert episode.act(half) == Feedback(-2, tuple(Message("tool", text) for text in told), told, False)
+    assert episode.act(DONE).passed
+    # The leaderboard passes over what it cannot read.
+    official = Episode(SHELF, one, gold_trace(SHELF, one), OFFICIAL)
+    assert official.act(half).observations == told[:1]
+
+
 def test_an_unreadable_message_ends_the_turn_under_the_official_rules():
     episode = start(TWO, OFFICIAL)
     told = "Error: the message is empty."

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from rods_jax.codecs.llama import parse, write
-from rods_jax.codecs.template import MAX_ACTION_CHARACTERS
+from rods_jax.codecs.llama import official, parse, write
+from rods_jax.codecs.grammar import MAX_ACTION_CHARACTERS
 from rods_jax.types import Action, Call
 
 GOOD = '{"name": "f", "parameters": {"a": 1}}'
@@ -33,9 +33,15 @@ def test_what_is_written():
         (GOOD.replace("1", '"a; b"'), Action(calls=(Call("f", {"a": "a; b"}),))),  # officially split, and lost
         (GOOD.replace("1", json.dumps(TAG)), Action(calls=(Call("f", {"a": TAG}),))),  # officially removed
         (GOOD.replace("1", "true"), Action(calls=(Call("f", {"a": True}),))),  # officially a bare name
-        (GOOD.replace('{"a": 1}', '{"a": 2, "a": 1}'), Action(calls=(CALL,))),
+        (GOOD.replace('{"name"', '{"id": 1, "name"'), Action(calls=(CALL,))),
+        ('{"name": "f"}', Action(calls=(Call("f"),))),
+        (f"\ufeff{GOOD}", Action(calls=(CALL,))),
+        (f"I will call it. {TAG}{GOOD}", Action(calls=(CALL,))),  # the tag tells words and calls apart
+        (f"<think>{GOOD}</think>\n\n{GOOD}", Action(calls=(CALL,))),
+        (f"Hm.</think>{GOOD}", Action(calls=(CALL,))),
+        (GOOD.replace("1", '"a</think>b"'), Action(calls=(Call("f", {"a": "a</think>b"}),))),
         (" Done. ", Action(answer="Done.")),
-        (f"I would call {GOOD}", Action(answer=f"I would call {GOOD}")),
+        ("I would call f.", Action(answer="I would call f.")),
     ],
 )
 def test_what_is_a_message(text, action):
@@ -60,18 +66,21 @@ def test_what_is_a_message(text, action):
         (GOOD[:-1], "cannot be read"),
         ("[Done]", "cannot be read"),
         ("{'name': 'f', 'parameters': {}}", "cannot be read"),
-        ('{"name": "f"}', "name and parameters"),
         ('{"name": "f", "arguments": {}}', "name and parameters"),
-        ('{"type": "tool", "name": "f", "parameters": {}}', "name and parameters"),
-        ('{"name": "f", "parameters": {}, "id": 1}', "name and parameters"),
+        (f"I would call {GOOD}", "stands beside words"),
+        (f"```json\n{GOOD}\n```", "in a code fence"),
+        ("<think>Hm.", "thought is not closed"),
+        (GOOD.replace('{"a": 1}', '{"a": 2, "a": 1}'), "stands twice"),
+        (GOOD.replace('{"a": 1}', '"{}"'), "must be an object"),
+        ("f(a=1)", "as Python"),
         ('{"name": 1, "parameters": {}}', "must be a string"),
-        ('{"name": "f", "parameters": [1]}', "parameters an object"),
+        ('{"name": "f", "parameters": [1]}', "parameters must be an object"),
         ("[1]", "name and parameters"),
         (f"{GOOD}; " + GOOD.replace("1", ""), "cannot be read"),  # one bad call spoils the message
-        (GOOD.replace("1", "NaN"), "JSON compliant"),
-        (GOOD.replace("1", "1e999"), "JSON compliant"),
+        (GOOD.replace("1", "NaN"), "has no NaN"),
+        (GOOD.replace("1", "1e999"), "too large"),
         (GOOD.replace("1", "9" * 401), "more than 400 digits"),
-        (GOOD.replace("1", r'"\ud800"'), "surrogates"),
+        (GOOD.replace("1", r'"\ud800"'), "half a surrogate pair"),
         (GOOD.replace("1", "[" * 7_000), "cannot be read"),
         ("a" * (MAX_ACTION_CHARACTERS + 1), "longer than 8000"),
     ],
@@ -80,3 +89,27 @@ def test_what_is_none(text, complaint):
     action = parse(text)
     assert not action.calls and not action.answer
     assert complaint in action.error
+
+
+@pytest.mark.parametrize(
+    "text, calls",
+    [
+        (GOOD, (CALL,)),
+        (TAG + GOOD, (CALL,)),
+        (f"{GOOD}; {GOOD}", (CALL, CALL)),
+        (f"[{GOOD}, {GOOD}]", (CALL, CALL)),
+        (f"<think>{GOOD}</think>\n{GOOD}", (CALL,)),
+        ("{'name': 'f', 'parameters': {'a': True}}", (Call("f", {"a": True}),)),  # it evaluates; here a literal
+        (GOOD.replace("1", "true"), ()),  # for the same reason
+        (GOOD.replace("1", '"a; b"'), ()),  # it splits there
+        (f"{GOOD};", ()),
+        (f"I call {GOOD}", ()),
+        (GOOD.replace("1", "__import__('os').getpid()"), ()),
+        ('{"name": "f"}', ()),
+        ("[]", ()),
+        ("Done.", ()),
+        ("", ()),
+    ],
+)
+def test_official_reads_what_the_leaderboards_handler_reads(text, calls):
+    assert official(text).calls == calls

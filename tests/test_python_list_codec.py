@@ -6,9 +6,9 @@ import sys
 import pytest
 from codec_families import TOOLS, small_tokenizer
 
-from rods_jax.codecs.json_calls import MAX_INTEGER_DIGITS
-from rods_jax.codecs.python_list import parse, python_list_codec, write
-from rods_jax.codecs.template import MAX_ACTION_CHARACTERS
+from rods_jax.strict_json import MAX_INTEGER_DIGITS
+from rods_jax.codecs.python_list import official, parse, python_list_codec, write
+from rods_jax.codecs.grammar import MAX_ACTION_CHARACTERS
 from rods_jax.types import Action, Call
 
 CALL = Call("f", {"a": 1})
@@ -48,13 +48,15 @@ def test_a_name_that_python_cannot_write_is_refused(name):
         ("[f(a=0x10)]", Action(calls=(Call("f", {"a": 16}),))),
         ("[f(a=(1, [2], {'b': None}))]", Action(calls=(Call("f", {"a": [1, [2], {"b": None}]}),))),
         (r"[f(a='C:\dir', b='x' 'y')]", Action(calls=(Call("f", {"a": r"C:\dir", "b": "xy"}),))),
-        ("[f(a={'b': 2, 'b': 1})]", Action(calls=(Call("f", {"a": {"b": 1}}),))),
+        ("<think>[g()]</think>\n[f(a=1)]", Action(calls=(CALL,))),
+        ("Hm.</think>[f(a=1)]", Action(calls=(CALL,))),
+        ("[f(a='a</think>b')]", Action(calls=(Call("f", {"a": "a</think>b"}),))),
+        ("\ufeff[f(a=1)]", Action(calls=(CALL,))),
         ("[]", Action(answer="[]")),
         (" Done. ", Action(answer="Done.")),
         ("I would call f(a=1).", Action(answer="I would call f(a=1).")),
         ("f is done", Action(answer="f is done")),
         ("`f`", Action(answer="`f`")),
-        ("```python\n[f(a=1)]\n```", Action(answer="```python\n[f(a=1)]\n```")),  # no call officially, either
     ],
 )
 def test_what_is_a_message(text, action):
@@ -67,6 +69,11 @@ def test_what_is_a_message(text, action):
         ("", "empty"),
         (" \n`", "empty"),
         ("\u2028", "empty"),
+        ("```python\n[f(a=1)]\n```", "in a code fence"),  # no call officially, either
+        ("<|python_tag|>[f(a=1)]", "a tag of calls"),
+        ('{"name": "f", "arguments": {}}', "without its tags"),
+        ("<think>[f(a=1)]", "thought is not closed"),
+        ("[f(a={'b': 2, 'b': 1})]", "stands twice"),
         ("[f(a=1)] Done.", "cannot be read"),
         ("f(a=1) is what I call", "cannot be read"),
         ("f(a=1", "cannot be read"),
@@ -98,8 +105,8 @@ def test_what_is_a_message(text, action):
         ("[f(a=1, a=2)]", "twice"),
         ("[f(a=1, 2)]", "positional argument follows"),
         ("[f(a=1), g(b=)]", "cannot be read"),  # one bad call spoils the message
-        ("[f(a=1e999)]", "JSON compliant"),
-        (r"[f(a='\ud800')]", "surrogates"),
+        ("[f(a=1e999)]", "has no Infinity"),
+        (r"[f(a='\ud800')]", "half a surrogate pair"),
         ("[f(a='\udc80')]", "surrogates"),
         ("[f(a='\0')]", "null bytes"),
         ("[f(a=" + "9" * 401 + ")]", "more than 400 digits"),
@@ -143,6 +150,12 @@ def test_positional_arguments_are_dropped_as_officially():
     assert parse("[open_file('report', lines=2)]").calls == (Call("open_file", {"lines": 2}),)
     assert parse("[unknown('report')]").calls == (Call("unknown"),)
     assert parse("[open_file(1 + 1)]").error  # but what is no literal is not passed over
+
+
+def test_official_reads_lists_alone():
+    assert official("[f(a=1)]").calls == official("`f(a=1)`").calls == (CALL,)
+    assert official("[open_file('report', lines=2)]").calls == (Call("open_file", {"lines": 2}),)
+    assert not official("I call [f(a=1)]").calls and not official("```python\n[f(a=1)]\n```").calls
 
 
 def test_positional_arguments_take_the_documented_names_in_order():

@@ -1,11 +1,13 @@
 """The small tokenizer loses nothing, learns the same thing every time, and survives the disk."""
 
 import json
+import socket
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from models.families import CheckpointError
 from models.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, load_tokenizer, train_tokenizer
 
 TEXTS = ["please open the report", 'the report {"file_name": "budget"}', "the ticket 42"]
@@ -108,3 +110,37 @@ def test_the_template_prints_tools_as_json_and_then_what_is_said():
     for some, head in ((None, []), (tools, tools)):
         rendered = TOKENIZER.apply_chat_template(messages, tools=some, tokenize=False, add_generation_prompt=True)
         assert rendered == "".join(json.dumps(tool, ensure_ascii=False) + "\n" for tool in head) + chat
+
+
+# -------------------------------------------------------------------------------- what cannot be read
+def test_a_directory_that_is_not_there_is_named_and_no_network_is_asked(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **_: asked.append(address))
+    monkeypatch.chdir(tmp_path)
+    for name in ("Qwen/typo", "runs/none/tokenizer"):
+        with pytest.raises(CheckpointError, match=f"no checkpoint at {name}: .*hf download NAME --local-dir {name}"):
+            load_tokenizer(name)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="no tokenizer at empty: tokenizer.json is missing"):
+        load_tokenizer("empty")
+    assert not asked
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "generation_config.json"])
+@pytest.mark.parametrize("text", ["", '{"version": "1', "[1]", "\0", "null"])
+def test_a_file_that_is_empty_cut_or_no_object_is_named(tmp_path, name, text):
+    TOKENIZER.save_pretrained(tmp_path)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CheckpointError, match=name):
+        load_tokenizer(tmp_path)
+
+
+def test_a_file_of_another_kind_is_named(tmp_path):
+    TOKENIZER.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"added_tokens": []}')
+    with pytest.raises(CheckpointError, match="tokenizer.json holds no tokenizer"):
+        load_tokenizer(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": ["<|im_end|>"]}')
+    with pytest.raises(CheckpointError, match="eos_token_id must be token ids"):
+        load_tokenizer(tmp_path)

@@ -2,60 +2,84 @@
 
     {"name": ..., "parameters": {...}}; {"name": ..., "parameters": {...}}
 
-An assistant message is either calls and nothing else, or a plain answer.  Read as well: a leading
-<|python_tag|>, calls in one JSON array or separated by nothing but space or a comma, and the
-"type": "function" that some releases add.  The official reader splits at every ";" even inside a
-string, and evaluates what has none; here each object is decoded as JSON.
+An assistant message is either calls and nothing else, or a plain answer; `grammar` has the rules.  Read as
+well: words before <|python_tag|>, which marks calls, and calls in one JSON array or separated by nothing but
+space or a comma.
 
 Left out on purpose: the built-in tools, which are called as Python and end in another stop token.
 """
 
+import ast
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rods_jax.codecs import grammar
 from rods_jax.codecs.documents import tool_schema
-from rods_jax.codecs.json_calls import DECODER, to_call, write_call
-from rods_jax.codecs.template import read_bounded, template_codec
+from rods_jax.codecs.template import DATE, template_codec
 from rods_jax.types import Action, Call, Codec, Json, ToolSpec
 
-_CALLS = re.compile(r"<\|python_tag\|>|[{\[]")
+STOPS = ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>")
+_TAG = "<|python_tag|>"
 _BETWEEN = re.compile(r"(?:<\|python_tag\|>|[\s;,])*")
 
 
-def llama_codec(tokenizer: Any, document: Callable[[ToolSpec], str] = tool_schema) -> Codec:
-    """The codec of a tokenizer whose template follows Llama 3's; document: see `template_codec`."""
-    return template_codec(tokenizer, document=document, write=write, parse=parse)
+def llama_codec(
+    tokenizer: Any,
+    document: Callable[[ToolSpec], str] = tool_schema,
+    *,
+    template: Mapping[str, Json] | None = None,
+    date: str = DATE,
+) -> Codec:
+    """The codec of a tokenizer whose template follows Llama 3's; the arguments are `template_codec`'s."""
+    grammar_of_llama = {"write": write, "parse": parse, "official": official, "stops": STOPS}
+    return template_codec(tokenizer, document=document, template=template, date=date, **grammar_of_llama)
 
 
 def write(calls: Sequence[Call]) -> str:
     """One object for each call, separated by semicolons."""
-    return "; ".join(write_call(call, "parameters") for call in calls)
+    return "; ".join(grammar.write_call(call, "parameters") for call in calls)
 
 
 def parse(text: str) -> Action:
-    """Reads calls or an answer; whatever is neither becomes an Action with an error, never an exception."""
-    return read_bounded(_read, text)
+    """Calls, an answer, or why the text is neither; never an exception."""
+    return grammar.read_message(_read, text)
+
+
+def official(text: str) -> Action:
+    """What the leaderboard's handler for Llama 3 reads (bfcl_eval's llama_3_1.py); it evaluates, here literals alone."""
+    return grammar.read_official(_read_officially, text)
 
 
 def _read(text: str) -> Action:
-    text = text.strip()
-    if not text:
-        return Action(error="the message is empty")
-    if not _CALLS.match(text):
-        return Action(answer=text)
+    text = text.strip(grammar.BLANK)
+    position = 0 if text.startswith(("{", "[")) else text.find(_TAG)
+    if position < 0 or not text:
+        return grammar.answer(text)
     records: list[Json] = []
-    position = _BETWEEN.match(text).end()
+    position = _BETWEEN.match(text, position).end()
     while position < len(text):
-        value, end = DECODER.raw_decode(text, position)
+        value, end = grammar.read_json(text, position)
         records += value if isinstance(value, list) else [value]
         position = _BETWEEN.match(text, end).end()
     if not records:
-        return Action(error="the message holds no call")
-    return Action(calls=tuple(to_call(_without_type(record), "parameters") for record in records))
+        raise grammar.MessageError("the message holds no call")
+    return Action(tuple(grammar.to_call(record, "parameters") for record in records))
 
 
-def _without_type(record: Json) -> Json:
-    if isinstance(record, dict) and record.get("type") == "function":
-        return {key: value for key, value in record.items() if key != "type"}
-    return record
+# ------------------------------------------------------------------------------ on the leaderboard
+def _read_officially(text: str) -> Action:
+    text = text.replace(_TAG, "")
+    if ";" in text:  # also inside of a string
+        records = [json.loads(part) for part in text.split(";")]
+    else:
+        value = ast.literal_eval(text.strip())
+        records = [value] if isinstance(value, dict) else value
+    if not records:
+        return grammar.answer(text)
+    return Action(tuple(_official_call(record["name"], record["parameters"]) for record in records))
+
+
+def _official_call(name: str, parameters: Json) -> Call:
+    return grammar.to_call(grammar.checked({"name": name, "parameters": dict(parameters.items())}), "parameters")

@@ -2,11 +2,11 @@
 
     [function(a=1, b='x'), other()]
 
-An assistant message is either such a list and nothing else, or a plain answer; an empty list is an
-answer, as it ends the turn officially.  Backticks around the list and a missing bracket are forgiven,
-as they are officially.  What is read is syntax alone: calls by name, with literals as arguments.  The
-official decoder evaluates sums and lambdas, makes strings of bare names, and calls calls in arguments;
-here those are errors.
+An assistant message is either such a list and nothing else, or a plain answer (`grammar` has the rules);
+an empty list is an answer, as it ends the turn officially.  Backticks around the list and a missing bracket
+are forgiven, as they are officially.  What is read is syntax alone: calls by name, with literals as
+arguments.  The official decoder evaluates sums and lambdas, makes strings of bare names, and calls calls in
+arguments; here those are errors.
 
 Left out on purpose: other output formats of that prompt, and `*` and `**` in calls.
 """
@@ -19,9 +19,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from rods_jax.codecs import grammar
 from rods_jax.codecs.documents import tool_schema
-from rods_jax.codecs.json_calls import MAX_INTEGER_DIGITS, checked
-from rods_jax.codecs.template import read_bounded, template_codec
+from rods_jax.codecs.template import DATE, template_codec
+from rods_jax.strict_json import MAX_INTEGER_DIGITS
 from rods_jax.types import Action, Call, Codec, Json, ToolSpec
 
 _CALLS = re.compile(r"\[|[A-Za-z_][\w.]*\(")
@@ -33,10 +34,13 @@ def python_list_codec(
     tokenizer: Any,
     document: Callable[[ToolSpec], str] = tool_schema,
     tools: Sequence[ToolSpec] | None = None,
+    *,
+    template: Mapping[str, Json] | None = None,
+    date: str = DATE,
 ) -> Codec:
     """The codec of a tokenizer whose template prints system, user, assistant and tool messages.
 
-    document: see `template_codec`.
+    document, template, date: see `template_codec`.
     tools: positional arguments take these tools' parameter names, in documented order.  None: positional
     arguments are dropped, as the official decoder does.
     """
@@ -46,7 +50,10 @@ def python_list_codec(
         document=document,
         write=write,
         parse=partial(parse, parameters=parameters),
+        official=official,
         system=system_prompt,
+        template=template,
+        date=date,
     )
 
 
@@ -68,11 +75,16 @@ def write(calls: Sequence[Call]) -> str:
 
 
 def parse(text: str, parameters: Mapping[str, Sequence[str]] | None = None) -> Action:
-    """Reads calls or an answer; whatever is neither becomes an Action with an error, never an exception.
+    """Calls, an answer, or why the text is neither; never an exception.
 
     parameters: parameter names of each tool, for positional arguments; None drops those.
     """
-    return read_bounded(partial(_read, parameters=parameters), text)
+    return grammar.read_message(partial(_read, parameters=parameters), text)
+
+
+def official(text: str) -> Action:
+    """What the leaderboard's decoder of prompting formats reads (bfcl_eval's utils.py), of literals."""
+    return grammar.read_official(partial(_read, parameters=None), text)
 
 
 def _write_call(call: Call) -> str:
@@ -83,12 +95,9 @@ def _write_call(call: Call) -> str:
 
 
 def _read(text: str, parameters: Mapping[str, Sequence[str]] | None) -> Action:
-    text = text.strip()
-    source = text.strip("` \t\r\n")
-    if not source:
-        return Action(error="the message is empty")
+    source = text.strip("`" + grammar.BLANK)
     if not _CALLS.match(source):
-        return Action(answer=text)
+        return grammar.answer(text if source else "")
     source = source if source.startswith("[") else f"[{source}"
     source = source if source.endswith("]") else f"{source}]"
     try:
@@ -110,7 +119,7 @@ def _call(node: ast.expr, parameters: Mapping[str, Sequence[str]] | None) -> Cal
     arguments = [*_positional(name, node.args, parameters), *named]
     if len(dict(arguments)) < len(arguments):
         raise ValueError(f"{name} is given an argument twice")
-    return checked(Call(name, dict(arguments)))
+    return grammar.to_call(grammar.checked({"name": name, "arguments": dict(arguments)}), "arguments")
 
 
 def _positional(
@@ -149,7 +158,10 @@ def _value(node: ast.expr) -> Json:
         case ast.List(elements) | ast.Tuple(elements):
             return [_value(element) for element in elements]
         case ast.Dict(keys, values) if all(isinstance(k, ast.Constant) and isinstance(k.value, str) for k in keys):
-            return {key.value: _value(value) for key, value in zip(keys, values)}
+            read = {key.value: _value(value) for key, value in zip(keys, values)}
+            if len(read) < len(keys):
+                raise ValueError("a key stands twice")
+            return read
     raise ValueError("an argument is not a literal")
 
 

@@ -1,50 +1,106 @@
-"""Qwen's tool-call format (Qwen2.5, Qwen3).
+"""Qwen's tool-call format (Qwen2.5, Qwen3, QwQ).
 
     <tool_call>\n{"name": ..., "arguments": {...}}\n</tool_call>
 
-An assistant message is either one or more such blocks and nothing else, or a plain answer.  A
-leading <think>...</think> block is allowed in both.
+An assistant message is one or more such blocks, with or without words beside them, or a plain answer;
+`grammar` has the rules.
 
-Left out on purpose: calls beside an answer, which the family's template allows.
+Left out on purpose: the XML calls of Qwen3-Coder and Qwen3.5, which are another family.
 """
 
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rods_jax.codecs import grammar
 from rods_jax.codecs.documents import tool_line
-from rods_jax.codecs.json_calls import DECODER, to_call, write_call
-from rods_jax.codecs.template import read_bounded, template_codec
-from rods_jax.types import Action, Call, Codec, ToolSpec
+from rods_jax.codecs.template import DATE, template_codec
+from rods_jax.types import Action, Call, Codec, Json, ToolSpec
 
-_BLOCK = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
-_THINK = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+STOPS = ("<|im_end|>", "<|endoftext|>")
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+_BLANK = re.compile(r"\s*")
+_END_OF_BLOCK = re.compile(r"\s*</tool_call>")
+_OFFICIAL_BLOCK = re.compile(r"<tool_call>\n(.*?)\n</tool_call>", re.DOTALL)
 
 
-def qwen_codec(tokenizer: Any, document: Callable[[ToolSpec], str] = tool_line) -> Codec:
-    """The codec of a tokenizer whose template follows Qwen's; document: see `template_codec`."""
-    return template_codec(tokenizer, document=document, write=write, parse=parse)
+def qwen_codec(
+    tokenizer: Any,
+    document: Callable[[ToolSpec], str] = tool_line,
+    *,
+    template: Mapping[str, Json] | None = None,
+    date: str = DATE,
+) -> Codec:
+    """The codec of a tokenizer whose template follows Qwen's; the arguments are `template_codec`'s.
+
+    template={"enable_thinking": False} turns the thinking of Qwen3's hybrid models off.
+    """
+    grammar_of_qwen = {"write": write, "parse": parse, "official": official, "stops": STOPS}
+    return template_codec(tokenizer, document=document, template=template, date=date, **grammar_of_qwen)
 
 
 def write(calls: Sequence[Call]) -> str:
     """One block for each call."""
-    return "\n".join(f"<tool_call>\n{write_call(call, 'arguments')}\n</tool_call>" for call in calls)
+    return "\n".join(f"{_OPEN}\n{grammar.write_call(call, 'arguments')}\n{_CLOSE}" for call in calls)
 
 
 def parse(text: str) -> Action:
-    """Reads calls or an answer; whatever is neither becomes an Action with an error, never an exception."""
-    return read_bounded(_read, text)
+    """Calls, an answer, or why the text is neither; never an exception."""
+    return grammar.read_message(_read, text)
+
+
+def official(text: str) -> Action:
+    """What the leaderboard's handler for Qwen's function calling reads (bfcl_eval's qwen_fc.py)."""
+    return grammar.read_official(_read_officially, text)
 
 
 def _read(text: str) -> Action:
-    think = _THINK.match(text)
-    text = text[think.end() :] if think else text
-    blocks = _BLOCK.findall(text)
-    outside = _BLOCK.sub("", text).strip()
-    if any(tag in outside for tag in ("<tool_call>", "</tool_call>", "<think>", "</think>")):
-        return Action(error="a tag is not closed or not opened")
-    if not blocks:
-        return Action(answer=outside) if outside else Action(error="the message is empty")
-    if outside:
-        return Action(error="a message with tool calls must hold nothing else")
-    return Action(calls=tuple(to_call(DECODER.decode(block), "arguments") for block in blocks))
+    calls: list[Call] = []
+    errors: list[str] = []
+    words: list[str] = []
+    position = 0
+    while (start := text.find(_OPEN, position)) >= 0:
+        words.append(text[position:start])
+        try:
+            call, position = _block(text, start + len(_OPEN))
+            calls.append(call)
+        except ValueError as error:  # of this block alone
+            errors.append(str(error))
+            close = text.find(_CLOSE, start)
+            position = len(text) if close < 0 else close + len(_CLOSE)
+    outside = "".join([*words, text[position:]])
+    if grammar.THOUGHT in outside:
+        raise grammar.MessageError("a thought is not closed")
+    if _CLOSE in outside:
+        errors.append(f"a {_CLOSE} closes no call")
+    if errors:
+        return grammar.unreadable(errors[0], calls)
+    return Action(tuple(calls)) if calls else grammar.answer(outside)
+
+
+def _block(text: str, position: int) -> tuple[Call, int]:
+    """(call, end) of the block whose tag ends at a position; strings in it may hold tags, as templates print them."""
+    record, end = grammar.read_json(text, _BLANK.match(text, position).end())
+    close = _END_OF_BLOCK.match(text, end)
+    if close is None:
+        raise ValueError(f"{_CLOSE} must follow the object")
+    return grammar.to_call(record, "arguments"), close.end()
+
+
+# ------------------------------------------------------------------------------ on the leaderboard
+def _read_officially(text: str) -> Action:
+    records = []
+    for block in _OFFICIAL_BLOCK.findall(text):
+        try:
+            records.append(json.loads(block))
+        except ValueError:
+            continue  # as it does
+    if not records:
+        return grammar.answer(text)
+    return Action(tuple(_official_call(record["name"], record["arguments"]) for record in records))
+
+
+def _official_call(name: str, arguments: Json) -> Call:
+    arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+    return grammar.to_call(grammar.checked({"name": name, "arguments": dict(arguments.items())}), "arguments")

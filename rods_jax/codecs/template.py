@@ -1,38 +1,42 @@
 """A codec through a tokenizer's own chat template: everything but the text of a call.
 
-The template is rendered with holes, once for each shape of conversation, and cut into tokens around
-them.  What users and tools say then fills the holes, encoded so that no added token can match, hence
-it can neither open nor close a message.  Tool documents in the prompt are the domain's own, hence
-trusted; so are calls, which every family writes without "<".
+The template is rendered with holes, once for each shape of conversation.  What tools, users and documents say
+fills the holes, and everything between two control tokens of the template is encoded as one text, as the
+tokenizer does it: token ids are those of the whole conversation.  Control tokens are looked for in the
+template's own text alone, so nothing that fills a hole can open or close a message.
 
 Left out on purpose: re-tokenising what was generated, so a template that rewrites earlier messages
 (dropping what was thought, trimming an answer) is not followed there.
 """
 
 import json
+import os
 import re
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from rods_jax.types import Action, Call, Codec, Message, ToolSpec
-
-MAX_ACTION_CHARACTERS = 8_000  # longer text is a parse error: bounds the work that model text can cause
+from rods_jax.codecs import grammar
+from rods_jax.codecs.rendering import DATE, renderer
+from rods_jax.codecs.tokens import encoder
+from rods_jax.types import Action, Call, Codec, Json, Message, ToolSpec
 
 _HOLE = '\t\u241f"\u241f\t'  # stands for a content; its tab and quote tell what the template does to one
-_PRINTED_HOLE = re.compile('(\t|\\\\t)?\u241f(\\\\)?"\u241f(?:\t|\\\\t)?')
 _TOOL = {"\u241e": 0}  # stands for a tool; templates print one as JSON
-_PRINTED_TOOL = re.compile('{\\s*"\u241e": 0\\s*}')
+_PRINTED = re.compile(
+    '(?P<tab>\t|\\\\t)?\u241f(?P<escape>\\\\)?"\u241f(?:\t|\\\\t)?|(?P<tool>{\\s*"\u241e": 0\\s*})'
+)
+_PROBE = Call("look_up", {"value": 7})
 
 
 class _Hole(NamedTuple):
+    tool: bool
     trims: bool
     escapes: bool  # as JSON does
 
 
-class _Frame(NamedTuple):
-    texts: list[list[int]]  # the template's own tokens, before, between and after the holes
-    holes: list[_Hole]
+_Frame = Sequence[str | _Hole]  # the template's own text, before, between and after the holes
 
 
 def template_codec(
@@ -41,104 +45,165 @@ def template_codec(
     document: Callable[[ToolSpec], str],
     write: Callable[[Sequence[Call]], str],
     parse: Callable[[str], Action],
+    official: Callable[[str], Action],
+    stops: Sequence[str] = (),
     system: Callable[[str], str] | None = None,
+    template: Mapping[str, Json] | None = None,
+    date: str = DATE,
 ) -> Codec:
-    """Builds the codec of a transformers tokenizer with a chat template.
+    """Builds the codec of a transformers tokenizer with a chat template, and checks that they belong together.
 
     document: how a tool is written, in the prompt and in the user's message that releases it later.
-    write: calls -> text; parse: its inverse, for any text.
+    write: calls -> text; parse: its inverse, for any text; official: as the leaderboard reads a text.
+    stops: control tokens that end a message of this family, beside the template's own and the checkpoint's.
     system: documents -> the system prompt that holds them; without it they stand where the template prints tools.
+    template: variables that the template reads, e.g. enable_thinking.
+    date: the day that a template prints as today's.
 
-    The codec raises ValueError when the template does not print every message, or tools as JSON.
+    ValueError: the template drops messages, writes calls that `parse` does not read, or cannot be rendered.  The
+    codec raises it for tools that the template does not print as JSON.
     """
-    stop = tokenizer.eos_token
-
-    def trusted(text: str) -> list[int]:
-        return tokenizer.encode(text, add_special_tokens=False)
-
-    # `split_special_tokens` would let tokens through that are added but not special, as Qwen's <tool_call>.
-    added = re.compile(f"(?={'|'.join(map(re.escape, sorted(tokenizer.get_added_vocab())))})")
-
-    @lru_cache(maxsize=1024)  # a task's question and a demonstration's answer come again
-    def untrusted(text: str) -> tuple[int, ...]:
-        cuts = [match.start() + 1 for match in added.finditer(text)]
-        parts = (text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)]))
-        return tuple(token for part in parts for token in trusted(part))
-
-    def render(messages: list[dict[str, str]], num_tools: int = 0) -> str:
-        return tokenizer.apply_chat_template(
-            messages, tools=[_TOOL] * num_tools or None, tokenize=False, add_generation_prompt=True
-        )
-
-    def cut(rendered: str, num_holes: int) -> _Frame:
-        pieces = _PRINTED_HOLE.split(rendered)
-        texts, tabs, escapes = pieces[::3], pieces[1::3], pieces[2::3]
-        if len(tabs) != num_holes:
-            raise ValueError(f"the chat template prints {len(tabs)} of {num_holes} messages")
-        return _Frame(
-            [trusted(text) for text in texts], [_Hole(not tab, bool(e)) for tab, e in zip(tabs, escapes)]
-        )
+    control, find_control, encode = encoder(tokenizer)
+    render = renderer(tokenizer, dict(template or {}), date)
 
     @lru_cache(maxsize=256)
-    def opening(documents: tuple[str, ...]) -> _Frame:
+    def opening(num_tools: int) -> _Frame:
         user = {"role": "user", "content": _HOLE}
         if system is not None:
-            return cut(render([{"role": "system", "content": system("\n".join(documents))}, user]), 1)
-        rendered, *rest = _PRINTED_TOOL.split(render([user], len(documents)))
-        if len(rest) != len(documents):
-            raise ValueError(f"the chat template prints {len(rest)} of {len(documents)} tools as JSON")
-        return cut(rendered + "".join(map("".join, zip(documents, rest))), 1)
+            return _cut(render([{"role": "system", "content": _HOLE}, user]), 2)
+        return _cut(render([user], [_TOOL] * num_tools), 1, num_tools)
+
+    def after(roles: Sequence[str]) -> str:
+        """The template's text behind an assistant's message, before messages of these roles."""
+        rendered = render([{"role": role, "content": _HOLE} for role in ("user", "assistant", *roles)])
+        holes = list(_PRINTED.finditer(rendered))
+        if len(holes) != 2 + len(roles):
+            raise ValueError(f"the chat template prints {len(holes)} of {2 + len(roles)} messages")
+        return rendered[holes[1].end() :]
+
+    end = find_control.match(after(["user"]))
+    if end is None:
+        raise ValueError("the chat template ends an assistant's message with no token of its own")
+    stop_tokens = _stop_tokens(tokenizer, end[0], control, stops)
 
     @lru_cache(maxsize=256)
     def following(roles: tuple[str, ...]) -> _Frame:
-        """The template's own tokens around the contents of messages that follow an assistant message."""
-        rendered = render([{"role": role, "content": _HOLE} for role in ("user", "assistant", *roles)])
-        after = rendered[list(_PRINTED_HOLE.finditer(rendered))[1].end() :]
-        return cut(after.removeprefix(stop), len(roles))
-
-    def fill(frame: _Frame, contents: Sequence[str]) -> list[int]:
-        tokens = list(frame.texts[0])
-        for hole, content, text in zip(frame.holes, contents, frame.texts[1:], strict=True):
-            tokens += [*untrusted(_printed(content, hole)), *text]
-        return tokens
+        return _cut(after(roles).removeprefix(end[0]), len(roles))
 
     def encode_prompt(tools: Sequence[ToolSpec], user: str) -> list[int]:
-        return fill(opening(tuple(map(document, tools))), [user])
+        documents = [document(tool) for tool in tools]
+        if system is not None:
+            return encode(_filled(opening(0), [system("\n".join(documents)), user]))
+        return encode(_filled(opening(len(documents)), [user], documents))
 
     @lru_cache(maxsize=1024)  # a group's rollouts meet the same messages
     def follow(roles: tuple[str, ...], contents: tuple[str, ...]) -> tuple[int, ...]:
-        return tuple(fill(following(roles), contents))
+        return tuple(encode(_filled(following(roles), contents)))
 
     def encode_messages(messages: Sequence[Message]) -> list[int]:
         contents = ("\n".join([*map(document, message.tools), message.content]) for message in messages)
         return [*follow(tuple(message.role for message in messages), tuple(contents))]
 
     def encode_action(calls: Sequence[Call], answer: str) -> list[int]:
-        return [*(trusted(write(calls)) if calls else untrusted(answer)), tokenizer.eos_token_id]
+        return [*encode([(write(calls), True)] if calls else [(answer, False)]), stop_tokens[0]]
 
-    @lru_cache(maxsize=1024)  # and often say the same
+    @lru_cache(maxsize=1024)  # a group's rollouts often say the same
     def read(tokens: tuple[int, ...]) -> str:
-        return tokenizer.decode(tokens, skip_special_tokens=False).removesuffix(stop)
+        said = tokens[:-1] if tokens and tokens[-1] in stop_tokens else tokens
+        return tokenizer.decode(said, skip_special_tokens=False)
 
-    def decode(tokens: Sequence[int]) -> str:
-        return read(tuple(tokens))
+    # What every run meets is rendered and checked now, before anything is spent.
+    opening(0)
+    following(("tool",))
+    _check_tokens(tokenizer, encode, render)
+    if system is None:
+        _check_calls(render, end[0], parse)
 
-    return Codec(encode_prompt, encode_messages, encode_action, decode, parse, (tokenizer.eos_token_id,))
+    # The prompt may have begun the thought; a reply is read as if it had begun itself.
+    begun = grammar.THOUGHT if following(("user",))[-1].rstrip().endswith(grammar.THOUGHT) else ""
+    return Codec(
+        encode_prompt,
+        encode_messages,
+        encode_action,
+        lambda tokens: read(tuple(tokens)),
+        lambda text: parse(begun + text),
+        official,
+        stop_tokens,
+    )
 
 
-def read_bounded(read: Callable[[str], Action], text: str) -> Action:
-    """`read(text)`, whose exceptions and over-long texts become Actions with an error."""
-    if len(text) > MAX_ACTION_CHARACTERS:
-        return Action(error=f"the message is longer than {MAX_ACTION_CHARACTERS} characters")
-    try:
-        return read(text)
-    except ValueError as error:
-        return Action(error=f"the tool call cannot be read: {error}")
-    except (RecursionError, MemoryError):  # what the parsers of JSON and Python say
-        return Action(error="the tool call cannot be read: it is nested too deeply")
+# ----------------------------------------------------------------------------------------- frames
+def _cut(rendered: str, num_messages: int, num_tools: int = 0) -> _Frame:
+    """The template's text and its holes in turn. ValueError: it prints another number of messages or tools."""
+    parts: list[str | _Hole] = []
+    position = 0
+    for match in _PRINTED.finditer(rendered):
+        parts += [
+            rendered[position : match.start()],
+            _Hole(bool(match["tool"]), not match["tab"], bool(match["escape"])),
+        ]
+        position = match.end()
+    holes = [part for part in parts if isinstance(part, _Hole)]
+    tools = sum(hole.tool for hole in holes)
+    if tools != num_tools:
+        raise ValueError(f"the chat template prints {tools} of {num_tools} tools as JSON")
+    if len(holes) - tools != num_messages:
+        raise ValueError(f"the chat template prints {len(holes) - tools} of {num_messages} messages")
+    return [*parts, rendered[position:]]
+
+
+def _filled(frame: _Frame, contents: Sequence[str], documents: Sequence[str] = ()) -> Iterator[tuple[str, bool]]:
+    """The conversation in parts, and whether each is the template's own."""
+    said, shown = iter(contents), iter(documents)
+    for part in frame:
+        if isinstance(part, str):
+            yield part, True
+        elif part.tool:
+            yield next(shown), False
+        else:
+            yield _printed(next(said), part), False
 
 
 def _printed(content: str, hole: _Hole) -> str:
     """A content as the template prints it."""
     content = content.strip() if hole.trims else content
     return json.dumps(content, ensure_ascii=False)[1:-1] if hole.escapes else content
+
+
+# ----------------------------------------------------------------------------------------- checks
+def _stop_tokens(tokenizer: Any, end: str, control: Mapping[str, int], stops: Sequence[str]) -> tuple[int, ...]:
+    """The template's own end of a message, then those that the tokenizer, its checkpoint or the family names."""
+    own, eos = control[end], tokenizer.eos_token_id
+    if eos != own:  # base checkpoints end texts, not messages
+        warnings.warn(
+            f"the tokenizer ends texts with {tokenizer.eos_token}, its chat template a message with {end},"
+            " where messages end from now on",
+            stacklevel=4,
+        )
+    listed = tokenizer.init_kwargs.get("stop_tokens", ())
+    named = [control[token] for token in stops if token in control]
+    return tuple(dict.fromkeys([own, *([] if eos is None else [eos]), *listed, *named]))
+
+
+def _check_tokens(tokenizer: Any, encode: Callable[..., list[int]], render: Callable[..., str]) -> None:
+    """ValueError: cut at its control tokens, a conversation has other tokens than as a whole."""
+    said = {"user": "Hello, is it 17?", "assistant": "Yes.", "tool": '{"a": [1]}'}
+    whole = render([{"role": role, "content": said[role]} for role in ("user", "assistant", "tool", "user")])
+    if encode([(whole, True)]) != tokenizer.encode(whole, add_special_tokens=False):
+        raise ValueError("the tokenizer's control tokens change the text beside them, which codecs do not follow")
+
+
+def _check_calls(render: Callable[..., str], end: str, parse: Callable[[str], Action]) -> None:
+    """ValueError: the template writes calls, and `parse` reads them otherwise."""
+    function = {"name": _PROBE.name, "arguments": dict(_PROBE.arguments)}
+    user = {"role": "user", "content": "Hello."}
+    answer, call = (
+        render([user, {"role": "assistant", "content": content} | calls])
+        for content, calls in (
+            (_HOLE, {}),
+            ("", {"tool_calls": [{"id": "call00000", "type": "function", "function": function}]}),
+        )
+    )
+    written = call[len(os.path.commonprefix([answer, call])) :].split(end)[0]
+    if _PROBE.name in written and parse(written).calls != (_PROBE,):
+        raise ValueError(f"the chat template is of another family: it writes a call as {written.strip()!r}")

@@ -87,7 +87,7 @@ class Episode:
     def act(self, action: Action) -> Feedback:
         """Executes an action of the current turn: calls, an answer that closes the turn, or a parse error."""
         action = readable(action)
-        if action.error is not None:
+        if action.error is not None and not action.calls:
             texts = (f"Error: {action.error}.",)
             if self._rules.unreadable_ends_turn:
                 return self._close(False, PARSE_ERROR, texts)
@@ -101,6 +101,8 @@ class Episode:
         texts = tuple(observation.text for observation in observations)
         self._outputs += texts
         shown = tuple(map(self._shown, action.calls, observations))
+        if action.error is not None and not self._rules.unreadable_ends_turn:
+            return self._attempt(CALL_FAILED, (*shown, f"Error: {action.error}."))  # why others were not made
         return self._attempt(CALLED if all(one.ok for one in observations) else CALL_FAILED, shown)
 
     def _call(self, call: Call) -> Observation:

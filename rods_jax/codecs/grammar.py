@@ -1,0 +1,176 @@
+"""What an assistant's message is: one set of rules for a run's policy, a served policy and an evaluation.
+
+    THOUGHT  What stands before the last </think> outside of a call is not read. A thought left open is an error.
+    LENGTH   At most 8,000 characters are read; those of a thought do not count.
+    CALL     A call has a name and an object of arguments, or none; other keys beside these are passed over.
+             What `strict_json` refuses, a call cannot hold.
+    WORDS    Words beside a call that a tag marks are passed over.  Calls without tags stand alone.
+    BROKEN   Of several tagged calls, those that can be read are made, and the policy is told why others are not.
+    LOOKS    Text that looks like a call and is none of the family's is an error with the reason, never an answer.
+
+The families (qwen, llama, python_list) add how a call is written.  Beside `parse`, each has `official`: what the
+leaderboard's own handler reads in the same text, except that nothing is ever evaluated.
+
+Left out on purpose: checking names and arguments against the tools, which is the environment's.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+
+from rods_jax import strict_json
+from rods_jax.types import Action, Call, Json
+
+MAX_ACTION_CHARACTERS = 8_000  # bounds the work that a model's text can cause
+
+# What says nothing: spaces of all kinds, a byte order mark, a space of no width.
+BLANK = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff\u200b"
+
+THOUGHT, END_OF_THOUGHT = "<think>", "</think>"
+_TAGS = re.compile(r"</?tool_call>")
+_STARTS_AS_CALLS = re.compile(r"[\s`]*(?:<\|python_tag\|>|[{\[]|[A-Za-z_][\w.]*\()")
+# What other families, and models that are unsure of theirs, write.
+_TAG = re.compile(
+    r"</?\W{0,3}(?:tool_?calls?|function(?:_?calls?)?|invoke|python_tag)\b|\[TOOL_CALLS\]", re.IGNORECASE
+)
+_JSON_CALL = (
+    re.compile(r"""[{,]\s*["']name["']\s*:"""),
+    re.compile(r"""[{,]\s*["'](?:arguments|parameters)["']\s*:"""),
+)
+_FENCE = re.compile(r"\A\s*```\w*|```\s*\Z")
+_PYTHON_CALL = re.compile(r"[\[\s]*[A-Za-z_][\w.]*\(\s*(?:\)|\w+\s*=[^=])")
+# Extents alone: numbers are not converted, which strict_json does.
+_EXTENT = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
+
+
+# ------------------------------------------------------------------------------------- the message
+class MessageError(ValueError):
+    """The message as a whole is none; the text is what the policy is told."""
+
+
+def read_message(read: Callable[[str], Action], text: str) -> Action:
+    """`read` of what stands behind the thought; never an exception, and never a call taken for an answer."""
+    try:
+        action = read(_bounded(_without_thought(text)))
+        if action.answer:
+            _check_answer(action.answer)
+        return action
+    except MessageError as error:
+        return Action(error=str(error))
+    except ValueError as error:
+        return unreadable(error)
+    except (RecursionError, MemoryError):  # what the parsers of JSON and Python say
+        return unreadable("it is nested too deeply")
+
+
+def read_official(read: Callable[[str], Action], text: str) -> Action:
+    """`read` of what stands behind the last </think>; whatever it raises makes the message unreadable."""
+    try:
+        return read(_bounded(text.rpartition(END_OF_THOUGHT)[2].lstrip("\n")))
+    except Exception as error:  # the leaderboard's handlers give up on any
+        return unreadable(f"{type(error).__name__}: {error}")
+
+
+def unreadable(reason: object, calls: Sequence[Call] = ()) -> Action:
+    """An error, beside the calls that could be read."""
+    return Action(tuple(calls), error=f"the tool call cannot be read: {reason}")
+
+
+def answer(text: str) -> Action:
+    """A plain answer. MessageError: it is empty."""
+    if not text.strip(BLANK):
+        raise MessageError("the message is empty")
+    return Action(answer=text.strip())
+
+
+def looks_like_call(text: str) -> str | None:
+    """Why a text that is no call of the family's looks like one; None: it does not."""
+    if _TAG.search(text):
+        return "a tag of calls stands where none is read"
+    if all(key.search(text) for key in _JSON_CALL):
+        return "an object with a name and arguments stands beside words, in a code fence or without its tags"
+    bare = _FENCE.sub("", text).strip("` \t\r\n")
+    if _PYTHON_CALL.match(bare) and bare.endswith((")", "]")):
+        return "a call is written as Python, or in a code fence"
+    return None
+
+
+def _check_answer(text: str) -> None:
+    if THOUGHT in text:
+        raise MessageError("a thought is not closed")
+    if reason := looks_like_call(text):
+        raise ValueError(reason)
+
+
+def _bounded(text: str) -> str:
+    if len(text) > MAX_ACTION_CHARACTERS:
+        raise MessageError(f"the message is longer than {MAX_ACTION_CHARACTERS} characters")
+    return text
+
+
+def _without_thought(text: str) -> str:
+    """What stands behind the last </think> that no call holds as a value."""
+    calls_alone = _STARTS_AS_CALLS.match(text) is not None
+    end = -1 if calls_alone else text.rfind(END_OF_THOUGHT)
+    while end >= 0:
+        behind = end + len(END_OF_THOUGHT)
+        too_long = len(text) - behind > MAX_ACTION_CHARACTERS  # as a message, whatever stands there
+        if too_long or not _in_tagged_call(text, end):
+            return text[behind:]
+        end = text.rfind(END_OF_THOUGHT, 0, end)
+    if text[: 2 * len(THOUGHT)].lstrip().startswith(THOUGHT):
+        raise MessageError("a thought is not closed")
+    return text
+
+
+def _in_tagged_call(text: str, position: int) -> bool:
+    before = _TAGS.findall(text[max(0, position - MAX_ACTION_CHARACTERS) : position])
+    after = _TAGS.search(text, position)
+    return bool(before) and before[-1] == "<tool_call>" and after is not None and after[0] == "</tool_call>"
+
+
+# ------------------------------------------------------------------------------------------- calls
+def read_json(text: str, position: int) -> tuple[Json, int]:
+    """(value, end) of the strict JSON that begins at a position. ValueError: there is none."""
+    _, end = _EXTENT.raw_decode(text, position)
+    return strict_json.loads(text[position:end]), end
+
+
+def to_call(record: Json, arguments_key: str) -> Call:
+    """An object that was read strictly, as a Call. ValueError: it has another shape."""
+    if not isinstance(record, dict) or not isinstance(record.get("name"), str):
+        raise ValueError(f"expected an object with name and {arguments_key}; name must be a string")
+    (other,) = {"arguments", "parameters"} - {arguments_key}
+    if other in record and arguments_key not in record:
+        raise ValueError(f"expected an object with name and {arguments_key}, not {other}")
+    arguments = record.get(arguments_key)
+    arguments = {} if arguments is None else arguments
+    if not isinstance(arguments, dict):
+        raise ValueError(f"{arguments_key} must be an object")
+    if strict_json.is_deeper(arguments, strict_json.MAX_NESTING):
+        raise ValueError(f"values are nested more than {strict_json.MAX_NESTING} levels deep")
+    return Call(record["name"], arguments)
+
+
+def served_call(name: Json, arguments: Json) -> Call:
+    """A call as a server sends it, under the rule CALL: its arguments are JSON text, an object, or none.
+
+    ValueError: the model wrote a call that cannot be read.
+    """
+    if isinstance(arguments, str):
+        arguments = strict_json.loads(arguments) if arguments.strip() else None
+    return to_call(checked({"name": name, "arguments": arguments}), "arguments")
+
+
+def checked(value: Json) -> Json:
+    """A value as strict JSON text would give it back. ValueError: no such text holds it."""
+    try:
+        return strict_json.loads(json.dumps(value))
+    except strict_json.JsonError as error:  # its place is one in our own text
+        raise ValueError(str(error).partition(": ")[2]) from error
+
+
+def write_call(call: Call, arguments_key: str) -> str:
+    """One line; "<" is escaped, so that a string that holds a tag can neither open nor close anything."""
+    record = json.dumps({"name": call.name, arguments_key: call.arguments}, ensure_ascii=False)
+    return record.replace("<", r"\u003c")

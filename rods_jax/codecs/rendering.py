@@ -1,0 +1,113 @@
+"""Renders a tokenizer's chat template as text: one day for all time, and no more work than a conversation needs.
+
+transformers renders, in jinja's sandbox.  A template comes with a checkpoint, hence from a stranger: whatever it
+raises becomes one sentence, and one that loops or grows without end is stopped.
+
+Left out on purpose: a limit on what one operation of jinja costs, apart from powers and large products.
+"""
+
+import datetime
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+import jinja2
+
+from rods_jax.types import Json
+
+DATE = "2024-07-26"  # what Llama 3's templates print where they know of no clock
+
+MAX_LINES = 30_000  # that one rendering may run; the templates of our families run some hundreds
+MAX_CHARACTERS = 10_000_000  # of any text while it renders
+MAX_PRODUCT = 1_000_000
+
+_STRFTIME = re.compile(r"""strftime_now\(\s*(["'])((?:(?!\1).)*)\1\s*\)""")
+
+
+def renderer(tokenizer: Any, variables: Mapping[str, Json], date: str) -> Callable[..., str]:
+    """(messages, tools=()) -> the template's text up to the next assistant header.
+
+    variables: what the template reads beside messages and tools.
+    date: the day that it takes for today, e.g. 2026-11-29, so that a prompt is the same tomorrow.
+    ValueError, there and here: why the template cannot be used.
+    """
+    today = datetime.date.fromisoformat(date)
+
+    def render(messages: Sequence[Mapping[str, Json]], tools: Sequence[Json] = ()) -> str:
+        source = _on(today, _source(tokenizer, tools, variables))
+        try:
+            return _watched(
+                lambda: tokenizer.apply_chat_template(
+                    list(messages),
+                    tools=list(tools) or None,
+                    chat_template=source,
+                    tokenize=False,
+                    add_generation_prompt=True,
+                    **variables,
+                )
+            )
+        except Exception as error:  # whatever the template does
+            raise ValueError(f"the chat template cannot be rendered: {type(error).__name__}: {error}") from error
+
+    return render
+
+
+def _source(tokenizer: Any, tools: Sequence[Json], variables: Mapping[str, Json]) -> str:
+    """The template's text. ValueError: there is none, or it cannot be what a conversation needs."""
+    try:
+        source = tokenizer.get_chat_template(tools=list(tools) or None)
+    except ValueError as error:
+        raise ValueError(f"the tokenizer {tokenizer.name_or_path} has no chat template: {error}") from error
+    for name in variables:
+        if not re.search(rf"\b{re.escape(name)}\b", source):
+            raise ValueError(f"the chat template reads no variable {name!r}: take it out of template=")
+    try:
+        tokens = [(kind, text) for _, kind, text in jinja2.Environment().lex(source) if kind != "whitespace"]
+    except jinja2.TemplateSyntaxError as error:
+        raise ValueError(f"the chat template cannot be read: line {error.lineno}: {error.message}") from error
+    # Constants are multiplied before a line runs.
+    beside = zip([("", ""), *tokens], [*tokens[1:], ("", "")])
+    factors = [
+        int(text)
+        for (kind, text), ((_, before), (_, after)) in zip(tokens, beside)
+        if kind == "integer" and "*" in (before, after)
+    ]
+    if ("operator", "**") in tokens or math.prod(factors) > MAX_PRODUCT:
+        raise ValueError("the chat template computes a power or a large product, which no conversation needs")
+    return source
+
+
+def _on(today: datetime.date, source: str) -> str:
+    """The template with a day's text in place of each question for the day."""
+    frozen = _STRFTIME.sub(lambda match: repr(today.strftime(match[2])), source)
+    if re.search(r"strftime_now\s*\(", frozen):
+        raise ValueError(
+            "the chat template asks for the date in a form that cannot be held fixed: strftime_now of a value"
+        )
+    return frozen
+
+
+def _watched(render: Callable[[], str]) -> str:
+    """What `render` returns. RuntimeError: its template runs too many lines, or builds too long a text."""
+    lines = 0
+
+    def line(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal lines
+        lines += 1
+        if lines > MAX_LINES:
+            raise RuntimeError(f"it runs more than {MAX_LINES} lines")
+        for value in frame.f_locals.values():
+            kept = getattr(value, "_Namespace__attrs", None) or {"": value}
+            if any(isinstance(text, str) and len(text) > MAX_CHARACTERS for text in kept.values()):
+                raise RuntimeError(f"it builds a text of more than {MAX_CHARACTERS} characters")
+        return line
+
+    before = sys.gettrace()
+    sys.settrace(lambda frame, event, _: line if frame.f_code.co_filename == "<template>" else None)
+    try:
+        return render()
+    finally:
+        sys.settrace(before)

@@ -1,0 +1,59 @@
+"""Text to tokens, where some of the text is not to be trusted.
+
+A tokenizer cuts a text at its control tokens (all that were added to its vocabulary: <|im_end|>, <tool_call>),
+and encodes what stands between two of them as one piece.  Here trusted text is cut so, text of others never.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+
+class Encoder(NamedTuple):
+    """What turns a text in parts into tokens."""
+
+    control: dict[str, int]
+    find_control: re.Pattern[str]
+    encode: Callable[[Iterable[tuple[str, bool]]], list[int]]  # (text, whether it is trusted), part by part
+
+
+def encoder(tokenizer: Any) -> Encoder:
+    """The Encoder of a fast transformers tokenizer. ValueError: it is none."""
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise ValueError(f"{type(tokenizer).__name__} is no fast tokenizer: save its tokenizer.json beside it")
+    control = tokenizer.get_added_vocab()
+    longest_first = sorted(control, key=lambda token: (-len(token), token))
+    find_control = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+    plain = _plain(tokenizer.backend_tokenizer, frozenset(control.values()))
+
+    def encode(parts: Iterable[tuple[str, bool]]) -> list[int]:
+        tokens: list[int] = []
+        run = ""  # since the last control token
+        for text, trusted in parts:
+            position = 0
+            for match in find_control.finditer(text) if trusted else ():
+                tokens += [*plain(run + text[position : match.start()]), control[match[0]]]
+                run, position = "", match.end()
+            run += text[position:]
+        return [*tokens, *plain(run)]
+
+    return Encoder(control, find_control, encode)
+
+
+def _plain(backend: Any, control: frozenset[int]) -> Callable[[str], tuple[int, ...]]:
+    """Encodes text by a copy of the tokenizer that knows no control token, so that no text can become one."""
+    state = json.loads(backend.to_str())
+    state |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+    copy = type(backend).from_str(json.dumps(state))
+
+    @lru_cache(maxsize=2048)  # a group's rollouts meet the same texts, and a task comes again
+    def plain(text: str) -> tuple[int, ...]:
+        tokens = tuple(copy.encode(text, add_special_tokens=False).ids) if text else ()
+        if control.isdisjoint(tokens):
+            return tokens
+        # The vocabulary itself spells a control token: no single character does.
+        return tuple(token for character in text for token in copy.encode(character, add_special_tokens=False).ids)
+
+    return plain
