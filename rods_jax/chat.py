@@ -20,6 +20,7 @@ from email.utils import parsedate_to_datetime
 import httpx2
 
 from rods_jax import strict_json, wire
+from rods_jax.codecs.grammar import served_call
 from rods_jax.threads import in_threads
 from rods_jax.types import Call, Json
 
@@ -47,6 +48,8 @@ MAX_WAIT = 60.0  # seconds before a retry; a server that asks for more has refus
 MAX_TIMEOUT = 86_400.0  # seconds; the system's own limit is not far
 MAX_DETAIL = 200  # characters
 MAX_TOKENS = 10**9  # what a server counts beyond is no count
+
+REASONING_FIELDS = ("reasoning_content", "reasoning")  # of a message; vLLM changed from the one to the other
 
 # How servers say why a message ended, where it did not end by itself.
 CUT_SHORT = ("length", "max_tokens", "model_length")
@@ -91,15 +94,22 @@ class Endpoint:
             raise ValueError(f"url must start with http:// or https:// and name a host, not {str(url)!r}")
         if url.userinfo or url.query or url.fragment:
             raise ValueError("url must hold no user, query or fragment: a key belongs in api_key_env's variable")
+        if url.path.rstrip("/").endswith("/chat/completions"):
+            raise ValueError("url must end before /chat/completions, as in http://localhost:8000/v1")
         for name in ("timeout", "concurrency", "max_tokens", "first_wait"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        if not self.timeout <= MAX_TIMEOUT:
-            raise ValueError(f"timeout must be at most {MAX_TIMEOUT:g} seconds, not {self.timeout}")
+        for name in ("timeout", "first_wait"):
+            if not getattr(self, name) <= MAX_TIMEOUT:
+                raise ValueError(f"{name} must be at most {MAX_TIMEOUT:g} seconds, not {getattr(self, name)}")
+        if self.requests_per_minute is not None and not self.requests_per_minute >= 60 / MAX_TIMEOUT:
+            raise ValueError(f"requests_per_minute must be at least {60 / MAX_TIMEOUT:g}, or None for no limit")
+        if math.isinf(self.temperature):
+            raise ValueError("temperature must be a number, not inf")
         for name in ("temperature", "max_retries", "prompt_price", "completion_price"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be below 0, but is {getattr(self, name)}")
-        for name in ("requests_per_minute", "max_total_tokens", "max_cost"):
+        for name in ("max_total_tokens", "max_cost"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0 or None, not {getattr(self, name)}")
         if not 0 < self.top_p <= 1:
@@ -122,7 +132,7 @@ class Reply:
     """What a model said; or `error`, one of the constants above, with a detail for people."""
 
     text: str  # holds no half of a surrogate pair
-    calls: tuple[Call, ...] = ()
+    calls: tuple[Call, ...] = ()  # beside MALFORMED_CALL: those that can be read
     error: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -158,7 +168,7 @@ def http_generate(endpoint: Endpoint, *, seed: int = 0) -> Generate:
                 time.sleep(meter.wait_for_turn())
                 reply, told_to_wait = _try(endpoint, headers, request)
             meter.add(reply)
-            wait = endpoint.first_wait * 2**retry * rng.uniform(0.5, 1.0)
+            wait = endpoint.first_wait * 2.0 ** min(retry, 30) * rng.uniform(0.5, 1.0)
             wait = min(wait, MAX_WAIT) if told_to_wait is None else told_to_wait
             if reply.error not in RETRIED or retry == endpoint.max_retries or wait > MAX_WAIT:
                 return _tidy(reply, key)
@@ -243,6 +253,7 @@ def _try(endpoint: Endpoint, headers: Mapping[str, str], request: Request) -> tu
         answer = wire.post(url, json.dumps(body, default=dict).encode(), headers, timeout=endpoint.timeout)
         text = answer.body.decode("utf-8-sig", "replace")
         if not 200 <= answer.status < 300:
+            text = text or answer.headers.get("location", "")  # of a redirect, which is not followed
             return _status_error(answer.status, text), _retry_after(answer.headers.get("retry-after"))
         return _read_reply(text, endpoint.max_tokens), None
     except TimeoutError as error:
@@ -294,19 +305,19 @@ def _read_reply(text: str, max_tokens: int) -> Reply:
     message, finish = choice["message"], choice.get("finish_reason")
     said, thought = _texts(message.get("content"))
     said = said or _text(message.get("refusal"))
-    name = next((name for name in ("reasoning_content", "reasoning") if _text(message.get(name))), "")
+    name = next((name for name in REASONING_FIELDS if _text(message.get(name))), "")
     thought = message[name] if name else thought
-    calls, detail = _read_calls(message)
+    calls, detail = _read_calls(message)  # what can be read is kept, beside the error of the rest
     usage = record.get("usage")
     tokens = [_count(usage, name) for name in ("prompt_tokens", "completion_tokens")]
     if said != (written := _whole(said)):
         detail = "half a surrogate pair is no character"
     error = MALFORMED_CALL if detail else None
     if finish in CUT_SHORT:
-        error, detail = CUT, f"the message is longer than {max_tokens} tokens"
+        error, detail, calls = CUT, f"the message is longer than {max_tokens} tokens", ()
     elif finish in WITHHELD:
-        error, detail = FILTERED, "the server's content filter withheld the message"
-    return Reply(written, () if error else calls, error, *tokens, detail, _whole(thought), name)
+        error, detail, calls = FILTERED, "the server's content filter withheld the message", ()
+    return Reply(written, calls, error, *tokens, detail, _whole(thought), name)
 
 
 def _texts(content: Json) -> tuple[str, str]:
@@ -336,31 +347,20 @@ def _texts_within(value: Json) -> list[str]:
 
 
 def _read_calls(message: Mapping[str, Json]) -> tuple[tuple[Call, ...], str]:
-    """(calls, what the model did wrong with them)."""
+    """(calls that can be read, what the model did wrong with the others)."""
     functions = [call["function"] for call in message.get("tool_calls") or ()]
     if not functions and message.get("function_call"):  # how the field was called at first
         functions = [message["function_call"]]
-    try:
-        return tuple(map(_read_call, functions)), ""
-    except RecursionError:
-        return (), "values are nested too deeply"
-    except ValueError as error:
-        return (), str(error)
-
-
-def _read_call(function: Mapping[str, Json]) -> Call:
-    """ValueError: the model wrote what is no call."""
-    name, arguments = function["name"], function.get("arguments")
-    if not isinstance(name, str) or name != _whole(name):
-        raise ValueError("the name of a call must be a string")
-    if isinstance(arguments, dict | list):  # some servers decode what the model wrote
-        arguments = json.dumps(arguments)
-    if arguments is not None and not isinstance(arguments, str):
-        raise ValueError("the arguments of a call must be an object")
-    arguments = strict_json.loads(arguments, "arguments") if (arguments or "").strip() else {}
-    if not isinstance(arguments, dict):
-        raise ValueError("the arguments of a call must be an object")
-    return Call(name, arguments)
+    calls, wrong = [], []
+    for function in functions:
+        name, arguments = function["name"], function.get("arguments")
+        try:
+            calls.append(served_call(name, arguments))
+        except RecursionError:
+            wrong.append("values are nested too deeply")
+        except ValueError as error:
+            wrong.append(str(error))
+    return tuple(calls), "; ".join(wrong)
 
 
 def _text(value: Json) -> str:

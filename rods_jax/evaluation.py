@@ -54,6 +54,7 @@ class Move:
     calls: tuple[Call, ...]
     code: int  # diagnostic event code, RODS 1.2
     observations: tuple[str, ...]
+    reasoning: str = ""  # what a served model thought before it, where the server tells
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Said(NamedTuple):
     text: str
     action: Action
     tokens: int = 0
+    reasoning: str = ""
 
 
 class Stop(NamedTuple):
@@ -129,7 +131,7 @@ def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS
             turn = episode.turn
             action = readable(said.action)
             code, messages, observations, done, _ = episode.act(action)
-            moves.append(Move(turn, said.text, action.calls, code, observations))
+            moves.append(Move(turn, said.text, action.calls, code, observations, said.reasoning))
             tokens += said.tokens
         state = equal(episode.state, trace[-1].state)
         closed = [[call for move in moves if move.turn == t for call in move.calls] for t in range(episode.turn)]
@@ -305,8 +307,8 @@ def score(
     return {
         "rows": rows,
         "codes": {name: codes[code] for code, name in CODES.items()},
-        "truncated": dict(Counter(record.truncated for record in valid if record.truncated)),
-        "failures": dict(Counter(record.failure for record in records if record.failure)),
+        "truncated": dict(Counter(record.truncated for record in valid if record.truncated).most_common()),
+        "failures": dict(Counter(record.failure for record in records if record.failure).most_common()),
         "tokens": sum(record.tokens for record in valid),
         "longest": [
             {"task": r.task_id, "rollout": r.rollout, "moves": len(r.moves), "tokens": r.tokens}

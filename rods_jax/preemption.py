@@ -81,7 +81,7 @@ def maintenance_notices(url: str = METADATA, every: float = 5.0) -> Iterator[Non
         yield
     finally:
         ended.set()
-        asker.join()
+        asker.join(every)  # a server that drips its notice holds a daemon, and no end of a run
 
 
 def _ask(url: str, every: float, ended: threading.Event) -> None:
@@ -89,7 +89,7 @@ def _ask(url: str, every: float, ended: threading.Event) -> None:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while not ended.wait(every):
         with contextlib.suppress(OSError, http.client.HTTPException), direct.open(request, timeout=every) as reply:
-            if reply.read(100).startswith(b"TERMINATE"):
+            if reply.read(100).startswith(b"TERMINATE") and not ended.is_set():
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 

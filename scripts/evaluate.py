@@ -4,8 +4,8 @@
     python -m scripts.evaluate --player http://localhost:8000/v1 --model Qwen/Qwen3-4B --tasks bfcl-held-out
 
 Writes journal.jsonl (a line per finished episode), scores.json and trajectories.html into --out.  Interrupted,
-the same command continues; episodes that the infrastructure failed are played again.  Left out on purpose: what
-computes (rods_jax/evaluation.py).
+the same command continues; episodes that the infrastructure failed are played again.  Exit status 1: nothing was
+scored; 2: refused, in one sentence; 130: Ctrl-C.  Left out on purpose: what computes (rods_jax/evaluation.py).
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import json
 import random
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,13 +38,16 @@ from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.evaluation import ALL, gold_player, null_player, open_journal, play, score
 from rods_jax.generation import Sampling
 from rods_jax.held_out import sample
+from rods_jax.preemption import interrupts
 from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.task_files import read_tasks, task_to_json, write_atomically
 from rods_jax.types import Json, Task
+from scripts import advice
 from scripts.players import Player, run_config, scripted, served, trained
 from scripts.trajectory_page import write_page
 
 NUM_AUTHORED = 128
+MAX_LISTED = 8  # reasons of one kind in the terminal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,10 @@ class Settings:
     """episodes under way at the server"""
     max_retries: int = 4
     """of a request, with growing waits; then its episode is failed by infrastructure, and in no score"""
+    extra: str = "{}"
+    """more fields of a request, as JSON: '{"chat_template_kwargs": {"enable_thinking": false}}'; null takes one out"""
+    json: bool = False
+    """prints on standard output what scores.json holds, and the table on standard error"""
 
 
 class Split(NamedTuple):
@@ -101,10 +109,14 @@ class Split(NamedTuple):
 def main() -> None:
     settings = tyro.cli(Settings, description=__doc__)
     terminal.outlive_output()
-    console = Console()
+    console = Console(stderr=settings.json)
     try:
-        evaluate(settings, console)
-    except (CheckpointError, ImportError, ValueError) as error:
+        with interrupts():
+            result = evaluate(settings, console)
+        if settings.json:
+            print(strict_json.dumps(result, indent=2))
+        sys.exit(0 if has_scores(result) else 1)
+    except (CheckpointError, ImportError, OSError, ValueError) as error:
         terminal.refuse(console, error)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -113,11 +125,17 @@ def main() -> None:
 
 
 def evaluate(settings: Settings, console: Console) -> dict[str, Json]:
-    """Plays what the journal lacks, writes the three files, prints the table; returns what scores.json holds."""
+    """Plays what the journal lacks, writes the three files, prints the table; returns what scores.json holds.
+
+    ValueError: there are no such tasks, no such player, or no such option for it.
+    """
     if settings.rollouts < 1 or (settings.num_tasks is not None and settings.num_tasks < 1):
         raise ValueError("--rollouts and --num-tasks must be at least 1")
     settings = under_protocol(settings)
+    check_player(settings)
     split = split_of(settings)
+    if settings.num_tasks is not None and settings.num_tasks > len(split.tasks):
+        terminal.say(console, f"--num-tasks {settings.num_tasks}: the split has {len(split.tasks)}, all are played")
     rules = rules_of(settings)
     check_gold(split.domain, split.tasks, rules)
     name, player = player_of(settings, split, rules)
@@ -134,7 +152,7 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Json]:
         "top_p": settings.top_p,
         "max_tokens": settings.max_tokens,
         "seed": settings.seed,
-    }
+    } | ({"extra": extra} if (extra := extra_of(settings)) else {})
     directory = settings.out or Path("runs/evaluations") / _slug(f"{name} on {split.name}")
     directory.mkdir(parents=True, exist_ok=True)
     jobs = [(task, rollout) for task in split.tasks for rollout in range(settings.rollouts)]
@@ -144,9 +162,14 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Json]:
         if records:
             console.print(f"continuing: {len(kept)} of {len(jobs)} episodes are in the journal")
         disable = not console.is_terminal
+        calls, told = Counter[str](), not _is_address(settings.player)
         for record in track(player(pending), "playing", len(pending), console=console, disable=disable):
             append(record)
             records[record.task_id, record.rollout] = record
+            calls += advice.calls_of(record)
+            if not told and (sentence := advice.left_in_text(calls, advice.EARLY)):
+                told = True  # while there is time to stop
+                terminal.say(console, sentence, "yellow")
     ordered = [records[task.id, rollout] for task, rollout in jobs]
     floor = [play(split.domain, task, 0, null_player(task), rules) for task in split.tasks]
     result = header | {
@@ -157,8 +180,19 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Json]:
     write_atomically(directory / "scores.json", strict_json.dumps(result, indent=2) + "\n")
     write_page(directory / "trajectories.html", title_of(result), split.tasks, ordered, result)
     print_scores(result, console)
+    if _is_address(settings.player):
+        for sentence in advice.advice(ordered, settings.player, settings.max_tokens):
+            terminal.say(console, sentence, "yellow")
+    if not has_scores(result):
+        most = next(iter(result["scores"]["failures"]))
+        terminal.say(console, f"nothing was scored: every episode failed, most of them by {most}", "bold red")
     terminal.say(console, f"written to {directory}: scores.json, trajectories.html, journal.jsonl")
     return result
+
+
+def has_scores(result: Mapping[str, Json]) -> bool:
+    """Whether any episode counts."""
+    return result["scores"]["rows"][ALL]["official"] is not None
 
 
 # ------------------------------------------------------------------------------- tasks and player
@@ -215,6 +249,19 @@ def _sampled(split: Split, count: int | None) -> Split:
     return split._replace(name=f"{split.name}, {count} of {len(split.tasks)}", tasks=tasks, disputed=disputed)
 
 
+def check_player(settings: Settings) -> None:
+    """ValueError: no such player; said before any task is made."""
+    name = settings.player
+    if name in ("gold", "null") or _is_run(name):
+        return
+    if not _is_address(name):
+        raise ValueError(
+            f"no such run: {name}: --player must be gold, null, a run directory or an address that begins with http://"
+        )
+    if not settings.model:
+        raise ValueError("--model must name the model at the server")
+
+
 def rules_of(settings: Settings) -> Rules:
     """A run's own limit of attempts holds under the RODS rules."""
     if settings.rules == "official":
@@ -225,13 +272,11 @@ def rules_of(settings: Settings) -> Rules:
 
 
 def player_of(settings: Settings, split: Split, rules: Rules) -> tuple[str, Player]:
-    """(name, player). ValueError: no such player."""
+    """(name, player). ValueError: the server's key or options are none."""
     name = settings.player
     if name in ("gold", "null"):
         return name, scripted(split.domain, gold_player if name == "gold" else null_player, rules)
-    if name.startswith(("http://", "https://")):
-        if not settings.model:
-            raise ValueError("--model must name the model at the server")
+    if _is_address(name):
         endpoint = Endpoint(
             url=name,
             model=settings.model,
@@ -242,11 +287,10 @@ def player_of(settings: Settings, split: Split, rules: Rules) -> tuple[str, Play
             timeout=settings.timeout,
             concurrency=settings.concurrency,
             max_retries=settings.max_retries,
+            extra=extra_of(settings),
         )
         player = served(split.domain, http_generate(endpoint, seed=settings.seed), settings.concurrency, rules)
         return f"{settings.model} at {name}", player
-    if not _is_run(name):
-        raise ValueError(f"--player must be gold, null, a run directory or an http address: got {name!r}")
     step, player = trained(
         Path(name),
         run_config(Path(name), settings.config),
@@ -258,6 +302,18 @@ def player_of(settings: Settings, split: Split, rules: Rules) -> tuple[str, Play
         rules=rules,
     )
     return f"{name} step {step}", player
+
+
+def extra_of(settings: Settings) -> dict[str, Json]:
+    """ValueError: it is no JSON object."""
+    extra = strict_json.loads(settings.extra, "--extra")
+    if not isinstance(extra, dict):
+        raise ValueError(f"--extra must be a JSON object: got {settings.extra}")
+    return extra
+
+
+def _is_address(name: str) -> bool:
+    return name.lower().startswith(("http://", "https://"))
 
 
 def _is_run(name: str) -> bool:
@@ -317,7 +373,9 @@ def print_scores(result: Mapping[str, Json], console: Console) -> None:
     lines["longest (actions)"] = {f"{one['task']}#{one['rollout']}": one["moves"] for one in scores["longest"][:3]}
     for title, counts in lines.items():
         if counts:
-            terminal.say(console, f"{title}: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
+            some = [f"{name} {n}" for name, n in list(counts.items())[:MAX_LISTED]]
+            more = [f"{len(counts) - MAX_LISTED} more in scores.json"] if len(counts) > MAX_LISTED else []
+            terminal.say(console, f"{title}: " + ", ".join(some + more))
 
 
 def _shown(estimate: Json) -> str:

@@ -9,7 +9,6 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from models.tokenizer import load_tokenizer
 from rods_jax import checkpoint, chat, config as configuration
 from rods_jax.chat import Generate
+from rods_jax.codecs.grammar import answer, read_message, unreadable
 from rods_jax.config import Config, ConfigError
 from rods_jax.environments.episode import Failure, start_episodes
 from rods_jax.environments.protocol import Domain
@@ -28,6 +28,7 @@ from rods_jax.evaluation import Act, Record, Said, Stop, play
 from rods_jax.generation import Sampling, generator
 from rods_jax.rewards import PARSE_ERROR, progress_reward
 from rods_jax.rollout import collect
+from rods_jax.threads import in_threads
 from rods_jax.types import Action, Json, Message, Task, ToolSpec, Trajectory
 from scripts import train
 from scripts.policies import RunPolicy, policy_of
@@ -47,22 +48,20 @@ def scripted(domain: Domain, act_of: Callable[[Task], Act], rules: Rules) -> Pla
 def served(domain: Domain, generate: Generate, concurrency: int, rules: Rules) -> Player:
     """A model behind an OpenAI-compatible server: `concurrency` episodes under way at a time."""
 
-    interrupted = threading.Event()  # ends the episodes under way at their next message
-
-    def one(job: tuple[Task, int]) -> Record:
-        task, rollout = job
-        act = converse(generate)
-        stop = Stop(failure="interrupted")
-        return play(domain, task, rollout, lambda new: stop if interrupted.is_set() else act(new), rules)
-
     def play_all(jobs: Jobs) -> Iterator[Record]:
-        pool = ThreadPoolExecutor(concurrency)
+        interrupted = threading.Event()  # ends the episodes under way at their next message
+        stop = Stop(failure="interrupted")
+
+        def one(job: tuple[Task, int]) -> Record:
+            task, rollout = job
+            act = converse(generate)
+            return play(domain, task, rollout, lambda new: stop if interrupted.is_set() else act(new), rules)
+
         try:
-            for future in as_completed([pool.submit(one, job) for job in jobs]):
-                yield future.result()
+            for _, record in in_threads(one, jobs, concurrency):
+                yield record
         finally:
             interrupted.set()
-            pool.shutdown(cancel_futures=True)
 
     return play_all
 
@@ -88,6 +87,8 @@ def converse(generate: Generate) -> Act:
                 continue
             while unanswered:  # calls that closed their turn; servers insist on a result of each
                 conversation.append(_result(unanswered.pop(0), "Not run."))
+            if message.role == "user":  # thoughts go back within a turn, and are forgotten after it
+                conversation[:] = map(_without_reasoning, conversation)
             conversation.append({"role": "user", "content": message.content})
         (reply,) = generate([chat.Request(tuple(conversation), tuple(tools))])
         if reply.error == chat.TOO_LONG and len(conversation) > 1:
@@ -97,7 +98,7 @@ def converse(generate: Generate) -> Act:
         unanswered.extend(f"call{num_calls + i:05d}" for i in range(len(reply.calls)))  # 9 letters: Mistral's rule
         num_calls += len(reply.calls)
         conversation.append(_assistant(reply, unanswered))
-        return Said(reply.text, _action(reply), reply.completion_tokens)
+        return Said(reply.text, _action(reply), reply.completion_tokens, reply.reasoning)
 
     return act
 
@@ -112,25 +113,35 @@ def _result(call_id: str, content: str) -> dict:
 
 
 def _assistant(reply: chat.Reply, ids: Sequence[str]) -> dict:
+    """The message as it goes back: servers refuse an empty one, and names that no tool could have."""
     calls = [
         {
             "id": call_id,
             "type": "function",
-            "function": {"name": call.name, "arguments": json.dumps(call.arguments)},
+            "function": {"name": _sendable(call.name), "arguments": json.dumps(call.arguments)},
         }
         for call_id, call in zip(ids, reply.calls, strict=True)
     ]
-    return {"role": "assistant", "content": reply.text} | ({"tool_calls": calls} if calls else {})
+    message = {"role": "assistant", "content": reply.text or ("" if calls else "(nothing that can be read)")}
+    message |= {reply.reasoning_field: reply.reasoning} if reply.reasoning_field else {}
+    return message | ({"tool_calls": calls} if calls else {})
+
+
+def _sendable(name: str) -> str:
+    return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:64] or "_"
+
+
+def _without_reasoning(message: dict) -> dict:
+    return {name: value for name, value in message.items() if name not in chat.REASONING_FIELDS}
 
 
 def _action(reply: chat.Reply) -> Action:
+    """By the grammar of a run's policy, but that the server has read the calls."""
     if reply.error == chat.CUT:
         return Action(error=reply.detail)
     if reply.error is not None:
-        return Action(error=f"the tool call cannot be read: {reply.detail}")
-    if not reply.calls and not reply.text.strip():
-        return Action(error="the message is empty")
-    return Action(calls=reply.calls, answer=reply.text)
+        return unreadable(reply.detail, reply.calls)
+    return Action(calls=reply.calls) if reply.calls else read_message(answer, reply.text)
 
 
 # ---------------------------------------------------------------------------------- run directory

@@ -8,7 +8,6 @@ A Ray task is what one such process is; Ray chooses its host, and starts it agai
 Left out on purpose: knowing whether the trainer is alive. What it sent is settled, and waits for it.
 """
 
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from rich.console import Console
 from rods_jax import terminal
 from rods_jax.config import Config, ConfigError, SynthesisConfig, load_config, require_same_run
 from rods_jax.environments.protocol import Domain, TaskSplits
+from rods_jax.preemption import interrupts
 from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.near_duplicates import far_from
 from rods_jax.synthesis.worker import Author, working
@@ -98,14 +98,17 @@ def main(run: Path, config: Path, workers: int = 8, ray_tasks: int = 0) -> None:
         workers: seeds at a time; in each task, if there are tasks.
         ray_tasks: Ray tasks that do the work, one CPU each; 0: this process does it.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once: nothing is lost, and a reply may take minutes
     terminal.outlive_output()
     console = Console()
     try:
-        if ray_tasks:
-            work_on_ray(config, run, workers, ray_tasks)
-        else:
-            work(load_config(config), run, workers, console)
+        with interrupts():  # nobody waits for the threads: nothing is lost, and a reply may take minutes
+            if ray_tasks:
+                work_on_ray(config, run, workers, ray_tasks)
+            else:
+                work(load_config(config), run, workers, console)
+    except KeyboardInterrupt:
+        terminal.say(console, "interrupted: the next one goes on with what was under way")
+        sys.exit(130)
     except (ConfigError, ValueError, OSError) as error:
         terminal.refuse(console, error)
     sys.exit(2)

@@ -79,6 +79,7 @@ official: {{ "passed" if record.official|min else "not passed" }}
 <pre class="user">{{ turn.user|cut }}</pre>
 {% if turn.released_tools %}<p class="quiet">released: {{ turn.released_tools|join(", ") }}</p>{% endif %}
 {% for move in record.moves if move.turn == number %}
+{% if move.reasoning %}<pre class="quiet">{{ move.reasoning|cut }}</pre>{% endif %}
 {% if move.text %}<pre>{{ move.text|cut }}</pre>{% endif %}
 {% for call in move.calls %}<pre>→ {{ call|call|cut }}</pre>{% endfor %}
 {% for text in move.observations %}<pre class="back">{{ text|cut }}</pre>{% endfor %}

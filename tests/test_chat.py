@@ -378,6 +378,7 @@ def test_a_key_must_be_there_and_is_not_in_the_complaint(monkeypatch, value):
         ({"url": "http://[::1"}, "url: "),
         ({"url": "http://me:word@h/v1"}, "a key belongs in"),
         ({"url": "http://h/v1?key=word"}, "a key belongs in"),
+        ({"url": "http://h/v1/chat/completions/"}, "url must end before /chat/completions"),
         ({"timeout": 0}, "timeout"),
         ({"timeout": float("inf")}, "timeout must be at most"),
         ({"extra": {"stream": True}}, "extra must not hold 'stream'"),
@@ -388,6 +389,9 @@ def test_a_key_must_be_there_and_is_not_in_the_complaint(monkeypatch, value):
         ({"temperature": float("nan")}, "temperature"),
         ({"top_p": 0}, "top_p"),
         ({"requests_per_minute": 0}, "requests_per_minute"),
+        ({"requests_per_minute": 1e-300}, "requests_per_minute"),
+        ({"first_wait": 1e300}, "first_wait must be at most"),
+        ({"temperature": float("inf")}, "temperature"),
         ({"max_cost": 1.0}, "max_cost needs"),
     ],
 )

@@ -13,7 +13,9 @@ from collections import Counter
 import pytest
 from evaluate_toy import ROOT, TASKS, chat_reply, conversations, gold_reply, run, server
 
+from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.types import Action, Call
+from scripts.evaluate import Split, main
 
 
 def test_a_server_that_plays_gold_solves_everything(tmp_path):
@@ -88,7 +90,7 @@ def test_a_server_that_is_not_there_fails_every_episode_and_no_score_is_made_up(
     result, console = run(tmp_path, player="http://127.0.0.1:9/v1", model="m", max_retries=0, num_tasks=2)
     assert result["scores"]["rows"]["all tasks"]["official"] is None
     assert result["scores"]["rows"]["all tasks"]["failed"] == 2
-    assert "connection" in console.file.getvalue()
+    assert "nothing was scored: every episode failed, most of them by connection" in console.file.getvalue()
 
 
 def test_what_the_model_does_wrong_is_its_own_failure(tmp_path):
@@ -143,13 +145,83 @@ def test_a_call_that_closes_its_turn_gets_a_result_that_says_so(tmp_path):
     assert result["scores"]["rows"]["all tasks"]["rods"]["mean"] == 7 / 8
 
 
-def command(out, url):
-    arguments = ["--player", url, "--model", "m", "--tasks", "workplace", "--num-tasks", "8", "--out", str(out)]
+def command(out, url, *more):
+    arguments = ["--player", url, "--model", "m", "--tasks", "workplace", "--num-tasks", "8", "--out", str(out), *more]
     environment = os.environ | {"COLUMNS": "80"}
     return subprocess.Popen(
         [sys.executable, "-m", "scripts.evaluate", *arguments, "--concurrency", "2"],
         cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
+
+
+def test_ctrl_c_twice_ends_an_evaluation_whose_server_holds_every_request(tmp_path):
+    """At once, and the journal keeps what was finished before."""
+    begun, held = set(), threading.Event()
+
+    def reply(request):
+        conversation = request["messages"][0]["content"]
+        if conversation not in begun and len(begun) == 2:
+            held.set()
+            time.sleep(600)
+        begun.add(conversation)
+        return gold_reply(request)
+
+    journal = tmp_path / "journal.jsonl"
+    with server(reply) as (url, _):
+        process = command(tmp_path, url, "--timeout", "3600")
+        assert held.wait(120)
+        while journal.read_bytes().count(b"\n") < 3:
+            assert process.poll() is None
+            time.sleep(0.01)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in output, output
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 3 and all(json.loads(line) and line.endswith(b"\n") for line in lines)
+
+
+def test_the_command_ends_with_1_where_nothing_was_scored_and_prints_json_alone_on_request(tmp_path, monkeypatch, capsys):
+    def ended(*arguments):
+        monkeypatch.setattr(sys, "argv", ["evaluate", "--tasks", "workplace", "--num-tasks", "2", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, *capsys.readouterr()
+
+    dead = ("--player", "http://127.0.0.1:9/v1", "--model", "m", "--max-retries", "0", "--out", str(tmp_path / "dead"))
+    status, out, _ = ended(*dead)
+    assert status == 1 and "nothing was scored" in out
+    status, out, told = ended("--player", "gold", "--json", "--out", str(tmp_path / "gold"))
+    assert status == 0 and json.loads(out) == json.loads((tmp_path / "gold" / "scores.json").read_text())
+    assert "category mean" in told
+    status, out, _ = ended("--player", str(tmp_path / "no"))
+    assert status == 2 and "no such run" in out
+
+
+def test_what_a_server_says_reaches_the_terminal_as_text(tmp_path):
+    hostile = "\x1b]0;owned\x07\x1b[2J\x1b]52;c;b3du\x07\x9b31m\u202e [red]x[/] [/nothing]"
+    with server(lambda request: (400, hostile)) as (url, _):
+        _, console = run(tmp_path, player=url, model="m", num_tasks=2)
+    said = console.file.getvalue()
+    assert not set("\x1b\x07\x9b\u202e") & set(said) and "[/nothing]" in said.replace("\n", "")
+
+
+def test_more_tasks_than_there_are_is_said_and_all_are_played(tmp_path, monkeypatch):
+    split = Split("two", WORKPLACE, TASKS[:2])
+    monkeypatch.setattr("scripts.evaluate.split_of", lambda settings: split)
+    result, console = run(tmp_path, player="gold", num_tasks=500)
+    assert "--num-tasks 500: the split has 2, all are played" in console.file.getvalue()
+    assert result["num_tasks"] == 2
+
+
+def test_more_fields_of_a_request_are_sent_and_belong_to_the_settings(tmp_path):
+    with server(gold_reply) as (url, requests):
+        options = {"player": url, "model": "m", "num_tasks": 1, "extra": '{"chat_template_kwargs": {"thinking": false}}'}
+        result, _ = run(tmp_path, **options)
+        assert result["extra"] == {"chat_template_kwargs": {"thinking": False}}
+        assert all(request["chat_template_kwargs"] == {"thinking": False} for request in requests)
+        with pytest.raises(ValueError, match="begun with another extra"):
+            run(tmp_path, **options | {"extra": "{}"})
 
 
 def test_a_killed_evaluation_continues_and_ends_with_the_same_numbers(tmp_path):
@@ -197,7 +269,11 @@ def test_other_settings_are_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="begun with another rollouts: give another folder"):
         run(tmp_path, player="gold", rollouts=2)
     for changes, message in (
-        ({"player": "golden"}, "--player must be gold, null, a run directory or an http address: got 'golden'"),
+        ({"player": "golden"}, "no such run: golden: --player must be gold, null, a run directory or an address"),
+        ({"player": "runs/nosuch", "tasks": ""}, "no such run: runs/nosuch"),
+        ({"player": "http://localhost/v1", "model": "m", "extra": "[1]"}, "--extra must be a JSON object"),
+        ({"player": "http://localhost/v1", "model": "m", "extra": "{"}, "--extra, .*: not JSON"),
+        ({"player": "http://localhost/v1", "model": "m", "extra": '{"stream": true}'}, "extra must not hold 'stream'"),
         ({"player": "gold", "tasks": "bfcl"}, "--tasks must be bfcl-held-out, .* got 'bfcl'"),
         ({"player": "http://localhost/v1"}, "--model must name"),
         ({"player": "gold", "rollouts": 0}, "must be at least 1"),

@@ -120,7 +120,7 @@ def test_the_command_writes_beside_a_trainer_until_it_is_interrupted(tmp_path):
         ours.send(*SEEDS[:2])
         results = ours.receive(2)
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == -signal.SIGINT
+        assert process.wait(30) == 128 + signal.SIGINT
         assert "2 workers wait for the seeds of" in process.stdout.read()
     assert results == {(seed.id, 1): at_first_go(seed, 1) for seed in SEEDS[:2]}
 

@@ -74,7 +74,7 @@ def test_a_ray_task_writes_what_a_worker_writes_and_is_begun_again_when_it_is_ki
         results = ours.receive(2 + len(SEEDS))
         (second,) = tasks_of(process)
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == -signal.SIGINT
+        assert process.wait(30) == 128 + signal.SIGINT
         wait_until(lambda: not Path(f"/proc/{second}").exists(), 30)  # it ends with the command
         assert "1 workers wait for the seeds of" in process.stdout.read()
     assert second != first

@@ -158,7 +158,9 @@ def served_call(name: Json, arguments: Json) -> Call:
     ValueError: the model wrote a call that cannot be read.
     """
     if isinstance(arguments, str):
-        arguments = strict_json.loads(arguments) if arguments.strip() else None
+        arguments = strict_json.loads(arguments) if arguments.strip() else {}
+        if arguments is None:
+            raise ValueError("arguments must be an object")  # the text null is no absence
     return to_call(checked({"name": name, "arguments": arguments}), "arguments")
 
 

@@ -123,13 +123,14 @@ def asker(backends: Mapping[str, Generate], prompts: Mapping[str, Prompt]) -> As
 def read_tags(text: str, tags: Sequence[str]) -> dict[str, str]:
     """The parts of a reply. ValueError: one is missing, comes twice or out of order, or there is text outside.
 
-    A leading <think> block, which some models write before any reply, is passed over.
+    A thought before it is passed over, and does not count as length. Its opening tag may stand in the prompt.
     """
-    if len(text) > MAX_REPLY_CHARACTERS:
-        raise ValueError(f"the reply is longer than {MAX_REPLY_CHARACTERS} characters")
     rest = text.strip()
-    if rest.startswith("<think>"):
-        rest = rest.partition("</think>")[2].lstrip()
+    _, closed, behind = rest.partition("</think>")
+    if rest.startswith("<think>") or (closed and not rest.startswith(f"<{tags[0]}>")):
+        rest = behind.lstrip()
+    if len(rest) > MAX_REPLY_CHARACTERS:
+        raise ValueError(f"the reply is longer than {MAX_REPLY_CHARACTERS} characters")
     parts = {}
     for tag in tags:
         if not rest.startswith(f"<{tag}>"):

@@ -1,0 +1,63 @@
+"""What the records of an evaluation say about the server that was asked: each finding is one sentence with its remedy.
+
+Left out on purpose: whose failure an episode is (rods_jax/chat.py says so when it happens).
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rods_jax.chat import MISCONFIGURED, TOO_LONG
+from rods_jax.codecs.grammar import looks_like_call
+from rods_jax.evaluation import Move, Record
+
+EARLY = 8  # messages after which it is said that calls stay in the text, if none was read
+
+READ, IN_TEXT = "read", "in the text"
+
+
+def calls_of(record: Record) -> Counter[str]:
+    """How many messages had calls that the server read, and how many have a call in their text."""
+    kinds = (READ if move.calls else IN_TEXT if looks_like_call(move.text) else None for move in record.moves)
+    return Counter(filter(None, kinds))
+
+
+def left_in_text(calls: Counter[str], at_least: int = 1) -> str | None:
+    """Whether a server looks as if it had no tool parser, or that of another model."""
+    if calls[READ] or calls[IN_TEXT] < at_least:
+        return None
+    return (
+        f"{calls[IN_TEXT]} messages hold a tool call as text and none was read as a call: start the server with its "
+        "tool parser (vLLM: --enable-auto-tool-choice --tool-call-parser NAME; SGLang: --tool-call-parser NAME; "
+        "llama.cpp: --jinja)"
+    )
+
+
+def advice(records: Sequence[Record], url: str, max_tokens: int) -> list[str]:
+    """Sentences about the server at `url`, before anybody takes its settings for the model."""
+    found = [left_in_text(sum(map(calls_of, records), Counter()))]
+    denied = Counter(_status(record.failure) for record in records if record.failure.startswith(MISCONFIGURED))
+    if denied["404"] and not url.rstrip("/").endswith("/v1"):
+        found.append(f"the server has no {url}/chat/completions: an address usually ends in /v1, as {url.rstrip('/')}/v1")
+    elif denied["404"]:
+        found.append(f"the server has no such address or model: GET {url.rstrip('/')}/models lists its models")
+    if denied["401"] + denied["403"]:
+        found.append("the server refuses the key: --api-key-env names the environment variable that holds it")
+    if _num(record.failure.startswith(TOO_LONG) for record in records):
+        found.append(f"the server's context does not hold a first request and --max-tokens {max_tokens}")
+    if cut := _num(_is_cut(move) for record in records for move in record.moves):
+        found.append(f"{cut} messages did not end within --max-tokens {max_tokens}: a thinking model may need more")
+    return [sentence for sentence in found if sentence]
+
+
+def _num(flags: Iterable[bool]) -> int:
+    return sum(map(bool, flags))
+
+
+def _is_cut(move: Move) -> bool:
+    """Whether it was told so: by the text that a run's policy and a served one get alike."""
+    return any(text.startswith("Error: the message is longer than") for text in move.observations[:1])
+
+
+def _status(failure: str) -> str:
+    """Of `misconfigured: HTTP 404: ...`; empty where there was none."""
+    return failure.partition("HTTP ")[2][:3]
