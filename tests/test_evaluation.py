@@ -33,6 +33,7 @@ from rods_jax.evaluation import (
     score,
 )
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
+from rods_jax.strict_json import MAX_NESTING
 from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.types import CATEGORIES, Action, Call, Task, Turn
 
@@ -340,6 +341,15 @@ def test_the_journal_gives_back_what_was_written_the_last_record_of_each_episode
     write(path, RECORDS[3:])
     assert list(read(path).values()) == RECORDS[1::2]
     assert len(path.read_bytes().splitlines()) == 1 + len(RECORDS)
+
+
+def test_the_deepest_call_and_the_oddest_text_are_read_back(tmp_path):
+    deep = json.loads('{"a":' * (MAX_NESTING - 1) + "{}" + "}" * (MAX_NESTING - 1))
+    odd = "\x1b\u2028\x00\ufeff\u202e\ud800"
+    move = Move(0, odd, (Call(odd, deep),), CALLED, (odd,), odd)
+    records = [replace(RECORDS[0], moves=(move,), failure=odd)]
+    write(tmp_path / "journal.jsonl", records)
+    assert list(read(tmp_path / "journal.jsonl").values()) == records
 
 
 def test_a_journal_cut_at_any_byte_goes_on_from_its_whole_lines(tmp_path):

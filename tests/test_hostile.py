@@ -84,7 +84,7 @@ def answered(handler, body, tried=[]):
     """Twice it refuses, and repeats the key; then it does its work."""
     tried.append(body)
     if len(tried) < 3:
-        send(handler, {"error": f"bad key {handler.headers['authorization']}"}, status=401)
+        send(handler, {"error": f"bad key {handler.headers['authorization']}"}, status=400)
     else:
         serve(handler, body)
 
@@ -102,6 +102,6 @@ def test_a_key_reaches_the_server_and_no_file_or_word_of_the_run(tmp_path, monke
     assert len(requests) >= 3 and all(KEY in str(request["headers"]) for request in requests)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     written = b"".join(path.read_bytes() for path in files)
-    assert b"HTTP 401" in written  # what the server said is kept, without the key
+    assert b"HTTP 400" in written  # what the server said is kept, without the key
     assert KEY.encode() not in written and KEY not in said + caplog.text + "".join(capfd.readouterr())
     assert {path.name for path in files} >= {"config.json", "manifest.json", "outcomes.jsonl", "metrics.jsonl"}

@@ -8,7 +8,7 @@ from beside_toy import SEEDS, model, run
 from chat_server import chat_server
 from trainer_and_workers import at_first_go, author_with, serve, trainer, wait_until, workers
 
-from rods_jax.chat import CONNECTION, Endpoint, Reply, http_generate
+from rods_jax.chat import CONNECTION, MISCONFIGURED, Endpoint, Reply, http_generate
 from rods_jax.synthesis.worker import working
 
 
@@ -49,6 +49,20 @@ def test_a_question_that_is_never_answered_holds_up_no_other_seed(tmp_path):
         with workers(tmp_path, author_with(generate)) as told:
             assert {name for name, _ in ours.receive(3)} == {seed.id for seed in others}
     assert len(told) == 1 and "connection" in told[0]
+
+
+def test_a_key_that_is_refused_costs_no_seed(tmp_path):
+    asked = []
+
+    def generate(requests):
+        asked.append(requests)
+        return [Reply("", error=MISCONFIGURED, detail="HTTP 401")] if len(asked) < 9 else model(requests)
+
+    with trainer(tmp_path) as ours:
+        ours.send(SEEDS[0], step=1)
+        with workers(tmp_path, author_with(generate)) as told:
+            assert ours.receive(1) == {(SEEDS[0].id, 1): at_first_go(SEEDS[0], 1)}
+    assert len(told) == 1 and "misconfigured: HTTP 401: seeds wait" in told[0]
 
 
 def test_a_spent_budget_ends_the_worker_and_keeps_the_seeds(tmp_path):

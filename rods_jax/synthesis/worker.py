@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rods_jax import journal
-from rods_jax.chat import BUDGET_EXHAUSTED, CONNECTION, RATE_LIMITED, SERVER_ERROR, Generate, Reply, Request
+from rods_jax.chat import (
+    BUDGET_EXHAUSTED,
+    CONNECTION,
+    MISCONFIGURED,
+    RATE_LIMITED,
+    SERVER_ERROR,
+    Generate,
+    Reply,
+    Request,
+)
 from rods_jax.environments.protocol import Domain
 from rods_jax.journal import InUse, JournalError, Place
 from rods_jax.synthesis.backends import question_key, read_reply
@@ -39,7 +48,7 @@ from rods_jax.task_files import task_from_json, task_to_json
 from rods_jax.types import Task
 
 # Errors that say nothing about the question, which is asked again later.
-UNANSWERED = (CONNECTION, RATE_LIMITED, SERVER_ERROR, BUDGET_EXHAUSTED)
+UNANSWERED = (CONNECTION, RATE_LIMITED, SERVER_ERROR, MISCONFIGURED, BUDGET_EXHAUSTED)
 
 
 class Author(NamedTuple):
