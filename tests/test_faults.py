@@ -227,16 +227,6 @@ def test_such_a_step_is_counted_and_told_or_ends_the_run_after_saving(tmp_path, 
 
 
 # ------------------------------------------------------------------------------- nothing to learn from
-def test_groups_that_say_nothing_move_nothing(policy, params):  # noqa: F811
-    optimizer, objective = optax.adam(1e-2), grpo.Objective(kl_coefficient=0.0, entropy_coefficient=0.0)
-    batch = make_batch(policy, params)._replace(rewards_NG=np.full((N, G), 1 / 3, np.float32))
-    state = grpo.create_state(jax.tree.map(jnp.copy, params), optimizer, objective)
-    state, feedback = grpo.jit_update(policy, optimizer, objective)(state, batch, 1.0)
-    jax.tree.map(np.testing.assert_array_equal, state.params, params)
-    assert feedback.metrics["zero_variance"] == 1 and not feedback.metrics["skipped"]
-    assert all(np.isfinite(x) for x in feedback.metrics.values())
-
-
 def test_an_empty_pool_ends_the_run_in_one_sentence_after_its_last_checkpoint(tmp_path, monkeypatch):
     emptying = replace(
         beside_toy.CONFIG.replay, retire_seeds=True, upper=0.3, retire_above=0.4
@@ -267,7 +257,7 @@ def test_tasks_that_fail_by_infrastructure_get_no_more_than_their_turn(tmp_path,
 
     monkeypatch.setattr(command, "episodes_of", episodes_of)
     update = replace(CONFIG.update, kl_coefficient=0.0, entropy_coefficient=0.0)
-    play(toy(tmp_path / "run", update=update, max_steps=6))
+    said = play(toy(tmp_path / "run", update=update, max_steps=6))
     records = read_metrics(tmp_path / "run/metrics.jsonl")[1:]
     for epoch in (0, 1):
         ids = [task for record in records if record["epoch"] == epoch for task in record["task_ids"]]
@@ -276,5 +266,7 @@ def test_tasks_that_fail_by_infrastructure_get_no_more_than_their_turn(tmp_path,
     if ill == "all":
         assert all(record["failed_rollouts"] == 4 and record["seeds"] == 0 for record in records)
         assert {record["grad_norm"] for record in records} == {0.0}
+        assert records[0]["failures"] == {"no machine": 4} and "rollouts so far: 24 failed" in said
+        assert said.count("step 1: every rollout failed: 4 x no machine") == said.count("every rollout failed") == 1
     else:
         assert sum(record["failed_rollouts"] for record in records) == 4  # 2 rollouts in each of 2 epochs

@@ -17,6 +17,7 @@ import pytest
 from synthesis_toy import TASK
 
 from rods_jax import processes
+from rods_jax.config import ConfigError
 from rods_jax.metrics import read_metrics
 from rods_jax.synthesis.attempt import Exchange, Rejection
 from rods_jax.synthesis.dispatch import Dispatch, dispatch_from_json, dispatch_to_json
@@ -38,12 +39,13 @@ def begin(directory: Path, devices: int, *arguments: str) -> subprocess.Popen:
     )
 
 
-def begin_two(directory: Path, *arguments: str) -> list[subprocess.Popen]:
+def begin_two(directory: Path, *arguments: str, second: tuple[str, ...] = ()) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     cluster = "--coordinator", address, "--num-processes", "2", "--process-id"
-    return [begin(directory, 4, *cluster, str(index), *arguments) for index in range(2)]
+    own = (), second  # options of one process alone
+    return [begin(directory, 4, *cluster, str(index), *arguments, *own[index]) for index in range(2)]
 
 
 def words_of(processes: list[subprocess.Popen], status: int = 0) -> list[str]:
@@ -105,6 +107,23 @@ def test_what_one_process_refuses_all_refuse(runs):
     directory, _ = runs
     for words in words_of(begin_two(directory / "two"), status=2):
         assert "already holds a run" in words
+
+
+def test_processes_that_were_started_with_other_settings_all_refuse(tmp_path):
+    started = begin_two(tmp_path / "run", second=("--seed", "7", "--update.learning-rate", "0.5"))
+    for words in words_of(started, status=2):
+        assert "differ from process 0 in seed (process 1), update.learning_rate (process 1)" in words
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_are_compared_key_by_key_with_every_process(monkeypatch):
+    settings = {"seed": 1, "update": {"learning_rate": 0.1}, "installed": {"jax": "1"}}
+    others = [settings, settings | {"installed": {"jax": "2"}}, settings | {"update": {"learning_rate": 0.2}}]
+    monkeypatch.setattr(processes, "gather", lambda value: others)
+    with pytest.raises(ConfigError, match=r"installed.jax \(process 1\), update.learning_rate \(process 2\)"):
+        processes.require_same(settings)
+    monkeypatch.setattr(processes, "gather", lambda value: [value] * 3)
+    processes.require_same(settings | {"installed": processes.versions()})
 
 
 @pytest.mark.parametrize("count, data, tasks, fits", [(2, 4, 4, True), (2, 4, 6, False), (3, 4, 4, False), (1, 4, 6, True)])

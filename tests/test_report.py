@@ -18,6 +18,7 @@ from scripts.report import (
     draw_zones,
     print_summary,
     summarize,
+    tell,
     write_report,
 )
 
@@ -50,6 +51,29 @@ def _records(num_steps=20):
             "task_mean": rewards.mean(axis=1).tolist(),
             "task_variance": rewards.var(axis=1).tolist(),
         } | ({"held_out_progress": 0.4 + 0.02 * step} if step % 10 == 0 else {})
+
+
+def test_what_was_not_measured_or_not_finite_is_left_out(tmp_path):
+    """No held-out score, one mean that is null, no variance at all: strict JSON, and the words say so."""
+    nothing = {"zero_variance": 1.0, "failed_rollouts": 2, "truncated_rollouts": 3, "task_mean": [None, 0.5]}
+    _write(tmp_path, [{key: value for key, value in {**record, **nothing}.items() if "held_out" not in key} for record in _records(4)])
+    summary = write_report(tmp_path)
+    json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
+    assert (summary["failed_rollouts"], summary["truncated_rollouts"], summary["steps_without_variance"]) == (8, 12, 4)
+    said = io.StringIO()
+    tell(tmp_path, summary, Console(file=said, width=1000))
+    assert "No held-out score was measured." in said.getvalue()
+    assert "No group of rollouts had variance in any step" in said.getvalue()
+
+
+def test_held_out_tasks_without_a_score_are_counted_in_words(tmp_path):
+    scores = {"held_out_progress": 0.5, "held_out_solved": 0.5, "held_out_failed": 2, "held_out_unfit": 3}
+    _write(tmp_path, [record | scores for record in _records(4)])
+    said = io.StringIO()
+    tell(tmp_path, write_report(tmp_path), Console(file=said, width=1000))
+    assert "Of the held-out tasks 2 failed by infrastructure at the last evaluation." in said.getvalue()
+    assert "Of the held-out tasks 3 exceed the limits of their rollouts" in said.getvalue()
+    assert "failed 2" not in said.getvalue()
 
 
 def _write(run_dir, records):

@@ -1,0 +1,66 @@
+"""Truncated episodes, and runs that cannot learn: counted, said, and left out of the loss where one asks for it."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import numpy as np
+import optax
+from test_grpo import BAG_OF_WORDS, G, N, V, make_batch
+
+from rods_jax import grpo
+from rods_jax.loop import _to_learn_from
+from rods_jax.rollout import Rollouts
+from rods_jax.types import Trajectory
+from scripts.display import PATIENCE, warnings
+
+
+def test_truncated_rollouts_keep_their_rewards_and_lose_their_tokens():
+    rng, objective, optimizer = np.random.default_rng(4), grpo.Objective(), optax.sgd(1.0)
+    params = {name: rng.normal(size=(V, 16)).astype(np.float32) for name in ("embedding", "unembedding")}
+    batch = make_batch(BAG_OF_WORDS, params)
+    cut = {3, 17}  # counted over all rollouts, task by task
+    whole = Trajectory("", 0, (), ())
+    trajectories = tuple(replace(whole, truncated="too long") if b in cut else whole for b in range(N * G))
+    masked = _to_learn_from(Rollouts(batch, trajectories, truncated=2))
+    tokens = masked.action_mask_NGS.sum(-1).ravel()
+    assert tokens[[3, 17]].tolist() == [0, 0]
+    others = [b for b in range(N * G) if b not in cut]
+    np.testing.assert_array_equal(tokens[others], batch.action_mask_NGS.sum(-1).ravel()[others])
+
+    step = jax.jit(partial(grpo.update_step, policy=BAG_OF_WORDS, optimizer=optimizer, objective=objective))
+    state = grpo.create_state(params, optimizer, objective)
+    (_, all_in), (after, feedback) = step(state, batch, 1.0), step(state, masked, 1.0)
+    jax.tree.map(np.testing.assert_array_equal, feedback.statistics, all_in.statistics)
+    assert feedback.metrics["grad_norm"] != all_in.metrics["grad_norm"]
+    # What a truncated rollout said is in no gradient: other tokens there, other log-probabilities, the same update.
+    other = np.array(masked.behavior_log_probs_NGS)
+    other.reshape(N * G, -1)[[3, 17]] -= 5.0
+    again, _ = step(state, masked._replace(behavior_log_probs_NGS=other), 1.0)
+    jax.tree.map(np.testing.assert_array_equal, again.params, after.params)
+
+
+def step_values(zero_variance: float = 0.5, valid: int = 4, **failures) -> dict:
+    return {"task_mean": [0.5], "zero_variance": zero_variance, "valid_rollouts": valid, "failures": failures}
+
+
+def test_it_is_said_once_that_no_group_varies():
+    said: list[str] = []
+    write = warnings(said.append)
+    for step in range(1, PATIENCE):
+        write(step, step_values(1.0))
+    write(PATIENCE, step_values(0.75))  # one group of four: the count begins again
+    assert said == []
+    for step in range(2 * PATIENCE + 5):
+        write(100 + step, step_values(1.0))
+    assert said == [f"step {99 + PATIENCE}: no group had variance in {PATIENCE} steps: nothing is being learned from rewards"]
+
+
+def test_a_step_without_one_valid_rollout_is_said_with_its_reasons():
+    said: list[str] = []
+    write = warnings(said.append)
+    write(0, {"held_out_progress": 0.5})  # the first evaluation is no step
+    write(1, step_values(valid=1, broken=3))
+    for step in (2, 3):
+        write(step, step_values(1.0, 0, **{"no machine": 3, "no disk": 1}))
+    assert said == ["step 2: every rollout failed: 3 x no machine; 1 x no disk"]
