@@ -47,7 +47,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Observation:
-    """What a call returned: str as is, a dict as JSON, anything else as str(x)."""
+    """What a call returned: str as is, a dict and what stands for one as JSON, anything else as str(x)."""
 
     text: str
     ok: bool = True  # False: unknown or hidden tool, wrong arguments, or an exception

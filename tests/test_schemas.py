@@ -105,6 +105,12 @@ COLOUR = {"type": "string", "enum": ["red", "blue"]}
         (Dict, {"type": "object"}, {"a": [1]}, {"a": [1]}),
         (Sequence[str], {"type": "array", "items": STRING}, ["a"], ["a"]),
         (Mapping[str, int], {"type": "object", "additionalProperties": INTEGER}, {"a": 1.0}, {"a": 1}),
+        (
+            dict[Colour, int],
+            {"type": "object", "additionalProperties": INTEGER, "propertyNames": {"enum": ["red", "blue"]}},
+            {"red": 1},
+            {Colour.RED: 1},
+        ),
         (tuple[int, ...], {"type": "array", "items": INTEGER}, [1, 2], (1, 2)),
         (tuple[int, int], {"type": "array", "items": INTEGER, "minItems": 2, "maxItems": 2}, [1, 2], (1, 2)),
         (
@@ -189,6 +195,7 @@ def test_fields_that_a_class_inherits_keep_their_own_qualifiers():
         (Point, {"colour": "red"}, "missing argument x"),
         (Point, {"x": 1, "y": 2}, "unknown argument y"),
         (Mapping[str, int], {"a": "b"}, "x must be integer"),
+        (dict[Literal["a"], int], {"b": 1}, "x must be one of a"),
         (Model, {"a": "one", "inner": {"title": "t"}}, "x.a: Input should be a valid integer"),
         (Model, {"a": 1, "inner": {}}, "x.inner.title: Field required"),
         (int, 1e999, "x must be integer"),

@@ -15,7 +15,6 @@ import contextlib
 import copy
 import functools
 import inspect
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FunctionType
@@ -33,14 +32,14 @@ Attributes = dict[tuple[type, str], Any]  # by class and name
 class Shared(NamedTuple):
     """What the instances of a class would have in common."""
 
-    classes: tuple[type, ...]  # the class and its bases, as far as they are no library's
+    classes: tuple[type, ...]  # the class and its bases
     functions: tuple[FunctionType, ...]  # those with a default value that a call could change
     attributes: Attributes  # of the classes, as they were defined
 
 
 def shared_by(cls: type) -> Shared:
-    """Looks through a class and its bases; what the standard library and builtins define is their own affair."""
-    classes = tuple(base for base in cls.__mro__ if base.__module__.split(".")[0] not in sys.stdlib_module_names)
+    """Looks through a class and its bases, but for Python's own."""
+    classes = tuple(base for base in cls.__mro__ if base.__module__ not in ("builtins", "abc", "typing"))
     functions = dict.fromkeys(
         function for base in classes for member in vars(base).values() for function in _functions(member)
     )
@@ -48,7 +47,7 @@ def shared_by(cls: type) -> Shared:
         (base, name): value
         for base in classes
         for name, value in vars(base).items()
-        if not (name.startswith("__") or callable(value) or hasattr(value, "__get__"))
+        if not (name.startswith(("__", "_abc_")) or callable(value) or hasattr(value, "__get__"))
     }
     return Shared(classes, tuple(filter(_has_mutable_default, functions)), attributes)
 

@@ -101,6 +101,13 @@ def copy_json(value: Json) -> Json:
     return [copy_json(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+def _anything(value: Json, name: str) -> Json:
+    return copy_json(value)
+
+
+_ANY = Kind({}, _anything)
+
+
 # ---------------------------------------------------------------------------------------- kinds
 def _kind(hint: Any, where: str) -> Kind:
     """One entry for each sort of hint."""
@@ -110,7 +117,7 @@ def _kind(hint: Any, where: str) -> Kind:
     if not isinstance(base, collections.abc.Hashable):
         _refused(hint, where)
     if hint is Any or hint is object:
-        return Kind({}, _anything)
+        return _ANY
     if hint is None or isinstance(hint, type) and hint in _SCALARS:
         kind = _SCALARS[hint or type(None)]
         return Kind({"type": kind}, partial(_scalar, kind))
@@ -129,10 +136,8 @@ def _kind(hint: Any, where: str) -> Kind:
         return _array(
             _ARRAYS[base], list(map(again, [one for one in arguments if one is not ...])), base, arguments
         )
-    if base in _OBJECTS and (not arguments or again(arguments[0]).schema == {"type": "string"}):
-        item = again(arguments[1]) if arguments else Kind({}, _anything)
-        schema = {"type": "object"} | ({"additionalProperties": item.schema} if arguments else {})
-        return Kind(schema, partial(_mapping, item.read), item.plain)
+    if base in _OBJECTS:
+        return _object(*map(again, arguments)) or _refused(hint, where)
     if isinstance(hint, type):
         if issubclass(hint, enum.Enum):
             return _choice([(value, member) for member, value in _choices(hint).items()], hint, where)
@@ -192,10 +197,21 @@ def _union(options: list[Kind]) -> Kind:
 def _array(make: Callable, items: list[Kind], base: Any, arguments: tuple) -> Kind:
     if base is tuple and items and arguments[-1] is not ...:
         return _fixed(tuple, items)
-    item = items[0] if items else Kind({}, _anything)
+    item = items[0] if items else _ANY
     schema = {"type": "array"} | ({"items": item.schema} if items else {})
     schema |= {"uniqueItems": True} if make in (set, frozenset) else {}
     return Kind(schema, partial(_list, make, item.read), make is list and item.plain)
+
+
+def _object(key: Kind | None = None, item: Kind = _ANY) -> Kind | None:
+    """An object with any keys, or with those of a Literal or an Enum; None where the keys are no strings."""
+    if key is None:
+        return Kind({"type": "object"}, partial(_mapping, None, item.read))
+    if key.schema.get("type") != "string":
+        return None
+    names = {"propertyNames": {"enum": key.schema["enum"]}} if "enum" in key.schema else {}
+    schema = {"type": "object", "additionalProperties": item.schema} | names
+    return Kind(schema, partial(_mapping, key.read, item.read), key.plain and item.plain)
 
 
 def _fixed(make: Callable, items: list[Kind]) -> Kind:
@@ -269,10 +285,6 @@ def _name(hint: Any) -> str:
 
 
 # -------------------------------------------------------------------------------------- reading
-def _anything(value: Json, name: str) -> Json:
-    return copy_json(value)
-
-
 def _scalar(kind: str, value: Json, name: str) -> Json:
     if kind == "integer" and isinstance(value, float) and value.is_integer():
         return int(value)
@@ -334,9 +346,9 @@ def _tuple(make: Callable, reads: Sequence[Callable], value: Json, name: str) ->
     return make([read(item, name) for read, item in zip(reads, value, strict=True)])
 
 
-def _mapping(read: Callable, value: Json, name: str) -> dict[str, Any]:
+def _mapping(read_key: Callable | None, read: Callable, value: Json, name: str) -> dict[Any, Any]:
     _require(value, "object", name)
-    return {key: read(item, name) for key, item in value.items()}
+    return {read_key(key, name) if read_key else key: read(item, name) for key, item in value.items()}
 
 
 def _record(
