@@ -203,6 +203,8 @@ def trained(
     train.cache_compilations()
     tokenizer = load_tokenizer(directory / "tokenizer")
     codec = config.codec(tokenizer)
+    if rules.reads_as_leaderboard:
+        codec = codec._replace(parse=codec.official)
     learner = policy_of(config, len(tokenizer))
     step, params = newest(directory, learner)
     params = learner.whole(params)

@@ -95,10 +95,11 @@ class Rules(NamedTuple):
     runs_calls_without_gold: bool  # in turns that ask for a plain answer; if not, such a call fails the turn
     explains_failures: bool = False  # the policy reads the domain's hint after a failure (hints.py); no score does
     warns_of_calls: bool = False  # the turn after one that such a call failed begins with a warning (hints.py)
+    reads_as_leaderboard: bool = False  # a run's messages, by Codec.official; if not, by Codec.parse
 
 
 RODS = Rules(turn_passed, 5, False, False, False, False)  # sections 1.1 and 1.4
-OFFICIAL = Rules(official_turn_passed, 20, True, True, True, True)  # BFCL V3 multi-turn
+OFFICIAL = Rules(official_turn_passed, 20, True, True, True, True, reads_as_leaderboard=True)  # BFCL V3 multi-turn
 
 
 def replay(
