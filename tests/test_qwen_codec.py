@@ -52,7 +52,6 @@ def test_what_is_written():
         # a call's own keys count; no arguments are none
         (GOOD.replace('{"name"', '{"id": 1, "name"'), Action(calls=(CALL,))),
         ('<tool_call>{"name": "f"}</tool_call>', Action(calls=(Call("f"),))),
-        ('<tool_call>{"name": "f", "arguments": null}</tool_call>', Action(calls=(Call("f"),))),
         ("__import__('os').system('x')", Action(answer="__import__('os').system('x')")),
     ],
 )

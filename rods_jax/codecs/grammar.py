@@ -143,8 +143,7 @@ def to_call(record: Json, arguments_key: str) -> Call:
     (other,) = {"arguments", "parameters"} - {arguments_key}
     if other in record and arguments_key not in record:
         raise ValueError(f"expected an object with name and {arguments_key}, not {other}")
-    arguments = record.get(arguments_key)
-    arguments = {} if arguments is None else arguments
+    arguments = record.get(arguments_key, {})
     if not isinstance(arguments, dict):
         raise ValueError(f"{arguments_key} must be an object")
     if strict_json.is_deeper(arguments, strict_json.MAX_NESTING):
@@ -157,10 +156,10 @@ def served_call(name: Json, arguments: Json) -> Call:
 
     ValueError: the model wrote a call that cannot be read.
     """
-    if isinstance(arguments, str):
-        arguments = strict_json.loads(arguments) if arguments.strip() else {}
-        if arguments is None:
-            raise ValueError("arguments must be an object")  # the text null is no absence
+    if arguments is None or arguments == "":
+        arguments = {}
+    elif isinstance(arguments, str):
+        arguments = strict_json.loads(arguments)
     return to_call(checked({"name": name, "arguments": arguments}), "arguments")
 
 
