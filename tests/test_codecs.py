@@ -338,7 +338,7 @@ def test_a_server_call_is_read_as_a_runs_own(arguments, read):
 
 
 def test_what_a_server_leaves_out_is_no_argument_and_a_name_must_be_one():
-    assert served_call("f", "") == served_call("f", None) == Call("f")  # the text null is something, by either route
+    assert served_call("f", " ") == served_call("f", None) == Call("f")  # the text null is something, by either route
     with pytest.raises(ValueError):
         served_call("f", "null")
     assert qwen.parse('<tool_call>{"name": "f", "arguments": null}</tool_call>').error

@@ -156,10 +156,10 @@ def served_call(name: Json, arguments: Json) -> Call:
 
     ValueError: the model wrote a call that cannot be read.
     """
-    if arguments is None or arguments == "":
+    if arguments is None:
         arguments = {}
     elif isinstance(arguments, str):
-        arguments = strict_json.loads(arguments)
+        arguments = strict_json.loads(arguments) if arguments.strip() else {}
     return to_call(checked({"name": name, "arguments": arguments}), "arguments")
 
 
