@@ -33,10 +33,10 @@ MALFORMED_REPLY = "malformed_reply"  # no chat completion: truncated JSON, or ot
 FILTERED = "filtered"  # the server withheld the message, or the rest of it
 # The settings are at fault: key, address, model, or fields of the request.
 MISCONFIGURED = "misconfigured"  # HTTP 401, 403, 404 and all that is not named here
-REFUSED = "refused"  # HTTP 400, 413, 422: this request would be refused again
+REFUSED = "refused"  # another HTTP 400, 422: this request would be refused again
 BUDGET_EXHAUSTED = "budget_exhausted"  # nothing was sent
 # The conversation is at fault: it has more tokens than the server takes.
-TOO_LONG = "too_long"  # HTTP 400, 413, 422 whose text says so
+TOO_LONG = "too_long"  # HTTP 413, and 400, 422 whose text says so
 # The model is at fault.
 MALFORMED_CALL = "malformed_call"  # it wrote what cannot be read
 CUT = "cut"  # it did not come to an end within max_tokens
@@ -54,6 +54,7 @@ REASONING_FIELDS = ("reasoning_content", "reasoning")  # of a message; vLLM chan
 # How servers say why a message ended, where it did not end by itself.
 CUT_SHORT = ("length", "max_tokens", "model_length")
 WITHHELD = ("content_filter", "safety")
+BROKEN_OFF = ("error", "abort")
 
 # How servers say that a conversation is too long (vLLM, SGLang, llama.cpp, TGI and hosted ones).
 _LENGTH = re.compile(
@@ -273,7 +274,7 @@ def _status_error(status: int, text: str) -> Reply:
     elif status >= 500 or status in (408, 409, 425):
         kind = SERVER_ERROR
     elif status in (400, 413, 422):
-        kind = TOO_LONG if _LENGTH.search(text) else REFUSED
+        kind = TOO_LONG if status == 413 or _LENGTH.search(text) else REFUSED
     else:
         kind = MISCONFIGURED
     return Reply("", error=kind, detail=f"HTTP {status}: {text}")
@@ -299,8 +300,11 @@ def _read_reply(text: str, max_tokens: int) -> Reply:
         if '"choices"' not in text:
             raise ValueError("nested too deeply") from None
         return Reply("", error=MALFORMED_CALL, detail="values are nested too deeply")
-    if record.get("error") and not record.get("choices"):
-        raise ValueError(f"the server reports {record['error']}")
+    problem = record.get("error")
+    if problem and not record.get("choices"):  # some gateways report so, beside HTTP 200
+        if isinstance(problem, dict) and type(problem.get("code")) is int:
+            return _status_error(problem["code"], str(problem.get("message")))
+        raise ValueError(f"the server reports {problem}")
     choice = record["choices"][0]
     message, finish = choice["message"], choice.get("finish_reason")
     said, thought = _texts(message.get("content"))
@@ -317,6 +321,8 @@ def _read_reply(text: str, max_tokens: int) -> Reply:
         error, detail, calls = CUT, f"the message is longer than {max_tokens} tokens", ()
     elif finish in WITHHELD:
         error, detail, calls = FILTERED, "the server's content filter withheld the message", ()
+    elif finish in BROKEN_OFF:
+        error, detail, calls = SERVER_ERROR, f"the server broke the message off: {finish}", ()
     return Reply(written, calls, error, *tokens, detail, _whole(thought), name)
 
 

@@ -62,7 +62,7 @@ TOLD = {
         message("length", content="Now I"), message("length", content=None, tool_calls=[]),
     ],
 }  # fmt: skip
-ENDED = {"a conversation that the server took so far and now finds too long": [status(n, LONG) for n in (400, 413, 422)]}
+ENDED = {"a conversation that the server took so far and now finds too long": [status(400, LONG), status(413), status(422, LONG)]}
 RETRIED = {
     "HTTP 429": [status(429)],
     "HTTP 408, 409, 425, 5xx": [status(number) for number in (408, 409, 425, 500, 503, 529)],
@@ -72,7 +72,7 @@ RETRIED = {
 FAILED = {
     "a message that the server's filter withheld": [message("content_filter", content=None)],
     "HTTP 401, 402, 403, 404, a redirect": [status(number) for number in (301, 401, 402, 403, 404)],
-    "another HTTP 400, 413, 422": [status(number, "messages must alternate") for number in (400, 413, 422)],
+    "another HTTP 400, 422": [status(number, "messages must alternate") for number in (400, 422)],
 }
 UNDERSTOOD = "arguments as an object or absent, content in parts, a byte order mark, odd counts"
 

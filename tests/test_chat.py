@@ -87,7 +87,8 @@ def test_a_server_that_drips_cannot_hold_a_request():
     ("statuses", "error"),
     [
         ((301, 308, 401, 402, 403, 404, 405, 410), chat.MISCONFIGURED),
-        ((400, 413, 422), chat.REFUSED),
+        ((400, 422), chat.REFUSED),
+        ((413,), chat.TOO_LONG),
     ],
 )
 def test_what_would_be_refused_again_is_not_tried_again(statuses, error):
@@ -217,6 +218,22 @@ def test_a_message_that_did_not_end_by_itself_says_so():
         assert reply.detail == "the message is longer than 7 tokens" and reply.completion_tokens == 5
     assert said(message("content_filter", content=None)).error == chat.FILTERED
     assert said(message("tool_calls", content=None, tool_calls=[call])).error is None
+    assert said(message("abort", content="Now")).error == said(message("error")).error == chat.SERVER_ERROR
+
+
+@pytest.mark.parametrize(
+    ("problem", "error"),
+    [
+        ({"code": 429, "message": "slow down"}, chat.RATE_LIMITED),
+        ({"code": 502, "message": None}, chat.SERVER_ERROR),
+        ({"code": 401}, chat.MISCONFIGURED),
+        ({"code": 400, "message": "maximum context length is 8"}, chat.TOO_LONG),
+        ({"code": "overloaded"}, chat.MALFORMED_REPLY),
+        ("overloaded", chat.MALFORMED_REPLY),
+    ],
+)
+def test_an_error_beside_http_200_is_told_apart_by_its_code(problem, error):
+    assert said(json.dumps({"error": problem}).encode()).error == error
 
 
 def test_what_stands_beside_the_message_spoils_nothing():

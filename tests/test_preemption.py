@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from drip_server import dripping, sockets
 
 from rods_jax.preemption import SAVED, SIGNALS, maintenance_notices, stop_requests
 
@@ -59,6 +60,67 @@ def test_the_deadline_ends_it_too():
     with process(DEAF, seconds=0.5) as running:
         running.send_signal(signal.SIGTERM)
         assert running.wait(60) == 128 + signal.SIGTERM
+
+
+INTERRUPTED = """
+import sys, time
+from rods_jax.preemption import interrupts
+try:
+    with interrupts(seconds={seconds}):
+        try:
+            print("ready", flush=True)
+            {body}
+        finally:
+            {end}
+except KeyboardInterrupt:
+    sys.exit(7)
+"""
+
+
+@contextlib.contextmanager
+def interruptible(body, end="pass", seconds=60.0):
+    code = INTERRUPTED.format(body=body, end=end, seconds=seconds)
+    running = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    with running:
+        try:
+            assert running.stdout.readline() == "ready\n"
+            yield running
+        finally:
+            running.kill()
+
+
+def test_ctrl_c_raises_and_the_second_ends_what_the_first_began():
+    with interruptible("time.sleep(600)") as running:
+        running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 7
+    with interruptible("time.sleep(600)", end="print('ending', flush=True); time.sleep(600)") as running:
+        running.send_signal(signal.SIGINT)
+        assert running.stdout.readline() == "ending\n"
+        running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 128 + signal.SIGINT
+
+
+def test_ctrl_c_ends_a_process_that_cannot_hear_after_its_deadline():
+    with interruptible(DEAF, seconds=0.3) as running:
+        running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 128 + signal.SIGINT
+
+
+def test_a_metadata_server_that_drips_holds_no_end_of_a_run():
+    left, began = threading.Event(), threading.Event()
+
+    def drip(connection, gone):
+        began.set()
+        dripping(b"HTTP/1.0 200 OK\r\nx: ", b"a")(connection, gone)
+
+    def run(url):
+        with maintenance_notices(url, every=0.05):
+            began.wait(60)
+        left.set()
+
+    with sockets(drip) as (port, _):
+        threading.Thread(target=run, args=(f"http://127.0.0.1:{port}/",), daemon=True).start()
+        assert left.wait(60)
 
 
 def test_afterwards_signals_are_what_they_were():
