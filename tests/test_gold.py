@@ -4,6 +4,7 @@ import io
 import itertools
 import random
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -107,3 +108,13 @@ def test_an_evaluation_is_refused_before_anything_is_written(tmp_path, monkeypat
     with pytest.raises(GoldError, match="a turn 1: a call first gave"):
         evaluate.evaluate(evaluate.Settings(player="gold", out=tmp_path / "out"), Console(file=io.StringIO()))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_example_of_the_documentation_passes_its_own_gold():
+    text = (Path(__file__).parent.parent / "docs" / "environments.md").read_text("utf-8")
+    names: dict = {"__name__": "example"}
+    exec(text.split("```python\n")[1].split("```")[0], names)
+    lamp = names["LAMPS"].simulator(["Lamp"], names["TASK"].initial_state, False)
+    assert lamp.call(names["PAINT"]).text == '{"colour": "red"}'
+    assert lamp.call(names["PAINT"]).text == "Error: the lamp is red"
+    assert lamp.state() == {"Lamp": {"colour": names["Colour"].RED, "history": ["as asked"]}}

@@ -1,5 +1,6 @@
 """Worker processes: the same answers as in one process, and a lost process is a record."""
 
+import functools
 import io
 import json
 import os
@@ -32,6 +33,7 @@ def task(number, *gold):
 
 TASKS = [task(number, Call("add", {"n": number})) for number in range(4)]
 BATCH = [one for one in TASKS for _ in range(5)]  # 20 episodes: stretches of 6, 7 and 7 cut groups apart
+DEEP = functools.reduce(lambda inner, _: [inner], range(5_000), [])  # no pickle bears it
 RULES = RODS._replace(max_attempts=2)
 
 
@@ -49,7 +51,7 @@ def scripts():
         lambda n: [act("add", n=n), DONE, DONE, act("add", n=1), DONE],
         lambda n: [act("add", n=n + 1), DONE, act("add", n=1), act("fly"), DONE],
         lambda n: [Action(error="unreadable")] * 9,
-        lambda n: [act("add", n="x")] * 9,
+        lambda n: [act("leave"), act("add", n=DEEP), *[act("add", n="x")] * 7],
         lambda n: [DONE, DONE, DONE],
     ]
     return {place: kinds[place % 5](place // 5) for place in range(len(BATCH))}
@@ -81,7 +83,7 @@ def test_workers_answer_as_one_process_does(workers, expected):
 def test_a_batch_smaller_than_the_pool_and_one_with_a_broken_task(workers):
     broken = task(9, Call("fly"))
     batch = workers.start([TASKS[1], broken])
-    assert [tool.name for tool in batch.tools[0]] == ["add", "die", "hang", "leak"]
+    assert [tool.name for tool in batch.tools[0]] == ["add", "die", "leave", "hang", "leak"]
     answers = batch.act({0: act("add", n=1), 1: DONE})
     assert answers[0].observations == ('{"total": 2}',)
     assert answers[1] == batch.tools[1] and answers[1].reason.startswith("GoldError: t9 turn 0")

@@ -1,6 +1,7 @@
 """A domain whose tools break their process, importable by worker processes."""
 
 import os
+import sys
 import time
 
 from rods_jax.environments import toolkit
@@ -23,6 +24,10 @@ class Machine:
     def die(self) -> None:
         """Ends the process."""
         os._exit(7)
+
+    def leave(self) -> None:
+        """Asks the interpreter to end."""
+        sys.exit(8)
 
     def hang(self) -> None:
         """Never answers."""
