@@ -117,6 +117,7 @@ def template_codec(
     following(("tool",))
     _check_tokens(tokenizer, encode, render)
     if system is None:
+        render([{"role": "user", "content": _HOLE}], [_TOOL])
         _check_calls(render, end[0], parse)
 
     # The prompt may have begun the thought; a reply is read as if it had begun itself.

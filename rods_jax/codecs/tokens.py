@@ -48,7 +48,7 @@ def _plain(backend: Any, control: frozenset[int]) -> Callable[[str], tuple[int, 
     state |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
     copy = type(backend).from_str(json.dumps(state))
 
-    @lru_cache(maxsize=2048)  # a group's rollouts meet the same texts, and a task comes again
+    @lru_cache(maxsize=256)  # the documents of a set of tools are long, and most tasks share theirs
     def plain(text: str) -> tuple[int, ...]:
         tokens = tuple(copy.encode(text, add_special_tokens=False).ids) if text else ()
         if control.isdisjoint(tokens):
