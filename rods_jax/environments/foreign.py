@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from rods_jax.types import Json
+from rods_jax.types import SCALARS, Json
 
 
 def told(error: BaseException) -> str:
@@ -48,13 +48,23 @@ def kept(state: Mapping[str, Mapping[str, Json]]) -> dict[str, dict[str, Json]]:
     """A copy of a state, to compare later ones with. ValueError: it has a part that cannot be copied or compared."""
     try:  # plain JSON without NaN equals its copy, and nearly always a state is that
         json.dumps(state, allow_nan=False)
-        return copy.deepcopy(dict(state))
+        return _twin(dict(state))
     except (TypeError, ValueError, RecursionError):
         memo: dict[int, Any] = {}
     return {
         class_name: {name: _kept(value, f"{class_name}.{name}", memo) for name, value in attributes.items()}
         for class_name, attributes in state.items()
     }
+
+
+def _twin(value: Any) -> Any:
+    """A deep copy, several times faster than Python's for what states mostly are."""
+    kind = type(value)
+    if kind is dict:
+        return {key: _twin(item) for key, item in value.items()}
+    if kind is list:
+        return [_twin(item) for item in value]
+    return value if kind in SCALARS else copy.deepcopy(value)
 
 
 def _kept(value: Any, where: str, memo: dict[int, Any]) -> Any:
