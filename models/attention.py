@@ -223,7 +223,7 @@ def _cut(shape, part: Part) -> _Tiles:
     heads, keys, axis = math.prod(heads), part[0].shape[-2], part[0].ndim - 2
     num_rows = _count(queries, math.isqrt(TILE // heads))
     rows = heads * -(-queries // num_rows)
-    num_keys = _count(keys, TILE // rows)
+    num_keys, size = _key_blocks(part, TILE // rows)
     limits = part.limits(shape[:-1])
     # Rows beyond the end see nothing; limits that hold for all rows need not be cut.
     limits = (
@@ -231,20 +231,32 @@ def _cut(shape, part: Part) -> _Tiles:
         if limits.shape[axis] > 1
         else jnp.broadcast_to(limits, (num_rows, *limits.shape))
     )
-    size = -(-keys // num_keys)
     keys_values = tuple(pad(x, axis, size * num_keys - keys) for x in part[:2])
     return _Tiles(part, shape[:-1], limits, num_keys, size, keys_values)
 
 
+def _key_blocks(part: Part, most: int) -> tuple[int, int]:
+    """(how many blocks a part's keys are cut into, keys in a block)."""
+    keys = part[0].shape[-2]
+    if isinstance(part, Own) and keys >= LONGEST:
+        # A cache that grows is cut into the same blocks at every size: its results are equal to the bit.
+        side = _side(most)
+        return -(-keys // side), side
+    count = _count(keys, most)
+    return count, -(-keys // count)
+
+
 def _count(length: int, most: int) -> int:
     """Into how many blocks of at most `most` tokens (but see SHORTEST) a length is cut."""
-    most = min(max(most, SHORTEST), LONGEST)
-    if length <= most:
-        return 1
-    side = LONGEST  # a half or a quarter of it divides usual lengths, and is a whole number of a TPU's vectors
-    while side > most:
+    return 1 if length <= min(max(most, SHORTEST), LONGEST) else -(-length // _side(most))
+
+
+def _side(most: int) -> int:
+    """LONGEST, a half or a quarter of it: they divide usual lengths, and are whole numbers of a TPU's vectors."""
+    side = LONGEST
+    while side > max(most, SHORTEST):
         side //= 2
-    return -(-length // side)
+    return side
 
 
 def _split(x, axis: int, count: int):

@@ -102,15 +102,19 @@ def parameter_axes(path: tuple[str, ...]) -> str:
     return "-" + {"": axes, "a": axes[:inputs] + "-", "b": "-" + axes[inputs:]}[adapter]
 
 
-class Cache(NamedTuple):
-    """Keys and values of a batch of episodes: prompts once per task, suffixes per rollout."""
+class Prompts(NamedTuple):
+    """Keys and values of the prompts, once per task; one array a layer, so that a decode step copies none of them."""
 
-    prompt_keys_NKPE: tuple[jax.Array, ...]  # one array a layer, so that a decode step copies none of them
-    prompt_values_NKPE: tuple[jax.Array, ...]
-    prompt_lengths_N: jax.Array
-    suffix_keys_NGKSE: tuple[jax.Array, ...]
-    suffix_values_NGKSE: tuple[jax.Array, ...]
-    suffix_lengths_NG: jax.Array
+    keys_NKPE: tuple[jax.Array, ...]
+    values_NKPE: tuple[jax.Array, ...]
+    lengths_N: jax.Array
+
+
+class Suffixes(NamedTuple):
+    """Keys and values of what followed, per rollout; how much of them counts is the caller's to know."""
+
+    keys_NGKSE: tuple[jax.Array, ...]
+    values_NGKSE: tuple[jax.Array, ...]
 
 
 class Layer(nnx.Module):
@@ -239,66 +243,80 @@ class Decoder(nnx.Module):
         hidden = jnp.concatenate([first, suffix[:, :, :-1]], axis=2)
         return self._normalize(self.layout.constrain(hidden, "NGT-"))
 
-    def prefill(self, prompt_tokens_NP, prompt_lengths_N, group_size: int, suffix_capacity: int):
-        """Runs each prompt once: (hidden_ND of its last token, cache for `group_size` rollouts)."""
-        self._check_positions(prompt_tokens_NP.shape[1] + suffix_capacity)
+    def prefill(self, prompt_tokens_NP, prompt_lengths_N, suffix_tokens: int):
+        """Runs each prompt once: (hidden_ND of its last token, Prompts); at most `suffix_tokens` will follow it."""
+        self._check_positions(prompt_tokens_NP.shape[1] + suffix_tokens)
         rotation = self._rotation(_positions(prompt_tokens_NP[:, None]))
 
         def step(layer, x, _):
             ready = layer.ready(self.config, self.layout)
             return layer(self.config, ready, x, rotation, self._causal, self._prompts)
 
-        x, (keys, values) = self._scan(step, self._embed(prompt_tokens_NP[:, None], self._prompts), None)
-        c, (n, _) = self.config, prompt_tokens_NP.shape
-        shape = n, group_size, c.key_value_heads, suffix_capacity, c.head_width
-        place = self.layout.constrain
-        prompt = (tuple(place(x, "NH-E") for x in stacked[:, :, 0]) for stacked in (keys, values))
-        suffix = (tuple(place(jnp.zeros(shape, keys.dtype), "NGH-E") for _ in range(c.layers)) for _ in range(2))
-        lengths_NG = jnp.zeros((n, group_size), jnp.int32)
-        cache = Cache(*prompt, prompt_lengths_N, *suffix, lengths_NG)
-        return self._normalize(_at(x, prompt_lengths_N[:, None] - 1)[:, 0]), cache
+        x, kept = self._scan(step, self._embed(prompt_tokens_NP[:, None], self._prompts), None)
+        keys, values = (tuple(self.layout.constrain(x, "NH-E") for x in stacked[:, :, 0]) for stacked in kept)
+        return self._normalize(_at(x, prompt_lengths_N[:, None] - 1)[:, 0]), Prompts(keys, values, prompt_lengths_N)
 
-    def extend(self, cache: Cache, tokens_NGT, lengths_NG):
-        """Appends `lengths_NG` of the T tokens to each rollout: (hidden_NGTD, cache). Length 0 leaves a row as it was."""
+    def empty(self, num_tasks: int, group_size: int, capacity: int) -> Suffixes:
+        """Caches with room for `capacity` tokens of every rollout."""
+        c = self.config
+        shape = num_tasks, group_size, c.key_value_heads, capacity, c.head_width
+
+        def room():
+            return tuple(
+                self.layout.constrain(jnp.zeros(shape, c.compute_dtype), "NGH-E") for _ in range(c.layers)
+            )
+
+        return Suffixes(room(), room())
+
+    def extend(self, prompts: Prompts, suffixes: Suffixes, seen_NG, tokens_NGT, lengths_NG, rows_NC=None):
+        """Appends `lengths_NG` of the T tokens to rollouts that hold `seen_NG`: (hidden_NGTD, Suffixes).
+
+        Length 0 leaves a row as it was.  rows_NC: only these rows are extended, and G is C in all other arguments;
+        row c of a task is one of c * G / C and its G / C - 1 neighbours, so that a device finds its own.
+        """
         offsets = _positions(tokens_NGT)
-        slots = cache.suffix_lengths_NG[..., None] + offsets
-        rotation = self._rotation(cache.prompt_lengths_N[:, None, None] + slots)
-        capacity = cache.suffix_keys_NGKSE[0].shape[3]
-        # Slots past a row's length fall outside the cache and are dropped by the scatter.
-        slots = jnp.where(offsets < lengths_NG[..., None], slots, capacity)[:, :, None]
+        places = seen_NG[..., None] + offsets
+        rotation = self._rotation(prompts.lengths_N[:, None, None] + places)
+        capacity = suffixes.keys_NGKSE[0].shape[3]
+        # Places past a row's length fall outside the cache and are dropped by the scatter.
+        slots = jnp.where(offsets < lengths_NG[..., None], places, capacity)[:, :, None]
         n, g, k = (axis[..., None] for axis in jnp.indices((*lengths_NG.shape, self.config.key_value_heads)))
 
         def write(stored_NGKSE, new_NGKTE):
+            """(the whole cache with new entries, the rows of it that are extended)."""
             # Heads by index, not by slice: so a TPU writes a token where it lies and never copies the cache.
-            stored = stored_NGKSE.at[n, g, k, slots].set(new_NGKTE, mode="drop")
-            return self.layout.constrain(stored, "NGH-E")
+            if rows_NC is None:
+                stored = stored_NGKSE.at[n, g, k, slots].set(new_NGKTE, mode="drop")
+                stored = self.layout.constrain(stored, "NGH-E")
+                return stored, stored
+            # [N, C, G/C, ...]: devices that cut rollouts cut C, and choose among their own.
+            columns = stored_NGKSE.reshape(*rows_NC.shape, -1, *stored_NGKSE.shape[2:])
+            which_NC = rows_NC % columns.shape[2]
+            columns = columns.at[n, g, which_NC[..., None, None], k, slots].set(new_NGKTE, mode="drop")
+            chosen = jnp.take_along_axis(columns, which_NC.reshape(*which_NC.shape, 1, 1, 1, 1), axis=2)[:, :, 0]
+            stored = self.layout.constrain(columns.reshape(stored_NGKSE.shape), "NGH-E")
+            return stored, self.layout.constrain(chosen, "NGH-E")
 
         # What is written first is read in its place: to read first would cost a copy of the cache for every token.
-        seen_NGT = cache.suffix_lengths_NG[..., None] + offsets + 1
         layout = for_few(self.layout) if tokens_NGT.size <= self.config.width else self.layout
         x, keys, values = self._embed(tokens_NGT, layout), [], []
         graph, parameters = nnx.split(self.layers)
         for index in range(self.config.layers):
-            shared = attention.Shared(
-                cache.prompt_keys_NKPE[index], cache.prompt_values_NKPE[index], cache.prompt_lengths_N
-            )
+            shared = attention.Shared(prompts.keys_NKPE[index], prompts.values_NKPE[index], prompts.lengths_N)
 
             def parts(k, v):
-                keys.append(write(cache.suffix_keys_NGKSE[index], k))
-                values.append(write(cache.suffix_values_NGKSE[index], v))
-                return shared, attention.Own(keys[-1], values[-1], seen_NGT)
+                stored_keys, own_keys = write(suffixes.keys_NGKSE[index], k)
+                stored_values, own_values = write(suffixes.values_NGKSE[index], v)
+                keys.append(stored_keys)
+                values.append(stored_values)
+                return shared, attention.Own(own_keys, own_values, places + 1)
 
             def attend(q, k, v):
                 return self._attend(q, k, v, parts, layout)
 
             layer = nnx.merge(graph, jax.tree.map(lambda p: _unstacked(p[index]), parameters))
             x, _ = layer(self.config, layer.ready(self.config, layout), x, rotation, attend, layout)
-        cache = cache._replace(
-            suffix_keys_NGKSE=tuple(keys),
-            suffix_values_NGKSE=tuple(values),
-            suffix_lengths_NG=cache.suffix_lengths_NG + lengths_NG,
-        )
-        return self._normalize(x), cache
+        return self._normalize(x), Suffixes(tuple(keys), tuple(values))
 
     def _rotation(self, positions_NGT):
         c = self.config

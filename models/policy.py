@@ -13,7 +13,7 @@ def callables(config: DecoderConfig, layout: Layout = Layout()) -> dict:
     def create(key: jax.Array) -> Decoder:
         return Decoder(config, nnx.Rngs(params=key), layout)
 
-    graph, _ = nnx.split(nnx.eval_shape(create, jax.random.key(0)))
+    graph, shapes = nnx.split(nnx.eval_shape(create, jax.random.key(0)))
 
     def unembedding(params):
         # From a cut along the width to one along the vocabulary, one axis of the mesh at a time: never whole.
@@ -32,5 +32,6 @@ def callables(config: DecoderConfig, layout: Layout = Layout()) -> dict:
         gather=lambda x: gathered(x, "NGT-"[: x.ndim], "-" * x.ndim, layout),
         chunk_size=layout.chunk_size,
         prefill=lambda params, *batch: bind(params).prefill(*batch),
-        extend=lambda params, cache, *chunk: bind(params).extend(cache, *chunk),
+        empty=lambda *sizes: nnx.merge(graph, shapes).empty(*sizes),
+        extend=lambda params, *batch: bind(params).extend(*batch),
     )

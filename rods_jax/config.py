@@ -61,13 +61,16 @@ class StageConfig:
     synthesis: bool
     refresh: bool = True  # False: seeds are chosen in the stage's first epoch alone
     categories: tuple[str, ...] = CATEGORIES
+    max_prompt_tokens: int | None = None  # None: those of the rollout, and so are the next two
+    max_suffix_tokens: int | None = None
+    max_action_tokens: int | None = None
     explain_failures: bool = False  # the policy reads the domain's hint after a failed call (environments/hints.py)
     warn_of_calls: bool = False  # ... and a warning after a turn that a call where none was asked for has failed
 
     def __post_init__(self) -> None:
         key = f"stages.{self.name}"
         check_types(key, self)
-        _positive(key, self, "epochs")
+        _positive(key, self, "epochs", "max_prompt_tokens", "max_suffix_tokens", "max_action_tokens")
         unknown = [category for category in self.categories if category not in CATEGORIES]
         _require(
             not unknown and self.categories,
@@ -92,6 +95,7 @@ class RolloutConfig:
     top_p: float = 1.0
     top_k: int = 0  # 0: all tokens
     concurrent_tasks: int = 0  # tasks on the devices of a process at a time; 0: all of its share of a step
+    concurrent_rollouts: int = 0  # of each of them, one after the other in as many rows; 0: all of its group
     environment_workers: int = 0  # processes that step the environments; 0: the run's own
 
     def __post_init__(self) -> None:
@@ -99,7 +103,8 @@ class RolloutConfig:
         _positive("rollout", self, "tasks_per_step", "max_prompt_tokens", "max_suffix_tokens")
         _positive("rollout", self, "max_action_tokens", "observation_chunk", "max_attempts")
         _positive("rollout", self, "temperature", "top_p")
-        _not_negative("rollout", self, "top_k", "concurrent_tasks", "environment_workers")
+        _not_negative("rollout", self, "top_k", "concurrent_tasks", "concurrent_rollouts")
+        _not_negative("rollout", self, "environment_workers")
         _increasing("rollout.suffix_sizes", (*self.suffix_sizes, self.max_suffix_tokens))
         _require(self.group_size >= 2, f"rollout.group_size must be at least 2: got {self.group_size}")
         _fraction("rollout", self, "max_unfit_share")
@@ -202,10 +207,12 @@ class EvaluationConfig:
 
     num_tasks: int  # a sample with a share of each category (held_out.sample); so many validation tasks too
     every_epochs: int
+    concurrent_tasks: int = 0  # on the devices of a process at a time; 0: as many as there are rollouts in training
 
     def __post_init__(self) -> None:
         check_types("evaluation", self)
         _positive("evaluation", self, "num_tasks", "every_epochs")
+        _not_negative("evaluation", self, "concurrent_tasks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,11 +272,24 @@ class Config:
         _require(names, "stages must not be empty")
         _require(len(set(names)) == len(names), f"stages must have different names: got {names}")
         for stage in self.stages:  # what a stage's seeds grow into needs room in the pool
+            rollout_of(self, stage)  # whose lengths go together
             _require(
                 self.replay.capacity > 0 or not stage.synthesis,
                 f"replay.capacity must be above 0 where stages.{stage.name}.synthesis is on: "
                 f"got {self.replay.capacity}",
             )
+
+
+def rollout_of(config: Config, stage: StageConfig) -> RolloutConfig:
+    """The rollouts of a stage, with its own lengths. Raises ConfigError where they do not go together."""
+    r, names = config.rollout, ("max_prompt_tokens", "max_suffix_tokens", "max_action_tokens")
+    lengths = {name: value for name in names if (value := getattr(stage, name)) is not None}
+    longest = lengths.get("max_suffix_tokens", r.max_suffix_tokens)
+    sizes = tuple(size for size in (*r.suffix_sizes, r.max_suffix_tokens) if size < longest)
+    try:
+        return dataclasses.replace(r, **lengths, suffix_sizes=sizes)
+    except ConfigError as error:
+        raise ConfigError(f"stages.{stage.name}: {error}") from error
 
 
 # ------------------------------------------------------------------------- reading and comparing

@@ -1,15 +1,21 @@
 """Sampling with a group-shared prompt: prefill once per task, decode, extend with observations.
 
-The cache lives through the whole episode: what was generated or observed is never computed again.
-A message may be decoded in several segments, and a slot whose episodes are over takes the next task's.
-Noise depends on (run seed, step, task, rollout, position) only, so results do not depend on batch
-content, timing or a restart.  Temperature, top-p and top-k are traced: changing them never recompiles.
+    prompts of N slots    one for each task under way: `admit` gives a slot to the next task
+    rows [N,G]            one for each rollout under way: `renew` gives a row to the next rollout of its slot's task
+    act                   decodes at most `segment` tokens of every active row
+    observe               appends a chunk to one row of each column: C of a slot's G rows, since few wait at a time
+    grow                  pads the rows' caches to the next of a few sizes, when the longest row needs it
 
-Left out on purpose: beams, penalties, and slots for single rollouts (a group shares its prompt and its slot).
+The caches live through whole episodes: what was generated or observed is never computed again.  Noise depends on
+(run seed, step, task, rollout, position) only, and a row's numbers on no other row and on no cache's size, so results
+do not depend on batch content, timing or a restart.  Temperature, top-p and top-k are traced: changing them never
+recompiles.
+
+Left out on purpose: beams, penalties.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,6 +27,8 @@ from jax import lax
 from rods_jax.keys import seed_key
 from rods_jax.types import Policy
 
+BLOCK = 512  # tokens: larger caches are multiples of it, so that attention cuts each into the same blocks
+
 
 class Sampling(NamedTuple):
     """Traced sampling settings. temperature 0 is greedy; top_p 1 and top_k 0 switch truncation off."""
@@ -31,9 +39,11 @@ class Sampling(NamedTuple):
 
 
 class Episodes(NamedTuple):
-    """Device state of N x G episodes between two calls of the policy."""
+    """Device state of N x G rollouts between two calls of the policy."""
 
-    cache: Any
+    prompts: Any  # the policy's caches, one per slot
+    first_ND: jax.Array  # predicts the first token of a slot's rows
+    suffixes: Any  # the policy's caches, one per row
     hidden_NGD: jax.Array  # predicts each row's next token
     keys_NG: jax.Array  # one key per (run seed, step, task, rollout)
     lengths_NG: jax.Array  # suffix tokens so far: the position that noise is folded with
@@ -46,65 +56,107 @@ class Generated(NamedTuple):
     tokens_NGA: jax.Array
     log_probs_NGA: jax.Array  # of the untruncated distribution at the sampling temperature
     lengths_NG: jax.Array
-    ended_NG: jax.Array  # bool: the message is over, by a stop token or by a limit
+    ended_NG: jax.Array  # bool: the message is over, by its stop token or by a limit
 
 
 class Generator(NamedTuple):
-    """The four jitted calls of a rollout; shapes are fixed by the arguments of `generator`."""
+    """The calls of a rollout; shapes are fixed by the arguments of `generator`, and each cache size compiles once."""
 
-    start: Any  # (params, prompt_tokens_NP, prompt_lengths_N, keys_NG) -> Episodes
-    admit: Any  # (params, episodes, slot, prompt_tokens_P, prompt_length, keys_G) -> Episodes
-    act: Any  # (params, episodes, active_NG, sampling, enough=all, steps=all) -> (Generated, Episodes)
-    observe: Any  # (params, episodes, tokens_NGT, lengths_NG) -> Episodes
+    start: Callable[..., Episodes]  # (params, prompt_tokens_NP, prompt_lengths_N, keys_NG)
+    admit: Callable[..., Episodes]  # (params, episodes, slot, prompt_tokens_P, prompt_length, keys_G)
+    renew: Callable[..., Episodes]  # (episodes, fresh_NG, keys_NG)
+    act: Callable[..., tuple[Generated, Episodes]]  # (params, episodes, active_NG, sampling)
+    observe: Callable[..., Episodes]  # (params, episodes, rows_NC, tokens_NCT, lengths_NC)
+    grow: Callable[..., Episodes]  # (episodes, capacity)
+
+
+def capacities(suffix_capacity: int) -> tuple[int, ...]:
+    """The sizes of a row's cache, in tokens: about an eighth, a quarter and half of the limit, and all of it."""
+    if suffix_capacity <= BLOCK:
+        return (suffix_capacity,)
+    return tuple(sorted({-(-suffix_capacity // (part * BLOCK)) * BLOCK for part in (8, 4, 2, 1)}))
 
 
 def generator(
-    policy: Policy, *, stop_tokens: Sequence[int], group_size: int, suffix_capacity: int, max_action_tokens: int
+    policy: Policy,
+    *,
+    stop_tokens: Sequence[int],
+    group_size: int,
+    suffix_capacity: int,
+    max_action_tokens: int,
+    segment: int | None = None,
+    columns: int | None = None,
+    num_tokens: int | None = None,
 ) -> Generator:
-    """Compiles a policy into `start`, `admit`, `act` and `observe`; episodes are donated from call to call.
+    """Compiles a policy into the calls of a rollout; episodes are donated from call to call, but to `grow`.
 
-    act: goes on with the active rows' messages until `enough` of them have ended, or `steps` tokens were decoded.
-    admit: gives the N-th slot, whose episodes are over, to another task.
+    group_size: rows of a slot.  suffix_capacity: the longest episode.  segment: the most tokens of a row in one `act`,
+    which ends sooner when all messages have; None: whole messages.  columns: rows of a slot in one `observe`, a divisor
+    of group_size; row c of them is one of c * G / C and the next; None: all.  num_tokens: ids from here on are rows of
+    the vocabulary without a token, and never sampled.
     """
-    stops = np.array(stop_tokens, np.int32)
+    segment, columns = segment or max_action_tokens, columns or group_size
+    if group_size % columns:
+        raise ValueError(f"columns must divide group_size: got {columns} and {group_size}")
 
-    def begin(params, prompt_tokens_NP, prompt_lengths_N, keys_NG) -> Episodes:
-        hidden_ND, cache = policy.prefill(params, prompt_tokens_NP, prompt_lengths_N, group_size, suffix_capacity)
-        hidden_NGD = jnp.broadcast_to(hidden_ND[:, None], (len(hidden_ND), group_size, hidden_ND.shape[-1]))
+    def prefilled(params, prompt_tokens_NP, prompt_lengths_N):
+        return policy.prefill(params, prompt_tokens_NP, prompt_lengths_N, suffix_capacity)
+
+    @jax.jit
+    def start(params, prompt_tokens_NP, prompt_lengths_N, keys_NG) -> Episodes:
+        first_ND, prompts = prefilled(params, prompt_tokens_NP, prompt_lengths_N)
+        suffixes = policy.empty(*keys_NG.shape, capacities(suffix_capacity)[0])
+        hidden_NGD = jnp.broadcast_to(first_ND[:, None], (*keys_NG.shape, first_ND.shape[-1]))
         zeros_NG = jnp.zeros(keys_NG.shape, jnp.int32)
-        return Episodes(cache, hidden_NGD, keys_NG, zeros_NG, zeros_NG)
+        return Episodes(prompts, first_ND, suffixes, hidden_NGD, keys_NG, zeros_NG, zeros_NG)
 
-    start = jax.jit(begin)
+    @partial(jax.jit, donate_argnums=0)
+    def renew(episodes: Episodes, fresh_NG, keys_NG) -> Episodes:
+        # What the row's cache still holds is beyond its length, which nobody reads.
+        return episodes._replace(
+            hidden_NGD=jnp.where(fresh_NG[..., None], episodes.first_ND[:, None], episodes.hidden_NGD),
+            keys_NG=jnp.where(fresh_NG, keys_NG, episodes.keys_NG),
+            lengths_NG=jnp.where(fresh_NG, 0, episodes.lengths_NG),
+            said_NG=jnp.where(fresh_NG, 0, episodes.said_NG),
+        )
 
     @partial(jax.jit, donate_argnums=1)
     def admit(params, episodes: Episodes, slot, prompt_tokens_P, prompt_length, keys_G) -> Episodes:
-        one = begin(params, prompt_tokens_P[None], prompt_length[None], keys_G[None])
-        return jax.tree.map(lambda whole, new: whole.at[slot].set(new[0]), episodes, one)
+        one = prefilled(params, prompt_tokens_P[None], prompt_length[None])
+        whole = episodes.first_ND, episodes.prompts
+        first_ND, prompts = jax.tree.map(lambda whole, new: whole.at[slot].set(new[0]), whole, one)
+        fresh_NG = jnp.broadcast_to((jnp.arange(len(first_ND)) == slot)[:, None], episodes.lengths_NG.shape)
+        return renew(episodes._replace(prompts=prompts, first_ND=first_ND), fresh_NG, keys_G[None])
 
     @partial(jax.jit, donate_argnums=1)
-    def act(
-        params, episodes: Episodes, active_NG, sampling: Sampling, enough=np.int32(2**30), steps=np.int32(2**30)
-    ):
-        unembedding_VD = policy.unembedding(params)
-        shape = (*active_NG.shape, max_action_tokens)
+    def act(params, episodes: Episodes, active_NG, sampling: Sampling):
+        # The dtype of the update's logits (log_probs.py), so that both sides score a token alike.
+        unembedding_VD = policy.unembedding(params).astype(episodes.hidden_NGD.dtype)
+        shape = (*active_NG.shape, segment)
         tokens_NGA, log_probs_NGA = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
         generated = Generated(tokens_NGA, log_probs_NGA, jnp.zeros(active_NG.shape, jnp.int32), ~active_NG)
-        enough = jnp.minimum(enough, active_NG.sum())
 
         def step(carry):
             t, generated, episodes = carry
             going_NG = ~generated.ended_NG
+            # Choose each row's next token.
             logits = jnp.einsum(
                 "ngd,vd->ngv", episodes.hidden_NGD, unembedding_VD, preferred_element_type=jnp.float32
             )
             keys = jax.vmap(jax.vmap(jax.random.fold_in))(episodes.keys_NG, episodes.lengths_NG)
-            token_NG, log_prob_NG = sample(keys, logits, sampling)
+            token_NG, log_prob_NG = sample(keys, logits, sampling, num_tokens)
+            # Read it, which predicts the one after it; rows that are not going stay as they are.
             one_NG = going_NG.astype(jnp.int32)
-            hidden_NG1D, cache = policy.extend(params, episodes.cache, token_NG[..., None], one_NG)
+            hidden_NG1D, suffixes = policy.extend(
+                params, episodes.prompts, episodes.suffixes, episodes.lengths_NG, token_NG[..., None], one_NG
+            )
+            # Is the message over?
             lengths_NG, said_NG = episodes.lengths_NG + one_NG, episodes.said_NG + one_NG
-            over_NG = jnp.isin(token_NG, stops) | (said_NG == max_action_tokens) | (lengths_NG == suffix_capacity)
+            over_NG = (said_NG == max_action_tokens) | (lengths_NG == suffix_capacity)
+            for stop_token in stop_tokens:
+                over_NG |= token_NG == stop_token
             episodes = episodes._replace(
-                cache=cache,
+                suffixes=suffixes,
                 hidden_NGD=jnp.where(going_NG[..., None], hidden_NG1D[:, :, 0], episodes.hidden_NGD),
                 lengths_NG=lengths_NG,
                 said_NG=jnp.where(going_NG & over_NG, 0, said_NG),
@@ -119,23 +171,43 @@ def generator(
 
         def unfinished(carry):
             t, generated, _ = carry
-            return (t < jnp.minimum(steps, max_action_tokens)) & ((active_NG & generated.ended_NG).sum() < enough)
+            return (t < segment) & ~generated.ended_NG.all()
 
         _, generated, episodes = lax.while_loop(unfinished, step, (jnp.int32(0), generated, episodes))
         return generated._replace(ended_NG=active_NG & generated.ended_NG), episodes
 
     @partial(jax.jit, donate_argnums=1)
-    def observe(params, episodes: Episodes, tokens_NGT, lengths_NG) -> Episodes:
-        hidden_NGTD, cache = policy.extend(params, episodes.cache, tokens_NGT, lengths_NG)
-        last = jnp.maximum(lengths_NG - 1, 0)[..., None, None]
-        hidden_NGD = jnp.take_along_axis(hidden_NGTD, last, axis=2)[:, :, 0]
+    def observe(params, episodes: Episodes, rows_NC, tokens_NCT, lengths_NC) -> Episodes:
+        seen_NC = jnp.take_along_axis(episodes.lengths_NG, rows_NC, axis=1)
+        rows = None if columns == group_size else rows_NC
+        hidden_NCTD, suffixes = policy.extend(
+            params, episodes.prompts, episodes.suffixes, seen_NC, tokens_NCT, lengths_NC, rows
+        )
+        last = jnp.maximum(lengths_NC - 1, 0)[..., None, None]
+        hidden_NCD = jnp.take_along_axis(hidden_NCTD, last, axis=2)[:, :, 0]
+        n = jnp.arange(len(rows_NC))[:, None]
+        kept_NCD = jnp.where((lengths_NC > 0)[..., None], hidden_NCD, episodes.hidden_NGD[n, rows_NC])
         return episodes._replace(
-            cache=cache,
-            hidden_NGD=jnp.where((lengths_NG > 0)[..., None], hidden_NGD, episodes.hidden_NGD),
-            lengths_NG=episodes.lengths_NG + lengths_NG,
+            suffixes=suffixes,
+            hidden_NGD=episodes.hidden_NGD.at[n, rows_NC].set(kept_NCD),
+            lengths_NG=episodes.lengths_NG.at[n, rows_NC].add(lengths_NC),
         )
 
-    return Generator(start, admit, act, observe)
+    def grow(episodes: Episodes, capacity: int) -> Episodes:
+        old, structure = jax.tree.flatten(episodes.suffixes)
+        larger = jax.tree.leaves(jax.eval_shape(partial(policy.empty, *episodes.lengths_NG.shape, capacity)))
+        new = []
+        for x, like in zip(old, larger, strict=True):
+            new.append(_padded(x, like.shape))
+            x.delete()  # one after the other, so that only one array is held twice
+        return episodes._replace(suffixes=jax.tree.unflatten(structure, new))
+
+    return Generator(start, admit, renew, act, observe, grow)
+
+
+@partial(jax.jit, static_argnums=1)
+def _padded(x, shape: tuple[int, ...]):
+    return jnp.pad(x, [(0, size - length) for size, length in zip(shape, x.shape, strict=True)])
 
 
 def rollout_keys(seed: int, step: int, task_ids: Sequence[str], group_size: int) -> jax.Array:
@@ -152,15 +224,19 @@ def _rollout_keys(key, step, tasks_N, group_size):
     return jax.vmap(lambda task: jax.vmap(lambda rollout: fold(fold(key, task), rollout))(rollouts_G))(tasks_N)
 
 
-def sample(keys_NG, logits_NGV, sampling: Sampling):
+def sample(keys_NG, logits_NGV, sampling: Sampling, num_tokens: int | None = None):
     """Draws one token per row by the Gumbel trick from softmax(logits / temperature), truncated to top-k, then top-p.
 
+    num_tokens: the others of V are never drawn; like those beyond top-k and top-p they count in the log-probability.
     Returns (token_NG int32, log_prob_NG float32 under the untruncated distribution at that temperature;
     temperature 0 takes the arg-max and reports its log-probability at temperature 1).
     """
     greedy = sampling.temperature == 0
     logits = logits_NGV / jnp.where(greedy, 1.0, sampling.temperature)
-    allowed = lax.cond(sampling.top_k > 0, lambda x: _keep_top_k(x, sampling.top_k), lambda x: x, logits)
+    allowed = logits
+    if num_tokens is not None and num_tokens < logits.shape[-1]:
+        allowed = jnp.where(jnp.arange(logits.shape[-1]) < num_tokens, logits, -jnp.inf)
+    allowed = lax.cond(sampling.top_k > 0, lambda x: _keep_top_k(x, sampling.top_k), lambda x: x, allowed)
 
     def noisy(allowed):
         noise = jax.vmap(jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:])))(keys_NG)

@@ -12,7 +12,7 @@ Left out on purpose: lengths of generated tasks, whose prompts are those of thei
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rods_jax.config import Config, ConfigError, RolloutConfig
+from rods_jax.config import Config, ConfigError, RolloutConfig, rollout_of
 from rods_jax.demonstrations import ANSWER
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.environments.scoring import GoldTrace, gold_trace
@@ -72,7 +72,7 @@ def rooms(config: Config, tasks: TaskSplits) -> Iterator[Room]:
     """Where a run's tasks are played: each stage with its own limits, and the evaluation with those of the rollout."""
     for stage in config.stages:
         own = [task for task in tasks.seeds if task.category in stage.categories]
-        yield Room(f"stages.{stage.name}", own, limits_of(config.rollout))
+        yield Room(f"stages.{stage.name}", own, limits_of(rollout_of(config, stage)))
     for name in ("held_out", "validation"):
         if getattr(tasks, name):
             yield Room(name, getattr(tasks, name), limits_of(config.rollout))

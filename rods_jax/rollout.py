@@ -1,40 +1,48 @@
 """Rolls out N tasks G times each: the only code that alternates policy and environment.
 
-The device keeps every episode's cache; the host parses actions, runs the environments in a thread, and sends
-back observations in chunks of one fixed width, so that nothing recompiles.  Nobody waits for the slowest: a
-segment of decoding ends when most messages have, the device goes on with the others while environments
-answer, and a group's slot goes to the next task when its episodes are over.  A row's tokens do not depend on
-any of it: its array row, its shapes and its noise are fixed beforehand.  A rollout whose environment breaks
-is recorded, masked, and never a crash.
+    task     -> slot    slot s plays the tasks s, s + slots, ...: each prompt is computed once, for all its rollouts
+    rollout  -> row     row r of a slot plays the rollouts r, r + rows, ... of its slot's task, one after the other
+    row      speaks     in segments of a few tokens, all speaking rows together, until its message has ended
+             waits      for its environment, which answers in a thread while the others go on speaking
+             listens    its answer enters the cache in chunks of one fixed width, a few rows at a time; then it speaks
+
+So nobody waits for the slowest message, nor a row for the others of its group; a slot alone waits for its task's last
+rollout.  Nothing recompiles, but where the longest row needs larger caches.  A row's tokens depend on none of it: its
+array row, its shapes and its noise are fixed beforehand.  A rollout whose environment breaks is recorded, masked,
+and never a crash.
 
 Left out on purpose: several batches of answers at once (an environment is asked by one thread).
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+from rods_jax.config import RolloutConfig
 from rods_jax.environments.episode import EpisodeBatch, Failure, StartEpisodes
-from rods_jax.generation import Generated, Generator, Sampling, rollout_keys
-from rods_jax.types import CATEGORIES, Action, Codec, RolloutBatch, Step, Task, Trajectory
+from rods_jax.generation import Generator, Sampling, capacities, generator, rollout_keys
+from rods_jax.types import CATEGORIES, Action, Codec, Policy, RolloutBatch, Step, Task, Trajectory
 
-# Of the messages under way: with so many ended, a segment of decoding does too. A token costs the same however few
-# rows want one, so with environments that answer in milliseconds less than all costs more: 0.75 half as much again.
-ENOUGH = 1.0
-STEPS = 8  # tokens that are decoded before asking again whether an environment has answered
+SEGMENT = 16  # tokens that every speaking row says before the host looks: half of it is what an ended message waits
+PATIENCE = 0.01  # seconds that speaking rows wait for the environments: most answer sooner, and save a segment
+SHARE = 0.1  # of what a chunk would cost if it were said: rows that listen wait as long, and hold up the last ones
 
 
-class Limits(NamedTuple):
-    """Sizes of a rollout's arrays, in tokens."""
+class Player(NamedTuple):
+    """All that a rollout needs beside the parameters and the tasks."""
 
-    prompt: int  # P
-    suffix: int  # S, the whole episode after the prompt
-    action: int  # one assistant message
-    chunk: int  # observations enter the cache this many at a time
+    generator: Generator
+    codec: Codec
+    sizes: RolloutConfig  # in tokens: max_prompt_tokens, max_suffix_tokens, max_action_tokens, observation_chunk
+    group_size: int  # G
+    slots: int  # tasks at a time
+    rows: int  # rollouts of a task at a time
+    columns: int  # of them, that listen at a time
+    sampling: Sampling
 
 
 class Rollouts(NamedTuple):
@@ -62,6 +70,10 @@ class _Row:
     truncated: str | None = None
     failure: str | None = None
 
+    @property
+    def speaks(self) -> bool:
+        return not (self.done or self.waits or self.pending)
+
     def append(self, tokens: Sequence[int], acted: bool, log_probs: Sequence[float] | None = None) -> None:
         self.tokens += tokens
         self.acted += [acted] * len(tokens)
@@ -76,77 +88,205 @@ class _Said(NamedTuple):
     stopped: bool  # by the policy itself
 
 
+def player(
+    policy: Policy,
+    codec: Codec,
+    sizes: RolloutConfig,
+    *,
+    slots: int,
+    group_size: int | None = None,
+    num_tokens: int | None = None,
+) -> Player:
+    """Plays tasks with a policy, in as many rows as `sizes` says: its generator, compiled when it is first used.
+
+    slots: tasks on the devices at a time.  group_size: rollouts of a task; None: those of `sizes`.  num_tokens: of the
+    tokenizer; the vocabulary's other rows are never sampled.
+    """
+    group_size = group_size or sizes.group_size
+    rows = min(sizes.concurrent_rollouts or group_size, group_size)
+    columns = max(c for c in range(1, max(1, rows // 4) + 1) if rows % c == 0)
+    generate = generator(
+        policy,
+        stop_tokens=codec.stop_tokens,
+        group_size=rows,
+        suffix_capacity=sizes.max_suffix_tokens,
+        max_action_tokens=sizes.max_action_tokens,
+        segment=min(SEGMENT, sizes.max_action_tokens),
+        columns=columns,
+        num_tokens=num_tokens,
+    )
+    sampling = Sampling(sizes.temperature, sizes.top_p, sizes.top_k)
+    return Player(generate, codec, sizes, group_size, slots, rows, columns, sampling)
+
+
 def collect(
     params: Any,
     tasks: Sequence[Task],
+    player: Player,
     *,
     start: StartEpisodes,
-    codec: Codec,
-    generator: Generator,
-    group_size: int,
-    limits: Limits,
-    sampling: Sampling,
     seed: int,
     step: int,
     reward: Callable[[Trajectory], float],
-    concurrent_tasks: int | None = None,
 ) -> Rollouts:
-    """Plays every task `group_size` times to the end; noise depends on (seed, step, task, rollout, position) only.
+    """Plays every task `player.group_size` times to the end; noise depends on (seed, step, task, rollout, position) only.
 
-    start: `start_episodes` of a domain, or of worker processes.  limits: `suffix` and `action` are those that
-    the generator was built with.  reward: trajectory -> float.  concurrent_tasks: how many are on the device at
-    a time; None: all.  The batch calls every task eligible and new; the caller knows better.
+    start: `start_episodes` of a domain, or of worker processes.  reward: trajectory -> float.  The batch
+    calls every task eligible and new; the caller knows better.
     """
-    environments = start([task for task in tasks for _ in range(group_size)])
-    prompts, lengths_N, rows = _start(tasks, environments, codec, group_size, limits)
-    keys_NG = rollout_keys(seed, step, [task.id for task in tasks], group_size)
-    # Slot s plays the tasks s, s + slots, ...: which array row a task gets must not depend on who is done first.
-    slots = min(concurrent_tasks or len(tasks), len(tasks))
-    playing = list(range(slots))
-    episodes = generator.start(params, prompts[:slots], lengths_N[:slots], keys_NG[:slots])
+    environments = start([task for task in tasks for _ in range(player.group_size)])
+    prompts, lengths_N, rows = _start(tasks, environments, player)
+    keys_NG = rollout_keys(seed, step, [task.id for task in tasks], player.group_size)
+    seats = _Seats(params, player, prompts, lengths_N, keys_NG, rows)
     said: dict[int, _Said] = {}  # not yet given to an environment
     asked: tuple[dict[int, _Said], Future] | None = None
-
-    def over(n: int) -> bool:
-        return all(row.done for row in rows[n * group_size : (n + 1) * group_size])
+    waited = 0.0  # steps that listening rows have sat through, all together
 
     with ThreadPoolExecutor(1) as environment_thread:
         while True:
-            while free := [s for s, n in enumerate(playing) if n + slots < len(tasks) and over(n)]:
-                for slot in free:
-                    playing[slot] = n = playing[slot] + slots
-                    task = prompts[n], lengths_N[n], keys_NG[n]
-                    episodes = generator.admit(params, episodes, np.int32(slot), *task)
-            places = [n * group_size + g for n in playing for g in range(group_size)]
+            # Rollouts that are over make room for the next.
+            seats.fill()
+            speaking = [b for b in seats.taken() if rows[b].speaks]
+            listening = [b for b in seats.taken() if rows[b].pending]
+            patience = 0.0
+            # Messages that have ended go to their environments.
             if said and asked is None:
                 actions = {b: one.action for b, one in said.items()}
                 asked, said = (said, environment_thread.submit(environments.act, actions)), {}
-            active_NG = np.array([not (rows[b].done or rows[b].waits) for b in places]).reshape(slots, group_size)
-            if active_NG.any():
-                enough = np.int32(math.ceil(ENOUGH * active_NG.sum()))
-                steps = np.int32(limits.action if asked is None else STEPS)
-                generated, episodes = generator.act(params, episodes, active_NG, sampling, enough, steps)
-                said |= _hear(rows, places, generated, codec, limits)
-            elif asked is None:
-                break
-            if asked is not None and (asked[1].done() or not active_NG.any()):
-                _answer(rows, asked[0], asked[1].result(), codec, limits)
+                patience = PATIENCE
+            # What the environments answer is going to be read.
+            if asked is not None and wait([asked[1]], patience if speaking or listening else None).done:
+                _answer(rows, asked[0], asked[1].result(), player)
                 asked = None
-                episodes = _observe(params, rows, places, episodes, generator, active_NG.shape, limits.chunk)
+                continue
+            # A chunk of answers is read when nobody speaks, or when waiting for it has cost what it costs.
+            if listening and (not speaking or waited >= seats.chunk_costs):
+                seats.listen(listening)
+                waited = max(0.0, waited - seats.chunk_costs)
+            # All others speak.
+            elif speaking:
+                spoken = seats.speak(speaking)
+                waited += len(listening) * max(len(tokens) for tokens, _, _ in spoken.values())
+                said |= _hear(rows, spoken, player)
+            elif asked is None and not said and not seats.taken():
+                break
     trajectories = tuple(
-        _trajectory(task, g, rows[n * group_size + g]) for n, task in enumerate(tasks) for g in range(group_size)
+        _trajectory(task, g, rows[n * player.group_size + g])
+        for n, task in enumerate(tasks)
+        for g in range(player.group_size)
     )
     return Rollouts(
-        _batch(tasks, prompts, lengths_N, rows, trajectories, limits, reward),
+        _batch(tasks, prompts, lengths_N, rows, trajectories, player.sizes.max_suffix_tokens, reward),
         trajectories,
         failed=sum(t.failure is not None for t in trajectories),
         truncated=sum(t.truncated is not None for t in trajectories),
     )
 
 
-def _start(tasks: Sequence[Task], environments: EpisodeBatch, codec: Codec, group_size: int, limits: Limits):
+@dataclass
+class _Seats:
+    """Which rollout (b = n * G + g) sits in which array row, and the state of all rows on the device."""
+
+    params: Any
+    player: Player
+    prompts_NP: np.ndarray
+    lengths_N: np.ndarray
+    keys_NG: jax.Array
+    rows: Sequence[_Row]
+
+    def __post_init__(self) -> None:
+        slots, rows, num_tasks = self.player.slots, self.player.rows, len(self.prompts_NP)
+        self.task = [n if n < num_tasks else None for n in range(slots)]  # of each slot
+        self.seat = np.full((slots, rows), -1)  # the rollout of each row; -1: none
+        self.capacities = list(capacities(self.player.sizes.max_suffix_tokens))
+        self.chunk_costs = SHARE * slots * self.player.columns * self.player.sizes.observation_chunk
+        self.key_data_NG = np.asarray(jax.random.key_data(self.keys_NG))
+        used = min(slots, num_tasks)
+        prompts = np.zeros((slots, self.prompts_NP.shape[1]), np.int32)
+        lengths = np.ones(slots, np.int32)
+        prompts[:used], lengths[:used] = self.prompts_NP[:used], self.lengths_N[:used]
+        self.seat[:used] = np.arange(used)[:, None] * self.player.group_size + np.arange(rows)
+        self.episodes = self.player.generator.start(self.params, prompts, lengths, self.keys())
+
+    def keys(self) -> jax.Array:
+        """Of the rollouts that sit in the rows."""
+        n, g = np.divmod(np.maximum(self.seat, 0), self.player.group_size)
+        return jax.random.wrap_key_data(self.key_data_NG[n, g])
+
+    def taken(self) -> list[int]:
+        """The rollouts that sit, by array row."""
+        return self.seat[self.seat >= 0].tolist()
+
+    def fill(self) -> None:
+        """Gives rows whose rollout is over to their task's next one, and slots whose task is over to the next task."""
+        group, fresh = self.player.group_size, np.zeros(self.seat.shape, bool)
+        for slot, n in enumerate(self.task):
+            first = n
+            while n is not None and all(row.done for row in self.rows[n * group : (n + 1) * group]):
+                n = n + self.player.slots if n + self.player.slots < len(self.prompts_NP) else None
+            if n is None:
+                self.seat[slot] = -1
+            elif n != first:
+                self.seat[slot] = n * group + np.arange(self.player.rows)
+                prompt = self.prompts_NP[n], self.lengths_N[n], self.keys()[slot]
+                self.episodes = self.player.generator.admit(self.params, self.episodes, np.int32(slot), *prompt)
+            self.task[slot] = n
+            # Its rollouts sit in rows that are fixed beforehand: which one is over first changes no number.
+            for row, b in enumerate(self.seat[slot].tolist()):
+                while b >= 0 and self.rows[b].done:
+                    b = b + self.player.rows if b + self.player.rows < (n + 1) * group else -1
+                    fresh[slot, row] = b >= 0
+                self.seat[slot, row] = b
+        if fresh.any():
+            self.episodes = self.player.generator.renew(self.episodes, fresh, self.keys())
+
+    def speak(self, speaking: Sequence[int]) -> dict[int, tuple[list[int], list[float], bool]]:
+        """A segment of all rows that speak: (tokens, log-probabilities, whether the message has ended)."""
+        self._make_room(len(self.rows[b].tokens) + SEGMENT for b in speaking)
+        active_NG = np.isin(self.seat, speaking)
+        generated, self.episodes = self.player.generator.act(
+            self.params, self.episodes, active_NG, self.player.sampling
+        )
+        columns = (x[active_NG].tolist() for x in jax.device_get(generated))
+        return {
+            b: (tokens[:length], log_probs[:length], ended)
+            for b, tokens, log_probs, length, ended in zip(self.seat[active_NG].tolist(), *columns, strict=True)
+        }
+
+    def listen(self, listening: Sequence[int]) -> None:
+        """A chunk of one row of each column, the one that has least to hear."""
+        slots, columns, chunk = self.player.slots, self.player.columns, self.player.sizes.observation_chunk
+        width = self.player.rows // columns
+        rows_NC = np.broadcast_to(np.arange(columns, dtype=np.int32) * width, (slots, columns)).copy()
+        tokens_NCT, lengths_NC = np.zeros((slots, columns, chunk), np.int32), np.zeros((slots, columns), np.int32)
+        listens = np.isin(self.seat, listening)
+        heard = []
+        for slot, column in np.ndindex(slots, columns):
+            ready = [row for row in range(column * width, (column + 1) * width) if listens[slot, row]]
+            if ready:
+                chosen = min(ready, key=lambda row: len(self.rows[self.seat[slot, row]].pending))
+                row = self.rows[self.seat[slot, chosen]]
+                part, row.pending = row.pending[:chunk], row.pending[chunk:]
+                row.append(part, False)
+                heard.append(len(row.tokens))
+                rows_NC[slot, column] = chosen
+                tokens_NCT[slot, column, : len(part)] = part
+                lengths_NC[slot, column] = len(part)
+        self._make_room(heard)
+        self.episodes = self.player.generator.observe(self.params, self.episodes, rows_NC, tokens_NCT, lengths_NC)
+
+    def _make_room(self, lengths) -> None:
+        """Larger caches, where some row is going to need them."""
+        needed = min(max(lengths), self.player.sizes.max_suffix_tokens)
+        if needed > self.capacities[0]:
+            self.capacities = [size for size in self.capacities if size >= needed]
+            self.episodes = self.player.generator.grow(self.episodes, self.capacities[0])
+
+
+def _start(tasks: Sequence[Task], environments: EpisodeBatch, player: Player):
     """Prompts, once per task, and N * G rows."""
-    prompts = np.zeros((len(tasks), limits.prompt), np.int32)
+    group_size, limit = player.group_size, player.sizes.max_prompt_tokens
+    prompts = np.zeros((len(tasks), limit), np.int32)
     lengths_N = np.ones(len(tasks), np.int32)
     rows = []
     for n, task in enumerate(tasks):
@@ -154,11 +294,9 @@ def _start(tasks: Sequence[Task], environments: EpisodeBatch, codec: Codec, grou
         failures = [tools.reason if isinstance(tools, Failure) else None for tools in group]
         if None in failures:
             try:
-                tokens = codec.encode_prompt(group[failures.index(None)], task.turns[0].user)
-                if len(tokens) > limits.prompt:
-                    raise ValueError(
-                        f"the prompt has {len(tokens)} tokens, more than the limit of {limits.prompt}"
-                    )
+                tokens = player.codec.encode_prompt(group[failures.index(None)], task.turns[0].user)
+                if len(tokens) > limit:
+                    raise ValueError(f"the prompt has {len(tokens)} tokens, more than the limit of {limit}")
                 prompts[n, : len(tokens)] = tokens
                 lengths_N[n] = len(tokens)
             except Exception as error:  # the world broke, not the policy: this group is recorded and masked
@@ -167,24 +305,24 @@ def _start(tasks: Sequence[Task], environments: EpisodeBatch, codec: Codec, grou
     return prompts, lengths_N, rows
 
 
-def _hear(rows: Sequence[_Row], places: Sequence[int], generated: Generated, codec: Codec, limits: Limits):
-    """Appends a segment's tokens to their rows; returns the messages that have ended, by row."""
-    columns = (np.asarray(x).reshape(len(places), *x.shape[2:]).tolist() for x in generated)
-    said = {}
-    for b, tokens, log_probs, length, ended in zip(places, *columns):
+def _hear(rows: Sequence[_Row], spoken: Mapping[int, tuple], player: Player) -> dict[int, _Said]:
+    """Appends a segment's tokens to their rows; returns the messages that have ended."""
+    said, codec = {}, player.codec
+    for b, (tokens, log_probs, ended) in spoken.items():
         row = rows[b]
-        row.append(tokens[:length], True, log_probs[:length])
-        row.message += tokens[:length]
+        row.append(tokens, True, log_probs)
+        row.message += tokens
         if ended:
             stopped, text = row.message[-1] in codec.stop_tokens, codec.decode(row.message)
-            too_long = Action(error=f"the message is longer than {limits.action} tokens")
+            too_long = Action(error=f"the message is longer than {player.sizes.max_action_tokens} tokens")
             said[b] = _Said(codec.parse(text) if stopped else too_long, text, stopped)
             row.message, row.waits = [], True
     return said
 
 
-def _answer(rows: Sequence[_Row], said: Mapping[int, _Said], answers, codec: Codec, limits: Limits) -> None:
+def _answer(rows: Sequence[_Row], said: Mapping[int, _Said], answers, player: Player) -> None:
     """Queues what the environments answered, or ends the episode."""
+    codec, limit = player.codec, player.sizes.max_suffix_tokens
     for b, feedback in answers.items():
         row, (_, text, stopped) = rows[b], said[b]
         row.waits = False
@@ -203,27 +341,12 @@ def _answer(rows: Sequence[_Row], said: Mapping[int, _Said], answers, codec: Cod
         if row.done:
             continue
         row.pending = ([] if stopped else [codec.stop_token]) + observed
-        if len(row.tokens) + len(row.pending) >= limits.suffix:
-            row.done, row.truncated, row.pending = True, f"the episode is longer than {limits.suffix} tokens", []
+        if len(row.tokens) + len(row.pending) >= limit:
+            row.done, row.truncated, row.pending = True, f"the episode is longer than {limit} tokens", []
 
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _observe(params, rows, places: Sequence[int], episodes, generator: Generator, shape, chunk: int):
-    """Appends every row's pending tokens to the cache, one chunk of all rows at a time."""
-    while any(rows[b].pending for b in places):
-        tokens_BT = np.zeros((len(places), chunk), np.int32)
-        lengths_B = np.zeros(len(places), np.int32)
-        for place, row in enumerate(rows[b] for b in places):
-            if part := row.pending[:chunk]:
-                row.pending = row.pending[chunk:]
-                tokens_BT[place, : len(part)] = part
-                lengths_B[place] = len(part)
-                row.append(part, False)
-        episodes = generator.observe(params, episodes, tokens_BT.reshape(*shape, chunk), lengths_B.reshape(shape))
-    return episodes
 
 
 def _trajectory(task: Task, rollout: int, row: _Row) -> Trajectory:
@@ -232,14 +355,14 @@ def _trajectory(task: Task, rollout: int, row: _Row) -> Trajectory:
     return Trajectory(task.id, rollout, passed, tuple(row.steps), row.truncated, row.failure)
 
 
-def _batch(tasks, prompts, lengths_N, rows, trajectories, limits, reward) -> RolloutBatch:
+def _batch(tasks, prompts, lengths_N, rows, trajectories, limit, reward) -> RolloutBatch:
     shape = (len(tasks), len(rows) // len(tasks))
 
     def padded(lists, dtype):
-        array = np.zeros((len(rows), limits.suffix), dtype)
+        array = np.zeros((len(rows), limit), dtype)
         for row, values in zip(array, lists):
             row[: len(values)] = values
-        return array.reshape(*shape, limits.suffix)
+        return array.reshape(*shape, limit)
 
     def per_row(values, dtype):
         return np.array(list(values), dtype).reshape(shape)

@@ -56,6 +56,16 @@ def create_mesh(data: int, fsdp: int, tensor: int, sequence: int, devices: Seque
     return Mesh(np.array(devices).reshape(sizes), AXES)
 
 
+def for_groups(mesh: Mesh, group_size: int) -> Mesh:
+    """The same devices for groups of this size: those along fsdp that get no rollouts of their own take tasks instead.
+
+    Whatever the table cuts by data and fsdp together, as parameters, lies as before.
+    """
+    data, fsdp, *others = mesh.devices.shape
+    cut = math.gcd(fsdp, group_size)
+    return Mesh(mesh.devices.reshape(data * fsdp // cut, cut, *others), AXES)
+
+
 def spec(mesh: Mesh, axes: str, shape: Sequence[int]) -> PartitionSpec:
     """The table's cut of an array: an axis by those of its mesh axes that divide it and cut none before it."""
     cuts, taken = [], set()

@@ -152,10 +152,11 @@ class Policy(NamedTuple):
         ..., jax.Array
     ]  # (params, prompt_tokens_NP, prompt_lengths_N, suffix_tokens_NGS) -> hidden_NGSD
     unembedding: Callable[..., jax.Array]  # (params) -> unembedding_VD
-    prefill: Callable[
+    prefill: Callable[..., Any]  # (params, prompt_tokens_NP, prompt_lengths_N, suffix_tokens) -> (hidden_ND, prompts)
+    empty: Callable[..., Any]  # (num_tasks, group_size, capacity) -> suffixes: arrays [N,G,...] that grow at their ends
+    extend: Callable[
         ..., Any
-    ]  # (params, prompt_tokens_NP, prompt_lengths_N, group_size, suffix_capacity) -> (hidden_ND, cache)
-    extend: Callable[..., Any]  # (params, cache, tokens_NGT, lengths_NG) -> (hidden_NGTD, cache)
+    ]  # (params, prompts, suffixes, seen_NG, tokens_NGT, lengths_NG, rows_NC=None) -> (hidden_NGTD, suffixes)
     gather: Callable[[jax.Array], jax.Array] = lambda x: x  # to every device that holds a part of the vocabulary
     chunk_size: int = 1024  # tokens whose logits exist at a time
 

@@ -103,20 +103,22 @@ def covered(intervals: Sequence[Interval]) -> float:
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     clock = Clock()
-    make_generator, jit_update, start_episodes = train.generator, grpo.jit_update, train.start_episodes
+    make_player, jit_update, start_episodes = train.player, grpo.jit_update, train.start_episodes
 
     def start(*arguments, **keywords):
         batch = clock.timed("environment", start_episodes)(*arguments, **keywords)
         return batch._replace(act=clock.timed("environment", batch.act))
 
-    def generator(*arguments, **keywords):
-        return Generator(*(clock.timed("generation", call) for call in make_generator(*arguments, **keywords)))
+    def player(*arguments, **keywords):
+        made = make_player(*arguments, **keywords)
+        timed = Generator(*(clock.timed("generation", call) for call in made.generator))
+        return made._replace(generator=timed)
 
     def update(*arguments, **keywords):
         watched = clock.watched(jit_update(*arguments, **keywords))
         return (lambda *inputs: jax.block_until_ready(watched(*inputs))) if options.wait else watched
 
-    train.generator, train.start_episodes, grpo.jit_update = generator, start, update
+    train.player, train.start_episodes, grpo.jit_update = player, start, update
     with tempfile.TemporaryDirectory() as directory:
         config = configuration.load_config(options.config, [])
         cold_start = config.cold_start and replace(

@@ -248,13 +248,13 @@ def generation_steps(
     parts = counts.decode_step(model, shape)
     token = counts.on_device(parts, cuts).total, weights + caches
     sampling = Sampling(*(array("", (), dtype) for dtype in (jnp.float32, jnp.float32, jnp.int32)))
-    arguments = params, episodes, array("NG", (n, g), bool), sampling, array("", ()), array("", ())
+    arguments = params, episodes, array("NG", (n, g), bool), sampling
     yield Step("act", generate.act, arguments, Work(*token, 0.0), parts.total / mesh.size, n, resident)
 
     chunk = r.observation_chunk
     parts = counts.Parts(*(chunk * part for part in parts._replace(vocabulary=0.0)))
     moved = token[1] + counts.activation_bytes(model, n * g * chunk / cuts.rows) / cuts.tensor
-    arguments = params, episodes, array("NG-", (n, g, chunk)), array("NG", (n, g))
+    arguments = params, episodes, array("NG", (n, g)), array("NG-", (n, g, chunk)), array("NG", (n, g))
     work = Work(counts.on_device(parts, cuts).total, moved, 0.0)
     yield Step("observe", generate.observe, arguments, work, parts.total / mesh.size, n, resident)
 

@@ -25,13 +25,14 @@ from rods_jax.environments.episode import Failure, start_episodes
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import Rules
 from rods_jax.evaluation import Act, Record, Said, Stop, play
-from rods_jax.generation import Sampling, generator
+from rods_jax.generation import Sampling
 from rods_jax.rewards import PARSE_ERROR, progress_reward
-from rods_jax.rollout import collect
+from rods_jax.rollout import collect, player
 from rods_jax.threads import in_threads
 from rods_jax.types import Action, Json, Message, Task, ToolSpec, Trajectory
 from scripts import train
-from scripts.policies import RunPolicy, policy_of
+from scripts.held_out import EVALUATION, evaluation_slots
+from scripts.policies import RunPolicy, actor_for, policy_of
 
 Jobs = Sequence[tuple[Task, int]]
 Player = Callable[[Jobs], Iterator[Record]]
@@ -208,28 +209,30 @@ def trained(
     learner = policy_of(config, len(tokenizer))
     step, params = newest(directory, learner)
     params = learner.whole(params)
-    generate = generator(
-        learner.actor,
-        stop_tokens=codec.stop_tokens,
-        group_size=rollouts,
-        suffix_capacity=config.rollout.max_suffix_tokens,
-        max_action_tokens=config.rollout.max_action_tokens,
-    )
-    limits = train.limits_of(config)
     start = partial(start_episodes, domain, rules=rules)
+    limit = config.rollout.max_prompt_tokens
 
     def fits(task: Task) -> bool:
         (tools,) = start([task]).tools
-        return isinstance(tools, Failure) or len(codec.encode_prompt(tools, task.turns[0].user)) <= limits.prompt
+        return isinstance(tools, Failure) or len(codec.encode_prompt(tools, task.turns[0].user)) <= limit
 
     fitting = {task.id: task for task in tasks if fits(task)}
+    slots = evaluation_slots(config, len(fitting), rollouts)
+    playing = player(
+        actor_for(config, learner, rollouts),
+        codec,
+        config.rollout,
+        slots=slots,
+        group_size=rollouts,
+        num_tokens=len(tokenizer),
+    )._replace(sampling=sampling)
     # Batches do not depend on what is left to play, so that a continued evaluation computes the same numbers.
-    size = max(1, config.rollout.tasks_per_step * config.rollout.group_size // rollouts)
+    size = 4 * slots  # so that few slots are empty at a batch's end
     batches = [list(fitting.values())[i : i + size] for i in range(0, len(fitting), size)]
 
     def play_all(jobs: Jobs) -> Iterator[Record]:
         pending = {(task.id, rollout) for task, rollout in jobs}
-        too_long = Stop(truncated=f"the prompt is longer than {limits.prompt} tokens")
+        too_long = Stop(truncated=f"the prompt is longer than {limit} tokens")
         for task, rollout in jobs:  # a limit of the policy: left out of the scores it would flatter them
             if task.id not in fitting:
                 yield play(domain, task, rollout, lambda _: too_long, rules)
@@ -239,14 +242,10 @@ def trained(
             collected = collect(
                 params,
                 batch,
+                playing,
                 start=start,
-                codec=codec,
-                generator=generate,
-                group_size=rollouts,
-                limits=limits,
-                sampling=sampling,
                 seed=seed,
-                step=train.EVALUATION | step,
+                step=EVALUATION | step,
                 reward=progress_reward,
             )
             tokens = np.asarray(collected.batch.action_mask_NGS).sum(-1).reshape(-1).tolist()

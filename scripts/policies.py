@@ -128,6 +128,14 @@ def placed(model: DecoderConfig, mesh: Mesh | None) -> Any:
     return jax.tree.map(shape, shapes, places)
 
 
+def actor_for(config: Config, learner: RunPolicy, group_size: int) -> Policy:
+    """The policy for rollouts, on the devices of this process: caches of groups of this size are cut over all of them."""
+    if learner.mesh is None:
+        return learner.actor
+    mesh = learner.mesh if jax.process_count() == 1 else learner.mesh.local_mesh
+    return policy_on(sharding.for_groups(mesh, group_size), learner.model, config.flash_attention)
+
+
 def for_rollouts(model: DecoderConfig, params: Any) -> Any:
     """The layers' matrices in the compute dtype, as every use of them casts them: half the copy, the same results."""
     dtype = jnp.dtype(model.compute_dtype)

@@ -16,9 +16,9 @@ purpose: everything that computes; this file only wires the rooms together.
 
 import argparse
 import contextlib
-import itertools
+import functools
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -29,20 +29,17 @@ from rich.console import Console
 
 from rods_jax import checkpoint, config as configuration, processes, replay, strict_json, terminal
 from rods_jax.checks import check_start
-from rods_jax.config import Config, ConfigError, StageConfig
+from rods_jax.config import Config, ConfigError, RolloutConfig, StageConfig, rollout_of
 from rods_jax.environments.episode import EpisodeBatch, StartEpisodes, start_episodes
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.environments.workers import Workers
-from rods_jax.generation import Sampling, generator
 from rods_jax.curriculum import num_epochs, require_hints, rules_of
-from rods_jax.held_out import sample, scores
 from rods_jax.keys import seed_key
 from rods_jax.lengths import check_lengths, scores_apart
 from rods_jax.loop import Position, Stages, train
 from rods_jax.metrics import MetricWriter, open_metrics
 from rods_jax.preemption import SAVED, maintenance_notices, stop_requests
-from rods_jax.rewards import progress_reward
-from rods_jax.rollout import Limits, Rollouts, collect, trim
+from rods_jax.rollout import Player, Rollouts, collect, player, trim
 from rods_jax.synthesis.near_duplicates import far_from
 from rods_jax.synthesis.dispatch import (
     Dispatch,
@@ -58,14 +55,14 @@ from rods_jax.task_files import task_to_json, write_atomically
 from rods_jax.types import Task
 from scripts.display import training_display, warnings
 from scripts.fidelity import print_fidelity, write_fidelity
+from scripts.held_out import evaluation
 from scripts.learning import cold_start, learning, updating
-from scripts.policies import RunPolicy, policy_of
+from scripts.policies import RunPolicy, actor_for, policy_of
 from scripts.run_directory import alone, fork, inputs_of, load_or_build, open_run, require_same_inputs
 from scripts.report import print_summary, tell, write_report
 from scripts.synthesize import author_of, teller
 
 HALTED = 3  # exit status: stopped after saving, because a number was not finite
-EVALUATION = 1 << 29  # a bit of the step that keeps its noise apart from training's
 
 
 def main() -> None:
@@ -186,7 +183,7 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
         checkpoints = stack.enter_context(checkpoint.open_checkpoints(directory / "checkpoints", config.retention))
         start_batch = stack.enter_context(episodes_of(config, domain))
         unfit = {task_id for room in ("held_out", "validation") for task_id in lengths.get(room, {}).get("unfit", ())}
-        evaluate = evaluation(config, start_batch, learner, codec, unfit)
+        evaluate = evaluation(config, start_batch, learner, codec, len(tokenizer), unfit)
         if at is not None or checkpoints.latest_step() is not None:
             step, state, host = checkpoint.restore(checkpoints, learn.state, at, say)
             require_same_inputs(inputs, host["inputs"], directory)
@@ -239,7 +236,7 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
             return evaluate(params, tasks.held_out, step, "held_out") | validation
 
         stages = Stages(
-            collect=collector(config, start_batch, learner, codec),
+            collect=collector(config, start_batch, learner, codec, len(tokenizer)),
             update=updating(config, learner, learn),
             synthesize=partial(heard_by_all, dispatch),
             renew=learn.renew,
@@ -295,90 +292,32 @@ def shower(write_trajectory: MetricWriter, write_candidate: MetricWriter):
 
 
 # ------------------------------------------------------------------------------------ the stages
-def collector(config: Config, start: Callable[..., EpisodeBatch], learner: RunPolicy, codec):
-    r = config.rollout
-    generate = generator(
-        learner.actor,
-        stop_tokens=codec.stop_tokens,
-        group_size=r.group_size,
-        suffix_capacity=r.max_suffix_tokens,
-        max_action_tokens=r.max_action_tokens,
-    )
+def collector(config: Config, start: Callable[..., EpisodeBatch], learner: RunPolicy, codec, num_tokens: int):
+    share = config.rollout.tasks_per_step // jax.process_count()
+    slots = min(config.rollout.concurrent_tasks or share, share)
 
-    sizes = (*r.suffix_sizes, r.max_suffix_tokens)
+    @functools.cache  # stages with the same lengths share what is compiled
+    def player_of(sizes: RolloutConfig) -> Player:
+        actor = actor_for(config, learner, sizes.concurrent_rollouts or sizes.group_size)
+        return player(actor, codec, sizes, slots=slots, num_tokens=num_tokens)
 
     def collect_step(params, tasks: Sequence[Task], step: int, stage: StageConfig) -> Rollouts:
+        sizes = rollout_of(config, stage)
         rollouts = collect(
             learner.whole(params),
             processes.share_of(tasks),
+            player_of(sizes),
             start=partial(start, rules=rules_of(config, stage)),
-            codec=codec,
-            generator=generate,
-            group_size=r.group_size,
-            limits=limits_of(config),
-            sampling=Sampling(r.temperature, r.top_p, r.top_k),
             seed=config.seed,
             step=step,
             reward=stage.reward,
-            concurrent_tasks=r.concurrent_tasks or None,
         )
         longest = int(rollouts.batch.suffix_lengths_NG.max())
         lengths, failed, truncated = zip(*processes.gather((longest, rollouts.failed, rollouts.truncated)))
-        batch = trim(rollouts.batch, sizes, max(lengths))
+        batch = trim(rollouts.batch, (*sizes.suffix_sizes, sizes.max_suffix_tokens), max(lengths))
         return rollouts._replace(batch=batch, failed=sum(failed), truncated=sum(truncated))
 
     return collect_step
-
-
-def evaluation(config: Config, start: StartEpisodes, learner: RunPolicy, codec, unfit: Collection[str]):
-    """(params, tasks, step) -> the scores of a sample of the tasks, played once at temperature 1 and once greedily.
-
-    unfit: tasks that the limits cannot hold, which are scored apart too.
-    """
-    generate = generator(
-        learner.actor,
-        stop_tokens=codec.stop_tokens,
-        group_size=1,
-        suffix_capacity=config.rollout.max_suffix_tokens,
-        max_action_tokens=config.rollout.max_action_tokens,
-    )
-
-    def measure(params, tasks: Sequence[Task], step: int, temperature: float) -> list[float | None]:
-        rollouts = collect(
-            params,
-            tasks,
-            start=start,
-            codec=codec,
-            generator=generate,
-            group_size=1,
-            limits=limits_of(config),
-            sampling=Sampling(temperature),
-            seed=config.seed,
-            step=EVALUATION | step,
-            reward=progress_reward,
-        )
-        return [None if one.failure is not None else progress_reward(one) for one in rollouts.trajectories]
-
-    def measure_all(params, tasks: Sequence[Task], step: int, temperature: float) -> list[float | None]:
-        share = processes.share_of(tasks)
-        rewards = processes.gather(measure(params, share, step, temperature) if share else [])
-        return list(itertools.chain.from_iterable(rewards))
-
-    def evaluate(params, tasks: Sequence[Task], step: int, name: str, greedy: bool = True) -> dict[str, float]:
-        chosen = sample(tasks, config.evaluation.num_tasks)
-        if not chosen:
-            return {}
-        params = learner.whole(params)  # once: between processes this sends every parameter
-        sampled = measure_all(params, chosen, step, 1.0)
-        greedily = measure_all(params, chosen, step, 0.0) if greedy else None
-        return scores(name, chosen, sampled, greedily, unfit)
-
-    return evaluate
-
-
-def limits_of(config: Config) -> Limits:
-    r = config.rollout
-    return Limits(r.max_prompt_tokens, r.max_suffix_tokens, r.max_action_tokens, r.observation_chunk)
 
 
 @contextlib.contextmanager

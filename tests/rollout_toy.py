@@ -1,21 +1,30 @@
 """Four authored tasks, a tokenizer and a codec for them, and a rollout of all of them in one call."""
 
 import random
+from dataclasses import replace
 from functools import partial
 
 from models.tokenizer import train_tokenizer
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
+from rods_jax.config import RolloutConfig
 from rods_jax.demonstrations import Habits, corpus, demonstrate
 from rods_jax.environments.episode import start_episodes
 from rods_jax.environments.workplace import WORKPLACE
-from rods_jax.generation import Sampling, generator
+from rods_jax.generation import Sampling
 from rods_jax.rewards import progress_reward
-from rods_jax.rollout import Limits, collect
+from rods_jax.rollout import collect, player
 from rods_jax.synthesis.pipeline import author_tasks
 
 N, G = 4, 2
-LIMITS = Limits(prompt=128, suffix=416, action=48, chunk=16)
+SIZES = RolloutConfig(
+    tasks_per_step=N,
+    group_size=G,
+    max_prompt_tokens=128,
+    max_suffix_tokens=416,
+    max_action_tokens=48,
+    observation_chunk=16,
+)
 ALL_TASKS = author_tasks(WORKPLACE, count=2 * N, rng=random.Random(0))
 TASKS, OTHERS = ALL_TASKS[:N], ALL_TASKS[N:]
 TOKENIZER = train_tokenizer(corpus(WORKPLACE, ALL_TASKS), vocab_size=600)
@@ -24,26 +33,16 @@ V, STOP = len(TOKENIZER), CODEC.stop_token
 GOLD = {task.id: demonstrate(WORKPLACE, task, CODEC, Habits(), random.Random(0)) for task in TASKS}
 
 
-def compiled(policy):
-    return generator(
-        policy, stop_tokens=(STOP,), group_size=G, suffix_capacity=LIMITS.suffix, max_action_tokens=LIMITS.action
-    )
+def compiled(policy, slots=N, **sizes):
+    """A player of the tasks; `sizes` are changes of SIZES."""
+    return player(policy, CODEC, replace(SIZES, **sizes), slots=slots)
 
 
-def gather(params, generate, tasks=TASKS, domain=WORKPLACE, limits=LIMITS, seed=0, step=0, **keywords):
-    start = partial(start_episodes, domain)
-    settings = dict(sampling=Sampling(temperature=0.0), reward=progress_reward, start=start) | keywords
-    return collect(
-        params,
-        tasks,
-        codec=CODEC,
-        generator=generate,
-        group_size=G,
-        limits=limits,
-        seed=seed,
-        step=step,
-        **settings,
-    )
+def gather(params, play, tasks=TASKS, domain=WORKPLACE, start=None, seed=0, step=0, reward=progress_reward, **fields):
+    """Greedy, unless `fields` of the player say otherwise."""
+    start = start or partial(start_episodes, domain)
+    play = play._replace(**({"sampling": Sampling(temperature=0.0)} | fields))
+    return collect(params, tasks, play, start=start, seed=seed, step=step, reward=reward)
 
 
 def actions_of(batch, n, g):

@@ -104,6 +104,7 @@ POLICY = Policy(
     forward=lambda params, prompt, lengths, suffix: params["embedding"][suffix],
     unembedding=lambda params: params["embedding"],
     prefill=None,
+    empty=None,
     extend=None,
 )
 UPDATES = {}

@@ -21,7 +21,7 @@ N, G, P, S = 3, 4, 7, 9
 def policy():
     p = Policy(**callables(CONFIG))
     return p._replace(
-        forward=jax.jit(p.forward), prefill=jax.jit(p.prefill, static_argnums=(3, 4)), extend=jax.jit(p.extend)
+        forward=jax.jit(p.forward), prefill=jax.jit(p.prefill, static_argnums=3), extend=jax.jit(p.extend)
     )
 
 
@@ -111,7 +111,8 @@ def test_prompt_padding_does_not_leak(policy, params, batch):
 def test_cache_equals_no_cache_in_ragged_chunks(policy, params, batch):
     prompt, prompt_lengths, suffix = batch
     expected = policy.forward(params, *batch)
-    hidden, cache = policy.prefill(params, prompt, prompt_lengths, G, S)
+    hidden, prompts = policy.prefill(params, prompt, prompt_lengths, S)
+    suffixes = policy.empty(N, G, S)
     np.testing.assert_allclose(
         jnp.broadcast_to(hidden[:, None], expected[:, :, 0].shape), expected[:, :, 0], atol=2e-5
     )
@@ -123,12 +124,12 @@ def test_cache_equals_no_cache_in_ragged_chunks(policy, params, batch):
         chunk = np.full((N, G, T), 30, np.int32)
         for n, g in np.ndindex(N, G):
             chunk[n, g, : lengths[n, g]] = suffix[n, g, done[n, g] : done[n, g] + lengths[n, g]]
-        hidden, cache = policy.extend(params, cache, chunk, lengths.astype(np.int32))
+        seen, lengths = done.astype(np.int32), lengths.astype(np.int32)
+        hidden, suffixes = policy.extend(params, prompts, suffixes, seen, chunk, lengths)
         for n, g in np.ndindex(N, G):
             start, stop = done[n, g] + 1, done[n, g] + 1 + lengths[n, g]
             np.testing.assert_allclose(hidden[n, g, : lengths[n, g]], expected[n, g, start:stop], atol=2e-5)
         done += lengths
-    np.testing.assert_array_equal(cache.suffix_lengths_NG, done)
 
 
 def test_bfloat16_activations_and_float32_parameters(policy, params, batch):
@@ -149,8 +150,8 @@ def test_bfloat16_activations_and_float32_parameters(policy, params, batch):
     # As a whole: a single small leaf (a norm before a sharp softmax) may be further off than the step is.
     whole = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]) for tree in (gradient, score(policy)))
     assert error(*whole) < 0.1
-    _, cache = jax.eval_shape(lambda: half.prefill(params, batch[0], batch[1], G, S))
-    assert cache.suffix_keys_NGKSE[0].dtype == cache.prompt_keys_NKPE[0].dtype == jnp.bfloat16
+    _, prompts = jax.eval_shape(lambda: half.prefill(params, batch[0], batch[1], S))
+    assert half.empty(N, G, S).keys_NGKSE[0].dtype == prompts.keys_NKPE[0].dtype == jnp.bfloat16
 
 
 def test_the_update_and_the_prefill_do_not_grow_with_depth(batch):
@@ -161,7 +162,7 @@ def test_the_update_and_the_prefill_do_not_grow_with_depth(batch):
         params = jax.eval_shape(policy.init, jax.random.key(0))
         gradient = jax.grad(lambda params, *batch: policy.forward(params, *batch).sum())
         forward = jax.jit(gradient).lower(params, *batch).as_text()
-        hidden = jax.jit(lambda *batch: policy.prefill(*batch, G, S)[0]).lower(params, *batch[:2]).as_text()
+        hidden = jax.jit(lambda *batch: policy.prefill(*batch, S)[0]).lower(params, *batch[:2]).as_text()
         return forward.count("\n"), hidden.count("\n")
 
     assert lines(2) == lines(9)

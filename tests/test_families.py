@@ -40,7 +40,7 @@ def loaded(request, tmp_path_factory):
 
 def jitted(config) -> Policy:
     policy = Policy(**callables(config))
-    prefill = jax.jit(policy.prefill, static_argnums=(3, 4))
+    prefill = jax.jit(policy.prefill, static_argnums=3)
     return policy._replace(forward=jax.jit(policy.forward), prefill=prefill, extend=jax.jit(policy.extend))
 
 
@@ -73,11 +73,13 @@ def test_padded_group_shared_logits_are_those_of_transformers(loaded):
 def test_logits_with_the_cache_are_those_of_transformers(loaded):
     policy, params, expected = loaded
     prompts, lengths, suffixes = grouped()
-    first, cache = policy.prefill(params, prompts, lengths, G, CAPACITY)
+    first, cache = policy.prefill(params, prompts, lengths, CAPACITY)
+    caches = policy.empty(2, G, CAPACITY)
     hidden = [jnp.broadcast_to(first[:, None, None], (2, G, 1, first.shape[-1]))]
     for start, stop in [(0, 1), (1, 2), (2, 3), (3, 19), (19, 35)]:
         chunk = suffixes[:, :, start:stop]
-        more, cache = policy.extend(params, cache, chunk, np.full((2, G), stop - start, np.int32))
+        seen, count = (np.full((2, G), number, np.int32) for number in (start, stop - start))
+        more, caches = policy.extend(params, cache, caches, seen, chunk, count)
         hidden.append(more)
     hidden = jnp.concatenate(hidden, axis=2)
     compare(hidden[:, 0] @ policy.unembedding(params).T, expected)
@@ -248,7 +250,7 @@ def test_more_positions_than_the_model_has_are_refused_before_anything_runs():
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(policy.forward, params, prompt, lengths, np.zeros((1, 2, 57), np.int32))
     with pytest.raises(ValueError, match=message):
-        policy.prefill(params, prompt, lengths, 2, 57)
+        policy.prefill(params, prompt, lengths, 57)
     jax.eval_shape(policy.forward, params, prompt, lengths, np.zeros((1, 2, 56), np.int32))
 
 

@@ -160,7 +160,7 @@ def test_the_decoder_computes_on_a_mesh_what_it_computes_blockwise_on_one_device
             hidden = policy.forward(params, prompts, lengths, suffixes)
             return jnp.sum(hidden * direction), hidden
 
-        prefill = lambda params: policy.prefill(params, prompts, lengths, G, 8)[0]
+        prefill = lambda params: policy.prefill(params, prompts, lengths, 8)[0]
         functions = [jax.jit(f).trace(params) for f in (jax.grad(functional, has_aux=True), prefill)]
         kernels = ["pallas_call[" in str(f.jaxpr) for f in functions]
         return [f.lower().compile()(params) for f in functions], kernels

@@ -7,7 +7,8 @@ import pytest
 
 from models.decoder import DecoderConfig
 from models.policy import callables
-from rods_jax.generation import Sampling, generator, rollout_keys, sample
+from rods_jax.generation import Sampling, capacities, generator, rollout_keys, sample
+from rods_jax.log_probs import log_probs
 from rods_jax.types import Policy
 
 V, N, G, P, S, A = 23, 2, 3, 5, 24, 6
@@ -31,6 +32,7 @@ def decode(policy):
 
 PROMPTS = np.random.default_rng(0).integers(2, V, (N, P)).astype(np.int32)
 LENGTHS = np.array([5, 3], np.int32)
+ALL = np.broadcast_to(np.arange(G, dtype=np.int32), (N, G))  # rows that observe
 
 
 def run(decode, params, sampling=Sampling(), ids=("a", "b"), prompts=PROMPTS, lengths=LENGTHS, step=0):
@@ -47,7 +49,7 @@ def run(decode, params, sampling=Sampling(), ids=("a", "b"), prompts=PROMPTS, le
         if turn == 0:
             seen = np.arange(len(ids) * G).reshape(len(ids), G) % 4
             tokens = np.full((len(ids), G, 4), 7, np.int32)
-            episodes = decode.observe(params, episodes, tokens, seen.astype(np.int32))
+            episodes = decode.observe(params, episodes, ALL, tokens, seen.astype(np.int32))
             for row, length in zip(rows, seen.reshape(-1)):
                 row[0] += [7] * int(length)
                 row[1] += [None] * int(length)
@@ -107,75 +109,187 @@ def test_a_message_ends_at_whichever_of_several_stop_tokens_comes_first(policy, 
     assert len(ends & set(stops)) > 1  # more than one of them was met
 
 
-def test_segments_do_not_show(params, decode):
+def test_segments_do_not_show(policy, params, decode):
     """A message decoded one, two or three tokens at a time, other rows asleep between: the same bits."""
     keys = rollout_keys(0, 0, ("a", "b"), G)
     whole, _ = decode.act(params, decode.start(params, PROMPTS, LENGTHS, keys), np.ones((N, G), bool), Sampling())
-    episodes = decode.start(params, PROMPTS, LENGTHS, keys)
-    rows, going = [([], []) for _ in range(N * G)], np.ones((N, G), bool)
-    rng = np.random.default_rng(0)
-    while going.any():
-        awake = going & (rng.random((N, G)) < 0.7)
-        steps, enough = np.int32(rng.integers(1, 4)), np.int32(rng.integers(1, N * G))
-        part, episodes = decode.act(params, episodes, awake, Sampling(), enough, steps)
-        assert (part.lengths_NG[awake] >= 1).all() and not part.lengths_NG[~awake].any()
-        assert part.lengths_NG.max() <= steps
-        for b, (n, g) in enumerate(np.ndindex(N, G)):
-            length = part.lengths_NG[n, g]
-            rows[b][0].extend(part.tokens_NGA[n, g, :length].tolist())
-            rows[b][1].extend(part.log_probs_NGA[n, g, :length].tolist())
-        going &= ~np.asarray(part.ended_NG)
-    for (tokens, log_probs), (n, g) in zip(rows, np.ndindex(N, G)):
-        length = whole.lengths_NG[n, g]
-        assert (tokens, log_probs) == (
-            whole.tokens_NGA[n, g, :length].tolist(),
-            whole.log_probs_NGA[n, g, :length].tolist(),
+    for segment in (1, 2, 3):
+        short = generator(
+            policy, stop_tokens=(STOP,), group_size=G, suffix_capacity=S, max_action_tokens=A, segment=segment
         )
-    np.testing.assert_array_equal(episodes.said_NG, 0)
+        episodes = short.start(params, PROMPTS, LENGTHS, keys)
+        rows, going = [([], []) for _ in range(N * G)], np.ones((N, G), bool)
+        rng = np.random.default_rng(segment)
+        while going.any():
+            awake = going & (rng.random((N, G)) < 0.7)
+            part, episodes = short.act(params, episodes, awake, Sampling())
+            assert (part.lengths_NG[awake] >= 1).all() and not part.lengths_NG[~awake].any()
+            assert part.tokens_NGA.shape == (N, G, segment)
+            for b, (n, g) in enumerate(np.ndindex(N, G)):
+                length = part.lengths_NG[n, g]
+                rows[b][0].extend(part.tokens_NGA[n, g, :length].tolist())
+                rows[b][1].extend(part.log_probs_NGA[n, g, :length].tolist())
+            going &= ~np.asarray(part.ended_NG)
+        for (tokens, log_probs), (n, g) in zip(rows, np.ndindex(N, G)):
+            length = whole.lengths_NG[n, g]
+            assert (tokens, log_probs) == (
+                whole.tokens_NGA[n, g, :length].tolist(),
+                whole.log_probs_NGA[n, g, :length].tolist(),
+            )
+        np.testing.assert_array_equal(episodes.said_NG, 0)
 
 
-def test_a_segment_ends_when_enough_messages_have(params, decode):
+def test_a_row_goes_to_another_rollout_in_the_middle_of_the_others_messages(policy, params):
+    """Row 1 of task a begins rollout 2, whose noise it gets, from the prompt alone; the others feel nothing."""
     keys = rollout_keys(0, 0, ("a", "b"), G)
-    whole, _ = decode.act(params, decode.start(params, PROMPTS, LENGTHS, keys), np.ones((N, G), bool), Sampling())
-    lengths = np.sort(np.asarray(whole.lengths_NG).ravel())
-    assert lengths[0] < lengths[-1]
-    for enough in range(1, N * G + 1):
-        episodes = decode.start(params, PROMPTS, LENGTHS, keys)
-        part, _ = decode.act(params, episodes, np.ones((N, G), bool), Sampling(), np.int32(enough))
-        assert part.lengths_NG.max() == lengths[enough - 1]
-        np.testing.assert_array_equal(part.ended_NG, whole.lengths_NG <= lengths[enough - 1])
+    short = generator(policy, stop_tokens=(STOP,), group_size=2, suffix_capacity=S, max_action_tokens=A, segment=2)
+    everybody = np.ones((N, 2), bool)
+
+    def said(episodes, rounds=A // 2):
+        parts, going = [], everybody
+        for _ in range(rounds):
+            part, episodes = short.act(params, episodes, going, Sampling(4.0))
+            going = going & ~np.asarray(part.ended_NG)
+            parts.append(part)
+        rows = [[part.tokens_NGA[n, g, : part.lengths_NG[n, g]] for part in parts] for n, g in np.ndindex(N, 2)]
+        return [np.concatenate(row).tolist() for row in rows], episodes
+
+    alone, _ = said(short.start(params, PROMPTS, LENGTHS, keys[:, np.array([0, 2])]))
+    undisturbed, _ = said(short.start(params, PROMPTS, LENGTHS, keys[:, :2]))
+    begun, episodes = said(short.start(params, PROMPTS, LENGTHS, keys[:, :2]), rounds=1)
+    fresh = np.array([[False, True], [False, False]])
+    episodes = short.renew(episodes, fresh, keys[:, np.array([0, 2])])
+    assert episodes.lengths_NG[0, 1] == episodes.said_NG[0, 1] == 0
+    going_on, _ = said(episodes)
+    assert going_on[1] == alone[1] != undisturbed[1]
+    for row in (0, 2, 3):
+        expected = undisturbed[row]
+        assert (begun[row] + going_on[row])[: len(expected)] == expected
 
 
-def test_a_slot_goes_to_another_task_and_leaves_the_others_alone(params, decode):
+def test_a_few_rows_observe_as_all_would(policy, params):
+    """Columns of one row in two: what each row reads and says next is what it would be with all rows at once."""
+    group, keys = 4, rollout_keys(0, 0, ("a", "b"), 4)
+    settings = dict(stop_tokens=(STOP,), group_size=group, suffix_capacity=S, max_action_tokens=A)
+    every, few = generator(policy, **settings), generator(policy, columns=2, **settings)
+    active = np.ones((N, group), bool)
+    rng = np.random.default_rng(0)
+    told = rng.integers(2, V, (N, group, 5)).astype(np.int32)
+    counts = np.array([[5, 0, 3, 1], [2, 4, 0, 5]], np.int32)
+    after = []
+    for decode in (every, few):
+        _, episodes = decode.act(params, decode.start(params, PROMPTS, LENGTHS, keys), active, Sampling())
+        if decode is every:
+            rows = np.broadcast_to(np.arange(group, dtype=np.int32), (N, group))
+            episodes = decode.observe(params, episodes, rows, told, counts)
+        else:
+            for rows in (np.array([[1, 3], [0, 2]], np.int32), np.array([[0, 2], [1, 3]], np.int32)):
+                n = np.arange(N)[:, None]
+                episodes = decode.observe(params, episodes, rows, told[n, rows], counts[n, rows])
+        after.append(decode.act(params, episodes, active, Sampling()))
+    (expected, whole), (found, parts) = after
+    np.testing.assert_array_equal(found.tokens_NGA, expected.tokens_NGA)
+    np.testing.assert_allclose(found.log_probs_NGA, expected.log_probs_NGA, atol=1e-5)
+    np.testing.assert_array_equal(parts.lengths_NG, whole.lengths_NG)
+
+
+def test_caches_of_any_size_give_the_same_bits(policy, params):
+    """Grown while rows speak and listen, or full from the start: one, two or four blocks of keys."""
+    limit, keys = 2048, rollout_keys(0, 0, ("a", "b"), G)
+    assert capacities(limit) == (512, 1024, 2048) and capacities(512) == (512,) and capacities(300) == (300,)
+    assert capacities(10_240) == (1536, 2560, 5120, 10_240)
+    long = generator(policy, stop_tokens=(), group_size=G, suffix_capacity=limit, max_action_tokens=12)
+    told = np.random.default_rng(2).integers(2, V, (N, G, 250)).astype(np.int32)
+    active = np.ones((N, G), bool)
+
+    def play(sizes):
+        """Acts of 12 tokens and observations of 250, each after the caches have the next of `sizes`."""
+        episodes, parts = long.start(params, PROMPTS, LENGTHS, keys), []
+        for size in sizes:
+            if episodes.suffixes.keys_NGKSE[0].shape[3] != size:
+                episodes = long.grow(episodes, size)
+            part, episodes = long.act(params, episodes, active, Sampling())
+            episodes = long.observe(params, episodes, ALL, told, np.full((N, G), 250, np.int32) - ALL)
+            parts.append(part)
+        return parts, episodes.hidden_NGD
+
+    grown, last = play([512, 1024, 1024, 2048, 2048])
+    full, same = play([2048] * 5)
+    for part, expected in zip(grown, full, strict=True):
+        for x, y in zip(part, expected, strict=True):
+            np.testing.assert_array_equal(x, y)
+    np.testing.assert_array_equal(last, same)
+
+
+def test_a_slot_goes_to_another_task_and_leaves_the_others_alone(policy, params):
     """Task b's slot is given to task c in the middle of task a's messages."""
+    short = generator(policy, stop_tokens=(STOP,), group_size=G, suffix_capacity=S, max_action_tokens=A, segment=2)
     keys = rollout_keys(0, 0, ("a", "b", "c"), G)
     third, length = np.random.default_rng(5).integers(2, V, P).astype(np.int32), np.int32(4)
-    active, steps = np.ones((N, G), bool), np.int32(2)
-    together = decode.start(params, PROMPTS, LENGTHS, keys[:2])
-    first, together = decode.act(params, together, active, Sampling(), steps=steps)
-    together = decode.admit(params, together, np.int32(1), third, length, keys[2])
-    assert together.lengths_NG[1].tolist() == together.said_NG[1].tolist() == [0] * G
-    more = active & ~np.asarray(first.ended_NG)
-    more[1] = True
-    second, together = decode.act(params, together, more, Sampling())
 
-    undisturbed = decode.start(params, PROMPTS, LENGTHS, keys[:2])
-    expected, _ = decode.act(params, undisturbed, active, Sampling())
-    alone = decode.start(params, np.stack([PROMPTS[0], third]), np.array([5, 4], np.int32), keys[np.array([0, 2])])
-    other, _ = decode.act(params, alone, active, Sampling())
-    for g in range(G):
-        said = [part.tokens_NGA[0, g, : part.lengths_NG[0, g]] for part in (first, second)]
-        np.testing.assert_array_equal(np.concatenate(said), expected.tokens_NGA[0, g, : expected.lengths_NG[0, g]])
-    np.testing.assert_array_equal(second.tokens_NGA[1], other.tokens_NGA[1])
-    np.testing.assert_allclose(second.log_probs_NGA[1], other.log_probs_NGA[1], atol=1e-5)
+    def speak(episodes, active, rounds):
+        said = [[] for _ in range(N * G)]
+        for _ in range(rounds):
+            part, episodes = short.act(params, episodes, active, Sampling())
+            active = active & ~np.asarray(part.ended_NG)
+            for row, (n, g) in zip(said, np.ndindex(N, G)):
+                row.extend(part.tokens_NGA[n, g, : part.lengths_NG[n, g]].tolist())
+        return said, active, episodes
+
+    everybody = np.ones((N, G), bool)
+    first, active, together = speak(short.start(params, PROMPTS, LENGTHS, keys[:2]), everybody, 1)
+    together = short.admit(params, together, np.int32(1), third, length, keys[2])
+    assert together.lengths_NG[1].tolist() == together.said_NG[1].tolist() == [0] * G
+    active[1] = True
+    second, *_ = speak(together, active, A // 2)
+    expected, *_ = speak(short.start(params, PROMPTS, LENGTHS, keys[:2]), everybody, A // 2)
+    prompts = np.stack([PROMPTS[0], third]), np.array([5, 4], np.int32)
+    other, *_ = speak(short.start(params, *prompts, keys[np.array([0, 2])]), everybody, A // 2)
+    assert [a + b for a, b in zip(first[:G], second[:G])] == expected[:G]
+    assert second[G:] == other[G:]
+
+
+def test_ids_without_a_token_are_never_sampled(policy, params):
+    """The vocabulary has rows beyond the tokenizer's; log-probabilities are still those of all rows."""
+    known = 9
+    bounded = generator(
+        policy, stop_tokens=(), group_size=G, suffix_capacity=S, max_action_tokens=A, num_tokens=known
+    )
+    active, keys = np.ones((N, G), bool), rollout_keys(0, 0, ("a", "b"), G)
+    for sampling in (Sampling(5.0), Sampling(5.0, 0.9, 20), Sampling(0.0)):
+        generated, _ = bounded.act(params, bounded.start(params, PROMPTS, LENGTHS, keys), active, sampling)
+        assert generated.tokens_NGA.max() < known
+    # Greedy: the first token's log-probability is that of the whole vocabulary's softmax.
+    hidden, _ = policy.prefill(params, PROMPTS, LENGTHS, 1)
+    log_probs = jax.nn.log_softmax(hidden @ policy.unembedding(params).T)
+    expected = log_probs[:, :known].max(-1)
+    np.testing.assert_allclose(generated.log_probs_NGA[:, 0, 0], expected, atol=1e-5)
+
+
+def test_sampler_and_update_use_the_same_dtype_of_the_head():
+    """In bfloat16 both multiply by the rounded unembedding: the same hidden state, the same log-probability."""
+    policy = Policy(**callables(DecoderConfig(V, 1, 16, 2, 1, 8, 16, compute_dtype="bfloat16")))
+    params = policy.init(jax.random.key(0))
+    decode = generator(policy, stop_tokens=(), group_size=1, suffix_capacity=S, max_action_tokens=1)
+    episodes = decode.start(params, PROMPTS, LENGTHS, rollout_keys(0, 0, ("a", "b"), 1))
+    hidden = jnp.array(episodes.hidden_NGD)
+    generated, _ = decode.act(params, episodes, np.ones((N, 1), bool), Sampling())
+    expected = log_probs(hidden, policy.unembedding(params), generated.tokens_NGA[..., 0]).log_probs_T
+    np.testing.assert_allclose(generated.log_probs_NGA[..., 0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [2**31, 20261129143005, 2**63])
+def test_seeds_of_any_size_have_noise_of_their_own(seed):
+    keys = [jax.random.key_data(rollout_keys(s, 0, ("a",), 2)).tolist() for s in (seed, seed + 1, seed % 2**31)]
+    assert len(set(map(str, keys))) == 3
 
 
 def test_settings_and_content_never_recompile(params, decode):
     run(decode, params)
-    before = [f._cache_size() for f in decode]
+    before = [f._cache_size() for f in decode[:-1]]
     for sampling in (Sampling(0.3, 0.9, 5), Sampling(0.0), Sampling(2.0, 0.5)):
         run(decode, params, sampling, prompts=(PROMPTS + 1) % V)
-    assert [f._cache_size() for f in decode] == before
+    assert [f._cache_size() for f in decode[:-1]] == before
 
 
 @pytest.mark.parametrize("top_p, top_k", [(1.0, 0), (0.6, 0), (1.0, 3), (0.5, 4)])

@@ -2,13 +2,12 @@
 
 import random
 from dataclasses import replace
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rollout_toy import CODEC, G, GOLD, LIMITS, N, STOP, TASKS, V, actions_of, compiled, gather
+from rollout_toy import CODEC, G, GOLD, SIZES, N, STOP, TASKS, V, actions_of, compiled, gather
 
 from rods_jax.demonstrations import Habits, demonstrate
 from rods_jax.environments.episode import Episode
@@ -19,33 +18,25 @@ from rods_jax.rollout import trim
 from rods_jax.types import CATEGORIES, Action, Call, Message, Observation, Policy
 
 
-class Script(NamedTuple):
-    """A cache that knows only how far each rollout has come."""
-
-    tokens_NS: jax.Array
-    lengths_NG: jax.Array
-
-
 def _says(tokens):
     return 50.0 * jax.nn.one_hot(tokens, V)
 
 
-def _extend(params, cache, tokens_NGT, lengths_NG):
-    positions = cache.lengths_NG[..., None] + jnp.arange(tokens_NGT.shape[2])[None, None] + 1
+def _extend(params, script, suffixes, seen_NG, tokens_NGT, lengths_NG, rows_NC=None):
+    positions = seen_NG[..., None] + jnp.arange(tokens_NGT.shape[2])[None, None] + 1
     n = jnp.arange(len(positions))[:, None, None]
-    return _says(cache.tokens_NS[n, positions]), cache._replace(lengths_NG=cache.lengths_NG + lengths_NG)
+    return _says(script[n, positions]), suffixes
 
 
-# Greedily says params[n, s] at suffix position s, whatever it has read.
+# Greedily says params[n, s] at suffix position s of slot n, whatever it has read; its caches hold nothing.
 SCRIPTED = Policy(
     init=None,
     forward=None,
     unembedding=lambda params: jnp.eye(V),
-    prefill=lambda params, tokens, lengths, group_size, capacity: (
-        _says(params[:, 0]), Script(params, jnp.zeros((len(params), group_size), jnp.int32))
-    ),
+    prefill=lambda params, tokens, lengths, suffix_tokens: (_says(params[:, 0]), params),
+    empty=lambda num_tasks, group_size, capacity: (),
     extend=_extend,
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +45,7 @@ def recite():
 
 
 def script(*suffixes):
-    array = np.full((len(suffixes), LIMITS.suffix + LIMITS.chunk + 1), 9, np.int32)
+    array = np.full((len(suffixes), SIZES.max_suffix_tokens + SIZES.observation_chunk + 1), 9, np.int32)
     for row, suffix in zip(array, suffixes):
         row[: len(suffix)] = suffix
     return array
@@ -77,7 +68,7 @@ def suffix_of(task, actions, domain=WORKPLACE):
 
 def test_a_policy_that_recites_the_gold_calls_is_rewarded_in_full(recite):
     batch, trajectories, *_ = gather(gold_script(), recite)
-    assert max(len(demo.suffix) for demo in GOLD.values()) < LIMITS.suffix
+    assert max(len(demo.suffix) for demo in GOLD.values()) < SIZES.max_suffix_tokens
     for n, task in enumerate(TASKS):
         demo = GOLD[task.id]
         length = batch.prompt_lengths_N[n]
@@ -104,13 +95,13 @@ def test_a_policy_that_recites_the_gold_calls_is_rewarded_in_full(recite):
     # Some observation was longer than a chunk, so it entered the cache in several.
     acted = batch.action_mask_NGS[0, 0]
     assert any(
-        not acted[s : s + LIMITS.chunk + 1].any() for s in range(batch.suffix_lengths_NG[0, 0] - LIMITS.chunk)
+        not acted[s : s + SIZES.observation_chunk + 1].any() for s in range(batch.suffix_lengths_NG[0, 0] - SIZES.observation_chunk)
     )
 
 
 def test_dtypes_and_shapes(recite):
     batch, *_ = gather(gold_script(), recite)
-    shapes = {"P": LIMITS.prompt, "S": LIMITS.suffix, "N": N, "G": G}
+    shapes = {"P": SIZES.max_prompt_tokens, "S": SIZES.max_suffix_tokens, "N": N, "G": G}
     for name, array in batch._asdict().items():
         assert array.shape == tuple(shapes[axis] for axis in name.rpartition("_")[2]), name
         kind = bool if name.startswith(("action", "valid", "eligible")) else np.float32
@@ -135,19 +126,19 @@ def test_the_steps_are_what_the_tokens_say(recite):
 
 # ------------------------------------------------------------------------------------------ limits
 def test_an_action_without_a_stop_is_a_parse_error_and_is_closed_for_the_policy(recite):
-    endless = [9] * (LIMITS.suffix + 1)
+    endless = [9] * (SIZES.max_suffix_tokens + 1)
     batch, trajectories, *_ = gather(script(endless, *(GOLD[t.id].suffix for t in TASKS[1:])), recite)
     one = trajectories[0]
-    assert one.truncated == f"the episode is longer than {LIMITS.suffix} tokens"
+    assert one.truncated == f"the episode is longer than {SIZES.max_suffix_tokens} tokens"
     assert one.failure is None and batch.valid_NG.all()
     assert {step.code for step in one.steps} == {-3}
     told = one.steps[0].observations
-    assert told == (f"Error: the message is longer than {LIMITS.action} tokens.",)
+    assert told == (f"Error: the message is longer than {SIZES.max_action_tokens} tokens.",)
     tokens, acted = batch.suffix_tokens_NGS[0, 0], batch.action_mask_NGS[0, 0]
     between = CODEC.encode_action((), "")  # the stop that the policy did not say: read, not learned
-    assert acted[: LIMITS.action].all() and not acted[LIMITS.action : LIMITS.action + len(between)].any()
-    assert tokens[LIMITS.action] == STOP
-    assert batch.suffix_lengths_NG[0, 0] <= LIMITS.suffix
+    assert acted[: SIZES.max_action_tokens].all() and not acted[SIZES.max_action_tokens : SIZES.max_action_tokens + len(between)].any()
+    assert tokens[SIZES.max_action_tokens] == STOP
+    assert batch.suffix_lengths_NG[0, 0] <= SIZES.max_suffix_tokens
     assert batch.rewards_NG[0, 0] == 0 and (batch.rewards_NG[1:] == 1).all()
 
 
@@ -169,7 +160,7 @@ def first_turn_of_length(task, length):
     for digits in range(40):
         actions = [Action(calls=(Call("7" * digits),))] * 3 + golds
         missing = length - len(suffix_of(task, [*actions, Action(answer="7")]))
-        if 0 <= missing < LIMITS.action - 2:
+        if 0 <= missing < SIZES.max_action_tokens - 2:
             return [*actions, Action(answer="7" * (missing + 1))]
     raise AssertionError("the padding is too short")
 
@@ -177,15 +168,15 @@ def first_turn_of_length(task, length):
 @pytest.mark.parametrize("room", [0, 1])
 def test_an_episode_ends_where_no_token_could_be_said_any_more(recite, room):
     task = TASKS[0]
-    actions = first_turn_of_length(task, LIMITS.suffix - room)
+    actions = first_turn_of_length(task, SIZES.max_suffix_tokens - room)
     so_far = suffix_of(task, actions)
-    assert len(so_far) == LIMITS.suffix - room
+    assert len(so_far) == SIZES.max_suffix_tokens - room
     batch, trajectories, *_ = gather(script(so_far, *(GOLD[t.id].suffix for t in TASKS[1:])), recite)
     one = trajectories[0]
-    assert one.truncated == f"the episode is longer than {LIMITS.suffix} tokens"
+    assert one.truncated == f"the episode is longer than {SIZES.max_suffix_tokens} tokens"
     assert len(one.steps) == len(actions) + room  # one token of room is one more token said
     asked = len(CODEC.encode_messages([Message("user", task.turns[1].user)]))
-    assert batch.suffix_lengths_NG[0, 0] == (LIMITS.suffix if room else LIMITS.suffix - asked)
+    assert batch.suffix_lengths_NG[0, 0] == (SIZES.max_suffix_tokens if room else SIZES.max_suffix_tokens - asked)
     assert one.turns_passed == (True,) + (False,) * (len(task.turns) - 1)
     assert batch.passed_turns_NG[0, 0] == 1 and batch.valid_NG.all()
     assert batch.rewards_NG[0, 0] == np.float32(1 / len(task.turns)) and (batch.rewards_NG[1:] == 1).all()
@@ -195,7 +186,7 @@ def test_a_prompt_that_is_too_long_is_a_record(recite):
     length = len(GOLD[TASKS[1].id].prompt)
     others = [n for n, task in enumerate(TASKS) if len(GOLD[task.id].prompt) < length]
     assert others
-    batch, trajectories, *_ = gather(gold_script(), recite, limits=LIMITS._replace(prompt=length - 1))
+    batch, trajectories, *_ = gather(gold_script(), recite, sizes=replace(SIZES, max_prompt_tokens=length - 1))
     assert f"the prompt has {length} tokens, more than the limit of {length - 1}" in trajectories[G].failure
     assert not batch.valid_NG[1].any() and batch.suffix_lengths_NG[1].sum() == 0 and trajectories[G].steps == ()
     for n in others:
@@ -205,11 +196,11 @@ def test_a_prompt_that_is_too_long_is_a_record(recite):
 def test_trim_cuts_padding_only(recite):
     batch, *_ = gather(gold_script(), recite)
     longest = int(batch.suffix_lengths_NG.max())
-    short = trim(batch, (longest - 1, longest, LIMITS.suffix), longest)
+    short = trim(batch, (longest - 1, longest, SIZES.max_suffix_tokens), longest)
     for name in ("suffix_tokens_NGS", "action_mask_NGS", "behavior_log_probs_NGS"):
         assert getattr(short, name).shape == (N, G, longest)
         np.testing.assert_array_equal(getattr(short, name), getattr(batch, name)[:, :, :longest])
-    assert trim(batch, (8, LIMITS.suffix), longest).suffix_tokens_NGS.shape == (N, G, LIMITS.suffix)
+    assert trim(batch, (8, SIZES.max_suffix_tokens), longest).suffix_tokens_NGS.shape == (N, G, SIZES.max_suffix_tokens)
     np.testing.assert_array_equal(short.prompt_tokens_NP, batch.prompt_tokens_NP)
 
 

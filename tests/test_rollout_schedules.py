@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rollout_toy import G, LIMITS, N, OTHERS, STOP, TASKS, V, actions_of, compiled, gather
+from rollout_toy import G, N, SIZES, OTHERS, STOP, TASKS, V, actions_of, compiled, gather
 
 from models.decoder import DecoderConfig
 from models.policy import callables
 from rods_jax import rollout
 from rods_jax.environments.episode import start_episodes
 from rods_jax.environments.workplace import WORKPLACE
-from rods_jax.generation import Generator, Sampling
+from rods_jax.generation import Sampling
 from rods_jax.types import Policy
 
 
@@ -26,7 +26,7 @@ def policy():
 
 
 @pytest.fixture(scope="module")
-def decode(policy):
+def play(policy):
     return compiled(policy)
 
 
@@ -42,8 +42,8 @@ HOT = Sampling(temperature=0.9)
 
 
 @pytest.fixture(scope="module")
-def sampled(params, decode):
-    return gather(params, decode, sampling=HOT)
+def sampled(params, play):
+    return gather(params, play, sampling=HOT)
 
 
 def test_behavior_log_probs_equal_the_updates_recomputation(policy, params, sampled):
@@ -54,7 +54,7 @@ def test_behavior_log_probs_equal_the_updates_recomputation(policy, params, samp
     logits = jnp.einsum("ngsd,vd->ngsv", hidden, policy.unembedding(params)) / HOT.temperature
     taken = jnp.take_along_axis(jax.nn.log_softmax(logits), batch.suffix_tokens_NGS[..., None], -1)[..., 0]
     mask = batch.action_mask_NGS
-    assert mask.sum() > 300 and (~mask[:, :, : LIMITS.chunk]).any()
+    assert mask.sum() > 300 and (~mask[:, :, : SIZES.observation_chunk]).any()
     np.testing.assert_allclose(taken[mask], batch.behavior_log_probs_NGS[mask], atol=1e-4)
     assert (batch.behavior_log_probs_NGS[~mask] == 0).all() and (
         batch.behavior_log_probs_NGS[mask] < 0
@@ -73,20 +73,20 @@ def test_sampled_tokens_are_the_trajectories_steps(sampled):
     assert ended  # some messages were answers, with a stop of the policy's own
 
 
-def test_the_same_call_gives_the_same_bits(params, decode, sampled):
-    again = gather(params, decode, sampling=HOT)
+def test_the_same_call_gives_the_same_bits(params, play, sampled):
+    again = gather(params, play, sampling=HOT)
     assert again.trajectories == sampled.trajectories
     for before, after in zip(sampled.batch, again.batch):
         np.testing.assert_array_equal(before, after)
     for changed in (dict(seed=1), dict(step=1)):
-        assert gather(params, decode, sampling=HOT, **changed).trajectories != sampled.trajectories
+        assert gather(params, play, sampling=HOT, **changed).trajectories != sampled.trajectories
     assert any(a.steps != b.steps for a, b in zip(sampled.trajectories[::G], sampled.trajectories[1::G]))
 
 
-def test_a_task_does_not_feel_its_place_or_its_company(params, decode, sampled):
+def test_a_task_does_not_feel_its_place_or_its_company(params, play, sampled):
     order = [2, 0, 3, 1]
-    moved = gather(params, decode, sampling=HOT, tasks=[TASKS[n] for n in order])
-    among_others = gather(params, decode, sampling=HOT, tasks=[OTHERS[0], OTHERS[1], TASKS[2], OTHERS[3]])
+    moved = gather(params, play, sampling=HOT, tasks=[TASKS[n] for n in order])
+    among_others = gather(params, play, sampling=HOT, tasks=[OTHERS[0], OTHERS[1], TASKS[2], OTHERS[3]])
     for place, n in enumerate(order):
         assert moved.trajectories[place * G : place * G + G] == sampled.trajectories[n * G : n * G + G]
     assert among_others.trajectories[2 * G : 3 * G] == sampled.trajectories[2 * G : 3 * G]
@@ -113,25 +113,41 @@ def late(delays):
     return start
 
 
-@pytest.mark.parametrize("enough, steps", [(0.01, 1), (0.5, 3), (1.0, 100)])
-def test_no_schedule_changes_a_bit(params, decode, sampled, monkeypatch, enough, steps):
-    monkeypatch.setattr(rollout, "ENOUGH", enough)
-    monkeypatch.setattr(rollout, "STEPS", steps)
-    again = gather(params, decode, sampling=HOT, start=late([0.0, 0.03, 0.0, 0.1]))
+@pytest.mark.parametrize("segment, patience, share", [(1, 0.0, 0.0), (3, 0.0, 9.0), (48, 0.1, 0.1)])
+def test_no_schedule_changes_a_bit(policy, params, sampled, monkeypatch, segment, patience, share):
+    """Few or many tokens before the host looks, answers that come late, read at once or when nobody speaks."""
+    for name, value in dict(SEGMENT=segment, PATIENCE=patience, SHARE=share).items():
+        monkeypatch.setattr(rollout, name, value)
+    again = gather(params, compiled(policy), sampling=HOT, start=late([0.0, 0.03, 0.0, 0.1]))
     assert again.trajectories == sampled.trajectories
     for before, after in zip(sampled.batch, again.batch):
         np.testing.assert_array_equal(before, after)
 
 
-def test_the_device_goes_on_while_an_environment_thinks(params, decode, monkeypatch):
+def watched(play, **calls):
+    """A player whose generator tells `calls` (by name) what it is called with."""
+
+    def telling(name, tell):
+        call = getattr(play.generator, name)
+
+        def called(*arguments):
+            tell(*arguments)
+            return call(*arguments)
+
+        return called
+
+    return play._replace(
+        generator=play.generator._replace(**{name: telling(name, tell) for name, tell in calls.items()})
+    )
+
+
+def test_the_device_goes_on_while_an_environment_thinks(params, play):
     """The first answer is given only when two more segments have been decoded; without overlap it never is."""
-    monkeypatch.setattr(rollout, "ENOUGH", 0.5)
     segments, thinking, waited = itertools.count(), threading.Event(), threading.Event()
 
-    def act(*arguments):
+    def act(*_):
         if thinking.is_set() and next(segments) == 1:
             waited.set()
-        return decode.act(*arguments)
 
     def start(tasks):
         batch = start_episodes(WORKPLACE, tasks)
@@ -143,38 +159,51 @@ def test_the_device_goes_on_while_an_environment_thinks(params, decode, monkeypa
 
         return batch._replace(act=answer)
 
-    assert gather(params, decode._replace(act=act), sampling=HOT, start=start).batch.valid_NG.all()
+    assert gather(params, watched(play, act=act), sampling=HOT, start=start).batch.valid_NG.all()
 
 
-@pytest.mark.parametrize("slots", [1, 3])
-def test_a_finished_group_gives_its_slot_to_the_next_task(params, decode, sampled, slots):
-    admitted = []
+def test_a_row_waits_for_no_other_message(params, play):
+    """Rows begin their next message while others of their group are in the middle of one."""
+    speaking = []
+    gather(params, watched(play, act=lambda *a: speaking.append((a[1].said_NG > 0) & a[2])), sampling=HOT)
+    between = [np.asarray(said).any(1) & ~np.asarray(said).all(1) for said in speaking]
+    assert sum(some.any() for some in between) > len(between) // 4
 
-    def admit(params, episodes, slot, *rest):
-        admitted.append(int(slot))
-        return decode.admit(params, episodes, slot, *rest)
 
-    few = gather(
-        params, decode._replace(admit=admit), sampling=HOT, concurrent_tasks=slots, start=late([0.0, 0.02])
+@pytest.mark.parametrize("slots, rows", [(1, G), (3, G), (1, 1), (2, 1)])
+def test_slots_and_rows_go_to_the_next_task_and_rollout(policy, params, sampled, slots, rows):
+    admitted, renewed = [], []
+    few = watched(
+        compiled(policy, slots, concurrent_rollouts=rows),
+        admit=lambda *a: admitted.append(int(a[2])),
+        renew=lambda *a: renewed.append(int(a[1].sum())),
     )
+    played = gather(params, few, sampling=HOT, start=late([0.0, 0.02]))
     assert sorted(admitted) == sorted(n % slots for n in range(slots, N))
-    assert few.trajectories == sampled.trajectories
-    for name, before, after in zip(sampled.batch._fields, sampled.batch, few.batch):
+    assert sum(renewed) == N * (G - rows)
+    assert played.trajectories == sampled.trajectories
+    for name, before, after in zip(sampled.batch._fields, sampled.batch, played.batch):
         np.testing.assert_allclose(before, after, atol=1e-5, err_msg=name)
 
 
-def test_a_task_that_fails_at_the_start_takes_no_slot(params, decode, sampled):
+def test_more_slots_than_tasks_stay_empty(policy, params, sampled):
+    played = gather(params, compiled(policy, N + 2), sampling=HOT)
+    assert played.trajectories == sampled.trajectories
+
+
+def test_a_task_that_fails_at_the_start_takes_no_slot(policy, params, sampled):
     bad = replace(TASKS[0], classes=("Nowhere",))
-    few = gather(params, decode, sampling=HOT, tasks=[bad, *TASKS[1:]], concurrent_tasks=1)
+    few = gather(params, compiled(policy, 1), sampling=HOT, tasks=[bad, *TASKS[1:]])
     assert [t.failure is not None for t in few.trajectories] == [True] * G + [False] * (N - 1) * G
     assert few.trajectories[G:] == sampled.trajectories[G:]
 
 
-def test_nothing_recompiles_in_a_whole_run(params, decode, sampled):
-    """Any tasks, sampling settings, delays and steps; all tasks on the device, or one at a time."""
-    assert isinstance(decode, Generator)
-    gather(params, decode, sampling=HOT, concurrent_tasks=1)
-    before = {name: function._cache_size() for name, function in decode._asdict().items()}
+def test_nothing_recompiles_in_a_whole_run(policy, params):
+    """Any tasks, sampling settings, delays and steps."""
+    play = compiled(policy, 2, concurrent_rollouts=1)
+    gather(params, play, sampling=HOT)
+    calls = play.generator._replace(grow=None)
+    before = {name: call._cache_size() for name, call in calls._asdict().items() if call}
     assert all(before.values())
     runs = [
         dict(tasks=TASKS, sampling=HOT),
@@ -183,6 +212,16 @@ def test_nothing_recompiles_in_a_whole_run(params, decode, sampled):
         dict(tasks=TASKS, sampling=Sampling(temperature=0.0), seed=3, start=late([0.01])),
     ]
     for one in runs:
-        gather(params, decode, **one)
-        gather(params, decode, concurrent_tasks=1, **one)
-    assert {name: function._cache_size() for name, function in decode._asdict().items()} == before
+        gather(params, play, **one)
+    assert {name: call._cache_size() for name, call in calls._asdict().items() if call} == before
+
+
+def test_caches_grow_with_the_longest_row(policy, params):
+    """The smallest that holds it, of a few sizes."""
+    play = compiled(policy, 2, max_suffix_tokens=1024, max_action_tokens=300)
+    held = []
+    quiet = params | {"embedding": params["embedding"].at[STOP].multiply(0.1)}
+    watching = watched(play, act=lambda *a: held.append(a[1].suffixes.keys_NGKSE[0].shape[3]))
+    played = gather(quiet, watching, sampling=HOT, tasks=TASKS[:2])
+    assert int(played.batch.suffix_lengths_NG.max()) > 512
+    assert held[0] == 512 and held[-1] == 1024 and held == sorted(held)

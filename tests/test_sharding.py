@@ -104,7 +104,7 @@ def test_a_layout_computes_what_one_device_computes(alone, sizes, count):
         assert shard(tree["layers"]["output"]) == (2, 4 // tensor, 2, 8, 32 // (data * fsdp))
         assert shard(tree["embedding"]) == (64 // tensor, 32 // (data * fsdp))
     if N % data == G % fsdp == 4 % (tensor * sequence) == 0:
-        cached = episodes.cache.suffix_keys_NGKSE[0]
+        cached = episodes.suffixes.keys_NGKSE[0]
         assert shard(cached) == (N // data, G // fsdp, 4 // (tensor * sequence), S, 8)
 
 

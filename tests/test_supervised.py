@@ -35,6 +35,7 @@ TABLE = Policy(
     forward=lambda params, prompts, lengths, suffixes: params["hidden"],
     unembedding=lambda params: params["out"],
     prefill=None,
+    empty=None,
     extend=None,
 )
 
