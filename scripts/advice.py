@@ -10,23 +10,26 @@ from rods_jax.chat import MISCONFIGURED, TOO_LONG
 from rods_jax.codecs.grammar import looks_like_call
 from rods_jax.evaluation import Move, Record
 
-EARLY = 8  # messages after which it is said that calls stay in the text, if none was read
+EARLY = 8  # messages with a call in their text, after which it is said while the evaluation goes on
 
 READ, IN_TEXT = "read", "in the text"
 
 
 def calls_of(record: Record) -> Counter[str]:
-    """How many messages had calls that the server read, and how many have a call in their text."""
-    kinds = (READ if move.calls else IN_TEXT if looks_like_call(move.text) else None for move in record.moves)
-    return Counter(filter(None, kinds))
+    """How many messages had calls that the server read, and how many have one in their text, or in a thought alone."""
+    calls = Counter[str]()
+    for move in record.moves:
+        calls[READ] += bool(move.calls)
+        calls[IN_TEXT] += not move.calls and looks_like_call(move.text.strip() or move.reasoning) is not None
+    return calls
 
 
 def left_in_text(calls: Counter[str], at_least: int = 1) -> str | None:
     """Whether a server looks as if it had no tool parser, or that of another model."""
-    if calls[READ] or calls[IN_TEXT] < at_least:
+    if calls[IN_TEXT] < max(at_least, calls[READ] + 1):
         return None
     return (
-        f"{calls[IN_TEXT]} messages hold a tool call as text and none was read as a call: start the server with its "
+        f"{calls[IN_TEXT]} messages hold a tool call as text, and of {calls[READ]} the server read one: start it with its "
         "tool parser (vLLM: --enable-auto-tool-choice --tool-call-parser NAME; SGLang: --tool-call-parser NAME; "
         "llama.cpp: --jinja)"
     )
@@ -55,7 +58,8 @@ def _num(flags: Iterable[bool]) -> int:
 
 def _is_cut(move: Move) -> bool:
     """Whether it was told so: by the text that a run's policy and a served one get alike."""
-    return any(text.startswith("Error: the message is longer than") for text in move.observations[:1])
+    told = "".join(move.observations[:1])
+    return told.startswith("Error: the message is longer than") and told.endswith("tokens.")
 
 
 def _status(failure: str) -> str:

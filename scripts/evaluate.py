@@ -134,6 +134,8 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Json]:
     settings = under_protocol(settings)
     check_player(settings)
     split = split_of(settings)
+    if not split.tasks:
+        raise ValueError(f"{split.name} has no tasks: there is nothing to play")
     if settings.num_tasks is not None and settings.num_tasks > len(split.tasks):
         terminal.say(console, f"--num-tasks {settings.num_tasks}: the split has {len(split.tasks)}, all are played")
     rules = rules_of(settings)

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -196,12 +197,14 @@ def test_a_server_without_a_tool_parser_is_told_early_and_at_the_end(tmp_path):
         assert said.index("--tool-call-parser") < said.index("mean, 95 %")
 
 
-def test_one_call_in_the_text_among_others_is_the_models(tmp_path):
+def test_calls_in_the_text_are_counted_and_few_among_many_are_the_models():
     record, _ = played(message(content=TEXT_CALL))
-    calls = calls_of(record)
-    assert calls["read"] >= 1 and calls["in the text"] >= 1 and left_in_text(calls) is None
-    record, _ = played(message(content=TEXT_CALL), place=0)
-    assert left_in_text(calls_of(record), EARLY) is not None and left_in_text(calls_of(record), 99) is None
+    assert calls_of(record)["read"] >= 1 and calls_of(record)["in the text"] >= 1
+    for reply in (message(content=TEXT_CALL), message(content=" ", reasoning_content=TEXT_CALL)):
+        record, _ = played(reply, place=0)
+        assert calls_of(record) == {"read": 0, "in the text": len(record.moves)}
+    assert left_in_text(Counter({"in the text": EARLY}), EARLY) and not left_in_text(Counter({"in the text": 7}), 8)
+    assert left_in_text(Counter({"in the text": 9, "read": 8})) and not left_in_text(Counter({"in the text": 8, "read": 8}))
 
 
 @pytest.mark.parametrize(
@@ -224,6 +227,7 @@ def test_a_wrong_address_or_key_is_told_with_its_remedy(tmp_path, number, path, 
 def test_cut_messages_are_counted():
     record, _ = played(message("length", content="Now I"), max_tokens=9)
     cut = sum(move.code == PARSE_ERROR for move in record.moves)
+    assert cut >= 1 and not advice([played(message(content="x" * 9_000))[0]], "http://h/v1", 9)  # long, not cut
     assert advice([record], "http://h/v1", 9) == [
         f"{cut} messages did not end within --max-tokens 9: a thinking model may need more"
     ]

@@ -212,6 +212,9 @@ def test_more_tasks_than_there_are_is_said_and_all_are_played(tmp_path, monkeypa
     result, console = run(tmp_path, player="gold", num_tasks=500)
     assert "--num-tasks 500: the split has 2, all are played" in console.file.getvalue()
     assert result["num_tasks"] == 2
+    split = split._replace(tasks=())
+    with pytest.raises(ValueError, match="two has no tasks"):
+        run(tmp_path, player="gold")
 
 
 def test_more_fields_of_a_request_are_sent_and_belong_to_the_settings(tmp_path):

@@ -73,6 +73,15 @@ def test_no_place_of_an_answer_can_be_dripped_beyond_the_deadline(place):
         assert not exchanges()
 
 
+def test_a_server_that_does_not_read_the_request_cannot_hold_it():
+    with sockets(lambda connection, gone: gone.wait(HANG), greet=True) as (port, _):
+        error = bounded(lambda: wire.post(f"http://127.0.0.1:{port}/", bytes(64 * 2**20), {}, timeout=SHORT))
+        assert isinstance(error, TimeoutError)
+        for thread in exchanges():
+            thread.join(HANG)
+        assert not exchanges()
+
+
 @pytest.mark.parametrize("unit", [b"", b"\x16", b"\x16\x03\x03\x00\x05\x00"])
 def test_no_tls_handshake_can_be_dripped(unit):
     with sockets(dripping(b"", unit), greet=True) as (port, _):
