@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from datetime import date
 from importlib import resources
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthesis_toy import FINE, TASK, TOY
 
-from rods_jax.synthesis.ask import ROLES, as_json, load_prompts, read_tags
+from rods_jax.synthesis.ask import ROLES, as_json, excerpt, load_prompts, read_tags
 from rods_jax.synthesis.backends import scripted
 from rods_jax.synthesis.errors import Rejected
 from rods_jax.synthesis.llm import llm_roles
@@ -167,3 +168,9 @@ def test_a_query_must_sound_like_a_user(query):
     assert check_query(
         TOY, "Add the book add_book", [Call("add_book", {"title": "add_book"})]
     )  # a value is no name
+
+
+def test_an_excerpt_of_a_state_is_json_whatever_objects_it_holds():
+    state = {"Lamp": {"day": date(2026, 1, 2), "n": [1]}}
+    assert json.dumps(excerpt(state, 100)) == '{"Lamp": {"day": "2026-01-02", "n": [1]}}'
+    assert excerpt(state, 10) == '{"Lamp": {' + " ... (cut)"

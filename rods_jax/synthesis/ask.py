@@ -155,7 +155,7 @@ def as_json(value: Json) -> str:
 def excerpt(value: Json, limit: int) -> Json:
     """The value, or the beginning of its JSON text where that is longer than `limit` characters."""
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return value if len(text) <= limit else text[:limit] + " ... (cut)"
+    return json.loads(text) if len(text) <= limit else text[:limit] + " ... (cut)"
 
 
 def _expand(returns: Sequence[str], count: int) -> list[str]:
