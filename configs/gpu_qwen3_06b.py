@@ -7,7 +7,8 @@
 Hardware: one card; counted from shapes, not measured: 10 GB of parameters, optimizer and reference, and about 50 GB for the update's
 activations.  The stages and hyperparameters of bfcl_qwen3_4b.py with 4 tasks a step, 8 rollouts and shorter episodes; the
 rules write the variants, so that no second model is needed.  A rate ten times the paper's, because a step sees a sixteenth of
-its trajectories and the policy is small.  Expected curve: unknown, not run here.
+its trajectories and the policy is small.
+The model answers without thinking, which 512 tokens a message would cut.  Expected curve: unknown, not run here.
 """
 
 from dataclasses import replace
@@ -17,6 +18,7 @@ from configs.bfcl_qwen3_4b import CONFIG as QWEN3_4B
 from models import presets
 from models.families import Pretrained
 from models.tokenizer import checkpoint_tokenizer
+from rods_jax.codecs.qwen import qwen_codec
 
 CHECKPOINT = "checkpoints/Qwen3-0.6B"
 
@@ -25,6 +27,7 @@ CONFIG = replace(
     name="gpu_qwen3_06b",
     run_dir="runs/gpu_qwen3_06b",
     tokenizer=partial(checkpoint_tokenizer, directory=CHECKPOINT),
+    codec=partial(qwen_codec, template={"enable_thinking": False}),
     model=Pretrained(directory=CHECKPOINT, shape=presets.QWEN3_0_6B),
     rollout=replace(
         QWEN3_4B.rollout,

@@ -101,6 +101,15 @@ def test_a_run_is_played_and_continued_to_the_same_numbers(run_directory, tmp_pa
     assert len(texts) == 8  # noise differs from task to task and from rollout to rollout
 
 
+def test_official_rules_read_a_runs_messages_as_the_leaderboard_does(run_directory, tmp_path, monkeypatch):
+    directory, path = run_directory
+    options = {"player": str(directory), "tasks": "", "num_tasks": 1, "config": path, "rollouts": 2, "seed": 7}
+    monkeypatch.setattr("rods_jax.codecs.qwen.official", lambda text: Action(answer=f"read: {text}"))
+    monkeypatch.setattr("rods_jax.codecs.template._stop_tokens", lambda *_: tuple(range(640)))  # one token a message
+    result, _ = run(tmp_path, **options, rules="official")
+    assert "parse_error" not in {code for code, count in result["scores"]["codes"].items() if count}
+
+
 @pytest.mark.parametrize("rules", [RODS, OFFICIAL])
 def test_a_rollout_is_said_again_word_by_word(rules):
     rng = random.Random(0)
