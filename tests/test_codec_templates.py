@@ -175,6 +175,9 @@ def test_a_reply_to_a_prompt_that_opens_the_thought_is_read_from_its_end():
     assert codec.parse(f"I call {call}.\n</think>\n\n{call}").calls == (Call("f"),)
     assert codec.parse("I know.\n</think>\n\nDone.").answer == "Done."
     assert "not closed" in codec.parse(f"I call {call}").error
+    # What a demonstrator says closes the thought.
+    assert codec.parse(codec.decode(codec.encode_action((Call("f"),), ""))).calls == (Call("f"),)
+    assert codec.parse(codec.decode(codec.encode_action((), "Done."))).answer == "Done."
 
 
 def test_a_templates_variables_reach_it():

@@ -90,6 +90,10 @@ def template_codec(
     def following(roles: tuple[str, ...]) -> _Frame:
         return _cut(after(roles).removeprefix(end[0]), len(roles))
 
+    # The prompt may have begun the thought: a reply is read as if it had begun itself, and written without more of it.
+    begun = grammar.THOUGHT if following(("user",))[-1].rstrip().endswith(grammar.THOUGHT) else ""
+    end_of_thought = begun and f"\n{grammar.END_OF_THOUGHT}\n\n"
+
     def encode_prompt(tools: Sequence[ToolSpec], user: str) -> list[int]:
         documents = [document(tool) for tool in tools]
         if system is not None:
@@ -105,7 +109,8 @@ def template_codec(
         return [*follow(tuple(message.role for message in messages), tuple(contents))]
 
     def encode_action(calls: Sequence[Call], answer: str) -> list[int]:
-        return [*encode([(write(calls), True)] if calls else [(answer, False)]), stop_tokens[0]]
+        said = (write(calls), True) if calls else (answer, False)
+        return [*encode([(end_of_thought, True), said]), stop_tokens[0]]
 
     @lru_cache(maxsize=1024)  # a group's rollouts often say the same
     def read(tokens: tuple[int, ...]) -> str:
@@ -120,8 +125,6 @@ def template_codec(
         render([{"role": "user", "content": _HOLE}], [_TOOL])
         _check_calls(render, end[0], parse)
 
-    # The prompt may have begun the thought; a reply is read as if it had begun itself.
-    begun = grammar.THOUGHT if following(("user",))[-1].rstrip().endswith(grammar.THOUGHT) else ""
     return Codec(
         encode_prompt,
         encode_messages,
