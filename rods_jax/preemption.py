@@ -37,11 +37,13 @@ def stop_requests(seconds: float = 25.0) -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def interrupts(seconds: float = 3.0) -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt in the block, once; `seconds` later, or at the second, the process ends with 130,
-    whatever it waits for.  Main thread only."""
+    """Ctrl-C raises KeyboardInterrupt in the block, once; `seconds` later, or at the second, the process ends.
+
+    Its exit status is then 130, whatever it waits for.  Main thread only.
+    """
 
     def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGINT, lambda *_: None)  # the second is the watcher's: two exceptions would be too many
+        signal.signal(signal.SIGINT, lambda *_: None)  # the second is the watcher's alone
         raise KeyboardInterrupt
 
     with _watched({signal.SIGINT: interrupt}, threading.Event(), seconds):
@@ -49,8 +51,10 @@ def interrupts(seconds: float = 3.0) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _watched(handlers: Mapping[int, Callable[..., None]], requested: threading.Event, seconds: float) -> Iterator[None]:
-    """These handlers, and a thread that hears the first signal, and ends the process at the second or the deadline."""
+def _watched(
+    handlers: Mapping[int, Callable[..., None]], requested: threading.Event, seconds: float
+) -> Iterator[None]:
+    """These handlers, and a thread that hears the first signal and ends the process at the second or the deadline."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     watcher = threading.Thread(target=_watch, args=(reader, requested, seconds), daemon=True)

@@ -139,9 +139,7 @@ class _Parts(httpx2.SyncByteStream):
         return self._parts
 
 
-def _exchange(
-    line: _Line, url: httpx2.URL, content: bytes, headers: Mapping[str, str], timeout: float
-) -> Answer:
+def _exchange(line: _Line, url: httpx2.URL, content: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
     # A pool for one connection: httpx2's own client would follow the environment and build redirects.
     proxy = proxy_of(url)
     pool: httpcore2.ConnectionPool
@@ -156,9 +154,12 @@ def _exchange(
             network_backend=line,
         )
     timeouts = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
-    with pool, pool.stream(
-        b"POST", _core_url(url), headers=dict(headers), content=content, extensions={"timeout": timeouts}
-    ) as raw:
+    with (
+        pool,
+        pool.stream(
+            b"POST", _core_url(url), headers=dict(headers), content=content, extensions={"timeout": timeouts}
+        ) as raw,
+    ):
         # httpx2 knows how bodies are packed, and unpacks them piece by piece.
         response = httpx2.Response(raw.status, headers=raw.headers, stream=_Parts(raw.iter_stream()))
         body = bytearray()

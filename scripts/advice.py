@@ -1,4 +1,4 @@
-"""What the records of an evaluation say about the server that was asked: each finding is one sentence with its remedy.
+"""What the records of an evaluation say about the server that was asked: one sentence each, with its remedy.
 
 Left out on purpose: whose failure an episode is (rods_jax/chat.py says so when it happens).
 """
@@ -29,8 +29,8 @@ def left_in_text(calls: Counter[str], at_least: int = 1) -> str | None:
     if calls[IN_TEXT] < max(at_least, calls[READ] + 1):
         return None
     return (
-        f"{calls[IN_TEXT]} messages hold a tool call as text, and of {calls[READ]} the server read one: start it with its "
-        "tool parser (vLLM: --enable-auto-tool-choice --tool-call-parser NAME; SGLang: --tool-call-parser NAME; "
+        f"{calls[IN_TEXT]} messages hold a tool call as text, and of {calls[READ]} the server read one: start it with "
+        "its tool parser (vLLM: --enable-auto-tool-choice --tool-call-parser NAME; SGLang: --tool-call-parser NAME; "
         "llama.cpp: --jinja)"
     )
 
@@ -40,7 +40,9 @@ def advice(records: Sequence[Record], url: str, max_tokens: int) -> list[str]:
     found = [left_in_text(sum(map(calls_of, records), Counter()))]
     denied = Counter(_status(record.failure) for record in records if record.failure.startswith(MISCONFIGURED))
     if denied["404"] and not url.rstrip("/").endswith("/v1"):
-        found.append(f"the server has no {url}/chat/completions: an address usually ends in /v1, as {url.rstrip('/')}/v1")
+        found.append(
+            f"the server has no {url}/chat/completions: an address usually ends in /v1, as {url.rstrip('/')}/v1"
+        )
     elif denied["404"]:
         found.append(f"the server has no such address or model: GET {url.rstrip('/')}/models lists its models")
     if denied["401"] + denied["403"]:
@@ -48,7 +50,9 @@ def advice(records: Sequence[Record], url: str, max_tokens: int) -> list[str]:
     if _num(record.failure.startswith(TOO_LONG) for record in records):
         found.append(f"the server's context does not hold a first request and --max-tokens {max_tokens}")
     if cut := _num(_is_cut(move) for record in records for move in record.moves):
-        found.append(f"{cut} messages did not end within --max-tokens {max_tokens}: a thinking model may need more")
+        found.append(
+            f"{cut} messages did not end within --max-tokens {max_tokens}: a thinking model may need more"
+        )
     return [sentence for sentence in found if sentence]
 
 

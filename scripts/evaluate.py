@@ -14,16 +14,14 @@ import random
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import tyro
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from rods_jax import strict_json, terminal
 from rods_jax.chat import Endpoint, http_generate
@@ -35,7 +33,7 @@ from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import OFFICIAL, RODS, Rules
 from rods_jax.environments.workplace.domain import WORKPLACE
-from rods_jax.evaluation import ALL, gold_player, null_player, open_journal, play, score
+from rods_jax.evaluation import ALL, Key, Record, gold_player, null_player, open_journal, play, score
 from rods_jax.generation import Sampling
 from rods_jax.held_out import sample
 from rods_jax.preemption import interrupts
@@ -43,11 +41,11 @@ from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.task_files import read_tasks, task_to_json, write_atomically
 from rods_jax.types import Json, Task
 from scripts import advice
-from scripts.players import Player, run_config, scripted, served, trained
+from scripts.players import Jobs, Player, run_config, scripted, served, trained
+from scripts.scores_table import print_scores, title_of
 from scripts.trajectory_page import write_page
 
 NUM_AUTHORED = 128
-MAX_LISTED = 8  # reasons of one kind in the terminal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +90,7 @@ class Settings:
     max_retries: int = 4
     """of a request, with growing waits; then its episode is failed by infrastructure, and in no score"""
     extra: str = "{}"
-    """more fields of a request, as JSON: '{"chat_template_kwargs": {"enable_thinking": false}}'; null takes one out"""
+    """more fields of a request, as JSON, e.g. '{"reasoning_effort": "low"}'; null takes a field out"""
     json: bool = False
     """prints on standard output what scores.json holds, and the table on standard error"""
 
@@ -141,8 +139,38 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Json]:
     rules = rules_of(settings)
     check_gold(split.domain, split.tasks, rules)
     name, player = player_of(settings, split, rules)
+    header = header_of(settings, name, split, rules)
+    directory = settings.out or Path("runs/evaluations") / _slug(f"{name} on {split.name}")
+    directory.mkdir(parents=True, exist_ok=True)
+    # Play.
+    jobs = [(task, rollout) for task in split.tasks for rollout in range(settings.rollouts)]
+    with open_journal(directory / "journal.jsonl", header) as (kept, append):
+        records = play_rest(player, jobs, kept, append, console, is_served=_is_address(settings.player))
+    floor = [play(split.domain, task, 0, null_player(task), rules) for task in split.tasks]
+    # Score.
+    result = header | {
+        "scores": score(split.tasks, records, seed=settings.seed, disputed=split.disputed),
+        "floor": score(split.tasks, floor, seed=settings.seed, disputed=split.disputed)["rows"],
+        "disputed": dict(split.disputed),
+    }
+    # Write and tell.
+    write_atomically(directory / "scores.json", strict_json.dumps(result, indent=2) + "\n")
+    write_page(directory / "trajectories.html", title_of(result), split.tasks, records, result)
+    print_scores(result, console)
+    if _is_address(settings.player):
+        for sentence in advice.advice(records, settings.player, settings.max_tokens):
+            terminal.say(console, sentence, "yellow")
+    if not has_scores(result):
+        most = next(iter(result["scores"]["failures"]))
+        terminal.say(console, f"nothing was scored: every episode failed, most of them by {most}", "bold red")
+    terminal.say(console, f"written to {directory}: scores.json, trajectories.html, journal.jsonl")
+    return result
+
+
+def header_of(settings: Settings, player: str, split: Split, rules: Rules) -> dict[str, Json]:
+    """All that a record depends on: a journal is continued under the same header alone."""
     header = {
-        "player": name,
+        "player": player,
         "protocol": settings.protocol,
         "tasks": split.name,
         "tasks_sha256": _digest(split.tasks),
@@ -154,42 +182,34 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Json]:
         "top_p": settings.top_p,
         "max_tokens": settings.max_tokens,
         "seed": settings.seed,
-    } | ({"extra": extra} if (extra := extra_of(settings)) else {})
-    directory = settings.out or Path("runs/evaluations") / _slug(f"{name} on {split.name}")
-    directory.mkdir(parents=True, exist_ok=True)
-    jobs = [(task, rollout) for task in split.tasks for rollout in range(settings.rollouts)]
-    with open_journal(directory / "journal.jsonl", header) as (records, append):
-        kept = {key for key, record in records.items() if not record.failure}
-        pending = [(task, rollout) for task, rollout in jobs if (task.id, rollout) not in kept]
-        if records:
-            console.print(f"continuing: {len(kept)} of {len(jobs)} episodes are in the journal")
-        disable = not console.is_terminal
-        calls, told = Counter[str](), not _is_address(settings.player)
-        for record in track(player(pending), "playing", len(pending), console=console, disable=disable):
-            append(record)
-            records[record.task_id, record.rollout] = record
-            calls += advice.calls_of(record)
-            if not told and (sentence := advice.left_in_text(calls, advice.EARLY)):
-                told = True  # while there is time to stop
-                terminal.say(console, sentence, "yellow")
-    ordered = [records[task.id, rollout] for task, rollout in jobs]
-    floor = [play(split.domain, task, 0, null_player(task), rules) for task in split.tasks]
-    result = header | {
-        "scores": score(split.tasks, ordered, seed=settings.seed, disputed=split.disputed),
-        "floor": score(split.tasks, floor, seed=settings.seed, disputed=split.disputed)["rows"],
-        "disputed": dict(split.disputed),
     }
-    write_atomically(directory / "scores.json", strict_json.dumps(result, indent=2) + "\n")
-    write_page(directory / "trajectories.html", title_of(result), split.tasks, ordered, result)
-    print_scores(result, console)
-    if _is_address(settings.player):
-        for sentence in advice.advice(ordered, settings.player, settings.max_tokens):
+    return header | ({"extra": extra} if (extra := extra_of(settings)) else {})
+
+
+def play_rest(
+    player: Player,
+    jobs: Jobs,
+    kept: Mapping[Key, Record],
+    append: Callable[[Record], None],
+    console: Console,
+    *,
+    is_served: bool,
+) -> list[Record]:
+    """The records of all jobs in their order: those of the journal that did not fail, and the rest, played now."""
+    records = {key: record for key, record in kept.items() if not record.failure}
+    if kept:
+        console.print(f"continuing: {len(records)} of {len(jobs)} episodes are in the journal")
+    pending = [(task, rollout) for task, rollout in jobs if (task.id, rollout) not in records]
+    calls, told = Counter[str](), not is_served
+    disable = not console.is_terminal
+    for record in track(player(pending), "playing", len(pending), console=console, disable=disable):
+        append(record)
+        records[record.task_id, record.rollout] = record
+        calls += advice.calls_of(record)
+        if not told and (sentence := advice.left_in_text(calls, advice.EARLY)):
+            told = True  # while there is time to stop
             terminal.say(console, sentence, "yellow")
-    if not has_scores(result):
-        most = next(iter(result["scores"]["failures"]))
-        terminal.say(console, f"nothing was scored: every episode failed, most of them by {most}", "bold red")
-    terminal.say(console, f"written to {directory}: scores.json, trajectories.html, journal.jsonl")
-    return result
+    return [records[task.id, rollout] for task, rollout in jobs]
 
 
 def has_scores(result: Mapping[str, Json]) -> bool:
@@ -258,7 +278,8 @@ def check_player(settings: Settings) -> None:
         return
     if not _is_address(name):
         raise ValueError(
-            f"no such run: {name}: --player must be gold, null, a run directory or an address that begins with http://"
+            f"no such run: {name}: --player must be gold, null, a run directory or an address "
+            "that begins with http://"
         )
     if not settings.model:
         raise ValueError("--model must name the model at the server")
@@ -328,60 +349,6 @@ def _digest(tasks: Sequence[Task]) -> str:
 
 def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_")
-
-
-# ------------------------------------------------------------------------------------- the table
-METRICS = {
-    "official": "solved\n(official)",
-    "rods": "solved\n(RODS)",
-    "state": "final state\nalone",
-    "progress": "progress\nreward",
-}
-
-
-def title_of(result: Mapping[str, Json]) -> str:
-    return (
-        "{player} on {tasks}: {num_tasks} tasks x {rollouts} rollouts, protocol {protocol}, {rules} rules, "
-        "temperature {temperature:g}, top-p {top_p:g}, seed {seed}"
-    ).format_map(result)
-
-
-def print_scores(result: Mapping[str, Json], console: Console) -> None:
-    scores, floor = result["scores"], result["floor"]
-    terminal.say(console, title_of(result), "bold")
-    console.print(f"sha256 of the tasks: {result['tasks_sha256']}", highlight=False)
-    told = "mean, 95 % interval over tasks, and the floor: a player that never calls a tool"
-    console.print(told, markup=False, highlight=False)
-    table = Table("", *METRICS.values(), box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name, row in scores["rows"].items():
-        cells = [
-            f"{_shown(row[key])}\nfloor {_shown(floor[name][key])[:5]}".replace(" [", "\n[") for key in METRICS
-        ]
-        failed = f", {row['failed']} failed" if row["failed"] else ""
-        table.add_row(*map(terminal.plain, (f"{name}\n{row['tasks']} tasks{failed}", *cells)))
-    console.print(table)
-    if result["rollouts"] > 1:
-        table = Table(
-            "k", "pass@k, all tasks", "pass^k, all tasks", box=SIMPLE_HEAD, show_edge=False, pad_edge=False
-        )
-        row = scores["rows"][ALL]
-        for k in range(1, result["rollouts"] + 1):
-            table.add_row(str(k), *(terminal.plain(_shown(row[f"pass{sign}{k}"])) for sign in "@^"))
-        console.print(table)
-    if result["disputed"]:
-        told = f"{len(result['disputed'])} tasks have a gold text that no policy can know; scores.json names them"
-        console.print(told, highlight=False)
-    lines = {"actions": scores["codes"], "truncated": scores["truncated"], "failed": scores["failures"]}
-    lines["longest (actions)"] = {f"{one['task']}#{one['rollout']}": one["moves"] for one in scores["longest"][:3]}
-    for title, counts in lines.items():
-        if counts:
-            some = [f"{name} {n}" for name, n in list(counts.items())[:MAX_LISTED]]
-            more = [f"{len(counts) - MAX_LISTED} more in scores.json"] if len(counts) > MAX_LISTED else []
-            terminal.say(console, f"{title}: " + ", ".join(some + more))
-
-
-def _shown(estimate: Json) -> str:
-    return "-" if estimate is None else "{mean:.3f} [{low:.2f}, {high:.2f}]".format(**estimate)
 
 
 if __name__ == "__main__":

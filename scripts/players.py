@@ -70,9 +70,9 @@ def served(domain: Domain, generate: Generate, concurrency: int, rules: Rules) -
 def converse(generate: Generate) -> Act:
     """One conversation: tools that are released later join the request's tools.
 
-    Who is to blame for what stands in docs/evaluation.md: a message that cannot be read, or that was cut short, is the
-    policy's error; a conversation that a server took so far and now finds too long is a limit of the policy; any other
-    error is nobody's score.
+    docs/evaluation.md says who is to blame for what: a message that cannot be read, or that was cut short, is the
+    policy's error; a conversation that a server took so far and now finds too long is a limit of the policy; any
+    other error is in no score.
     """
     conversation: list[dict] = []
     tools: list[dict] = []

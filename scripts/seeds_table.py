@@ -24,7 +24,7 @@ from rich.table import Table
 from rods_jax import strict_json, terminal
 from rods_jax.task_files import write_atomically
 from rods_jax.types import Json
-from scripts.evaluate import METRICS
+from scripts.scores_table import METRICS
 
 SAME = (
     "protocol",

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from evaluate_toy import TASKS, chat_reply, gold_reply, run, server
+from evaluate_toy import TASKS, gold_reply, run, server
 
 from rods_jax.chat import Endpoint, http_generate
 from rods_jax.environments import toolkit
@@ -15,7 +15,7 @@ from rods_jax.environments.scoring import RODS
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.evaluation import play, score
 from rods_jax.rewards import PARSE_ERROR
-from rods_jax.types import Action, Call, Task, Turn
+from rods_jax.types import Call, Task, Turn
 from scripts.advice import EARLY, advice, calls_of, left_in_text
 from scripts.players import converse, served
 
@@ -40,7 +40,9 @@ def asks(request):
 def played(bad, place=1, task=TASK, domain=WORKPLACE, **settings):
     """(record, requests) of gold play in which `bad` is the reply from a place on, where it is not None."""
     with server(lambda request: bad if asks(request) >= place else gold_reply(request)) as (url, requests):
-        endpoint = Endpoint(url=url, model="m", **{"max_retries": 1, "first_wait": 0.001, "timeout": 20.0} | settings)
+        endpoint = Endpoint(
+            url=url, model="m", **{"max_retries": 1, "first_wait": 0.001, "timeout": 20.0} | settings
+        )
         return play(domain, task, 0, converse(http_generate(endpoint))), requests
 
 
@@ -63,12 +65,23 @@ TOLD = {
         message("length", content="Now I"), message("length", content=None, tool_calls=[]),
     ],
 }  # fmt: skip
-ENDED = {"a conversation that the server took so far and now finds too long": [status(400, LONG), status(413), status(422, LONG)]}
+ENDED = {
+    "a conversation that the server took so far and now finds too long": [
+        status(400, LONG),
+        status(413),
+        status(422, LONG),
+    ]
+}
 RETRIED = {
     "HTTP 429": [status(429)],
     "HTTP 408, 409, 425, 5xx": [status(number) for number in (408, 409, 425, 500, 503, 529)],
     "a lost connection": [None],
-    "no chat completion": [(200, "<html>"), (200, "{}"), (200, '{"error": {"message": "overloaded"}}'), (200, "[")],
+    "no chat completion": [
+        (200, "<html>"),
+        (200, "{}"),
+        (200, '{"error": {"message": "overloaded"}}'),
+        (200, "["),
+    ],
 }
 FAILED = {
     "a message that the server's filter withheld": [message("content_filter", content=None)],
@@ -150,7 +163,9 @@ def test_what_servers_write_in_several_ways_is_understood():
             if number % 2:
                 function["arguments"] = json.dumps(function["arguments"])
         choice["message"]["content"] = [{"type": "text", "text": choice["message"]["content"]}]
-        return status, "\ufeff" + json.dumps(body | {"usage": {"prompt_tokens": 10**390}, "logprobs": float("nan")})
+        return status, "\ufeff" + json.dumps(
+            body | {"usage": {"prompt_tokens": 10**390}, "logprobs": float("nan")}
+        )
 
     with server(another) as (url, _):
         record = play(WORKPLACE, TASK, 0, converse(http_generate(Endpoint(url=url, model="m"))))
@@ -203,8 +218,12 @@ def test_calls_in_the_text_are_counted_and_few_among_many_are_the_models():
     for reply in (message(content=TEXT_CALL), message(content=" ", reasoning_content=TEXT_CALL)):
         record, _ = played(reply, place=0)
         assert calls_of(record) == {"read": 0, "in the text": len(record.moves)}
-    assert left_in_text(Counter({"in the text": EARLY}), EARLY) and not left_in_text(Counter({"in the text": 7}), 8)
-    assert left_in_text(Counter({"in the text": 9, "read": 8})) and not left_in_text(Counter({"in the text": 8, "read": 8}))
+    assert left_in_text(Counter({"in the text": EARLY}), EARLY) and not left_in_text(
+        Counter({"in the text": 7}), 8
+    )
+    assert left_in_text(Counter({"in the text": 9, "read": 8})) and not left_in_text(
+        Counter({"in the text": 8, "read": 8})
+    )
 
 
 @pytest.mark.parametrize(

@@ -100,8 +100,8 @@ def test_ctrl_c_raises_and_the_second_ends_what_the_first_began():
         assert running.wait(60) == 128 + signal.SIGINT
 
 
-def test_ctrl_c_ends_a_process_that_cannot_hear_after_its_deadline():
-    with interruptible(DEAF, seconds=0.3) as running:
+def test_ctrl_c_ends_a_process_that_does_not_end_by_itself_after_its_deadline():
+    with interruptible("time.sleep(600)", end="time.sleep(600)", seconds=0.3) as running:
         running.send_signal(signal.SIGINT)
         assert running.wait(60) == 128 + signal.SIGINT
 

@@ -5,7 +5,8 @@ import json
 import pytest
 from rich.console import Console
 
-from scripts.evaluate import METRICS, Settings, evaluate, under_protocol
+from scripts.evaluate import Settings, evaluate, under_protocol
+from scripts.scores_table import METRICS
 from scripts.seeds_table import SAME, over_seeds, print_table, read_scores
 
 

@@ -98,7 +98,9 @@ def test_no_proxy_can_be_dripped(url, monkeypatch):
         monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{port}")
         error = bounded(lambda: wire.post(url, b"{}", {}, timeout=SHORT))
         assert isinstance(error, TimeoutError)
-        assert seen[0].startswith(b"CONNECT example.invalid:443" if "https" in url else b"POST http://example.invalid/v1")
+        assert seen[0].startswith(
+            b"CONNECT example.invalid:443" if "https" in url else b"POST http://example.invalid/v1"
+        )
 
 
 def test_a_look_up_of_a_name_that_hangs_holds_nobody(monkeypatch):
@@ -174,7 +176,11 @@ def test_this_host_is_asked_directly_whatever_the_environment_says(host, monkeyp
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy", "https_proxy"):
         for address in ("http://proxy:1", "socks5://proxy:1", "::::"):
             monkeypatch.setenv(name, address)
-            assert wire.proxy_of(httpx2.URL(f"http://{host}/v1")) is wire.proxy_of(httpx2.URL(f"https://{host}/")) is None
+            assert (
+                wire.proxy_of(httpx2.URL(f"http://{host}/v1"))
+                is wire.proxy_of(httpx2.URL(f"https://{host}/"))
+                is None
+            )
 
 
 def test_another_host_is_asked_through_the_proxy_that_the_environment_names(monkeypatch):
