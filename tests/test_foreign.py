@@ -11,7 +11,7 @@ import pytest
 
 from rods_jax.environments import toolkit
 from rods_jax.environments.episode import Failure, start_episodes
-from rods_jax.environments.scoring import GoldError, gold_trace
+from rods_jax.environments.scoring import RODS, GoldError, gold_trace
 from rods_jax.evaluation import Said, gold_player, play
 from rods_jax.types import Action, Call, Task, Turn
 
@@ -215,3 +215,11 @@ def test_a_state_that_gold_could_never_match_is_the_authors_error(value, complai
         gold_trace(domain, one)
     record = play(domain, one, 0, gold_player(one))
     assert record.failure.startswith("GoldError: t turn 0: X.part")
+
+
+def test_a_hint_that_cannot_be_made_does_not_lose_the_rollout():
+    domain, one = _domain(Machine, Call("nest", {"levels": 1}))
+    domain = domain._replace(explain=lambda failed: failed.call.arguments["reason"])
+    batch = start_episodes(domain, [one], RODS._replace(explains_failures=True))
+    feedback = batch.act({0: Action(calls=(Call("end", {"how": "exit"}),))})[0]
+    assert feedback.observations == ("Error: SystemExit\n(There is no hint: KeyError: 'reason')",)

@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from rods_jax.environments.foreign import told
-from rods_jax.environments.hints import WARNING, has_failed, with_hint
+from rods_jax.environments.hints import MAX_HINT, WARNING, has_failed, with_hint
 from rods_jax.environments.protocol import Domain, FailedCall
 from rods_jax.environments.scoring import RODS, GoldTrace, Rules, gold_trace
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
@@ -116,7 +116,10 @@ class Episode:
             return observation.text
         failed = FailedCall(call, observation.text, self.visible_tools, call in self._failed)
         self._failed.append(call)
-        hint = self._explain(failed)
+        try:
+            hint = self._explain(failed)
+        except Exception as error:  # the author's slip, and no reason to lose the rollout: the trajectory shows it
+            hint = f"(There is no hint: {told(error)})"[:MAX_HINT]
         return with_hint(observation.text, hint) if hint else observation.text
 
     def _attempt(self, code: int, observations: tuple[str, ...]) -> Feedback:
