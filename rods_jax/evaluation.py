@@ -24,6 +24,7 @@ import numpy as np
 from rods_jax.config import differences
 from rods_jax.environments.episode import Episode, readable
 from rods_jax.environments.foreign import equal, shown, told
+from rods_jax.environments.gold import require_repeats
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import RODS, GoldTrace, Rules, gold_trace, official_turn_passed, replay
 from rods_jax.metrics import read_metrics
@@ -133,6 +134,8 @@ def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS
             code, messages, observations, done, _ = episode.act(action)
             moves.append(Move(turn, said.text, action.calls, code, observations, said.reasoning))
             tokens += said.tokens
+        if not all(rods):  # the policy's failure, unless gold itself plays otherwise each time
+            require_repeats(domain, task, trace)
         state = equal(episode.state, trace[-1].state)
         closed = [[call for move in moves if move.turn == t for call in move.calls] for t in range(episode.turn)]
         official = replay(domain, task, closed, official_turn_passed, trace)

@@ -15,6 +15,7 @@ from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.environments.scoring import GoldError
 from rods_jax.environments.workplace import WORKPLACE
+from rods_jax.evaluation import gold_player, null_player, play
 from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.types import Call, Task, Turn
 from scripts import evaluate
@@ -80,6 +81,14 @@ def test_gold_that_passes_says_nothing():
 def test_gold_that_fails_names_task_turn_and_reason(turns, complaint):
     with pytest.raises(GoldError, match=f"^the gold of 1 of 2 tasks fails: {complaint}"):
         check_gold(CLOCK, [task("b", TICK), task("a", *turns)])
+
+
+@pytest.mark.parametrize("turn", [READ, STAMP])
+def test_an_episode_that_gold_itself_would_not_repeat_is_a_failure_of_the_world(turn):
+    record = play(CLOCK, task("a", TICK, turn), 0, gold_player(task("a", TICK, turn)))
+    assert record.failure.startswith("GoldError: a turn 1: ")
+    lazy = play(CLOCK, task("a", TICK), 0, null_player(task("a", TICK)))
+    assert (lazy.rods, lazy.failure) == ((False,), "")
 
 
 def test_many_errors_are_one_message():

@@ -29,6 +29,14 @@ def check_gold(domain: Domain, tasks: Iterable[Task], rules: Rules = RODS) -> No
         raise GoldError(f"the gold of {len(faults)} of {len(tasks)} tasks fails: {named}{more}")
 
 
+def require_repeats(domain: Domain, task: Task, trace: GoldTrace) -> None:
+    """Plays the gold calls once more. GoldError: they answer or leave something else than in the trace."""
+    for number, (first, second) in enumerate(zip(trace, gold_trace(domain, task), strict=True)):
+        if first.outputs != second.outputs or not equal(first.state, second.state):
+            reason = _difference(trace, number, second.outputs, second.state)
+            raise GoldError(f"{task.id} turn {number}: {reason}")
+
+
 def _fault(domain: Domain, task: Task, rules: Rules) -> str:
     """Why gold does not pass its own task, or nothing."""
     try:
