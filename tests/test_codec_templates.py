@@ -252,8 +252,10 @@ def test_a_template_that_writes_another_familys_calls_is_refused(family, build, 
             "{% set n = namespace(s='x') %}{% for a in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}",
             "characters",
         ),
-        ("{{ 9 ** 9 ** 9 }}", "a power"),
-        ("{{ 'x' * 99999 * 99999 }}", "large product"),
+        ("{{ 9 ** 9 ** 9 }}", "powers"),
+        ("{{ 'x' * 99999 * 99999 }}", "large numbers"),
+        ("{{ 'x'.center(10000000000) }}", "large numbers"),
+        ("{{ lipsum(999999) }}", "more than 1000000 functions"),
     ],
 )
 def test_a_template_that_cannot_be_used_is_refused_in_a_sentence(template, reason):
@@ -261,6 +263,14 @@ def test_a_template_that_cannot_be_used_is_refused_in_a_sentence(template, reaso
     tokenizer.chat_template = template
     with pytest.raises(ValueError, match=reason):
         qwen.qwen_codec(tokenizer, tool_name)
+
+
+def test_a_template_may_keep_what_is_not_there():
+    kept = "{% set nothing = messages[0].thought %}{% set n = namespace(found=nothing) %}" + QWEN
+    codec = qwen.qwen_codec(small_tokenizer(chat_template=kept))
+    assert codec.encode_prompt(TOOLS, "u") == qwen.qwen_codec(small_tokenizer(chat_template=QWEN)).encode_prompt(
+        TOOLS, "u"
+    )
 
 
 def test_tools_that_a_template_does_not_print_are_named():

@@ -3,7 +3,7 @@
 transformers renders, in jinja's sandbox.  A template comes with a checkpoint, hence from a stranger: whatever it
 raises becomes one sentence, and one that loops or grows without end is stopped.
 
-Left out on purpose: a limit on what one operation of jinja costs, apart from powers and large products.
+Left out on purpose: a limit on what one operation of jinja costs, apart from powers and large numbers.
 """
 
 import datetime
@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 import jinja2
+from jinja2.utils import Namespace
 
 from rods_jax.types import Json
 
@@ -22,7 +23,8 @@ DATE = "2024-07-26"  # what Llama 3's templates print where they know of no cloc
 
 MAX_LINES = 30_000  # that one rendering may run; the templates of our families run some hundreds
 MAX_CHARACTERS = 10_000_000  # of any text while it renders
-MAX_PRODUCT = 1_000_000
+MAX_CALLS = 1_000_000  # of functions of jinja and transformers
+MAX_NUMBER = 1_000_000  # that a template names, or multiplies from those that it names
 
 _STRFTIME = re.compile(r"""strftime_now\(\s*(["'])((?:(?!\1).)*)\1\s*\)""")
 
@@ -69,14 +71,15 @@ def _source(tokenizer: Any, tools: Sequence[Json], variables: Mapping[str, Json]
     except jinja2.TemplateSyntaxError as error:
         raise ValueError(f"the chat template cannot be read: line {error.lineno}: {error.message}") from error
     # Constants are multiplied before a line runs.
+    numbers = [int(text.replace("_", ""), 0) for kind, text in tokens if kind == "integer"]
     beside = zip([("", ""), *tokens], [*tokens[1:], ("", "")])
     factors = [
-        int(text)
+        int(text.replace("_", ""), 0)
         for (kind, text), ((_, before), (_, after)) in zip(tokens, beside)
         if kind == "integer" and "*" in (before, after)
     ]
-    if ("operator", "**") in tokens or math.prod(factors) > MAX_PRODUCT:
-        raise ValueError("the chat template computes a power or a large product, which no conversation needs")
+    if ("operator", "**") in tokens or max([math.prod(factors), *numbers]) > MAX_NUMBER:
+        raise ValueError("the chat template computes with powers or large numbers, which no conversation needs")
     return source
 
 
@@ -91,23 +94,35 @@ def _on(today: datetime.date, source: str) -> str:
 
 
 def _watched(render: Callable[[], str]) -> str:
-    """What `render` returns. RuntimeError: its template runs too many lines, or builds too long a text."""
-    lines = 0
+    """What `render` returns. RuntimeError: its template runs or calls too much, or builds too long a text."""
+    lines = calls = 0
 
     def line(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal lines
         lines += 1
         if lines > MAX_LINES:
             raise RuntimeError(f"it runs more than {MAX_LINES} lines")
-        for value in frame.f_locals.values():
-            kept = getattr(value, "_Namespace__attrs", None) or {"": value}
-            if any(isinstance(text, str) and len(text) > MAX_CHARACTERS for text in kept.values()):
-                raise RuntimeError(f"it builds a text of more than {MAX_CHARACTERS} characters")
+        if any(len(text) > MAX_CHARACTERS for value in frame.f_locals.values() for text in _texts(value)):
+            raise RuntimeError(f"it builds a text of more than {MAX_CHARACTERS} characters")
         return line
 
+    def call(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > MAX_CALLS:
+            raise RuntimeError(f"it calls more than {MAX_CALLS} functions")
+        return line if frame.f_code.co_filename == "<template>" else None
+
     before = sys.gettrace()
-    sys.settrace(lambda frame, event, _: line if frame.f_code.co_filename == "<template>" else None)
+    sys.settrace(call)
     try:
         return render()
     finally:
         sys.settrace(before)
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, Namespace):
+        value = object.__getattribute__(value, "_Namespace__attrs")
+        return [text for text in value.values() if isinstance(text, str)]
+    return [value] if isinstance(value, str) else []

@@ -122,8 +122,8 @@ def template_codec(
     following(("tool",))
     _check_tokens(tokenizer, encode, render)
     if system is None:
-        render([{"role": "user", "content": _HOLE}], [_TOOL])
         _check_calls(render, end[0], parse)
+        render([{"role": "user", "content": _HOLE}], [_TOOL])
 
     return Codec(
         encode_prompt,
