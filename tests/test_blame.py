@@ -1,14 +1,18 @@
 """Who is to blame for what goes wrong with a served model: each row of the table in docs/evaluation.md, played."""
 
+import itertools
 import json
 import re
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from evaluate_toy import TASKS, gold_reply, run, server
+from hypothesis import given, settings, strategies as st
 
+from rods_jax import chat
 from rods_jax.chat import Endpoint, http_generate
 from rods_jax.environments import toolkit
 from rods_jax.environments.scoring import RODS
@@ -200,6 +204,42 @@ def test_the_table_has_these_rows_and_no_other():
         "a world that breaks, gold that fails", "every call of the evaluation left in the text",
     }  # fmt: skip
     assert set(rows) == {*TOLD, *ENDED, *RETRIED, *FAILED} | others and len(rows) == len(set(rows))
+
+
+TEXTS = st.text(max_size=4) | st.sampled_from([TEXT_CALL, "\ud800", "", "<think>", "</think>", '{"a": 1}', "null"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXTS, inner, max_size=2),
+    max_leaves=4,
+)
+FUNCTIONS = st.fixed_dictionaries({"name": TEXTS | VALUES}, optional={"arguments": TEXTS | VALUES})
+MESSAGES = st.fixed_dictionaries(
+    {"content": TEXTS | VALUES},
+    optional={
+        "tool_calls": st.lists(st.fixed_dictionaries({"function": FUNCTIONS}), max_size=2),
+        "reasoning_content": TEXTS | VALUES,
+        "refusal": VALUES,
+    },
+)
+FINISHES = st.sampled_from(["stop", "tool_calls", "length", None]) | VALUES
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(MESSAGES, FINISHES), min_size=1, max_size=4))
+def test_whatever_a_model_writes_its_episode_is_scored_or_fails_by_name(written):
+    replies = itertools.cycle(message(finish, **fields)[1] for fields, finish in written)
+
+    def generate(requests):
+        json.dumps([vars(one) for one in requests], default=dict, allow_nan=False).encode()  # what goes back is sendable
+        try:
+            return [chat._read_reply(next(replies), 99)]
+        except Exception as error:  # as `http_generate` has it
+            return [chat.Reply("", error=chat.MALFORMED_REPLY, detail=str(error))]
+
+    record = play(WORKPLACE, TASK, 0, converse(generate))
+    assert record.failure == "" or record.failure.startswith((chat.MALFORMED_REPLY, chat.SERVER_ERROR, chat.FILTERED))
+    json.dumps(asdict(record), allow_nan=False).encode()
+    advice([record], "http://h/v1", 99)
 
 
 # ------------------------------------------------------------------------------ what is said about it

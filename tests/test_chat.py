@@ -146,24 +146,33 @@ def test_other_json_is_a_malformed_reply():
         assert reply.error == chat.MALFORMED_REPLY, body
 
 
+KEYS = ["choices", "message", "content", "tool_calls", "function", "usage", "name", "arguments", "type", "text", "error"]
+KEYS += ["code", "finish_reason", "reasoning", "reasoning_content", "refusal", "function_call", "prompt_tokens"]
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["choices", "message", "content", "tool_calls", "function", "usage", "name"]), inner
-        )
-    ),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(KEYS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner),
     max_leaves=8,
 )
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.lists(JSON | st.binary(max_size=30), min_size=3, max_size=3))
+def nearly(fields):
+    """A completion whose message has these fields."""
+    choice = {"message": fields, "finish_reason": fields.get("finish_reason")}
+    return {"choices": [choice], "usage": fields.get("usage")}
+
+
+CALLS = st.lists(st.fixed_dictionaries({"function": st.dictionaries(st.sampled_from(KEYS), JSON)}), max_size=2)
+REPLIES = JSON | st.dictionaries(st.sampled_from(KEYS), JSON).map(nearly) | CALLS.map(lambda some: nearly({"tool_calls": some}))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(REPLIES | st.binary(max_size=30), min_size=3, max_size=3))
 def test_whatever_a_server_sends_is_a_reply(server_bodies):
     raws = [body if isinstance(body, bytes) else json.dumps(body).encode() for body in server_bodies]
     replies, _ = ask(in_turn(*(lambda h, b, raw=raw: send(h, raw) for raw in raws)), (HELLO,) * 3, max_retries=0)
     assert all(isinstance(reply, Reply) for reply in replies) and len(replies) == 3
+    json.dumps([asdict(reply) for reply in replies], allow_nan=False).encode()  # as journals keep it
+    "".join(reply.text + reply.reasoning for reply in replies).encode()
 
 
 # ------------------------------------------------------------------------------- what a model said
