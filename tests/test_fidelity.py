@@ -16,7 +16,7 @@ from rods_jax.metrics import open_metrics
 from rods_jax.rollout import Rollouts
 from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.dispatch import Dispatch
-from rods_jax.synthesis.errors import ADVICE, PIPELINE_EXCEPTION
+from rods_jax.synthesis.errors import ADVICE, LAYOUT_TOO_LONG, PIPELINE_EXCEPTION
 from rods_jax.synthesis.fidelity import STAGE_ERRORS, Measurement, Outcome, fidelity
 from rods_jax.synthesis.near_duplicates import far_from
 from rods_jax.synthesis.pipeline import RULE_BASED, author_tasks, synthesize
@@ -84,7 +84,7 @@ def test_every_attempt_goes_through_the_stages_until_it_fails():
 
 def test_every_error_type_has_one_stage():
     staged = [name for names in STAGE_ERRORS.values() for name in names]
-    assert sorted([*staged, PIPELINE_EXCEPTION]) == sorted(ADVICE)
+    assert sorted([*staged, PIPELINE_EXCEPTION]) == sorted([*ADVICE, LAYOUT_TOO_LONG])
 
 
 def test_latency_in_steps():

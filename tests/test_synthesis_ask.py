@@ -17,7 +17,7 @@ from rods_jax.synthesis.backends import scripted
 from rods_jax.synthesis.errors import Rejected
 from rods_jax.synthesis.llm import llm_roles
 from rods_jax.synthesis.llm_execute import read_arguments
-from rods_jax.synthesis.llm_plan import layout, withheld_turn
+from rods_jax.synthesis.llm_plan import layout
 from rods_jax.synthesis.profile import Profile, extract_profile
 from rods_jax.synthesis.told import check_query, numbers_are_told, value_is_withheld
 from rods_jax.types import Call, Turn
@@ -111,19 +111,29 @@ def test_no_tag_can_stand_in_data():
 
 
 # ------------------------------------------------------------------------------------- layout
-def test_the_layout_is_the_seeds_within_the_planners_limits():
-    assert layout(extract_profile(TOY, TASK)) == (("Library", 2), ("Library", 1), ("Till", 1))
-    wide = Profile("base", ("A", "B"), (("B",) * 9, (), ("A", "B"), *(("A",),) * 9))
-    assert layout(wide) == (("B", 3), ("A", 2), ("A", 1), ("A", 1), ("A", 1)) and withheld_turn(wide) is None
+def test_the_layout_is_the_seeds_and_whole():
+    assert layout(extract_profile(TOY, TASK)) == (("Library", "Library"), ("Library",), ("Till",))
+    wide = Profile("base", ("A", "B"), (("B",) * 9, ("A", "B", "A"), *(("A",),) * 6))
+    assert layout(wide) == wide.call_classes
     missing = replace(wide, category="missing_function", call_classes=(*(("A",),) * 6, (), ("B",)))
-    assert layout(missing) == (("A", 1),) * 4 and withheld_turn(missing) == 3
-    assert layout(replace(wide, call_classes=(("A",),))) == (("A", 1), ("A", 1))
-    for profile in (
-        replace(wide, call_classes=((),)),
-        replace(wide, category="missing_parameter", call_classes=(("A",),)),
-    ):
-        with pytest.raises(Rejected, match="no_pattern"):
-            layout(profile)
+    assert layout(missing) == (*(("A",),) * 6, ("B",)) and missing.withheld_turn == 6
+    assert layout(replace(wide, call_classes=(("A",),))) == (("A",),)
+
+
+@pytest.mark.parametrize(
+    "category, call_classes, error",
+    [
+        ("base", (("A",),) * 9, "layout_too_long: 9 turns, more than 8"),
+        ("missing_function", (*(("A",),) * 7, (), ("A",)), "layout_too_long: 9 turns, more than 8"),
+        ("base", ((),), "no_pattern"),
+        ("base", (("A",), (), ("A",)), "no_pattern"),  # nothing is withheld in this category
+        ("missing_parameter", (("A",),), "no_pattern"),
+        ("missing_parameter", (("A",), ()), "no_pattern"),  # what is withheld never comes
+    ],
+)
+def test_a_layout_is_never_cut(category, call_classes, error):
+    with pytest.raises(Rejected, match=error):
+        layout(Profile(category, ("A",), call_classes))
 
 
 # --------------------------------------------------------------------------- what is told, gates

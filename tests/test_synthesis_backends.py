@@ -73,7 +73,8 @@ TYPES = {
     *ADVICE,
     JUDGE,
     *(gate.__name__ for gate in (*GATES, numbers_are_told, value_is_withheld)),
-    "same_layout",
+    "same_profile",
+    "layout_too_long",
     "unseen",
 }
 
@@ -118,7 +119,7 @@ def test_whatever_a_server_does_becomes_an_item_or_a_typed_rejection():
             case "cut text":
                 text = text[: len(text) // 2]
             case "other role":
-                text = model.planner({"functions": [], "classes": [], "layout": [], "failures": []})
+                text = model.planner({"functions": [], "layout": [], "failures": [], "flow": []})
             case "repeats":
                 text = last[0]
             case "injection":

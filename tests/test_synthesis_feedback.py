@@ -8,7 +8,7 @@ from typing import TypedDict
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthesis_model import Model, roles_of, tags
+from synthesis_model import LOOSE, Model, roles_of, tags
 from synthesis_toy import STATE, TASK, TOY
 
 from rods_jax import chat
@@ -16,7 +16,7 @@ from rods_jax.chat import Reply
 from rods_jax.environments import toolkit
 from rods_jax.synthesis import errors
 from rods_jax.synthesis.attempt import Attempt, Rejection
-from rods_jax.synthesis.errors import ADVICE, JUDGE, PATCHABLE, Rejected
+from rods_jax.synthesis.errors import ADVICE, JUDGE, LAYOUT_TOO_LONG, PATCHABLE, STRUCTURE_LOST, Rejected
 from rods_jax.synthesis.patch import MAX_PATCHES, Patch, accept_patches, deep_merge, split_path
 from rods_jax.synthesis.pipeline import RULE_BASED, synthesize
 from rods_jax.synthesis.plan import Plan, PlannedCall
@@ -29,9 +29,10 @@ def write(roles, seed=TASK, domain=TOY, rng=0, **kwargs):
 
 
 # --------------------------------------------------------------------------------- error types
-def test_there_are_12_types_of_which_4_patch():
+def test_there_are_12_types_of_which_4_patch_and_two_of_ours():
     names = {value for name, value in vars(errors).items() if name.isupper() and isinstance(value, str)}
-    assert names - {JUDGE} == set(ADVICE) and len(ADVICE) == 12 and len(set(ADVICE.values())) == 12
+    assert names - {JUDGE, LAYOUT_TOO_LONG} == set(ADVICE) and len(set(ADVICE.values())) == 13
+    assert len(set(ADVICE) - {STRUCTURE_LOST}) == 12
     assert set(PATCHABLE) == {"param_gen_failed", "decompose_failed", "func_sample_failed", "vm_exec_failed"}
 
 
@@ -69,7 +70,8 @@ BLAMED = {
 @pytest.mark.parametrize("error", SCENARIOS)
 def test_each_type_is_raised_counted_and_patches_if_it_may(error):
     answers, others = SCENARIOS[error]
-    result = write(roles_of(model := Model(**answers))._replace(**others), attempts=1)
+    seed = LOOSE if error == "duplicate_func" else TASK  # where values must flow, no call comes twice
+    result = write(roles_of(model := Model(**answers))._replace(**others), seed, attempts=1)
     assert result.candidate is None
     (rejection,) = result.rejections
     assert (rejection.attempt, rejection.error) == (0, error) and rejection.detail

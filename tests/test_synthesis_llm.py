@@ -3,16 +3,15 @@
 from dataclasses import replace
 
 import pytest
-from synthesis_model import INJECTION, LATE_BOOK, REFUSE, Model, roles_of, seed_of, tags, write
+from synthesis_model import INJECTION, LATE_BOOK, LOOSE, REFUSE, Model, roles_of, seed_of, tags, write
 from synthesis_toy import PHRASED, TASK, TOY
 
 from rods_jax import chat
 from rods_jax.chat import Reply
 from rods_jax.synthesis.ask import PARSES, ROLES, load_prompts
-from rods_jax.synthesis.critique import GATES, critique
+from rods_jax.synthesis.critique import GATES, critique, has_profile
 from rods_jax.synthesis.errors import JUDGE
 from rods_jax.synthesis.llm import keep_queries
-from rods_jax.synthesis.llm_plan import has_layout, layout
 from rods_jax.synthesis.pipeline import RULE_BASED
 from rods_jax.synthesis.profile import extract_profile
 from rods_jax.synthesis.told import numbers_are_told, value_is_withheld
@@ -28,7 +27,7 @@ def test_a_capable_model_writes_variants_of_every_category(category):
         task = result.candidate
         assert task is not None, result.rejections
         assert critique(TOY, task, (*GATES, numbers_are_told, value_is_withheld)) is None
-        assert has_layout(extract_profile(TOY, seed))(TOY, task) is None
+        assert has_profile(extract_profile(TOY, seed))(TOY, task) is None
         assert (task.category, task.scenario, task.ancestry) == (category, "toy_0", ("toy_base_0",))
         assert [exchange.role for exchange in result.exchanges] == model.roles()
         assert all(exchange.prompt == load_prompts()[exchange.role].version for exchange in result.exchanges)
@@ -38,22 +37,14 @@ def test_a_capable_model_writes_variants_of_every_category(category):
     assert ("something" in withheld) == (category == "missing_parameter")
 
 
-def test_the_layout_gate_refuses_another_layout():
-    gate = has_layout(extract_profile(TOY, TASK))
-    assert gate(TOY, TASK) is None
-    for other in (
-        replace(TASK, turns=TASK.turns[:2]),
-        replace(TASK, turns=TASK.turns[::-1]),
-        seed_of("missing_function"),
-    ):
-        assert gate(TOY, other) is not None
-
-
 def test_the_planner_is_told_all_it_needs():
     write(model := Model())
     data = model.asked[0][1]
-    assert data["layout"] == [{"class": c, "functions": n} for c, n in layout(extract_profile(TOY, TASK))]
-    assert data["flow"] == [[0, 1], [0, 2], [2, 3]] and data["withheld"] is None
+    sizes = (("Library", 2), ("Library", 1), ("Till", 1))
+    assert data["layout"] == [[{"class": name, "functions": count}] for name, count in sizes]
+    assert [(edge["from"], edge["to"]) for edge in data["flow"]] == [(0, 1), (0, 2), (2, 3)]
+    assert data["flow"][2] == {"from": 2, "to": 3, "returned": "amount", "taken_as": "amount"}
+    assert data["withheld"] is None and data["repeats"] == [False] * 3
     assert data["seed_queries"] == [turn.user for turn in TASK.turns]
     assert data["seed_calls"] == [["add_book", "lend_book"], ["compute_fine"], ["deposit_cash"]]
     assert {tool["name"] for tool in data["functions"]} == set(TOY.tools)
@@ -100,9 +91,7 @@ def test_a_role_may_spend_three_replies_and_then_fails_with_its_type(role, reply
         return ""
 
     category = "missing_parameter" if role == "withholder" else "base"
-    answers = {"classifier": REFUSE, "refiner": REFUSE, "withholder": {"planner": lambda data: LATE_BOOK}}.get(
-        role, {}
-    )
+    answers = {"classifier": REFUSE, "refiner": REFUSE}.get(role, {})
     result = write(model := Model(**answers, **{role: bad}), seed_of(category), attempts=1)
     (rejection,) = result.rejections
     assert rejection.error == UNUSABLE[role] and "3 unusable replies" in rejection.detail
@@ -167,12 +156,12 @@ def test_a_withheld_function_must_be_new():
         "turn_3": "Till: deposit_cash",
     }
     model = Model(planner=lambda data: tags(reasoning="", narrative="Ada.", **turns))
-    (rejection,) = write(model, seed_of("missing_function"), attempts=1).rejections
+    (rejection,) = write(model, seed_of("missing_function", LOOSE), attempts=1).rejections
     assert (
         rejection.error == "no_pattern"
         and "turn 2 must use a function that no earlier turn uses" in rejection.detail
     )
-    assert write(model, attempts=1).candidate is not None
+    assert write(model, LOOSE, attempts=1).candidate is not None
 
 
 @pytest.mark.parametrize("leaky", [True, False])
@@ -181,7 +170,7 @@ def test_what_is_withheld_is_taken_out_and_supplied(leaky):
         query = data["query"] if leaky else "Add something."
         return tags(reasoning="", query=query, supply=f"I mean {data['value'] if leaky else 'that'}.")
 
-    model = Model(planner=lambda data: LATE_BOOK, withholder=withholder)
+    model = Model(withholder=withholder)
     (rejection,) = write(model, seed_of("missing_parameter"), attempts=1).rejections
     assert rejection.error == "conversation_construct_failed" and "3 unusable" in rejection.detail
 
@@ -191,7 +180,7 @@ def test_a_server_that_fails_costs_attempts_and_blames_no_tool(error):
     def down(requests):
         return [Reply("", error=error, detail="so it is") for _ in requests]
 
-    result = write(None, roles=roles_of(Model(), query=down))
+    result = write(None, LOOSE, roles=roles_of(Model(), query=down))
     assert result.candidate is None
     assert [(r.error, r.functions, dict(r.patch)) for r in result.rejections] == [
         ("pipeline_exception", (), {})
@@ -234,7 +223,8 @@ def test_one_refinement_and_no_second():
 def test_a_refined_task_passes_the_gates_again(query):
     """The first forgets a value, the second names a function."""
     last = {"classifier": lambda data: tags(reasoning="", fault="query", turn="3")}
-    result = write(Model(**REFUSE, **last, refiner=lambda data: tags(reasoning="", query=query)), attempts=1)
+    model = Model(**REFUSE, **last, refiner=lambda data: tags(reasoning="", query=query))
+    result = write(model, LOOSE, attempts=1)
     (rejection,) = result.rejections
     assert rejection.error == ("numbers_are_told" if "again" in query else JUDGE)
 
@@ -286,7 +276,8 @@ def test_what_a_tool_returns_cannot_give_the_verdict(role):
         return model(requests)
 
     model = Model(planner=lambda data: LATE_BOOK, **{role: gullible})
-    result = write(None, domain=TOY._replace(sample_state=poisoned), roles=roles_of(generate), attempts=1)
+    poison = TOY._replace(sample_state=poisoned)
+    result = write(None, LOOSE, domain=poison, roles=roles_of(generate), attempts=1)
     (rejection,) = result.rejections
     assert rejection.error == (JUDGE if role == "judge" else "query_verify_no_tag")
     assert seen[0].get("turns", [seen[0]])[0]["calls"][0]["output"] == {"title": INJECTION}
@@ -294,4 +285,4 @@ def test_what_a_tool_returns_cannot_give_the_verdict(role):
         assert "<verdict>" not in data["content"] and INJECTION not in rules["content"]
     # The pipeline can live with such a world: an honest model's verdict stands.
     honest = Model(planner=lambda data: LATE_BOOK)
-    assert write(honest, domain=TOY._replace(sample_state=poisoned)).candidate is not None
+    assert write(honest, LOOSE, domain=poison).candidate is not None

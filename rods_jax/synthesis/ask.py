@@ -36,6 +36,14 @@ No part may hold another tag of this kind.
 Ask = Callable[..., Any]  # see asker
 
 
+class Unfit(ValueError):
+    """A reply that has the format and cannot be used, by an error type of its own."""
+
+    def __init__(self, error: str, detail: str):
+        super().__init__(detail)
+        self.error = error
+
+
 @dataclass(frozen=True)
 class Prompt:
     """The rules of one role and its contract: the fields that it receives, the tags that it returns."""
@@ -74,7 +82,8 @@ def asker(backends: Mapping[str, Generate], prompts: Mapping[str, Prompt]) -> As
 
     ask(attempt, role, data, read, failed=..., functions=(), count=0) -> what `read` returns of {tag: text}
     `read` raises ValueError where a reply that has the format cannot be used; `count` is the number of parts
-    that a tag with `*` stands for.  Rejected(failed, ..., functions): no reply was usable.
+    that a tag with `*` stands for.  Rejected(failed, ..., functions): no reply was usable; in place of `failed` stands
+    the type of an Unfit that the last one raised.
     Rejected("pipeline_exception"): the server did not answer, which blames no tool.  Every reply is logged.
     ValueError: a role has no backend.
     """
@@ -107,7 +116,7 @@ def asker(backends: Mapping[str, Generate], prompts: Mapping[str, Prompt]) -> As
                 value = read(read_tags(reply.text, _expand(prompt.returns, count)))
             except ValueError as error:
                 attempt.log(Exchange(attempt.number, role, prompt.version, f"unusable: {error}"[:300], *usage))
-                problem = str(error)[:1_000]
+                problem, kind = str(error)[:1_000], getattr(error, "error", failed)
                 correction = (
                     {"role": "assistant", "content": reply.text[:MAX_REPLY_CHARACTERS]},
                     {"role": "user", "content": f"This reply cannot be used: {problem}. Reply again, in full."},
@@ -115,7 +124,7 @@ def asker(backends: Mapping[str, Generate], prompts: Mapping[str, Prompt]) -> As
             else:
                 attempt.log(Exchange(attempt.number, role, prompt.version, None, *usage))
                 return value
-        raise Rejected(failed, f"{role}: {PARSES} unusable replies, the last because of: {problem}", functions)
+        raise Rejected(kind, f"{role}: {PARSES} unusable replies, the last because of: {problem}", functions)
 
     return ask
 

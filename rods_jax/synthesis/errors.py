@@ -1,4 +1,4 @@
-"""Why a synthesis attempt ended: the 12 error types, which of them patch the environment, and what they teach.
+"""Why a synthesis attempt ended: the paper's 12 error types and two of ours, which patch, what they teach.
 
 The pipeline turns each into a counted record.  A gate or the judge that refuses a finished task goes by its
 own name instead, and drops the attempt in the same way.
@@ -21,11 +21,15 @@ NO_PROMPTS = "no_prompts"  # a class of which no role can be told anything: it h
 NO_PATTERN = "no_pattern"  # the profile has no plan in this domain, or no usable plan was written
 PIPELINE_EXCEPTION = "pipeline_exception"  # anything else, a server that does not answer among it
 
-JUDGE = "judge"  # not one of the 12: the finished task was refused, and refining it was impossible or in vain
+# Ours: what a model's plan, arguments or words do to the seed's structure.
+STRUCTURE_LOST = "structure_lost"  # values flow between other calls than in the seed
+LAYOUT_TOO_LONG = "layout_too_long"  # the seed has more turns than a planner is asked for; none is cut away
+
+JUDGE = "judge"  # the finished task was refused, and refining it was impossible or in vain
 
 PATCHABLE = (PARAM_GEN_FAILED, DECOMPOSE_FAILED, FUNC_SAMPLE_FAILED, VM_EXEC_FAILED)
 
-# What the next plan is told, by error type (RODS Appendix E); its keys are the 12 types.
+# What the next plan is told, by error type (RODS Appendix E for the paper's 12).
 ADVICE: Mapping[str, str] = {
     PARAM_GEN_FAILED: "Choose functions whose required arguments the state or an earlier output can supply.",
     DECOMPOSE_FAILED: "Choose only functions that are listed, by their exact names.",
@@ -39,6 +43,7 @@ ADVICE: Mapping[str, str] = {
     NO_PROMPTS: "Use only classes whose functions are listed.",
     NO_PATTERN: "Keep exactly to the layout: the class and the number of functions of every turn.",
     PIPELINE_EXCEPTION: "Plan something simpler and entirely different.",
+    STRUCTURE_LOST: "Choose functions of which each returns what the later one of its flow cannot do without.",
 }
 
 

@@ -22,7 +22,7 @@ BAND = (0.25, 0.75)  # of the first measured mean reward: where the variance bou
 
 # The stage that raises each error, in the order of the pipeline; gates and judges, by their own names, are the critique.
 STAGE_ERRORS: Mapping[str, Sequence[str]] = {
-    "plan": (errors.NO_PROMPTS, errors.NO_PATTERN, errors.DECOMPOSE_FAILED),
+    "plan": (errors.NO_PROMPTS, errors.NO_PATTERN, errors.LAYOUT_TOO_LONG, errors.DECOMPOSE_FAILED),
     "execute": (
         errors.PARAM_GEN_FAILED,
         errors.FUNC_SAMPLE_FAILED,
@@ -31,6 +31,7 @@ STAGE_ERRORS: Mapping[str, Sequence[str]] = {
         errors.QUERY_GEN_FAILED,
         errors.QUERY_VERIFY_FAILED,
         errors.QUERY_VERIFY_NO_TAG,
+        errors.STRUCTURE_LOST,
     ),
     "rewrite and augment": (errors.CONVERSATION_CONSTRUCT_FAILED,),
 }

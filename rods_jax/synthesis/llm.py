@@ -34,7 +34,6 @@ def llm_roles(backends: Mapping[str, Generate], prompts: Mapping[str, Prompt] | 
         rewrite=partial(llm_word.rewrite, ask),
         augment=partial(llm_word.withhold, ask),
         gates=(*GATES, numbers_are_told, value_is_withheld),
-        alignment=llm_plan.has_layout,
         judge=partial(llm_judge.judge, ask),
         refine=partial(llm_judge.refine, ask),
         patch=partial(llm_judge.patch, ask),
@@ -48,7 +47,7 @@ def without_rewrite(backends: Mapping[str, Generate]) -> Roles:
 
 def without_narrative(backends: Mapping[str, Generate]) -> Roles:
     """`llm_roles`, but functions drawn by the rules, and no story (ablation: no narrative planning)."""
-    return llm_roles(backends)._replace(plan=llm_plan.draw_plan)
+    return llm_roles(backends)._replace(plan=RULE_BASED.plan)
 
 
 def without_feedback(backends: Mapping[str, Generate]) -> Roles:

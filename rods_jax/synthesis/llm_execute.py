@@ -25,9 +25,10 @@ from rods_jax.synthesis.errors import (
 )
 from rods_jax.synthesis.execute import Argument, ExecutedCall, Execution, Reference
 from rods_jax.synthesis.plan import Plan
+from rods_jax.synthesis.structure import check_arguments, check_words, producers, told
 from rods_jax.synthesis.told import check_query
 from rods_jax.synthesis.values import can_flow, fields, has_type, is_atom, is_distinctive, parse_output
-from rods_jax.types import Json, ToolSpec
+from rods_jax.types import Call, Json, ToolSpec, Turn
 
 MAX_STATE_CHARACTERS = 8_000
 MAX_OUTPUT_CHARACTERS = 2_000
@@ -35,7 +36,10 @@ MAX_WORDINGS = 3  # of each function
 
 
 def execute(ask: Ask, attempt: Attempt, plan: Plan) -> Execution:
-    """Runs the plan on one simulator. Rejected: the first 8 types of errors.py, with the function to blame."""
+    """Runs the plan on one simulator.
+
+    Rejected: the first 8 types of errors.py, with the function to blame, or "structure_lost".
+    """
     domain, classes = attempt.domain, attempt.profile.classes
     simulator = attempt.simulator()
     turns: list[tuple[ExecutedCall, ...]] = []
@@ -46,9 +50,9 @@ def execute(ask: Ask, attempt: Attempt, plan: Plan) -> Execution:
             tool = domain.tools.get(call.tool)
             if tool is None or tool.class_name not in classes:
                 raise Rejected(DECOMPOSE_FAILED, f"{call.tool} is no tool of {', '.join(classes)}", (call.tool,))
-            turn.append(_run(ask, attempt, plan, simulator, tool, turns, turn))
+            turn.append(_run(ask, attempt, plan, simulator, tool, turns, turn, queries))
+        queries.append(_word_turn(ask, attempt, plan, turns, turn, queries))
         turns.append(tuple(turn))
-        queries.append(_word_turn(ask, attempt, plan, turn, queries))
     return Execution(tuple(classes), attempt.initial_state, tuple(turns), tuple(queries))
 
 
@@ -60,6 +64,7 @@ def _run(
     tool: ToolSpec,
     turns: Sequence[tuple[ExecutedCall, ...]],
     turn: Sequence[ExecutedCall],
+    queries: Sequence[str],
 ) -> ExecutedCall:
     done = [call for calls in turns for call in calls] + list(turn)
     data = {
@@ -69,10 +74,13 @@ def _run(
         "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters},
         "state": excerpt(simulator.state(), MAX_STATE_CHARACTERS),
         "calls": [call_data(call) for call in done],
+        "take_from": list(producers(attempt, len(done))),
     }
 
     def read(parts: Mapping[str, str]) -> dict[str, Json]:
-        return read_arguments(parts["arguments"], tool)
+        arguments = read_arguments(parts["arguments"], tool)
+        check_arguments(attempt, done, turn, Call(tool.name, arguments), queries)
+        return arguments
 
     arguments = ask(attempt, "arguments", data, read, failed=PARAM_GEN_FAILED, functions=(tool.name,))
     found = {name: Argument(value, _origin(attempt, done, tool, name, value)) for name, value in arguments.items()}
@@ -121,19 +129,31 @@ def _origin(
 
 
 def _word_turn(
-    ask: Ask, attempt: Attempt, plan: Plan, turn: Sequence[ExecutedCall], earlier: Sequence[str]
+    ask: Ask,
+    attempt: Attempt,
+    plan: Plan,
+    turns: Sequence[tuple[ExecutedCall, ...]],
+    turn: Sequence[ExecutedCall],
+    earlier: Sequence[str],
 ) -> str:
     """A request for the calls of one turn, written by one role and verified by another."""
     calls = [call_data(call) for call in turn]
+    said = told(attempt, [call for calls in turns for call in calls], turn)
+    before = [Turn(query, tuple(call.call for call in calls)) for query, calls in zip(earlier, turns, strict=True)]
     data = {
         "narrative": plan.narrative,
         "earlier_queries": list(earlier),
         "calls": calls,
         "wordings": wordings(attempt, [turn]),
+        "must_name": list(said.named),
+        "must_not_name": list(said.unnamed),
     }
 
     def read(parts: Mapping[str, str]) -> str:
-        return check_query(attempt.domain, parts["query"], [call.call for call in turn])
+        gold = tuple(call.call for call in turn)
+        query = check_query(attempt.domain, parts["query"], gold)
+        check_words(attempt, [*before, Turn(query, gold)])
+        return query
 
     query = ask(attempt, "query", data, read, failed=QUERY_GEN_FAILED)
     data = {"earlier_queries": list(earlier), "query": query, "calls": calls}

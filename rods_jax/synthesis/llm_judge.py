@@ -13,6 +13,7 @@ from rods_jax.synthesis.attempt import Attempt, Rejection
 from rods_jax.synthesis.errors import JUDGE, Rejected
 from rods_jax.synthesis.llm_execute import MAX_OUTPUT_CHARACTERS, MAX_STATE_CHARACTERS, read_verdict
 from rods_jax.synthesis.patch import Patch, split_path
+from rods_jax.synthesis.structure import check_words
 from rods_jax.synthesis.told import check_query
 from rods_jax.synthesis.values import parse_output
 from rods_jax.types import Json, Task
@@ -36,7 +37,10 @@ def _read_judgement(parts: Mapping[str, str]) -> str | None:
 
 
 def refine(ask: Ask, attempt: Attempt, task: Task, reason: str) -> Task:
-    """The task with one query reworded. Rejected("judge"): the calls are at fault, or no reply was usable."""
+    """The task with one query reworded.
+
+    Rejected: "judge" where the calls are at fault or no reply was usable, "structure_lost" where values flow otherwise.
+    """
     turns = _transcript(attempt, task)
 
     def read_fault(parts: Mapping[str, str]) -> tuple[str, int]:
@@ -56,11 +60,14 @@ def refine(ask: Ask, attempt: Attempt, task: Task, reason: str) -> Task:
         query = check_query(attempt.domain, parts["query"], old.gold)
         if query == old.user:
             raise ValueError("the query is the same as before")
+        check_words(attempt, reworded(query).turns)
         return query
 
+    def reworded(query: str) -> Task:
+        return replace(task, turns=(*task.turns[:index], replace(old, user=query), *task.turns[index + 1 :]))
+
     data = {"reason": reason, "turn": index + 1, "turns": turns}
-    query = ask(attempt, "refiner", data, read_query, failed=JUDGE)
-    return replace(task, turns=(*task.turns[:index], replace(old, user=query), *task.turns[index + 1 :]))
+    return reworded(ask(attempt, "refiner", data, read_query, failed=JUDGE))
 
 
 def _transcript(attempt: Attempt, task: Task) -> list[dict[str, Json]]:

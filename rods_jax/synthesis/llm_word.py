@@ -13,8 +13,8 @@ from rods_jax.synthesis.augment import Gap, augment
 from rods_jax.synthesis.errors import CONVERSATION_CONSTRUCT_FAILED
 from rods_jax.synthesis.execute import ExecutedCall, Execution
 from rods_jax.synthesis.llm_execute import call_data, wordings
-from rods_jax.synthesis.llm_plan import withheld_turn
 from rods_jax.synthesis.plan import Plan
+from rods_jax.synthesis.structure import check_words, told
 from rods_jax.synthesis.told import check_query, numbers_are_told
 from rods_jax.synthesis.values import mentions
 from rods_jax.types import Task, Turn
@@ -23,12 +23,19 @@ from rods_jax.types import Task, Turn
 def rewrite(ask: Ask, attempt: Attempt, plan: Plan, execution: Execution) -> tuple[str, ...]:
     """One query for each turn, which names every value that nothing else tells (RODS section 5, C.3).
 
-    Rejected("conversation_construct_failed"): 3 replies with another number of queries, or unusable ones.
+    Rejected: "conversation_construct_failed" after 3 replies with another number of queries, or unusable ones;
+    "structure_lost" where the last one names what must flow, or does not name what must not.
     """
+    said, done = [], []
+    for turn in execution.turns:
+        said.append(told(attempt, done, turn))
+        done += turn
     data = {
         "narrative": plan.narrative,
         "turns": [[call_data(call) for call in turn] for turn in execution.turns],
         "wordings": wordings(attempt, execution.turns),
+        "must_name": [list(turn.named) for turn in said],
+        "must_not_name": [list(turn.unnamed) for turn in said],
     }
 
     def read(parts: Mapping[str, str]) -> tuple[str, ...]:
@@ -40,6 +47,7 @@ def rewrite(ask: Ask, attempt: Attempt, plan: Plan, execution: Execution) -> tup
         untold = numbers_are_told(attempt.domain, Task("", "", category, execution.classes, state, tuple(turns)))
         if untold is not None:
             raise ValueError(f"{untold} (turns counted from 0)")
+        check_words(attempt, turns)
         return tuple(turn.user for turn in turns)
 
     count = len(execution.turns)
@@ -67,9 +75,10 @@ def withhold(ask: Ask, attempt: Attempt, execution: Execution, queries: tuple[st
             query, supply = (check_query(domain, parts[part], gold) for part in ("query", "supply"))
             if mentions(query, gap.value) or not mentions(supply, gap.value):
                 raise ValueError("the value must stand in the supply and not in the query")
+            check_words(attempt, [*turns[:-1], Turn(query), Turn(supply, tuple(gold))])
             return query, supply
 
         return ask(attempt, "withholder", data, read, failed=CONVERSATION_CONSTRUCT_FAILED)
 
-    category, withheld = attempt.profile.category, withheld_turn(attempt.profile)
-    return augment(attempt.domain, execution, queries, category, withheld, attempt.rng, word)
+    profile = attempt.profile
+    return augment(attempt.domain, execution, queries, profile.category, profile.withheld_turn, attempt.rng, word)

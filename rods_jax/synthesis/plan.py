@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rods_jax.environments.protocol import Domain
 from rods_jax.synthesis.errors import NO_PATTERN, Rejected
-from rods_jax.synthesis.profile import Profile
+from rods_jax.synthesis.profile import Links, Profile
 from rods_jax.synthesis.values import Pair, can_flow, schema_fields
 from rods_jax.types import ToolSpec
 
@@ -30,9 +30,28 @@ class Plan:
     """What to call in each turn that holds calls; which call's output must flow into which call."""
 
     turns: tuple[tuple[PlannedCall, ...], ...]
-    links: frozenset[tuple[int, int]] = frozenset()  # (producer, consumer), calls counted over the task
+    links: Links = frozenset()
     pairs: tuple[Pair, ...] = ()  # (key, parameter) flows that names do not tell but the seed shows
     narrative: str = ""  # who wants what, and why; templates need none
+
+
+def broken_flow(domain: Domain, tools: Sequence[str], links: Links, pairs: Collection[Pair]) -> str | None:
+    """Why values cannot flow between these tools as the links say, by the names of what they return and take.
+
+    Nothing is said of a tool whose outputs no schema describes.
+    """
+    into: dict[int, list[frozenset[str]]] = {}
+    for producer, consumer in sorted(links):
+        source, target = domain.tools[tools[producer]], domain.tools[tools[consumer]]
+        if not any(True for _ in schema_fields(source.response)):
+            continue
+        flow = _flow(source, target, pairs)
+        into.setdefault(consumer, []).append(flow)
+        if not flow:
+            return f"call {consumer} ({target.name}) takes nothing that call {producer} ({source.name}) returns"
+        if len(frozenset().union(*into[consumer])) < len(into[consumer]):
+            return f"call {consumer} ({target.name}) has no parameter left for what call {producer} returns"
+    return None
 
 
 def sample_plan(

@@ -61,7 +61,7 @@ def longest_chain(num_calls: int, links: Links) -> int:
     return max(length, default=0)
 
 
-_Produced = tuple[Call, dict[str, list[Json]]]  # a call that ran, and the atoms of its output by key
+Produced = tuple[Call, dict[str, list[Json]]]  # a call that ran, and the atoms of its output by key
 
 
 def extract_profile(domain: Domain, task: Task) -> Profile:
@@ -72,21 +72,22 @@ def extract_profile(domain: Domain, task: Task) -> Profile:
     """
     simulator = domain.simulator(task.classes, task.initial_state, task.long_context)
     edges: list[Edge] = []
-    produced: list[_Produced] = []
+    produced: list[Produced] = []
     text = ""
     for turn in task.turns:
         text += "\n" + turn.user
         for call in turn.gold:
             for parameter, argument in call.arguments.items():
                 if any(True for _ in atoms(argument)) and not mentions(text, argument):
-                    edge = _first_edge(domain, produced, call, parameter, argument)
+                    edge = first_edge(domain, produced, call, parameter, argument)
                     edges += [edge] if edge else []
-            produced.append((call, _atoms_by_key(parse_output(simulator.call(call).text))))
+            produced.append((call, atoms_by_key(parse_output(simulator.call(call).text))))
     call_classes = (tuple(domain.tools[call.name].class_name for call in turn.gold) for turn in task.turns)
     return Profile(task.category, tuple(task.classes), tuple(call_classes), tuple(edges))
 
 
-def _atoms_by_key(output: Json) -> dict[str, list[Json]]:
+def atoms_by_key(output: Json) -> dict[str, list[Json]]:
+    """The strings and numbers of an output, by the key that they stand under."""
     by_key: dict[str, list[Json]] = {}
     for key, value in fields(output):
         if is_atom(value):
@@ -94,9 +95,10 @@ def _atoms_by_key(output: Json) -> dict[str, list[Json]]:
     return by_key
 
 
-def _first_edge(
-    domain: Domain, produced: Sequence[_Produced], call: Call, parameter: str, argument: Json
+def first_edge(
+    domain: Domain, produced: Sequence[Produced], call: Call, parameter: str, argument: Json
 ) -> Edge | None:
+    """From the first call that returned the argument, under a key that fits or where that is no coincidence."""
     tool = domain.tools[call.name]
     wanted = list(atoms(argument))
     for producer, (source, by_key) in enumerate(produced):
