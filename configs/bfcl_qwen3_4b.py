@@ -99,7 +99,7 @@ CONFIG = Config(
     replay=ReplaySettings(
         capacity=400, injection_fraction=0.20, surplus=1.25, lower=0.20, upper=0.85, retire_above=0.95
     ),
-    synthesis=SynthesisConfig(backends=qwen3_32b, roles=llm_roles, attempts=3, workers=16),
+    synthesis=SynthesisConfig(backends=qwen3_32b, roles=llm_roles, attempts=3, workers=64),
     evaluation=EvaluationConfig(num_tasks=400, every_epochs=1),
     checkpoint_every=13,
     retention=RetentionConfig(latest=2, best=1),
