@@ -47,6 +47,7 @@ BY_THE_MODEL = (MALFORMED_CALL, CUT)
 MAX_WAIT = 60.0  # seconds before a retry; a server that asks for more has refused
 MAX_TIMEOUT = 86_400.0  # seconds; the system's own limit is not far
 MAX_DETAIL = 200  # characters
+MAX_SEARCHED = 4_000  # characters of an error's text
 MAX_TOKENS = 10**9  # what a server counts beyond is no count
 
 REASONING_FIELDS = ("reasoning_content", "reasoning")  # of a message; vLLM changed from the one to the other
@@ -274,7 +275,8 @@ def _status_error(status: int, text: str) -> Reply:
     elif status >= 500 or status in (408, 409, 425):
         kind = SERVER_ERROR
     elif status in (400, 413, 422):
-        kind = TOO_LONG if status == 413 or _LENGTH.search(text) else REFUSED
+        # The beginning alone: what a server sends is as long as it likes, and a pattern's work grows with it.
+        kind = TOO_LONG if status == 413 or _LENGTH.search(text[:MAX_SEARCHED]) else REFUSED
     else:
         kind = MISCONFIGURED
     return Reply("", error=kind, detail=f"HTTP {status}: {text}")

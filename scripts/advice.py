@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from rods_jax.chat import MISCONFIGURED, TOO_LONG
-from rods_jax.codecs.grammar import looks_like_call
+from rods_jax.codecs.grammar import MAX_ACTION_CHARACTERS, looks_like_call
 from rods_jax.evaluation import Move, Record
 
 EARLY = 8  # messages with a call in their text, after which it is said while the evaluation goes on
@@ -20,7 +20,8 @@ def calls_of(record: Record) -> Counter[str]:
     calls = Counter[str]()
     for move in record.moves:
         calls[READ] += bool(move.calls)
-        calls[IN_TEXT] += not move.calls and looks_like_call(move.text.strip() or move.reasoning) is not None
+        said = (move.text.strip() or move.reasoning)[:MAX_ACTION_CHARACTERS]
+        calls[IN_TEXT] += not move.calls and looks_like_call(said) is not None
     return calls
 
 
