@@ -10,7 +10,8 @@ the static 400 tasks, 56.0 % with RODS, on 8 A100 and 8 more that synthesise.  N
 
 Published: rate 1e-6, KL 0.01, 16 rollouts, 512 trajectories a step, 5 epochs a stage, band 0.20 to 0.85, retirement above 0.95, 20 %
 cap, 400 variants, 3 attempts.  From the authors' earlier code: clipping, dual clip, entropy, prompt 8,192.  Ours: seeds a step,
-cooldown, and 40 of the 400 training tasks set aside to choose the best checkpoint by.  Differs: episodes of 10,240 tokens in every stage (the authors' earlier code: 24,576 in the third).
+cooldown, and 40 of the 400 training tasks set aside to choose the best checkpoint by.  From the same code: episodes of 10,240 tokens,
+and of 24,576 in the third stage; held-out tasks are played with as many.
 """
 
 from functools import partial
@@ -58,6 +59,8 @@ def qwen3_32b() -> dict[str, Generate]:
     return dict.fromkeys(ROLES, http_generate(endpoint))
 
 
+BASE = dict(epochs=5, synthesis=False, categories=("base",))
+
 CONFIG = Config(
     name="bfcl_qwen3_4b",
     seed=0,
@@ -69,18 +72,18 @@ CONFIG = Config(
     model=Pretrained(directory=CHECKPOINT, shape=presets.QWEN3_4B),
     cold_start=None,
     stages=(
-        StageConfig(name="format", reward=format_reward, epochs=5, synthesis=False, categories=("base",)),
-        StageConfig(name="base", reward=progress_reward, epochs=5, synthesis=False, categories=("base",)),
+        StageConfig(name="format", reward=format_reward, max_suffix_tokens=10_240, **BASE),
+        StageConfig(name="base", reward=progress_reward, max_suffix_tokens=10_240, **BASE),
         StageConfig(name="full", reward=progress_reward, epochs=5, synthesis=True),
     ),
     rollout=RolloutConfig(
         tasks_per_step=32,
         group_size=16,
         max_prompt_tokens=8192,
-        max_suffix_tokens=10_240,
+        max_suffix_tokens=24_576,
         max_action_tokens=1024,
         observation_chunk=512,
-        suffix_sizes=(2560, 5120),
+        suffix_sizes=(2560, 5120, 10_240),
         environment_workers=16,
         max_unfit_share=0.1,  # 22 of 360 tasks, all of long context, have gold dialogues that are longer
     ),

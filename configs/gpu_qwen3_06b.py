@@ -29,6 +29,7 @@ CONFIG = replace(
     tokenizer=partial(checkpoint_tokenizer, directory=CHECKPOINT),
     codec=partial(qwen_codec, template={"enable_thinking": False}),
     model=Pretrained(directory=CHECKPOINT, shape=presets.QWEN3_0_6B),
+    stages=tuple(replace(stage, max_suffix_tokens=None) for stage in QWEN3_4B.stages),
     rollout=replace(
         QWEN3_4B.rollout,
         tasks_per_step=4,

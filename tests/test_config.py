@@ -19,6 +19,7 @@ from rods_jax.config import (
     differences,
     load_config,
     resolved,
+    rollout_of,
 )
 from rods_jax.rewards import progress_reward
 
@@ -235,6 +236,21 @@ def test_a_stage_names_itself():
         StageConfig(name="full", reward=progress_reward, epochs=0, synthesis=True)
     with pytest.raises(ConfigError, match="stages.full.categories must be some of"):
         StageConfig(name="full", reward=progress_reward, epochs=1, synthesis=True, categories=("basic",))
+
+
+def test_a_stage_may_have_lengths_of_its_own(config):
+    """The update then pads to the sizes below its limit, and the rollout's own limit is one of them."""
+    r = dataclasses.replace(config.rollout, max_suffix_tokens=128, suffix_sizes=(32, 64))
+    stage = config.stages[0]
+    longer, shorter = (dataclasses.replace(stage, max_suffix_tokens=size) for size in (512, 64))
+    config = dataclasses.replace(config, rollout=r, stages=(longer,))
+    assert rollout_of(config, stage) == r
+    assert rollout_of(config, longer) == dataclasses.replace(r, max_suffix_tokens=512, suffix_sizes=(32, 64, 128))
+    assert rollout_of(config, shorter) == dataclasses.replace(r, max_suffix_tokens=64, suffix_sizes=(32,))
+    with pytest.raises(ConfigError, match=f"stages.{stage.name}: rollout.max_action_tokens must be at most"):
+        dataclasses.replace(config, stages=(dataclasses.replace(stage, max_suffix_tokens=8),))
+    with pytest.raises(ConfigError, match=f"stages.{stage.name}.max_prompt_tokens must be above 0: got 0"):
+        dataclasses.replace(stage, max_prompt_tokens=0)
 
 
 def test_two_stages_of_one_name_are_refused(config):

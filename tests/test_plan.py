@@ -217,7 +217,7 @@ def test_hosts_cut_the_data_axis_and_hold_a_copy_of_the_weights():
     assert all(layouts.share_of(c, 16).tasks == c.rollout.concurrent_tasks for c in found)
 
     one = replace(config, mesh=(16, 4, 1, 1), rollout=replace(config.rollout, concurrent_tasks=1))
-    keys_and_values = 2 * 2 * 36 * 8 * 128 * (8192 + 16 * 10_240 / 4)  # 4 chips share a task's rollouts, not its prompt
+    keys_and_values = 2 * 2 * 36 * 8 * 128 * (8192 + 16 * 24_576 / 4)  # 4 chips share a task's rollouts, not its prompt
     weights = 2 * counts.parameters(model) / 4
     state = 4 * 4 * counts.parameters(model) / 64
     assert layouts.generation_memory(one, model, 16) == pytest.approx(keys_and_values + weights + state)

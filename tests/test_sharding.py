@@ -1,6 +1,8 @@
 """Every layout computes what one device computes, and arrays lie where the table says."""
 
+import math
 import re
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -191,3 +193,46 @@ def test_what_the_cuts_do_not_divide_is_not_cut():
     assert rows_of((1, 5), (1, 4, 7), layout).cuts == (1, 4)
     assert rows_of((1, 5), (1, 6, 8), layout).cuts == (2, 1)
     assert rows_of((1, 5), (1, 6, 7), layout) == (1, 5, 6, 7, (1, 1))
+
+
+# --------------------------------------------------------------------------------------- rollouts
+def play(policy, params, prompts, lengths, group, columns):
+    """Tokens of two messages with an observation of every row between them, column by column."""
+    n = len(prompts)
+    keys = rollout_keys(0, 0, [f"task{i}" for i in range(n)], group)
+    decode = generator(
+        policy, stop_tokens=(63,), group_size=group, suffix_capacity=S, max_action_tokens=4, columns=columns
+    )
+    active, said = np.ones((n, group), bool), []
+    episodes = decode.start(params, prompts, lengths, keys)
+    for turn in range(2):
+        generated, episodes = decode.act(params, episodes, active, Sampling())
+        said.append(generated.tokens_NGA)
+        for which in range(group // columns if turn == 0 else 0):
+            rows = np.broadcast_to(np.arange(columns, dtype=np.int32) * (group // columns) + which, (n, columns))
+            told, counts = np.full((n, columns, 3), 7, np.int32), np.full((n, columns), 1 + which, np.int32)
+            observe = decode.observe.lower(params, episodes, rows, told, counts).compile()
+            episodes = observe(params, episodes, rows, told, counts)
+    return np.concatenate(said, -1), episodes, observe.as_text()
+
+
+@pytest.mark.parametrize("group, columns", [(8, 2), pytest.param(1, 1, marks=pytest.mark.slow)])
+def test_rollouts_are_cut_over_all_devices_and_listen_where_they_lie(group, columns):
+    """Groups by fsdp, and single rollouts by tasks; parameters lie as the run's mesh says in both."""
+    mesh = sharding.create_mesh(2, 2, 1, 2)
+    config = replace(CONFIG, layers=1)
+    params = Policy(**callables(config)).init(jax.random.key(0))
+    params = jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x + 0.1, params)
+    rng = np.random.default_rng(0)
+    prompts, lengths = rng.integers(0, 60, (4, 6)).astype(np.int32), np.array([6, 3, 5, 6], np.int32)
+    expected, _, _ = play(Policy(**callables(config)), params, prompts, lengths, group, columns)
+    cut = jax.device_put(params, sharding.parameter_shardings(mesh, params, parameter_axes))
+    policy = Policy(**callables(config, Layout(**sharding.layout(sharding.for_groups(mesh, group)))))
+    found, episodes, text = play(policy, cut, prompts, lengths, group, columns)
+    np.testing.assert_array_equal(found, expected)
+    cached = episodes.suffixes.keys_NGKSE[0]
+    shape = (2, 4, 2, S, 8) if group == 8 else (1, 1, 2, S, 8)
+    assert cached.addressable_shards[0].data.shape == shape
+    # No device is sent another's cache: whatever is exchanged is shorter than a row's.
+    sizes = [math.prod(map(int, s.split(","))) for s in re.findall(r"f32\[([\d,]+)\][^=]* all-gather", text)]
+    assert all(size < math.prod(shape) for size in sizes) and S > 8
