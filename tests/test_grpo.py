@@ -162,7 +162,7 @@ def bag_of_words(params, prompt_NP, lengths_N, suffix_NGS):
     return jnp.tanh(said + told.sum(1)[:, None, None])
 
 
-BAG_OF_WORDS = Policy(None, bag_of_words, lambda params: params["unembedding"], None, None)
+BAG_OF_WORDS = Policy(None, bag_of_words, lambda params: params["unembedding"], None, None, None)
 
 
 RATIOS, AGGREGATES = (grpo.token_ratio, grpo.sequence_ratio), (grpo.sequence_mean, grpo.token_mean)
