@@ -21,6 +21,7 @@ import importlib
 import importlib.metadata
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -142,21 +143,23 @@ def load_tasks(categories: Sequence[str] = CATEGORIES) -> tuple[Task, ...]:
         file_name = f"BFCL_v4_multi_turn_{_FILE_NAMES[category]}.json"
         answers = _lines(data / "possible_answer" / file_name)
         for entry, answer in zip(_lines(data / file_name), answers, strict=True):
-            tasks.append(_task(category, entry, answer["ground_truth"]))
+            tasks.append(task_of(category, entry, answer["ground_truth"]))
     return tuple(tasks)
 
 
-def _task(category: str, entry: Mapping[str, Json], ground_truth: Sequence[Sequence[str]]) -> Task:
+def task_of(category: str, entry: Mapping[str, Json], ground_truth: Sequence[Sequence[str]]) -> Task:
+    """A task from an entry of a question file and the gold calls of its turns; its number is its scenario's."""
+    number = re.fullmatch(r"multi_turn_.*_(\d+)", entry["id"])
     gold = [tuple(_gold_call(text) for text in turn) for turn in ground_truth]
     released = {int(turn): names for turn, names in entry.get("missed_function", {}).items()}
     turns = []
-    for number, (messages, calls) in enumerate(zip(entry["question"], gold, strict=True)):
-        called_before = {call.name for earlier in gold[:number] for call in earlier}
-        names = tuple(name for name in released.get(number, ()) if name not in called_before)
+    for index, (messages, calls) in enumerate(zip(entry["question"], gold, strict=True)):
+        called_before = {call.name for earlier in gold[:index] for call in earlier}
+        names = tuple(name for name in released.get(index, ()) if name not in called_before)
         turns.append(Turn(messages[0]["content"] if messages else RELEASE_MESSAGE, calls, names))
     return Task(
         id=entry["id"],
-        scenario=f"bfcl_{entry['id'].rsplit('_', 1)[1]}",
+        scenario=f"bfcl_{number[1]}" if number else entry["id"],
         category=category,
         classes=tuple(entry["involved_classes"]),
         initial_state=entry["initial_config"],
