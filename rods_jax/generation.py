@@ -91,11 +91,12 @@ def generator(
     """Compiles a policy into the calls of a rollout; episodes are donated from call to call, but to `grow`.
 
     group_size: rows of a slot.  suffix_capacity: the longest episode.  segment: the most tokens of a row in one `act`,
-    which ends sooner when all messages have; None: whole messages.  columns: rows of a slot in one `observe`, a divisor
+    which ends sooner when messages that have ended cost as much as a look at them, half a step of all rows; None: whole
+    messages.  columns: rows of a slot in one `observe`, a divisor
     of group_size; row c of them is one of c * G / C and the next; None: all.  num_tokens: ids from here on are rows of
     the vocabulary without a token, and never sampled.
     """
-    segment, columns = segment or max_action_tokens, columns or group_size
+    whole, segment, columns = segment is None, segment or max_action_tokens, columns or group_size
     if group_size % columns:
         raise ValueError(f"columns must divide group_size: got {columns} and {group_size}")
 
@@ -137,7 +138,7 @@ def generator(
         generated = Generated(tokens_NGA, log_probs_NGA, jnp.zeros(active_NG.shape, jnp.int32), ~active_NG)
 
         def step(carry):
-            t, generated, episodes = carry
+            t, idle, generated, episodes = carry
             going_NG = ~generated.ended_NG
             # Choose each row's next token.
             logits = jnp.einsum(
@@ -167,30 +168,38 @@ def generator(
                 generated.lengths_NG + one_NG,
                 generated.ended_NG | over_NG,
             )
-            return t + 1, generated, episodes
+            return t + 1, idle + (active_NG & generated.ended_NG).sum(), generated, episodes
 
         def unfinished(carry):
-            t, generated, _ = carry
-            return (t < segment) & ~generated.ended_NG.all()
+            t, idle, generated, _ = carry
+            return (t < segment) & ~generated.ended_NG.all() & (whole | (idle < active_NG.size / 2))
 
-        _, generated, episodes = lax.while_loop(unfinished, step, (jnp.int32(0), generated, episodes))
+        zero = jnp.int32(0)
+        *_, generated, episodes = lax.while_loop(unfinished, step, (zero, zero, generated, episodes))
         return generated._replace(ended_NG=active_NG & generated.ended_NG), episodes
 
     @partial(jax.jit, donate_argnums=1)
     def observe(params, episodes: Episodes, rows_NC, tokens_NCT, lengths_NC) -> Episodes:
-        seen_NC = jnp.take_along_axis(episodes.lengths_NG, rows_NC, axis=1)
-        rows = None if columns == group_size else rows_NC
+        # Of each column's G / C rows one is chosen: what is known of it, from [N,G] and back.
+        to_rows = partial(jnp.repeat, repeats=group_size // columns, axis=1)
+        chosen_NG = to_rows(rows_NC) == jnp.arange(group_size)[None]
+        seen_NC = jnp.where(chosen_NG, episodes.lengths_NG, 0).reshape(*rows_NC.shape, -1).sum(-1)
         hidden_NCTD, suffixes = policy.extend(
-            params, episodes.prompts, episodes.suffixes, seen_NC, tokens_NCT, lengths_NC, rows
+            params,
+            episodes.prompts,
+            episodes.suffixes,
+            seen_NC,
+            tokens_NCT,
+            lengths_NC,
+            None if columns == group_size else rows_NC,
         )
         last = jnp.maximum(lengths_NC - 1, 0)[..., None, None]
         hidden_NCD = jnp.take_along_axis(hidden_NCTD, last, axis=2)[:, :, 0]
-        n = jnp.arange(len(rows_NC))[:, None]
-        kept_NCD = jnp.where((lengths_NC > 0)[..., None], hidden_NCD, episodes.hidden_NGD[n, rows_NC])
+        heard_NG = jnp.where(chosen_NG, to_rows(lengths_NC), 0)
         return episodes._replace(
             suffixes=suffixes,
-            hidden_NGD=episodes.hidden_NGD.at[n, rows_NC].set(kept_NCD),
-            lengths_NG=episodes.lengths_NG.at[n, rows_NC].add(lengths_NC),
+            hidden_NGD=jnp.where((heard_NG > 0)[..., None], to_rows(hidden_NCD), episodes.hidden_NGD),
+            lengths_NG=episodes.lengths_NG + heard_NG,
         )
 
     def grow(episodes: Episodes, capacity: int) -> Episodes:

@@ -27,7 +27,7 @@ from rods_jax.environments.episode import EpisodeBatch, Failure, StartEpisodes
 from rods_jax.generation import Generator, Sampling, capacities, generator, rollout_keys
 from rods_jax.types import CATEGORIES, Action, Codec, Policy, RolloutBatch, Step, Task, Trajectory
 
-SEGMENT = 16  # tokens that every speaking row says before the host looks: half of it is what an ended message waits
+SEGMENT = 16  # the most tokens that a speaking row says before the host looks
 PATIENCE = 0.01  # seconds that speaking rows wait for the environments: most answer sooner, and save a segment
 SHARE = 0.1  # of what a chunk would cost if it were said: rows that listen wait as long, and hold up the last ones
 

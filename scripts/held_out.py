@@ -71,6 +71,8 @@ def evaluation_slots(config: Config, num_tasks: int, group_size: int = 1) -> int
     r, (data, fsdp, *_) = config.rollout, config.mesh or (1, 1)
     hosts = jax.process_count()
     rows = (r.concurrent_tasks or r.tasks_per_step // hosts) * (r.concurrent_rollouts or r.group_size)
-    wanted = min(config.evaluation.concurrent_tasks or max(1, rows // group_size), -(-num_tasks // hosts))
+    share = max(1, -(-num_tasks // hosts))
+    most = min(config.evaluation.concurrent_tasks or max(1, rows // group_size), share)
+    wanted = -(-share // -(-share // most))  # as many each time: the last few must not play among empty slots
     parts = max(1, data * fsdp // math.gcd(fsdp, group_size) // hosts)
-    return -(-max(1, wanted) // parts) * parts
+    return -(-wanted // parts) * parts

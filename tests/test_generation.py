@@ -139,13 +139,28 @@ def test_segments_do_not_show(policy, params, decode):
         np.testing.assert_array_equal(episodes.said_NG, 0)
 
 
+def test_a_segment_ends_when_the_ended_cost_as_much_as_a_look(policy, params):
+    """Idle row-steps add up to half the rows, or the segment's tokens are said."""
+    keys, active = rollout_keys(0, 0, ("a", "b"), G), np.ones((N, G), bool)
+    settings = dict(stop_tokens=range(8), group_size=G, suffix_capacity=S, max_action_tokens=A)
+    whole, short = generator(policy, **settings), generator(policy, segment=A, **settings)
+    said, _ = whole.act(params, whole.start(params, PROMPTS, LENGTHS, keys), active, Sampling(9.0))
+    lengths = np.asarray(said.lengths_NG)
+    idle = [(t + 1 - lengths[lengths <= t + 1] + 1).sum() for t in range(A)]  # after t + 1 steps
+    steps = next(t + 1 for t in range(A) if idle[t] >= N * G / 2 or (lengths <= t + 1).all())
+    part, _ = short.act(params, short.start(params, PROMPTS, LENGTHS, keys), active, Sampling(9.0))
+    assert part.lengths_NG.max() == steps < lengths.max()
+    np.testing.assert_array_equal(part.lengths_NG, np.minimum(lengths, steps))
+    np.testing.assert_array_equal(part.ended_NG, lengths <= steps)
+
+
 def test_a_row_goes_to_another_rollout_in_the_middle_of_the_others_messages(policy, params):
     """Row 1 of task a begins rollout 2, whose noise it gets, from the prompt alone; the others feel nothing."""
     keys = rollout_keys(0, 0, ("a", "b"), G)
     short = generator(policy, stop_tokens=(STOP,), group_size=2, suffix_capacity=S, max_action_tokens=A, segment=2)
     everybody = np.ones((N, 2), bool)
 
-    def said(episodes, rounds=A // 2):
+    def said(episodes, rounds=A):
         parts, going = [], everybody
         for _ in range(rounds):
             part, episodes = short.act(params, episodes, going, Sampling(4.0))
@@ -241,10 +256,10 @@ def test_a_slot_goes_to_another_task_and_leaves_the_others_alone(policy, params)
     together = short.admit(params, together, np.int32(1), third, length, keys[2])
     assert together.lengths_NG[1].tolist() == together.said_NG[1].tolist() == [0] * G
     active[1] = True
-    second, *_ = speak(together, active, A // 2)
-    expected, *_ = speak(short.start(params, PROMPTS, LENGTHS, keys[:2]), everybody, A // 2)
+    second, *_ = speak(together, active, A)
+    expected, *_ = speak(short.start(params, PROMPTS, LENGTHS, keys[:2]), everybody, A)
     prompts = np.stack([PROMPTS[0], third]), np.array([5, 4], np.int32)
-    other, *_ = speak(short.start(params, *prompts, keys[np.array([0, 2])]), everybody, A // 2)
+    other, *_ = speak(short.start(params, *prompts, keys[np.array([0, 2])]), everybody, A)
     assert [a + b for a, b in zip(first[:G], second[:G])] == expected[:G]
     assert second[G:] == other[G:]
 
