@@ -1,14 +1,18 @@
 """Checkpoints with Orbax: the train state on device, and one JSON record of everything on the host.
 
-`open_checkpoints` gives Orbax's own manager: use it in a `with` block, ask it for `latest_step()`.
-Each checkpoint holds a manifest with the size and SHA-256 of every file of its items, written in the background before
-the rename that makes it a checkpoint: there is none without it, and a flipped bit is found before anything is used.
+`open_checkpoints` gives Orbax's own manager: use it in a `with` block, ask it for `latest_step()`.  Opening changes
+nothing; `restore` and `forget` are for the one process that owns the run.
+Each checkpoint holds a manifest with its step and the size and SHA-256 of every file of its items, written in the
+background before the rename that makes it a checkpoint: there is none without it, a flipped bit is found before anything
+is used, and so is a checkpoint that was copied to the name of another step.
 Left out on purpose: anything that is not passed in; no clock, no global state, no code is stored.
 """
 
 import hashlib
+import itertools
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,10 +24,12 @@ from orbax.checkpoint import checkpoint_managers as preservation
 
 from rods_jax import processes
 from rods_jax.config import RetentionConfig
-from rods_jax.task_files import write_atomically
+from rods_jax.files import read_object, write_atomically
 from rods_jax.types import Json
 
 MANIFEST = "manifest.json"
+_READS = 5  # times that a reader begins again because the checkpoint was removed under it
+_HALF_WRITTEN = "[0-9]*.orbax-checkpoint-tmp*"  # Orbax renames the folder when all is written
 BEST_BY = "validation_progress"  # the metric whose highest values `RetentionConfig.best` keeps
 
 
@@ -34,12 +40,10 @@ class CheckpointError(RuntimeError):
 def open_checkpoints(
     directory: str | Path, retention: RetentionConfig = RetentionConfig()
 ) -> ocp.CheckpointManager:
-    """Opens or creates the folder; what `retention` does not name goes when something is saved. What a crash left
-    half-written goes now."""
+    """Opens or creates the folder; what `retention` does not name goes when something is saved."""
     directory = Path(directory).absolute()
     options = ocp.CheckpointManagerOptions(
         create=True,
-        cleanup_tmp_directories=True,
         preservation_policy=_policy(retention),
         best_fn=(lambda m: m[BEST_BY]) if retention.best else None,
         async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _seal_unfinished(directory)),
@@ -111,23 +115,31 @@ def read_params(
     and a save under way is not seen. `tell` hears of what is damaged. Raises CheckpointError when nothing fits.
     """
     directory = Path(directory).absolute()
-    found = processes.on_first(lambda: _newest(directory, step, tell))
     abstract = {"params": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)}
     arguments = ocp.args.PyTreeRestore(
         item=abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract), partial_restore=True
     )
-    try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as reader:
-            restored = reader.restore(directory / str(found) / "train_state", args=arguments)
-    except Exception as error:  # as in `restore`
-        raise CheckpointError(f"{directory}/{found} cannot be read: {_reason(error)}") from error
-    return found, restored["params"]
+    for _ in range(_READS):
+        found, failed = processes.on_first(lambda: _newest(directory, step, tell)), None
+        try:
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as reader:
+                restored = reader.restore(directory / str(found) / "train_state", args=arguments)
+        except Exception as error:  # as in `restore`
+            failed = error
+        if all(processes.gather(failed is None)):
+            return found, restored["params"]
+        if processes.on_first(lambda: found in steps(directory)):  # or its trainer has removed it meanwhile
+            break
+    reason = "another process failed" if failed is None else _reason(failed)
+    raise CheckpointError(f"{directory}/{found} cannot be read: {reason}") from failed
 
 
 def forget(checkpoints: ocp.CheckpointManager, after: int, retention: RetentionConfig) -> None:
-    """Deletes the checkpoints of steps after `after`, so that they can be saved again, and those that were to go when a
-    kill came: Orbax removes them after it commits the next one, and a run that has ended saves no next one."""
+    """Deletes the checkpoints of steps after `after`, so that they can be saved again, what a crash left half-written,
+    and those that were to go when a kill came: Orbax removes them after it commits the next one, and a run that has ended
+    saves no next one."""
     checkpoints.wait_until_finished()
+    processes.on_first(lambda: [shutil.rmtree(path) for path in Path(checkpoints.directory).glob(_HALF_WRITTEN)] and None)
     steps = sorted(checkpoints.all_steps())
     earlier = [_Info(step, checkpoints.metrics(step)) for step in steps if step <= after]
     kept = _policy(retention).should_preserve(earlier, context=preservation.PreservationContext())
@@ -135,6 +147,12 @@ def forget(checkpoints: ocp.CheckpointManager, after: int, retention: RetentionC
     for step in steps:
         if step not in stay:
             checkpoints.delete(step)
+
+
+def steps(directory: Path) -> list[int]:
+    """The steps whose checkpoints stand in a folder, whole or not, in order; nothing is opened or changed."""
+    found = [int(path.name) for path in directory.glob("[0-9]*") if path.name.isdecimal() and path.is_dir()]
+    return sorted(step for step in found if (directory / str(step)).is_dir())
 
 
 def sizes(train_state: Any, host: Mapping[str, Json]) -> dict[str, int]:
@@ -146,11 +164,14 @@ def sizes(train_state: Any, host: Mapping[str, Json]) -> dict[str, int]:
 def damage(path: Path, part: str = "") -> str | None:
     """What a checkpoint's files lack against its manifest, or None; reads every byte of those that begin with `part`."""
     try:
-        expected = json.loads((path / MANIFEST).read_text("utf-8"))
+        expected = read_object(path / MANIFEST)
     except FileNotFoundError:
         return "it has no manifest"
-    except ValueError:
+    except (ValueError, OSError):
         return "its manifest is unreadable"
+    step = expected.pop("step", None)  # of checkpoints that know it
+    if step is not None and path.name.isdecimal() and path.name != str(step):
+        return f"it is a copy of the checkpoint of step {step}"
     expected = {name: digest for name, digest in expected.items() if name.startswith(part)}
     found = _digests(path, part)
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
@@ -187,27 +208,39 @@ def _undamaged(checkpoints: ocp.CheckpointManager, step: int | None, tell: Calla
         if wrong := damage(directory / str(step)):
             raise CheckpointError(f"{directory}/{step} is damaged: {wrong}")
         return step
+    wrong: dict[int, str] = {}
     for found in steps:
-        wrong = damage(directory / str(found))
-        if wrong is None:
-            return found
-        aside = directory / f"damaged-{found}"
-        shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
-        (directory / str(found)).rename(aside)
-        tell(f"{directory}/{found} is damaged: {wrong}. It is now {aside.name}; the checkpoint before it is taken")
-    raise CheckpointError(f"{directory} holds damaged checkpoints alone: {steps[::-1]}")
+        if reason := damage(directory / str(found)):
+            wrong[found] = reason
+            continue
+        for damaged, reason in wrong.items():  # only now: where none is whole, nothing is touched
+            aside = _set_aside(directory / str(damaged))
+            tell(f"{directory}/{damaged} is damaged: {reason}. It is now {aside.name}; the one before it is taken")
+        return found
+    newest = f"of {steps[0]}, {wrong[steps[0]]}"
+    raise CheckpointError(f"{directory} holds damaged checkpoints alone: {steps[::-1]}; {newest}. Nothing was changed")
+
+
+def _set_aside(path: Path) -> Path:
+    """Renames a damaged checkpoint to a name that is free."""
+    again = itertools.chain([""], map("-{}".format, itertools.count(2)))
+    aside = next(aside for mark in again if not os.path.lexists(aside := path.with_name(f"damaged-{path.name}{mark}")))
+    path.rename(aside)
+    return aside
 
 
 def _newest(directory: Path, step: int | None, tell: Callable[[str], None]) -> int:
     """The newest step whose parameters are whole; Orbax renames a checkpoint to its step when all of it is written."""
-    steps = sorted((int(path.name) for path in directory.glob("[0-9]*") if path.name.isdecimal()), reverse=True)
-    for found in (found for found in steps if step in (None, found)):
-        wrong = damage(directory / str(found), "train_state/params.")
+    for found in (found for found in steps(directory)[::-1] if step in (None, found)):
+        try:
+            wrong = damage(directory / str(found), "train_state/params.")
+        except FileNotFoundError:  # a trainer removes it
+            continue
         if wrong is None:
             return found
         tell(f"{directory}/{found} is damaged: {wrong}")
     wanted = "undamaged checkpoint" if step is None else f"undamaged checkpoint of step {step}"
-    raise CheckpointError(f"{directory} holds no {wanted}: it has {steps[::-1]}")
+    raise CheckpointError(f"{directory} holds no {wanted}: it has {steps(directory)}")
 
 
 def _reason(error: Exception) -> str:
@@ -221,8 +254,9 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 def _seal_unfinished(directory: Path) -> None:
     """Writes the manifest of the checkpoint that is about to be renamed; Orbax does not say which, but there is one."""
-    for path in directory.glob("*.orbax-checkpoint-tmp*"):
-        write_atomically(path / MANIFEST, json.dumps(_digests(path), indent=1) + "\n")
+    for path in directory.glob(_HALF_WRITTEN):
+        manifest = {"step": int(path.name.partition(".")[0])} | _digests(path)
+        write_atomically(path / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
 def _digests(path: Path, part: str = "") -> dict[str, Json]:

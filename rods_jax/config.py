@@ -7,7 +7,6 @@ single keys.  Left out on purpose: names that stand for functions (a config pass
 import dataclasses
 import functools
 import importlib.util
-import json
 import math
 import re
 import sys
@@ -23,6 +22,7 @@ import tyro
 
 from rods_jax import sharding
 from rods_jax.boundary import mean_band
+from rods_jax.files import read_object
 from rods_jax.types import CATEGORIES, Json
 
 
@@ -253,6 +253,7 @@ class Config:
     checkpoint_every: int  # steps; and at the end of each epoch
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     max_steps: int | None = None  # stop early, ready to be resumed
+    file: tyro.conf.Fixed[str | None] = None  # where it was read, so that other commands find it again
 
     def __post_init__(self) -> None:
         check_types("", self)
@@ -294,11 +295,27 @@ def rollout_of(config: Config, stage: StageConfig) -> RolloutConfig:
 
 # ------------------------------------------------------------------------- reading and comparing
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Runs a config file, takes its CONFIG, and applies `--rollout.group-size 4` and the like.
+    """The CONFIG of a config file, with `--rollout.group-size 4` and the like applied.
 
-    Anything wrong in the file raises ConfigError with file, line and key; a wrong override exits
-    with the message that tyro prints.
+    ConfigError: as for `from_file`. A wrong override exits with the message that tyro prints.
     """
+    return parse(Config, from_file(path), str(path), overrides)
+
+
+def parse(kind: type, default: Any, prog: str, args: Sequence[str] | None, description: str | None = None) -> Any:
+    """A dataclass whose fields are options of the command line; help and mistakes exit with what tyro prints."""
+    markers = (tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed)
+    return tyro.cli(kind, default=default, args=args, prog=prog, description=description, config=markers)
+
+
+def from_file(path: str | Path) -> Config:
+    """Runs a config file and takes its CONFIG. What lies beside the file can be imported, by it and by workers.
+
+    Anything wrong in the file raises ConfigError with file, line and key.
+    """
+    folder = str(Path(path).resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
     name = f"{Path(path).resolve().parent.name}.{Path(path).stem}"  # as an import would name it
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or not Path(path).is_file():
@@ -306,18 +323,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{path}, {_where(path, error)}: {_what(error)}") from error
     config = getattr(module, "CONFIG", None)
     if not isinstance(config, Config):
         raise ConfigError(f"{path} must end in CONFIG = Config(...): got {config!r}")
-    return tyro.cli(
-        Config,
-        default=config,
-        args=list(overrides),
-        prog=str(path),
-        config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
-    )
+    return dataclasses.replace(config, file=str(Path(path).resolve()))
 
 
 def resolved(config: Any) -> Json:
@@ -356,8 +367,8 @@ def require_same_run(config: Config, directory: str | Path) -> None:
     path = Path(directory) / "config.json"
     if not path.exists():
         raise ConfigError(f"{directory} holds no run")
-    changed = set(differences(json.loads(path.read_text()), resolved(config)))
-    changed -= {"max_steps", "run_dir", "synthesis.workers"}  # where and how far it goes, and who helps
+    changed = set(differences(read_object(path), resolved(config)))
+    changed -= {"max_steps", "run_dir", "file", "synthesis.workers"}  # where and how far it goes, and who helps
     changed -= {"checkpoint_every", "update.on_nonfinite"}  # when it saves and stops, not what it learns
     changed = {key for key in changed if key.split(".")[0] not in ("mesh", "retention")}  # on what, what is kept
     if changed:
@@ -441,9 +452,10 @@ def _fraction(key: str, config: Any, *names: str) -> None:
 
 
 def _where(path: str | Path, error: Exception) -> str:
-    if isinstance(error, SyntaxError):
+    own = Path(path).resolve()
+    if isinstance(error, SyntaxError) and error.filename is not None and Path(error.filename).resolve() == own:
         return f"line {error.lineno}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == own]
     return f"line {frames[-1].lineno}" if frames else "line 0"
 
 

@@ -27,7 +27,7 @@ from rods_jax.environments.foreign import equal, shown, told
 from rods_jax.environments.gold import require_repeats
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import RODS, GoldTrace, Rules, gold_trace, official_turn_passed, replay
-from rods_jax.metrics import read_metrics
+from rods_jax.metrics import read_lines
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
 from rods_jax.types import CATEGORIES, Action, Call, Json, Message, Task
 
@@ -250,7 +250,7 @@ def open_journal(
             file.flush()
 
         try:
-            head, *lines = read_metrics(path) or [None]
+            head, *lines = read_lines(path) or [None]
             records = [_record(line) for line in lines]
         except (KeyError, TypeError, ValueError) as error:
             raise JournalError(f"{path} is damaged: {error}") from error

@@ -13,6 +13,7 @@ process holds none; on a shared file system its flock must reach other hosts, as
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from rods_jax.files import naming, sync
 from rods_jax.types import Json
 
 VERSION = 1  # of every record in every journal: count up when one changes
@@ -108,14 +110,15 @@ def writing(path: Path, place: Place = Place(), *, wait: bool = True) -> Iterato
                 payload = json.dumps(record).encode()
                 last = _check(last, payload)
                 text += _line(last, payload) + b"\n"
-            if file.write(text) != len(text):
-                raise OSError(f"{path}: no room to write")
-            os.fsync(file.fileno())
+            with naming(path):
+                if file.write(text) != len(text):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
             check = last
 
         if not check:
             append(_HEADER)
-            _sync_directory(path.parent)
+            sync(path.parent)
         yield append
 
 
@@ -136,15 +139,6 @@ def _is_cut_off(line: bytes) -> bool:
     """The beginning of a line of ours is no JSON before its last character."""
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return True
     return False
-
-
-def _sync_directory(path: Path) -> None:
-    """The name of a new file is on the disk only when its folder is."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

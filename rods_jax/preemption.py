@@ -16,8 +16,17 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 
+class Stopped(Exception):
+    """The run was saved before its end; `status` is what the process exits with."""
+
+    def __init__(self, status: int, sentence: str):
+        super().__init__(sentence)
+        self.status = status
+
+
 SAVED = 75  # exit status: stopped by a signal after saving, to be resumed (EX_TEMPFAIL of sysexits.h)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LAST_WORDS = "what was saved stands; the same command goes on, or begins again (a run that has begun: with --resume)"
 # NONE, or from minutes before the host goes down TERMINATE_ON_HOST_MAINTENANCE; TPUs cannot migrate.
 METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/maintenance-event"
 
@@ -25,8 +34,9 @@ METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/maintena
 @contextlib.contextmanager
 def stop_requests(seconds: float = 25.0) -> Iterator[threading.Event]:
     """An event that the first signal sets; `seconds` later, or at the second signal, the process ends with 128 + its
-    number.  Main thread only.
+    number, and says so on the standard error.  Main thread only; one block may stand in another, and is then heard alone.
 
+    seconds=0: for a command, or a part of one, that has nothing to save: the first signal ends it.
     The interpreter runs handlers between two of its instructions, which may be a long step apart. So the handlers do
     nothing: the system writes each signal's number to a pipe, which a thread reads.
     """
@@ -108,6 +118,8 @@ def _watch(reader: int, requested: threading.Event, seconds: float) -> None:
     except TimeoutError:
         last = first
     if last is not None:
+        with contextlib.suppress(OSError):
+            os.write(2, f"ended by {signal.Signals(last).name}: {LAST_WORDS}\n".encode())
         os._exit(128 + last)
 
 

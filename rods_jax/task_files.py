@@ -7,13 +7,13 @@ where it lives) and schema migration (`version` is there so that it can be added
 import dataclasses
 import functools
 import json
-import os
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rods_jax import strict_json
+from rods_jax.files import write_atomically
 from rods_jax.types import CATEGORIES, Json, Task
 
 VERSION = 1
@@ -54,20 +54,6 @@ def write_tasks(path: str | Path, tasks: Iterable[Task]) -> None:
             raise TaskFileError(f"task {task.id} cannot be written to {path}: {error}") from error
         lines.append(line + "\n")
     write_atomically(path, "".join(lines))
-
-
-def write_atomically(path: str | Path, text: str) -> None:
-    """Replaces the file's text in one rename, so that no reader and no crash meets half of it."""
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.partial")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_tasks(path: str | Path) -> tuple[Task, ...]:

@@ -20,8 +20,10 @@ from rich.console import Console
 
 from rods_jax import terminal
 from rods_jax.config import ConfigError, differences
+from rods_jax.files import read_object
 from rods_jax.metrics import read_metrics
 from rods_jax.types import Json
+from scripts.commands import running
 
 LOGS = ("metrics", "candidates", "trajectories")
 
@@ -38,8 +40,8 @@ def compare(a: Path, b: Path) -> list[str]:
 
 
 def _configs(a: Path, b: Path) -> Iterator[str]:
-    first, second = (json.loads((run / "config.json").read_text("utf-8")) for run in (a, b))
-    if keys := [key for key in differences(first, second) if key != "run_dir"]:
+    first, second = (read_object(run / "config.json") for run in (a, b))
+    if keys := [key for key in differences(first, second) if key not in ("run_dir", "file")]:
         yield f"settings: {', '.join(keys)}"
 
 
@@ -121,17 +123,13 @@ def _short(value: Json) -> str:
 
 def main(a: Path, b: Path, /) -> None:
     """Says where two runs first differ, and in what."""
-    terminal.outlive_output()
     console = Console()
-    try:
+    with running(console):
         found = compare(a, b)
-    except (ConfigError, ValueError, OSError) as error:
-        terminal.refuse(console, error)
-        sys.exit(2)
-    for sentence in found or ["no difference"]:
-        terminal.say(console, sentence)
+        for sentence in found or ["no difference"]:
+            terminal.say(console, sentence)
     sys.exit(bool(found))
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, prog="python -m scripts.compare_runs", description=__doc__)

@@ -34,11 +34,12 @@ from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import OFFICIAL, RODS, Rules
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.evaluation import ALL, Key, Record, gold_player, null_player, open_journal, play, score
+from rods_jax.files import write_atomically
 from rods_jax.generation import Sampling
 from rods_jax.held_out import sample
 from rods_jax.preemption import interrupts
 from rods_jax.synthesis.pipeline import author_tasks
-from rods_jax.task_files import read_tasks, task_to_json, write_atomically
+from rods_jax.task_files import read_tasks, task_to_json
 from rods_jax.types import Json, Task
 from scripts import advice
 from scripts.players import Jobs, Player, run_config, scripted, served, trained

@@ -7,19 +7,17 @@ alone, BASE being the name or directory of the checkpoint that they belong to.  
 cut as in training: --mesh, and --coordinator where processes share it (docs/launch.md).  Left out on purpose: uploading.
 """
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
 
 from models import weights
 from models.tokenizer import load_tokenizer
-from rods_jax import processes
-from rods_jax.checkpoint import CheckpointError
+from rods_jax import processes, terminal
+from scripts.commands import running
 from scripts.players import newest, run_config
 from scripts.policies import export, policy_of
 
@@ -54,12 +52,9 @@ def main(
         source=getattr(settings.model, "directory", None),
     )
     if processes.is_first():
-        Console().print(f"{to}: the policy of {run_dir} at step {step}", highlight=False, markup=False, soft_wrap=True)
+        terminal.say(Console(), f"{to}: the policy of {run_dir} at step {step}")
 
 
 if __name__ == "__main__":
-    try:
-        tyro.cli(main, description=__doc__)
-    except (CheckpointError, ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+    with running(Console(stderr=True)):
+        tyro.cli(main, prog="python -m scripts.export", description=__doc__)

@@ -6,7 +6,6 @@ Reads candidates.jsonl, metrics.jsonl and tasks/, writes fidelity.json beside th
 same at its end; docs/synthesis.md explains the figures.  Left out on purpose: everything that computes.
 """
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,14 +14,16 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from rods_jax import strict_json, terminal
-from rods_jax.config import ConfigError, load_config
+from rods_jax import strict_json
+from rods_jax.config import load_config
 from rods_jax.environments.protocol import Domain, TaskSplits
+from rods_jax.files import require_object, write_atomically
 from rods_jax.metrics import read_metrics
 from rods_jax.synthesis.fidelity import BAND, Measurement, Outcome, fidelity
-from rods_jax.task_files import read_tasks, task_from_json, write_atomically
+from rods_jax.task_files import read_tasks, task_from_json
 from rods_jax.terminal import plain
 from rods_jax.types import Task
+from scripts.commands import running
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -35,24 +36,30 @@ def write_fidelity(run_dir: str | Path, domain: Domain) -> dict[str, Any]:
     if not called <= domain.tools.keys():
         lacking = min(called - domain.tools.keys())
         raise ValueError(f"{run_dir} calls {lacking}, which {domain.name} lacks: this is not the run's config")
-    outcomes = tuple(read_outcomes(read_metrics(run_dir / "candidates.jsonl"), parts["seeds"]))
+    candidates = run_dir / "candidates.jsonl"
+    outcomes = tuple(read_outcomes(read_metrics(candidates), parts["seeds"], candidates))
     measured = first_measurements(read_metrics(run_dir / "metrics.jsonl"))
     report = fidelity(domain, outcomes, measured, parts["held_out"])
     write_atomically(run_dir / "fidelity.json", strict_json.dumps(report, indent=2) + "\n")
     return report
 
 
-def read_outcomes(records: Records, seeds: Sequence[Task]) -> Iterator[Outcome]:
-    """What became of every dispatched seed, in order; a variant may be a seed later."""
+def read_outcomes(records: Records, seeds: Sequence[Task], path: Path = Path("candidates.jsonl")) -> Iterator[Outcome]:
+    """What became of every dispatched seed, in order; a variant may be a seed later. ValueError: file, line and key."""
     tasks = {task.id: task for task in seeds}
-    for record in records:
+    for number, record in enumerate(records, start=1):
+        where = f"{path}, line {number}"
         if "seed" not in record:
-            raise ValueError("candidates.jsonl is of an older run, which recorded accepted variants only")
-        candidate = record["candidate"] and task_from_json(record["candidate"])
-        errors = tuple(rejection["error"] for rejection in record["rejections"])
+            raise ValueError(f"{where}: it is of an older run, which recorded accepted variants only")
+        require_object(record, where, seed=str, dispatched=int, rejections=list, exchanges=list)
+        try:
+            candidate = task_from_json(record["candidate"]) if record.get("candidate") else None
+        except ValueError as error:
+            raise ValueError(f"{where}: candidate: {error}") from error
+        errors = tuple(str(require_object(one, where, error=str)["error"]) for one in record["rejections"])
         seed = tasks.get(record["seed"])
         if seed is None:
-            raise ValueError(f"candidates.jsonl names the seed {record['seed']}, which is no task of the run")
+            raise ValueError(f"{where}: it names the seed {record['seed']}, which is no task of the run")
         yield Outcome(seed, record["dispatched"], record["step"], candidate, errors, len(record["exchanges"]))
         if candidate is not None:
             tasks[candidate.id] = candidate
@@ -70,6 +77,9 @@ def first_measurements(records: Records) -> dict[str, Measurement]:
 # ------------------------------------------------------------------------------------------- table
 def print_fidelity(report: Mapping[str, Any], console: Console) -> None:
     """The report as a few tables; shares in per cent."""
+    if not report["acceptance"]["dispatched"]:
+        console.print("Synthesis: no seed was chosen, so no variant was asked for.")
+        return
     _acceptance(report["acceptance"], console)
     stages = Table("stage", "attempts", "passed", "errors", title="Attempts by stage", title_justify="left")
     for stage, row in report["stages"].items():
@@ -147,14 +157,10 @@ def main(
         run_dir: where training wrote them.
         config: the configuration that the run was started with; it names the domain.
     """
-    terminal.outlive_output()
     console = Console()
-    try:
+    with running(console):
         print_fidelity(write_fidelity(run_dir, load_config(config).domain()), console)
-    except (ConfigError, ValueError, OSError) as error:
-        terminal.refuse(console, error)
-        sys.exit(2)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, prog="python -m scripts.fidelity")

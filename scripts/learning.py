@@ -3,9 +3,11 @@
 Left out on purpose: the computations themselves (grpo.py, supervised.py); this file gives them the run's settings.
 """
 
+import contextlib
+import itertools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,17 +18,20 @@ import optax
 from jax.sharding import SingleDeviceSharding
 from rich.console import Console
 
-from rods_jax import grpo, processes, strict_json, supervised
-from rods_jax.config import Config
+from rods_jax import checkpoint, grpo, processes, strict_json, supervised
+from rods_jax.config import Config, RetentionConfig
 from rods_jax.demonstrations import demonstrate
 from rods_jax.environments.protocol import Domain, TaskSplits
+from rods_jax.files import write_atomically
+from rods_jax.preemption import SAVED, Stopped
 from rods_jax.sharding import micro_batch_cuts, state_shardings
-from rods_jax.task_files import write_atomically
+from rods_jax.terminal import say
 from rods_jax.types import RolloutBatch, TrainState
 from scripts.display import cold_start_display
 from scripts.policies import RunPolicy, complete
+from scripts.run_directory import COLD_START, require_same_inputs
 
-COLD_START = 1 << 30  # a bit of the step that keeps its noise apart from training's
+COLD_START_NOISE = 1 << 30  # a bit of the step that keeps its noise apart from training's
 
 
 def objective_of(config: Config) -> grpo.Objective:
@@ -113,9 +118,15 @@ def cold_start(
     codec,
     evaluate,
     directory: Path,
+    inputs: Mapping[str, str],
+    stop: Callable[[], bool],
     console: Console,
 ):
-    """Supervised learning from `params` until the validation reward reaches its target; writes cold_start.json."""
+    """Supervised learning from `params` until the validation reward reaches its target; writes cold_start.json.
+
+    It is saved at every evaluation, and where `stop` says so: then Stopped is raised.  Called again, it goes on from
+    there to the same bits.
+    """
     c = config.cold_start
     if c is None:
         return params
@@ -135,24 +146,43 @@ def cold_start(
         observed_weight=c.observed_weight,
         rng=rng,
     )
-    reward, started = 0.0, time.perf_counter()
-    with cold_start_display(console, c.max_steps, c.target_reward) as display:
-        for step in range(1, c.max_steps + 1):
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(checkpoint.open_checkpoints(directory / COLD_START, RetentionConfig(latest=1)))
+        step, reward, seconds, started = 0, 0.0, 0.0, time.perf_counter()
+        if checkpoints.latest_step() is not None:
+            step, state, host = checkpoint.restore(checkpoints, state)
+            require_same_inputs(inputs, host["inputs"], directory)
+            checkpoint.forget(checkpoints, step, RetentionConfig(latest=1))
+            reward, seconds = host["reward"], host["seconds"]
+            say(console, f"resumed at step {step} of the cold start")
+        stream = itertools.islice(stream, step, None)
+        display = stack.enter_context(cold_start_display(console, c.max_steps, c.target_reward))
+        while step < c.max_steps and reward < c.target_reward:
+            step += 1
             state, loss = step_fn(state, next(stream))
             display(step, loss)
-            if step % c.evaluate_every == 0:
-                measured = evaluate(state.params, tasks.validation, COLD_START | step, "validation", greedy=False)
+            if evaluated := step % c.evaluate_every == 0:
+                noise = COLD_START_NOISE | step
+                measured = evaluate(state.params, tasks.validation, noise, "validation", greedy=False)
                 reward = measured.get("validation_progress", 0.0)
                 display(step, loss, reward)
-                if reward >= c.target_reward:
-                    break
+            stopped = stop()
+            if evaluated or stopped:
+                spent = seconds + time.perf_counter() - started
+                host = {"reward": reward, "seconds": spent, "inputs": dict(inputs)}
+                checkpoint.save(checkpoints, step, state, host)
+            if stopped:
+                checkpoints.wait_until_finished()
+                raise Stopped(
+                    SAVED, f"stopped by a signal at step {step} of the cold start, which is saved: continue with --resume"
+                )
     record = {
         "steps": step,
         "validation_reward": reward,
         "demonstrator_reward": float(np.mean([np.mean(d.turns_passed) for d in demonstrations])),
         "demonstrations": len(demonstrations),
         "habits": c.habits._asdict(),
-        "seconds": time.perf_counter() - started,
+        "seconds": seconds + time.perf_counter() - started,
     }
     if processes.is_first():
         write_atomically(directory / "cold_start.json", strict_json.dumps(record, indent=2) + "\n")

@@ -8,7 +8,7 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from rods_jax.config import Config, ConfigError
 from rods_jax.environments.episode import Failure, start_episodes
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import Rules
+from rods_jax.files import read_object
 from rods_jax.evaluation import Act, Record, Said, Stop, play
 from rods_jax.generation import Sampling
 from rods_jax.rewards import PARSE_ERROR, progress_reward
@@ -147,20 +148,23 @@ def _action(reply: chat.Reply) -> Action:
 
 # ---------------------------------------------------------------------------------- run directory
 def run_config(directory: Path, path: Path | None) -> Config:
-    """The configuration of a run: functions from its config file, values from the run directory."""
+    """The configuration of a run: functions from its config file, which it remembers, values from the run directory."""
     try:
-        saved = json.loads((directory / "config.json").read_text())
+        saved = read_object(directory / "config.json", name=str, seed=int, model=dict, rollout=dict)
     except OSError as error:
         raise ConfigError(f"{directory} holds no run: {error}") from error
-    config = configuration.load_config(path or ROOT / "configs" / f"{saved['name']}.py")
-    sizes = {"suffix_sizes": tuple(saved["rollout"]["suffix_sizes"])}
-    config = replace(
-        config,
-        seed=saved["seed"],
-        model=replace(config.model, **_plain(saved["model"], config.model)),
-        rollout=replace(config.rollout, **saved["rollout"] | sizes),
-        flash_attention=False,  # what TPUs trained plays and is exported anywhere
-    )
+    config = configuration.load_config(path or _config_file(directory, saved))
+    try:
+        sizes = {"suffix_sizes": tuple(saved["rollout"]["suffix_sizes"])}
+        config = replace(
+            config,
+            seed=saved["seed"],
+            model=replace(config.model, **_plain(saved["model"], config.model)),
+            rollout=replace(config.rollout, **saved["rollout"] | sizes),
+            flash_attention=False,  # what TPUs trained plays and is exported anywhere
+        )
+    except (KeyError, TypeError, AttributeError) as error:  # another model's keys, or another version's
+        raise ConfigError(f"{directory / 'config.json'} is not of the config {config.file}: {error}") from error
     now = configuration.resolved(config)
     for key in ("domain", "codec"):
         if changed := configuration.differences(_functions(saved[key]), _functions(now[key]), key):
@@ -168,6 +172,18 @@ def run_config(directory: Path, path: Path | None) -> Config:
                 f"{directory} was trained with another {', '.join(changed)}: name its file in --config"
             )
     return config
+
+
+def _config_file(directory: Path, saved: Mapping[str, Json]) -> Path:
+    """The file that the run was started with, or configs/NAME.py. It is code, so a run directory, which is data and may
+    be somebody else's, cannot bring one. ConfigError: there is none."""
+    name, file = saved["name"], saved.get("file")
+    candidates = [Path(file)] if isinstance(file, str) and Path(file).is_absolute() else []
+    candidates += [ROOT / "configs" / f"{name}.py"] if name.isidentifier() else []
+    for path in candidates:
+        if path.is_file() and directory.resolve() not in path.resolve().parents:
+            return path
+    raise ConfigError(f"the config file of {directory}, {file or name}, is not there: name it in --config")
 
 
 def _plain(resolved: Json, model: Any) -> Json:

@@ -7,7 +7,6 @@ prints the summary.  Of the metrics, `injected` and `retired_*` are totals so fa
 `rejected` and `seconds_*` belong to their step.  A metric that a run does not have is left out.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from rods_jax import strict_json
+from rods_jax.files import read_object, require_object, write_atomically
 from rods_jax.metrics import read_metrics
-from rods_jax.task_files import write_atomically
+from rods_jax.strict_json import JsonError
 from rods_jax.terminal import plain, say
+from scripts.commands import running
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -40,6 +41,8 @@ FLOWS = {
     "retired_pruned": "#A35C8F",
     "retired_stale": "#8A8A83",
 }
+LISTS = ("task_mean", "task_variance")  # a number for each group of a step
+DRAWN = (*LISTS, "progress_mean", "held_out_progress", "zone_", "pool_", "seconds_", *FLOWS, "candidates", "rejected")
 TRAIN, HELD_OUT = "#8FA3BF", "#C2571A"
 BAND = (0.20, 0.85)  # boundary band, RODS section 2.2
 STYLE = {
@@ -67,7 +70,7 @@ STYLE = {
 def write_report(run_dir: str | Path) -> dict[str, Any]:
     """Draws the plots, writes and returns the summary; ValueError when there is nothing to draw."""
     run_dir = Path(run_dir)
-    records = read_metrics(run_dir / "metrics.jsonl")
+    records = read_records(run_dir / "metrics.jsonl")
     if not records:
         raise ValueError(f"{run_dir / 'metrics.jsonl'} holds no step yet")
     (run_dir / "plots").mkdir(exist_ok=True)
@@ -81,6 +84,19 @@ def write_report(run_dir: str | Path) -> dict[str, Any]:
     summary = summarize(records)
     write_atomically(run_dir / "summary.json", strict_json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The metrics of a run; JsonError names line and key where one that is drawn is no number, or no list of numbers."""
+    records = read_metrics(path)
+    for number, record in enumerate(records, start=1):
+        for key, value in record.items():
+            numbers = value if isinstance(value, list) and key in LISTS else [value]
+            if key in LISTS and value is not None and not isinstance(value, list):
+                raise JsonError(f"{path}, line {number}: {key} must be a list: got {value!r:.60}")
+            if key.startswith(DRAWN) and not all(isinstance(one, (int, float, type(None))) for one in numbers):
+                raise JsonError(f"{path}, line {number}: {key} must be a number: got {value!r:.60}")
+    return records
 
 
 def summarize(records: Records) -> dict[str, Any]:
@@ -133,8 +149,9 @@ def tell(run_dir: str | Path, summary: Mapping[str, Any], console: Console) -> N
     """Says in words what the demonstrations were, what reinforcement learning changed, and what it did not."""
     path = Path(run_dir) / "cold_start.json"
     if path.exists():
-        cold = json.loads(path.read_text(encoding="utf-8"))
-        habits = ", ".join(f"{name.replace('_', ' ')} {p:g}" for name, p in cold["habits"].items() if p)
+        cold = read_object(path, steps=int, demonstrations=int, demonstrator_reward=float, habits=dict)
+        rates = require_object(cold["habits"], f"{path}, habits", **dict.fromkeys(cold["habits"], float))
+        habits = ", ".join(f"{name.replace('_', ' ')} {p:g}" for name, p in rates.items() if p)
         say(
             console,
             f"Cold start: {cold['steps']} supervised steps on {cold['demonstrations']} demonstrations whose demonstrator "
@@ -246,7 +263,8 @@ def _stack(axes: Axes, records: Records, layers: Mapping[str, tuple[str, str]], 
         labels, colors = zip(*(layers[key] for key in present), strict=True)
         axes.stackplot(steps, values, labels=labels, colors=colors, step=step, linewidth=0.6, edgecolor="white")
         axes.set_xlim(steps[0], max(steps[-1], steps[0] + 1))
-        axes.set_ylim(0, 1.22 * max(map(sum, zip(*values, strict=True)), default=1))  # head-room for the legend
+        highest = max(map(sum, zip(*values, strict=True)), default=0) or 1  # of an empty pool too
+        axes.set_ylim(0, 1.22 * highest)  # head-room for the legend
         axes.legend(loc="upper left", ncols=len(present), handlelength=1.1, columnspacing=1.3)
     axes.set_axisbelow(False)
     axes.grid(color="white", alpha=0.35, linewidth=0.7)
@@ -303,7 +321,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     for key, value in summary.items():
         if isinstance(value, Mapping) and {"first", "last"} <= set(value):
             table.add_row(plain(key.replace("_", " ")), f"{value['first']:.3g}", f"{value['last']:.3g}")
-    console.print(table)
+    console.print(table if table.row_count else f"{summary['steps']} steps")
     totals = [f"{key.replace('_', ' ')} {value}" for key, value in summary.items() if isinstance(value, int)]
     say(console, ", ".join(totals[1:]))
     seconds = summary["seconds"]
@@ -312,8 +330,10 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
 
 def main(run_dir: Path, /) -> None:
     """Draws the plots of a run and prints its summary."""
-    print_summary(write_report(run_dir), Console())
+    console = Console()
+    with running(console):
+        print_summary(write_report(run_dir), console)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, prog="python -m scripts.report", description=__doc__)

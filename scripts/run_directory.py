@@ -2,7 +2,8 @@
 
     run/  lock  config.json  tasks/  tokenizer/  cold_start.json  checkpoints/  metrics.jsonl  ...
 
-`config.json` is written last when a directory is begun, so a directory without it holds no run and may be begun again.
+A directory that is begun carries a mark (rods_jax/files.py) until its first checkpoint is written: a start that was
+interrupted before it is simply repeated.  While it learns from demonstrations its checkpoints are in cold_start/.
 Left out on purpose: stale locks. The operating system gives a lock back when its process ends, however it ends.
 """
 
@@ -10,77 +11,130 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
 from models.tokenizer import load_tokenizer
-from rods_jax import checkpoint, config as configuration, journal, terminal
+from rods_jax import checkpoint, config as configuration, files, journal, terminal
 from rods_jax.config import Config, ConfigError
 from rods_jax.demonstrations import corpus
 from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.synthesis.dispatch import OUTCOMES, SEEDS, TAKEN
-from rods_jax.task_files import read_tasks, write_atomically, write_tasks
+from rods_jax.task_files import read_tasks, write_tasks
 from rods_jax.types import Call, Codec, Json, Message, ToolSpec
 
+COLD_START = "cold_start"  # the folder of its checkpoints
 _FIXED = ("domain", "build_tasks", "tokenizer", "codec", "model", "cold_start", "replay.capacity")
 _PROBE = ToolSpec("probe", "A probe.", {"type": "object", "properties": {"n": {"type": "integer"}}}, "Probe")
 
 
+class Inputs(NamedTuple):
+    """What a run is made of beside its configuration."""
+
+    tasks: TaskSplits
+    tokenizer: Any
+
+
+# ------------------------------------------------------------------------------ whose the directory is
+def begins(directory: Path, resume: bool) -> bool:
+    """Whether a run begins here (or begins again: an earlier start was interrupted before anything was saved); otherwise
+    one goes on. ConfigError, FolderError: neither can be. Nothing is touched."""
+    saved = checkpoint.steps(directory / "checkpoints") or checkpoint.steps(directory / COLD_START)
+    if files.is_unfinished(directory) and not saved:
+        return True
+    if not (directory / "config.json").exists():
+        if resume:
+            raise ConfigError(f"{directory} holds no run")
+        files.require_free(directory)
+        return True
+    if not resume:
+        raise ConfigError(f"{directory} already holds a run: continue it with --resume, or give another --run-dir")
+    if not saved:
+        raise ConfigError(
+            f"{directory} holds a run without a checkpoint, and is left as it is: put {directory / 'checkpoints'} back "
+            "(is its disk mounted?), or begin another run with another --run-dir"
+        )
+    return False
+
+
 @contextlib.contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Holds the directory for one trainer; ConfigError: another process does, or there is none."""
+    """Holds the directory for one trainer; ConfigError: another process does, or there is none.
+
+    Two locks: that of the folder cannot be removed, and that of a file in it reaches the other hosts of an NFS.
+    """
     if not directory.is_dir():
         raise ConfigError(f"{directory} holds no run")
-    with (directory / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"{directory} is being trained by another process") from None
+    with contextlib.ExitStack() as stack:
+        for path, flags in ((directory, os.O_RDONLY), (directory / files.LOCK, os.O_RDWR | os.O_CREAT)):
+            descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
+            stack.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(f"{directory} is being trained by another process") from None
         yield
 
 
-def open_run(config: Config, directory: Path, resume: bool) -> None:
-    """Begins a run directory, or checks that the run in it was started with the same configuration."""
-    path = directory / "config.json"
-    if not resume:
-        if path.exists():
-            raise ConfigError(
-                f"{directory} already holds a run: continue it with --resume, or give another --run-dir"
-            )
-        directory.mkdir(parents=True, exist_ok=True)
-        _write_config(config, directory)
-        return
+# ------------------------------------------------------------------------------ what a run is made of
+def look(
+    config: Config, domain: Domain, directory: Path, resume: bool, console: Console, held: contextlib.ExitStack
+) -> tuple[bool, Inputs]:
+    """(whether a run begins, what it is made of): built in memory, or that of the run that goes on, which is `held`.
+
+    ConfigError, FolderError: as for `begins` and `alone`, or the run was started with other settings.
+    """
+    if begins(directory, resume):
+        return True, build(config, domain, console)
+    held.enter_context(alone(directory))
     configuration.require_same_run(config, directory)
+    return False, read(directory)
 
 
-def load_or_build(config: Config, domain: Domain, directory: Path, console: Console) -> tuple[TaskSplits, Any]:
-    """The run's tasks and tokenizer: built once, then read from the run directory."""
-    if (directory / "tokenizer").exists():
-        parts = {part: read_tasks(directory / "tasks" / f"{part}.jsonl") for part in TaskSplits._fields}
-        return TaskSplits(**parts), load_tokenizer(directory / "tokenizer")
+def build(config: Config, domain: Domain, console: Console) -> Inputs:
+    """The tasks and the tokenizer of a run that begins, in memory alone."""
     with console.status("building the tasks"):
         started = time.perf_counter()
         tasks = config.build_tasks(domain, config.seed)
         check_gold(domain, [task for some in tasks for task in some])
-        (directory / "tasks").mkdir(exist_ok=True)
-        for part, some in tasks._asdict().items():
-            write_tasks(directory / "tasks" / f"{part}.jsonl", some)
         tokenizer = config.tokenizer(corpus(domain, tasks.practice or tasks.seeds))
-        partial = directory / "tokenizer.partial"  # it is several files, and a crash may come between them
-        shutil.rmtree(partial, ignore_errors=True)
-        tokenizer.save_pretrained(partial)
-        partial.rename(directory / "tokenizer")
     sizes = ", ".join(f"{len(some)} {part}" for part, some in tasks._asdict().items())
     seconds = time.perf_counter() - started
     terminal.say(console, f"{domain.name}: {sizes} tasks; {len(tokenizer)} tokens; {seconds:.0f} s")
-    return tasks, tokenizer
+    return Inputs(tasks, tokenizer)
+
+
+def take(config: Config, inputs: Inputs, directory: Path, held: contextlib.ExitStack) -> None:
+    """Begins the directory of a run, `held` from here on: it is marked as unfinished until `has_begun`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    held.enter_context(alone(directory))
+    files.begin(directory)
+    (directory / "tasks").mkdir()
+    for part, some in inputs.tasks._asdict().items():
+        write_tasks(directory / "tasks" / f"{part}.jsonl", some)
+    with files.naming(directory / "tokenizer"):
+        inputs.tokenizer.save_pretrained(directory / "tokenizer")
+    _write_config(config, directory)
+
+
+def read(directory: Path) -> Inputs:
+    """What `take` wrote, which every process and every continuation reads."""
+    parts = {part: read_tasks(directory / "tasks" / f"{part}.jsonl") for part in TaskSplits._fields}
+    return Inputs(TaskSplits(**parts), load_tokenizer(directory / "tokenizer"))
+
+
+def has_begun(directory: Path) -> None:
+    """Its first checkpoint is written: from here on the directory is a run's, and no start replaces it."""
+    files.finish(directory)
+    shutil.rmtree(directory / COLD_START, ignore_errors=True)
 
 
 # ----------------------------------------------------------------- what a checkpoint relies on
@@ -120,18 +174,25 @@ def fork(config: Config, source: Path, step: int) -> None:
     """
     directory, old = Path(config.run_dir), source / "checkpoints" / str(step)
     _require_forkable(config, source)
-    if (directory / "config.json").exists():
-        raise ConfigError(f"{directory} already holds a run")
+    begins(directory, resume=False)
     if not old.is_dir():
         raise checkpoint.CheckpointError(f"{source} holds no checkpoint of step {step}")
     if wrong := checkpoint.damage(old):
         raise checkpoint.CheckpointError(f"{old} is damaged: {wrong}")
-    shutil.rmtree(directory, ignore_errors=True)  # what an interrupted fork left
-    (directory / "checkpoints").mkdir(parents=True)
-    shutil.copytree(old, directory / "checkpoints" / str(step))
+    directory.mkdir(parents=True, exist_ok=True)
+    with alone(directory):
+        files.begin(directory)
+        _copy(source, directory, step)
+        _write_config(config, directory)
+        files.finish(directory)
+
+
+def _copy(source: Path, directory: Path, step: int) -> None:
+    """What a run was at `step`; its log lines of later steps are cut when the fork goes on."""
+    old, new = (run / "checkpoints" / str(step) for run in (source, directory))
     for name in ("tasks", "tokenizer"):
         shutil.copytree(source / name, directory / name)
-    for name in ("metrics.jsonl", "trajectories.jsonl", "candidates.jsonl", "cold_start.json"):  # cut when resumed
+    for name in ("metrics.jsonl", "trajectories.jsonl", "candidates.jsonl", "cold_start.json"):
         if (source / name).exists():
             shutil.copy(source / name, directory / name)
     if (source / "synthesis").exists():
@@ -141,7 +202,9 @@ def fork(config: Config, source: Path, step: int) -> None:
             records = [entry.record for entry in journal.read(source / "synthesis" / name)[0]]
             kept = records[:outcomes] if name == OUTCOMES else [r for r in records if r["step"] < step]
             _write_journal(directory / "synthesis" / name, kept)
-    _write_config(config, directory)
+    shutil.copytree(old, new)  # last: begun with it, the directory is a run
+    if wrong := checkpoint.damage(new):  # as where its trainer removed it meanwhile
+        raise checkpoint.CheckpointError(f"{old} could not be copied whole: {wrong}")
 
 
 def _require_forkable(config: Config, source: Path) -> None:
@@ -149,15 +212,15 @@ def _require_forkable(config: Config, source: Path) -> None:
     path = source / "config.json"
     if not path.exists():
         raise ConfigError(f"{source} holds no run")
-    then, now = json.loads(path.read_text("utf-8")), configuration.resolved(config)
+    then, now = files.read_object(path, update=dict, stages=list), configuration.resolved(config)
     early = "|".join(str(number) for number in range(len(config.stages) - 1)) or "none"
     fixed = re.compile(
         rf"({'|'.join(map(re.escape, _FIXED))})(\.|$)|stages$|stages\.\d+\.name$|stages\.({early})\.epochs$"
     )
     refused = [key for key in configuration.differences(then, now) if fixed.match(key)]
-    if bool(then["update"]["kl_coefficient"]) != bool(now["update"]["kl_coefficient"]):
+    if bool(then["update"].get("kl_coefficient")) != bool(now["update"]["kl_coefficient"]):
         refused.append("update.kl_coefficient (the reference policy would appear or vanish)")
-    if then["synthesis"] is None and now["synthesis"] is not None:
+    if then.get("synthesis") is None and now["synthesis"] is not None:
         refused.append("synthesis (the variants so far have no journal)")
     if refused:
         raise ConfigError(f"a fork cannot change {', '.join(refused)}")
@@ -169,4 +232,4 @@ def _write_journal(path: Path, records: list[Json]) -> None:
 
 
 def _write_config(config: Config, directory: Path) -> None:
-    write_atomically(directory / "config.json", json.dumps(configuration.resolved(config), indent=2) + "\n")
+    files.write_atomically(directory / "config.json", json.dumps(configuration.resolved(config), indent=2) + "\n")

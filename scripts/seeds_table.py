@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rods_jax import strict_json, terminal
-from rods_jax.task_files import write_atomically
+from rods_jax.files import write_atomically
 from rods_jax.types import Json
 from scripts.scores_table import METRICS
 

@@ -115,4 +115,4 @@ def main(run: Path, config: Path, workers: int = 8, ray_tasks: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, prog="python -m scripts.synthesize")

@@ -14,20 +14,20 @@ candidates.jsonl, plots/, summary.json, fidelity.json, and synthesis/ where lang
 purpose: everything that computes; this file only wires the rooms together.
 """
 
-import argparse
 import contextlib
 import functools
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
+import tyro
 from rich.console import Console
 
-from rods_jax import checkpoint, config as configuration, processes, replay, strict_json, terminal
+from models.families import Pretrained, read_config
+from rods_jax import checkpoint, config as configuration, files, processes, replay, strict_json, terminal
 from rods_jax.checks import check_start
 from rods_jax.config import Config, ConfigError, RolloutConfig, StageConfig, rollout_of
 from rods_jax.environments.episode import EpisodeBatch, StartEpisodes, start_episodes
@@ -38,7 +38,7 @@ from rods_jax.keys import seed_key
 from rods_jax.lengths import check_lengths, scores_apart
 from rods_jax.loop import Position, Stages, train
 from rods_jax.metrics import MetricWriter, open_metrics
-from rods_jax.preemption import SAVED, maintenance_notices, stop_requests
+from rods_jax.preemption import SAVED, Stopped, maintenance_notices, stop_requests
 from rods_jax.rollout import Player, Rollouts, collect, player, trim
 from rods_jax.synthesis.near_duplicates import far_from
 from rods_jax.synthesis.dispatch import (
@@ -51,75 +51,62 @@ from rods_jax.synthesis.dispatch import (
 )
 from rods_jax.synthesis.pipeline import RULE_BASED, synthesize
 from rods_jax.synthesis.worker import Author, working
-from rods_jax.task_files import task_to_json, write_atomically
+from rods_jax.task_files import task_to_json
 from rods_jax.types import Task
+from scripts import run_directory
+from scripts.commands import options_of, require_descriptors, running
 from scripts.display import training_display, warnings
 from scripts.fidelity import print_fidelity, write_fidelity
 from scripts.held_out import evaluation
 from scripts.learning import cold_start, learning, updating
 from scripts.policies import RunPolicy, actor_for, policy_of
-from scripts.run_directory import alone, fork, inputs_of, load_or_build, open_run, require_same_inputs
+from scripts.run_directory import Inputs, fork, inputs_of, require_same_inputs
 from scripts.report import print_summary, tell, write_report
 from scripts.synthesize import author_of, teller
 
 HALTED = 3  # exit status: stopped after saving, because a number was not finite
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    config: Path
+    """a Python file that ends in CONFIG = Config(...)"""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """go on with the run in the run directory, from its latest checkpoint"""
+    resume_step: int | None = None
+    """go on from the checkpoint of this step; what lies beyond is written again"""
+    fork: str | None = None
+    """a new run directory that begins as --from says, with other settings"""
+    source: Annotated[str | None, tyro.conf.arg(name="from", metavar="RUN@STEP")] = None
+    """what --fork begins with: a run directory and the step of one of its checkpoints"""
+    coordinator: str | None = None
+    """HOST:PORT of the first of several processes; auto: asks the cluster (docs/launch.md)"""
+    num_processes: int | None = None
+    """how many they are"""
+    process_id: int | None = None
+    """which of them this is, from 0"""
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        add_help=False, allow_abbrev=False
-    )  # --help is the config's: it lists every key
-    parser.add_argument("--config", help="a Python file that ends in CONFIG = Config(...)")
-    parser.add_argument("--resume", action="store_true", help="continue the run in the config's run_dir")
-    parser.add_argument("--resume-step", type=int, metavar="N", help="continue it from the checkpoint of step N")
-    parser.add_argument("--fork", metavar="NEW", help="begin the run directory NEW from the checkpoint of --from")
-    parser.add_argument("--from", dest="source", metavar="RUN@STEP")
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help="of several processes; auto: asks the cluster")
-    parser.add_argument("--num-processes", type=int)
-    parser.add_argument("--process-id", type=int)
-    arguments, overrides = parser.parse_known_args()
-    if arguments.config is None:
-        sys.exit(f"{__doc__}\n--config is missing; with it, --help lists every setting.")
-    terminal.outlive_output()
     console = Console()
-    try:
-        config = configuration.load_config(arguments.config, overrides)
-        if arguments.coordinator is not None:
-            processes.start(arguments.coordinator, arguments.num_processes, arguments.process_id)
-            processes.require_same(settings_of(config, arguments))
-        forked = arguments.fork is not None or arguments.source is not None
+    with running(console, "; what fits a TPU slice, and what to change: python -m scripts.plan --help"):
+        options, config = options_of(Options, "python -m scripts.train", __doc__)
+        require_descriptors()
+        if options.coordinator is not None:
+            processes.start(options.coordinator, options.num_processes, options.process_id)
+            processes.require_same(settings_of(config, options))
+        forked = options.fork is not None or options.source is not None
         if forked:
-            config = begin_fork(config, arguments.fork, arguments.source)
-        resume = forked or arguments.resume or arguments.resume_step is not None
-        run(config, resume=resume, step=arguments.resume_step, console=console)
-    except Stopped as stopped:
-        terminal.say(console, stopped)
-        sys.exit(stopped.status)
-    except (ConfigError, checkpoint.CheckpointError, ValueError, OSError) as error:
-        terminal.refuse(console, error)
-        sys.exit(2)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        plan = f"python -m scripts.plan --config {arguments.config} --topology v5e:8x8"
-        sentence = f"out of memory ({str(error).splitlines()[0]}); what fits a TPU slice, and what to change: {plan}"
-        terminal.refuse(console, sentence)
-        sys.exit(2)
+            config = begin_fork(config, options.fork, options.source)
+        resume = forked or options.resume or options.resume_step is not None
+        run(config, resume=resume, step=options.resume_step, console=console)
 
 
-def settings_of(config: Config, arguments: argparse.Namespace) -> dict[str, Any]:
+def settings_of(config: Config, options: Options) -> dict[str, Any]:
     """What all processes of a run must have in common; a run directory may have another path on each host."""
-    ways = {"--resume": arguments.resume, "--resume-step": arguments.resume_step, "--from": arguments.source}
-    settings = {name: value for name, value in configuration.resolved(config).items() if name != "run_dir"}
+    ways = {"--resume": options.resume, "--resume-step": options.resume_step, "--from": options.source}
+    settings = {name: value for name, value in configuration.resolved(config).items() if name not in ("run_dir", "file")}
     return settings | ways | {"installed": processes.versions()}
-
-
-class Stopped(Exception):
-    """The run was saved before its end; `status` is what the process exits with."""
-
-    def __init__(self, status: int, sentence: str):
-        super().__init__(sentence)
-        self.status = status
 
 
 def begin_fork(config: Config, new: str | None, source: str | None) -> Config:
@@ -155,50 +142,64 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
     console = console if first else Console(quiet=True)
     with contextlib.ExitStack() as stack:
         cache_compilations()
-        domain = config.domain()
+        if isinstance(config.model, Pretrained):
+            read_config(config.model.directory)  # what is not there is said before anything is built
+        domain, say = config.domain(), teller(console)
+        seen: Inputs | None = None  # in the first process; all others read them when they are written
         require_hints(config, domain)
 
-        def open_directory() -> None:
-            if not resume:
-                directory.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(alone(directory))
-            open_run(config, directory, resume)
-            load_or_build(config, domain, directory, console)
+        def look() -> tuple[bool, int, dict[str, Any]]:
+            nonlocal seen
+            begins, seen = run_directory.look(config, domain, directory, resume, console, stack)
+            for sentence in check_start(config, seen.tasks):
+                say(sentence)
+            lengths = check_lengths(config, seen.tasks, domain, config.codec(seen.tokenizer), say)
+            return begins, len(seen.tokenizer), lengths
 
-        processes.on_first(open_directory)
-        tasks, tokenizer = load_or_build(config, domain, directory, console)
+        # The directory is taken when nothing more can be refused: a start that was refused is simply repeated.
+        begins, vocab_size, lengths = processes.on_first(look)
+        learner = policy_of(config, vocab_size)
+        learn = learning(config, learner)
+        own_workers = first and config.synthesis is not None and config.synthesis.workers > 0
+        author = author_of(config.synthesis, domain, seen.tasks) if own_workers else None
+        if begins:
+            processes.on_first(lambda: run_directory.take(config, seen, directory, stack))
+        tasks, tokenizer = run_directory.read(directory)
         codec = config.codec(tokenizer)
         inputs = inputs_of(directory, codec)
-        own_workers = first and config.synthesis is not None and config.synthesis.workers > 0
-        author = author_of(config.synthesis, domain, tasks) if own_workers else None
-        say = teller(console)
-        for sentence in check_start(config, tasks):
-            say(sentence)
-        lengths = processes.on_first(lambda: check_lengths(config, tasks, domain, codec, say))
         if first:
-            write_atomically(directory / "lengths.json", strict_json.dumps(lengths, indent=1) + "\n")
-        learner = policy_of(config, len(tokenizer))
-        learn = learning(config, learner)
+            files.write_atomically(directory / "lengths.json", strict_json.dumps(lengths, indent=1) + "\n")
 
         checkpoints = stack.enter_context(checkpoint.open_checkpoints(directory / "checkpoints", config.retention))
         start_batch = stack.enter_context(episodes_of(config, domain))
         unfit = {task_id for room in ("held_out", "validation") for task_id in lengths.get(room, {}).get("unfit", ())}
         evaluate = evaluation(config, start_batch, learner, codec, len(tokenizer), unfit)
+        requested = stack.enter_context(stop_requests())
+        if jax.default_backend() == "tpu":
+            stack.enter_context(maintenance_notices())
+
+        def asked_to_stop() -> bool:
+            return any(processes.gather(requested.is_set()))
+
         if at is not None or checkpoints.latest_step() is not None:
             step, state, host = checkpoint.restore(checkpoints, learn.state, at, say)
             require_same_inputs(inputs, host["inputs"], directory)
             checkpoint.forget(checkpoints, step, config.retention)
             pool = replace(replay.from_json(host["replay"]), settings=config.replay)  # a fork's may be others
             start = Position(state, pool, step, host["epoch"], host["batch"], host["outcomes"])
-            console.print(f"resumed at step {step}, epoch {start.epoch}")
+            terminal.say(console, f"resumed at step {step}, epoch {start.epoch}")
         else:
             params = learner.policy.init(seed_key(config.seed))
-            params = cold_start(config, domain, tasks, params, learner, codec, evaluate, directory, console)
+            params = cold_start(
+                config, domain, tasks, params, learner, codec, evaluate, directory, inputs, asked_to_stop, console
+            )
             start = Position(learn.create(params), replay.create(tasks.seeds, config.replay))
             save(checkpoints, inputs, start, {})
+            checkpoints.wait_until_finished()  # before any log has a line
+        processes.on_first(partial(run_directory.has_begun, directory))
         parts = checkpoint.sizes(start.train_state, host_of(start, inputs))
         sized = ", ".join(f"{name} {size / 1e6:.3g} MB" for name, size in parts.items() if size > 1000)
-        console.print(f"a checkpoint holds {sized}", highlight=False, soft_wrap=True)
+        terminal.say(console, f"a checkpoint holds {sized}")
         kept = None if not resume else start.step or -1  # what lies beyond the checkpoint is written again
         write_metrics, write_trajectory, write_candidate = (
             stack.enter_context(open_metrics(directory / f"{name}.jsonl", kept) if first else nowhere())
@@ -210,9 +211,6 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
         dispatch = None  # the first process alone has an author, or sends seeds to others
         if first:
             dispatch = stack.enter_context(synthesis_of(config, domain, tasks, author, start.outcomes, console))
-        requested = stack.enter_context(stop_requests())
-        if jax.default_backend() == "tpu":
-            stack.enter_context(maintenance_notices())
         skipped: list[int] = []
 
         warn = warnings(say)
@@ -244,13 +242,13 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
             record=record,
             show=shower(write_trajectory, write_candidate),
             save=partial(save, checkpoints, inputs),
-            stop=lambda: any(processes.gather(requested.is_set())) or halted(),
+            stop=lambda: asked_to_stop() or halted(),
         )
         step = train(config, tasks.seeds, tasks.held_out, stages, start).step
         checkpoints.wait_until_finished()
         if halted():
             raise Stopped(HALTED, f"stopped at step {step}, which is saved: step {skipped[0]} was not finite")
-        if any(processes.gather(requested.is_set())):
+        if asked_to_stop():
             raise Stopped(SAVED, f"stopped by a signal at step {step}, which is saved: continue with --resume")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 
 from rods_jax.evaluation import CODES, Record
-from rods_jax.task_files import write_atomically
+from rods_jax.files import write_atomically
 from rods_jax.types import Call, Json, Task
 
 MAX_EPISODES = 1_000

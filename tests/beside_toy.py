@@ -20,6 +20,7 @@ from rods_jax.boundary import Seeds
 from rods_jax.config import Config, EvaluationConfig, ReplaySettings, RolloutConfig, StageConfig, SynthesisConfig
 from rods_jax.config import UpdateConfig
 from rods_jax.environments.protocol import TaskSplits
+from rods_jax.files import write_atomically
 from rods_jax.group_statistics import GroupStatistics
 from rods_jax.grpo import Feedback, sequence_mean, token_ratio
 from rods_jax.loop import Position, Stages, train
@@ -29,7 +30,6 @@ from rods_jax.synthesis.ask import ROLES
 from rods_jax.synthesis.dispatch import beside
 from rods_jax.synthesis.llm import llm_roles
 from rods_jax.synthesis.worker import working
-from rods_jax.task_files import write_atomically
 from rods_jax.types import CATEGORIES, RolloutBatch, TrainState
 from scripts.synthesize import author_of
 

@@ -158,6 +158,8 @@ def test_what_a_crash_left_half_written_goes_and_is_never_taken(tmp_path):
     shutil.copytree(tmp_path / "1", tmp_path / "2.orbax-checkpoint-tmp-7")
     with open_checkpoints(tmp_path) as checkpoints:
         assert restore(checkpoints, state)[0] == 1
+        assert (tmp_path / "2.orbax-checkpoint-tmp-7").exists()  # it may be a save that is under way elsewhere
+        forget(checkpoints, 1, RetentionConfig())
         assert not (tmp_path / "2.orbax-checkpoint-tmp-7").exists()
 
 

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +24,7 @@ from rods_jax.config import (
     rollout_of,
 )
 from rods_jax.rewards import progress_reward
+from scripts.commands import options_of
 
 FILE = """
 from dataclasses import dataclass
@@ -330,3 +333,45 @@ def test_configs_are_frozen(config):
         with pytest.raises(dataclasses.FrozenInstanceError):
             part.seed = 1
     assert isinstance(config, Config) and isinstance(config.cold_start, ColdStartConfig)
+
+
+def test_a_relative_path_names_the_line_too_and_the_file_is_remembered(path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    assert load_config(path.name).file == str(path.resolve())
+    assert load_config(path.name, ["--seed", "9"]).file == str(path.resolve())
+    path.write_text(FILE.replace("group_size=8", "group_size=1"))
+    with pytest.raises(ConfigError, match=r"^tiny\.py, line [1-9]\d*: rollout.group_size"):
+        load_config(path.name)
+    path.write_text("import sys\nsys.exit('no licence')\n")
+    with pytest.raises(ConfigError, match=r"tiny\.py, line 2: SystemExit: no licence"):
+        load_config(path.name)
+
+
+def test_what_lies_beside_a_config_can_be_imported(path, monkeypatch):
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (path.parent / "my_own_tools.py").write_text("NAME = 'desk'\n")
+    path.write_text("import my_own_tools\n" + FILE.replace('name="tiny"', "name=my_own_tools.NAME"))
+    assert load_config(path).name == "desk"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    config: Path
+    resume: bool = False
+
+
+def test_one_help_lists_the_command_s_options_and_the_config_s_keys(path, capsys):
+    prog = "python -m scripts.train"
+    options, config = options_of(Options, prog, "About.", ["--config", str(path), "--resume", "--seed", "5"])
+    assert options == Options(config=path, resume=True) and config.seed == 5 and config.file == str(path.resolve())
+    with pytest.raises(SystemExit) as end:
+        options_of(Options, prog, "About.", ["--config", str(path), "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert end.value.code == 0 and f"usage: {prog} --config {path} [-h]" in said
+    assert all(key in said for key in ("About.", "--resume", "--rollout.group-size", "--run-dir")) and "--file" not in said
+    with pytest.raises(SystemExit) as end:
+        options_of(Options, prog, "About.", ["--resume"])
+    assert end.value.code == 2 and "--config" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        options_of(Options, prog, "About.", ["--help"])
+    assert "lists every key of it too" in " ".join(capsys.readouterr().out.split())

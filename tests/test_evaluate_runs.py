@@ -1,5 +1,6 @@
 """An evaluated run directory plays its own policy; the page shows everything and runs nothing."""
 
+import contextlib
 import io
 import json
 import random
@@ -21,7 +22,7 @@ from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.evaluation import Said, Stop, gold_player, play
 from rods_jax.loop import Position
 from rods_jax.types import Action, Call, Policy, Step, Trajectory
-from scripts import learning, train
+from scripts import learning, run_directory as run_directories, train
 from scripts.players import recorded, run_config
 from scripts.trajectory_page import write_page
 
@@ -64,13 +65,16 @@ CONFIG = Config(
 @pytest.fixture(scope="module")
 def run_directory(tmp_path_factory):
     """(directory, config file) of a run that has saved its first checkpoint, with another seed than the file's."""
-    directory = tmp_path_factory.mktemp("run")
-    path = directory / "tiny.py"
+    path = tmp_path_factory.mktemp("run") / "tiny.py"
+    directory = path.parent / "run"
     path.write_text(CONFIG_FILE)
     config = configuration.load_config(path, ["--seed", "7", "--run-dir", str(directory)])
     console = Console(file=io.StringIO())
-    train.open_run(config, directory, resume=False)
-    tasks, tokenizer = train.load_or_build(config, config.domain(), directory, console)
+    built = run_directories.build(config, config.domain(), console)
+    with contextlib.ExitStack() as held:
+        run_directories.take(config, built, directory, held)
+        run_directories.has_begun(directory)
+    tasks, tokenizer = run_directories.read(directory)
     policy = Policy(**callables(replace(config.model, vocab_size=len(tokenizer))))
     state = grpo.create_state(
         policy.init(jax.random.key(7)), learning.optimizer_of(config), learning.objective_of(config)

@@ -19,7 +19,7 @@ from rods_jax.evaluation import gold_player, null_player, play
 from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.types import Call, Task, Turn
 from scripts import evaluate
-from scripts.run_directory import load_or_build
+from scripts.run_directory import build
 
 _TICKS = itertools.count()
 
@@ -107,7 +107,7 @@ def test_a_new_run_is_refused_before_anything_is_written(tmp_path):
     splits = TaskSplits(seeds=(task("a", TICK),), held_out=(task("b", READ),))
     config = SimpleNamespace(build_tasks=lambda domain, seed: splits, seed=0)
     with pytest.raises(GoldError, match="the gold of 1 of 2 tasks fails: b turn 0"):
-        load_or_build(config, CLOCK, tmp_path, Console(file=io.StringIO()))
+        build(config, CLOCK, Console(file=io.StringIO()))
     assert not list(tmp_path.iterdir())
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from rods_jax.metrics import open_metrics
+from scripts.report import main as report_of
 from scripts.report import (
     draw_pool,
     draw_reward,
@@ -168,3 +169,37 @@ def test_no_steps_is_said(tmp_path):
     (tmp_path / "metrics.jsonl").touch()
     with pytest.raises(ValueError, match="metrics.jsonl holds no step yet"):
         write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line, why",
+    [
+        ('{"step": 1, "pool_human": "4"}', "line 2: pool_human must be a number: got '4'"),
+        ('{"step": 1, "task_mean": 0.5}', "line 2: task_mean must be a list: got 0.5"),
+        ('{"step": 1, "task_mean": [[]]}', "line 2: task_mean must be a number"),
+        ("null", "line 2: it must be an object: got None"),
+        ('{"step": "1"}', "line 2: step must be an integer: got '1'"),
+        ("[" * 99999, "line 2: an integer without end, or a nesting"),
+    ],
+)
+def test_metrics_of_another_shape_are_refused_with_file_line_and_key(tmp_path, line, why):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 0}}\n{line}\n')
+    with pytest.raises(ValueError) as refused:
+        write_report(tmp_path)
+    assert f"{tmp_path / 'metrics.jsonl'}, {why}" in str(refused.value)
+
+
+def test_a_pool_of_nothing_and_numbers_that_are_null_are_drawn(tmp_path):
+    zones = {f"zone_{zone}": 0 for zone in ("hard", "boundary", "mastered")}
+    _write(tmp_path, [{"step": 0, "held_out_progress": float("nan")} | zones])
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["held_out_progress"] is None
+    summary = write_report(tmp_path)
+    print_summary(summary, Console(file=(out := io.StringIO()), width=100))
+    assert out.getvalue().startswith("0 steps\n") or "zone hard" in out.getvalue()
+
+
+def test_the_command_on_no_run_is_one_sentence(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        report_of(tmp_path / "[red]nowhere")
+    said = capsys.readouterr().out
+    assert end.value.code == 2 and "[red]nowhere" in said and said.startswith("error: ") and said.count("\n") == 1

@@ -18,7 +18,12 @@ BESIDE_CONFIG = Path(__file__).parent / "training_beside.py"
 
 # Where a run kills itself: before a call of a function, or with half a line in a file.
 POINTS = {
-    "start": ("scripts.run_directory.write_tasks", "scripts.train.inputs_of", "rods_jax.checkpoint.damage"),
+    "start": (
+        "scripts.run_directory.write_tasks",
+        "scripts.train.inputs_of",
+        "scripts.run_directory.has_begun",
+        "rods_jax.checkpoint.damage",
+    ),
     "logs cut for a resumed run": ("rods_jax.metrics.write_atomically",),
     "injection": ("rods_jax.replay.begin_epoch",),
     "rollout": ("rods_jax.rollout._hear", "rods_jax.rollout._answer"),
@@ -86,7 +91,8 @@ def train_through(directory: Path, start, options, moments, kills: int) -> int:
 def uninterrupted(directory: Path, start, options=(), like: Path | None = None) -> Path:
     """A run that nobody kills; `like`: with the variants of another run, each at the step at which it took it."""
     if like is not None:
-        (directory / "synthesis").mkdir(parents=True)
+        start(directory, [*options, "--synthesis.workers", "0"], ("scripts.train.synthesis_of", 1)).join()
+        (directory / "synthesis").mkdir()
         for name in (SEEDS, TAKEN):
             shutil.copy(like / "synthesis" / name, directory / "synthesis")
         taken = sum(record["outcomes"] for record in records(like / "synthesis" / TAKEN))

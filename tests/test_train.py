@@ -1,11 +1,13 @@
 """The whole loop in small: a life cycle, and a resumed run that equals the uninterrupted one bit for bit."""
 
+import contextlib
 import io
 import json
 import random
 import shutil
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from models.decoder import DecoderConfig
+from models.families import Pretrained
 from models.tokenizer import train_tokenizer
 from rods_jax import checkpoint, grpo
 from rods_jax.boundary import any_task
@@ -26,6 +29,7 @@ from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.metrics import read_metrics
 from rods_jax.rewards import format_reward, progress_reward
 from rods_jax.synthesis.pipeline import author_tasks
+from scripts import train
 from scripts.train import run
 
 
@@ -135,3 +139,30 @@ def test_a_run_directory_is_never_overwritten_or_mixed(whole, tmp_path):
         play(directory, resume=True, seed=1)
     with pytest.raises(ConfigError, match="holds no run"):
         play(tmp_path / "nothing", resume=True)
+
+
+def test_a_cold_start_is_stopped_after_a_step_saved_and_resumed_to_the_same_bits(whole, tmp_path, monkeypatch):
+    directory, expected = whole
+    asked = iter([False, False, True])
+    event = SimpleNamespace(is_set=lambda: next(asked, False))
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "stop_requests", lambda: contextlib.nullcontext(event))
+        with pytest.raises(train.Stopped, match="at step 3 of the cold start, which is saved: continue with --resume"):
+            play(tmp_path / "run", max_steps=1)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    with pytest.raises(ConfigError, match="already holds a run"):
+        play(tmp_path / "run", max_steps=1)
+    held = lambda record: {k: v for k, v in record.items() if not k.startswith("held_out")}
+    records = play(tmp_path / "run", resume=True, max_steps=1)
+    assert list(map(held, records)) == list(map(held, expected[:2]))  # loss and gradient of the first step among it
+    before, after = (json.loads((run / "cold_start.json").read_text()) for run in (directory, tmp_path / "run"))
+    assert before | {"seconds": 0} == after | {"seconds": 0}
+    assert not (tmp_path / "run" / "cold_start").exists()
+
+
+def test_a_start_that_was_refused_takes_no_directory_and_is_repeated(tmp_path):
+    with pytest.raises(ValueError, match="mesh|devices"):
+        play(tmp_path / "run", mesh=(3, 1, 1, 1))
+    with pytest.raises(ValueError, match="no checkpoint"):
+        play(tmp_path / "run", model=Pretrained(directory=str(tmp_path / "absent")), cold_start=None)
+    assert not (tmp_path / "run").exists()

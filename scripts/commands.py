@@ -1,0 +1,82 @@
+"""What all commands have in common: their options and a config's in one --help, their errors, their exit statuses.
+
+The table of exit statuses stands in docs/reliability.md.  Left out on purpose: what the commands do.
+"""
+
+import argparse
+import contextlib
+import resource
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import jax
+import tyro
+from rich.console import Console
+
+from rods_jax import config as configuration, terminal
+from rods_jax.checkpoint import CheckpointError
+from rods_jax.config import Config
+from rods_jax.preemption import Stopped, stop_requests
+
+Chosen = TypeVar("Chosen")
+DESCRIPTORS = 256  # open files: a run has 11, three for each environment worker, and up to 128 while it saves
+
+
+@contextlib.contextmanager
+def running(console: Console, out_of_memory: str = "") -> Iterator[None]:
+    """A command: whatever ends it is said in one sentence, with the exit status of the table.
+
+    A signal ends it at once, except where a block of `stop_requests` inside says otherwise.
+    out_of_memory: the remedy that is named where the device's memory does not do.
+    """
+    terminal.outlive_output()
+    try:
+        with stop_requests(seconds=0.0):
+            yield
+    except Stopped as stopped:
+        terminal.say(console, stopped)
+        sys.exit(stopped.status)
+    except (CheckpointError, ImportError, ValueError, OSError) as error:
+        terminal.refuse(console, error)
+    except MemoryError:
+        terminal.refuse(console, "out of the host's memory; the last checkpoint stands")
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        terminal.refuse(console, f"out of memory ({str(error).splitlines()[0]}){out_of_memory}")
+    else:
+        return
+    sys.exit(2)
+
+
+def options_of(
+    kind: type[Chosen], prog: str, description: str | None, args: Sequence[str] | None = None
+) -> tuple[Chosen, Config]:
+    """The command's own options and the configuration that its --config names, with the keys that are given beside it.
+
+    ConfigError: as for `load_config`. A wrong option, or none, exits with 2 and what tyro says of it.
+    """
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config")
+    file = finder.parse_known_args(args)[0].config
+    if file is None:
+        more = f"{description}\nWith --config FILE, --help lists every key of it too."
+        tyro.cli(kind, prog=prog, description=more, args=args)  # says that it is required, or gives help
+        raise AssertionError("--config is required")
+    flat = tyro.conf.arg(name="")  # no prefix: --resume, --rollout.group-size
+    both: Any = make_dataclass("Options", [("options", Annotated[kind, flat]), ("settings", Annotated[Config, flat])])
+    default = both(kind(config=Path(file)), configuration.from_file(file))
+    found = configuration.parse(both, default, f"{prog} --config {file}", args, description)
+    return found.options, found.settings
+
+
+def require_descriptors() -> None:
+    """Lets the process open as many files as it may; OSError: too few for training."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS:
+        raise OSError(f"a process may open {hard} files here, and training needs {DESCRIPTORS}: raise `ulimit -n`")
+    if soft < DESCRIPTORS:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
