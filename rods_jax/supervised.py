@@ -74,7 +74,10 @@ def stream(
             buckets[size].append(one)
     if all(len(rows) < batch_size for rows in buckets.values()):
         raise ValueError(
-            f"no size of {tuple(suffix_sizes)} tokens has the {batch_size} demonstrations of one batch"
+            f"no size of {tuple(suffix_sizes)} tokens has the {batch_size} demonstrations of one batch: their prompts have "
+            f"up to {max((len(one.prompt) for one in demonstrations), default=0)} tokens, where rollout.max_prompt_tokens "
+            f"is {prompt_size}, and the rest up to {max((len(one.suffix) for one in demonstrations), default=0)}, where "
+            f"cold_start.suffix_sizes end at {max(suffix_sizes)}"
         )
     while True:
         batches = []
