@@ -153,9 +153,35 @@ def on_device(parts: Parts, cuts: Cuts) -> Parts:
     )
 
 
-def state_bytes(c: DecoderConfig, *, reference: bool, stored: int = 1) -> float:
-    """Float32 parameters, AdamW's two moments, and the reference policy."""
-    return 4.0 * parameters(c) * (3 + reference) / stored
+class Held(NamedTuple):
+    """Bytes that one device holds, by kind."""
+
+    parameters: float = 0.0
+    optimizer: float = 0.0
+    reference: float = 0.0
+    gradients: float = 0.0
+    activations: float = 0.0
+    caches: float = 0.0
+    logits: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return sum(self)
+
+
+def adapters(c: DecoderConfig) -> int:
+    """Elements of all adapters."""
+    if c.lora is None:
+        return 0
+    sizes = matrices(c)
+    return c.layers * c.lora.rank * sum(sum(sizes[name]) for name in c.lora.targets)
+
+
+def state(c: DecoderConfig, *, reference: bool, stored: int = 1) -> Held:
+    """What trains in float32, AdamW's two moments and the reference policy; under adapters, the base in bfloat16."""
+    trained = 4.0 * (adapters(c) or parameters(c)) / stored
+    base = 0.0 if c.lora is None else 2.0 * parameters(c) / stored
+    return Held(parameters=trained + base, optimizer=2 * trained, reference=trained * reference)
 
 
 def update_bytes(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batches: int, cuts: Cuts) -> float:
@@ -173,14 +199,14 @@ def update_bytes(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batch
     return micro_batches * (weights + activations + logits * (6 + 2 * reference)) + optimizer
 
 
-def update_memory(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batches: int, cuts: Cuts) -> float:
-    """What one device holds: state, gradients, logits, what layers keep, and the layer at work.
+def update_memory(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batches: int, cuts: Cuts) -> Held:
+    """What one device holds in an update: state, gradients, logits, what layers keep, and the layer at work.
 
     The layer at work, in the backward pass, holds its activations and their gradients, and of weights its own, those
     fetched ahead and the gradient.  A compiler adds copies: eleven updates compiled for TPUs held from 1 %
     less to 21 % more.
     """
-    gradients = 4.0 * parameters(c) / cuts.stored * (1 + (micro_batches > 1))
+    gradients = 4.0 * (adapters(c) or parameters(c)) / cuts.stored * (1 + (micro_batches > 1))
     prompts, suffixes = shape.tasks * shape.prompt, shape.tasks * shape.group_size * shape.suffix
     tokens = prompts / cuts.prompts + suffixes / cuts.suffixes
     heads, size = c.query_heads * c.head_width, itemsize(c)
@@ -191,8 +217,9 @@ def update_memory(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batc
     products = sum(width / (1 if name == "output" else cuts.tensor) for name, width in widths.items())
     kept = c.layers * size * ((c.width + products) * tokens + attended)
     at_work = 2 * activations / c.layers + 4 * layer_weights(c) / cuts.tensor * size
-    state = state_bytes(c, reference=reference, stored=cuts.stored)
-    return state + gradients + kept + at_work + logits_memory(c, cuts)
+    return state(c, reference=reference, stored=cuts.stored)._replace(
+        gradients=gradients, activations=kept + at_work, logits=logits_memory(c, cuts)
+    )
 
 
 def logits_memory(c: DecoderConfig, cuts: Cuts) -> float:

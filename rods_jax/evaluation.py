@@ -251,7 +251,7 @@ def open_journal(
 
         try:
             head, *lines = read_lines(path) or [None]
-            records = [_record(line) for line in lines]
+            records = [record_from_json(line) for line in lines]
         except (KeyError, TypeError, ValueError) as error:
             raise JournalError(f"{path} is damaged: {error}") from error
         if head is None:
@@ -261,7 +261,7 @@ def open_journal(
         yield {(r.task_id, r.rollout): r for r in records}, lambda record: append(asdict(record))
 
 
-def _record(line: Mapping[str, Json]) -> Record:
+def record_from_json(line: Mapping[str, Json]) -> Record:
     """Inverse of `asdict`."""
     moves = (
         Move(**move | {"calls": tuple(Call(**call) for call in move["calls"])} | _tuples(move, "observations"))

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from rods_jax.types import RolloutBatch, TrainState
 
@@ -61,9 +61,12 @@ def for_groups(mesh: Mesh, group_size: int) -> Mesh:
 
     Whatever the table cuts by data and fsdp together, as parameters, lies as before.
     """
-    data, fsdp, *others = mesh.devices.shape
+    data, fsdp, *others = mesh.shape.values()
     cut = math.gcd(fsdp, group_size)
-    return Mesh(mesh.devices.reshape(data * fsdp // cut, cut, *others), AXES)
+    sizes = data * fsdp // cut, cut, *others
+    if isinstance(mesh, AbstractMesh):  # of no devices: to count with
+        return AbstractMesh(sizes, AXES)
+    return Mesh(mesh.devices.reshape(sizes), AXES)
 
 
 def spec(mesh: Mesh, axes: str, shape: Sequence[int]) -> PartitionSpec:

@@ -3,7 +3,8 @@
     pip install -c constraints.txt -e ".[tpu]"
 
 jax's topology descriptions stand in for the devices, and libtpu's compiler needs no more.  A topology is a chip
-and its grid, "v5e:8x8"; a device is what jax calls one: a chip, or half a chip of tpu7x.
+and its grid, "v5e:8x8"; a device is what jax calls one: a chip, or half a chip of tpu7x.  Cards of one host, "h100:8",
+are described by their datasheets alone.
 
 Left out on purpose: the compiler's own FLOPs, bytes and seconds. It counts a loop's body once and leaves kernels
 out (models/counts.py counts instead).
@@ -40,6 +41,14 @@ CHIPS = {
     "tpu7x": Chip(94.75 * GIB, 1153.5e12, 3690e9, 600e9),  # half a chip
 }
 DEVICES_PER_CHIP = {"tpu7x": 2}
+# Published in NVIDIA's datasheets (SXM, without sparsity; NVLink in one direction); usable memory is 95 % of what a card
+# reports, as with XLA_PYTHON_CLIENT_MEM_FRACTION=0.95. These are counted, not compiled for.
+CARDS = {
+    "h100": Chip(0.95 * 79.6 * GIB, 989e12, 3350e9, 450e9),
+    "h200": Chip(0.95 * 140.4 * GIB, 989e12, 4800e9, 450e9),
+    "a100-80": Chip(0.95 * 79.2 * GIB, 312e12, 2039e9, 300e9),
+    "a100-40": Chip(0.95 * 39.4 * GIB, 312e12, 1555e9, 300e9),
+}
 
 
 class Memory(NamedTuple):
@@ -67,31 +76,39 @@ class Compiled(NamedTuple):
 def parse(topology: str) -> tuple[Chip, int]:
     """The chip of a topology's name and its number of devices. Raises ValueError."""
     name, _, grid = topology.partition(":")
-    if name not in CHIPS or not re.fullmatch(r"\d+(x\d+){1,2}", grid) or "0" in grid.split("x"):
-        raise ValueError(f"the topology must be one of {', '.join(CHIPS)} and a grid, as v5e:8x8: got {topology}")
-    return CHIPS[name], math.prod(map(int, grid.split("x"))) * DEVICES_PER_CHIP.get(name, 1)
+    if name in CARDS and re.fullmatch("[1-8]", grid):
+        return CARDS[name], int(grid)
+    if name in CHIPS and re.fullmatch(r"\d+(x\d+){1,2}", grid) and "0" not in grid.split("x"):
+        return CHIPS[name], math.prod(map(int, grid.split("x"))) * DEVICES_PER_CHIP.get(name, 1)
+    raise ValueError(
+        f"the topology must be one of {', '.join(CHIPS)} and a grid, as v5e:8x8, or one of {', '.join(CARDS)} and 1 to "
+        f"8 cards of a host, as h100:8: got {topology}"
+    )
 
 
 class Slice(NamedTuple):
-    """Devices or their descriptions."""
+    """Devices or their descriptions; of cards, which are counted, neither."""
 
     chip: Chip
-    devices: Sequence[Any]  # all of them, host by host
-    host: Sequence[Any]  # those that a process of it compiles for on its own
+    count: int
+    devices: Sequence[Any] = ()  # all of them, host by host
+    host: Sequence[Any] = ()  # those that a process of it compiles for on its own
 
     @property
     def hosts(self) -> int:
-        return len(self.devices) // len(self.host)
+        return len(self.devices) // len(self.host) if self.devices else 1
 
 
 def slice_of(topology: str) -> Slice:
     """Its devices, described. Raises ValueError where there is no such slice, or no libtpu."""
-    chip, _ = parse(topology)
+    chip, count = parse(topology)
+    name, _, grid = topology.partition(":")
+    if name in CARDS:
+        return Slice(chip, count)
     devices = _devices_of(topology)
     if devices[-1].process_index == 0:
-        return Slice(chip, devices, devices)
-    name, _, grid = topology.partition(":")
-    return Slice(chip, devices, _devices_of(f"{name}:2x2" + "x1" * (grid.count("x") - 1)))
+        return Slice(chip, count, devices, devices)
+    return Slice(chip, count, devices, _devices_of(f"{name}:2x2" + "x1" * (grid.count("x") - 1)))
 
 
 def _devices_of(topology: str) -> Sequence[Any]:

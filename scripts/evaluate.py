@@ -2,20 +2,22 @@
 
     python -m scripts.evaluate --player runs/quickstart
     python -m scripts.evaluate --player http://localhost:8000/v1 --model Qwen/Qwen3-4B --tasks bfcl-held-out
+    python -m scripts.evaluate --player runs/first --mesh 16 4 1 1 --coordinator auto       on the slice that trained it
 
 Writes journal.jsonl (a line per finished episode), scores.json and trajectories.html into --out.  Interrupted,
 the same command continues; episodes that the infrastructure failed are played again.  Exit status 1: nothing was
 scored; 2: refused, in one sentence; 130: Ctrl-C.  Left out on purpose: what computes (rods_jax/evaluation.py).
 """
 
+import contextlib
 import hashlib
 import json
 import random
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -23,7 +25,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from rods_jax import strict_json, terminal
+from rods_jax import processes, strict_json, terminal
 from rods_jax.chat import Endpoint, http_generate
 from rods_jax.checkpoint import CheckpointError
 from rods_jax.environments import bfcl
@@ -33,7 +35,17 @@ from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import OFFICIAL, RODS, Rules
 from rods_jax.environments.workplace.domain import WORKPLACE
-from rods_jax.evaluation import ALL, Key, Record, gold_player, null_player, open_journal, play, score
+from rods_jax.evaluation import (
+    ALL,
+    Key,
+    Record,
+    gold_player,
+    null_player,
+    open_journal,
+    play,
+    record_from_json,
+    score,
+)
 from rods_jax.files import write_atomically
 from rods_jax.generation import Sampling
 from rods_jax.held_out import sample
@@ -92,6 +104,12 @@ class Settings:
     """of a request, with growing waits; then its episode is failed by infrastructure, and in no score"""
     extra: str = "{}"
     """more fields of a request, as JSON, e.g. '{"reasoning_effort": "low"}'; null takes a field out"""
+    mesh: tuple[int, int, int, int] | None = None
+    """of a run that no single device holds: devices along data, fsdp, tensor, sequence, as in training"""
+    coordinator: str | None = None
+    """of several processes that share the mesh, each with its tasks (docs/launch.md)"""
+    num_processes: int | None = None
+    process_id: int | None = None
     json: bool = False
     """prints on standard output what scores.json holds, and the table on standard error"""
 
@@ -110,9 +128,12 @@ def main() -> None:
     terminal.outlive_output()
     console = Console(stderr=settings.json)
     try:
+        if settings.coordinator is not None:
+            processes.start(settings.coordinator, settings.num_processes, settings.process_id)
+        console = console if processes.is_first() else Console(quiet=True)
         with interrupts():
             result = evaluate(settings, console)
-        if settings.json:
+        if settings.json and processes.is_first():
             print(strict_json.dumps(result, indent=2))
         sys.exit(0 if has_scores(result) else 1)
     except (CheckpointError, ImportError, OSError, ValueError) as error:
@@ -142,10 +163,9 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Json]:
     name, player = player_of(settings, split, rules)
     header = header_of(settings, name, split, rules)
     directory = settings.out or Path("runs/evaluations") / _slug(f"{name} on {split.name}")
-    directory.mkdir(parents=True, exist_ok=True)
     # Play.
     jobs = [(task, rollout) for task in split.tasks for rollout in range(settings.rollouts)]
-    with open_journal(directory / "journal.jsonl", header) as (kept, append):
+    with journal_of(directory, header) as (kept, append):
         records = play_rest(player, jobs, kept, append, console, is_served=_is_address(settings.player))
     floor = [play(split.domain, task, 0, null_player(task), rules) for task in split.tasks]
     # Score.
@@ -155,8 +175,9 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Json]:
         "disputed": dict(split.disputed),
     }
     # Write and tell.
-    write_atomically(directory / "scores.json", strict_json.dumps(result, indent=2) + "\n")
-    write_page(directory / "trajectories.html", title_of(result), split.tasks, records, result)
+    if processes.is_first():
+        write_atomically(directory / "scores.json", strict_json.dumps(result, indent=2) + "\n")
+        write_page(directory / "trajectories.html", title_of(result), split.tasks, records, result)
     print_scores(result, console)
     if _is_address(settings.player):
         for sentence in advice.advice(records, settings.player, settings.max_tokens):
@@ -185,6 +206,24 @@ def header_of(settings: Settings, player: str, split: Split, rules: Rules) -> di
         "seed": settings.seed,
     }
     return header | ({"extra": extra} if (extra := extra_of(settings)) else {})
+
+
+@contextlib.contextmanager
+def journal_of(
+    directory: Path, header: Mapping[str, Json]
+) -> Iterator[tuple[dict[Key, Record], Callable[[Record], None]]]:
+    """The journal: what it holds, in every process, and what appends to it in the first one."""
+    with contextlib.ExitStack() as stack:
+        append: Callable[[Record], None] = lambda record: None
+
+        def opened() -> list[Json]:
+            nonlocal append
+            directory.mkdir(parents=True, exist_ok=True)
+            records, append = stack.enter_context(open_journal(directory / "journal.jsonl", header))
+            return [asdict(record) for record in records.values()]
+
+        records = map(record_from_json, processes.on_first(opened))
+        yield {(record.task_id, record.rollout): record for record in records}, append
 
 
 def play_rest(
@@ -317,7 +356,7 @@ def player_of(settings: Settings, split: Split, rules: Rules) -> tuple[str, Play
         return f"{settings.model} at {name}", player
     step, player = trained(
         Path(name),
-        run_config(Path(name), settings.config),
+        replace(run_config(Path(name), settings.config), mesh=settings.mesh),
         split.domain,
         split.tasks,
         rollouts=settings.rollouts,

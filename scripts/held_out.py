@@ -4,10 +4,7 @@ Left out on purpose: what is scored (rods_jax/held_out.py), and evaluations of o
 """
 
 import itertools
-import math
 from collections.abc import Collection, Sequence
-
-import jax
 
 from rods_jax import processes
 from rods_jax.config import Config
@@ -15,9 +12,10 @@ from rods_jax.environments.episode import StartEpisodes
 from rods_jax.generation import Sampling
 from rods_jax.held_out import sample, scores
 from rods_jax.rewards import progress_reward
-from rods_jax.rollout import collect, player
+from rods_jax.rollout import collect
 from rods_jax.types import Task
-from scripts.policies import RunPolicy, actor_for
+from scripts.playing import evaluation_player
+from scripts.policies import RunPolicy
 
 EVALUATION = 1 << 29  # a bit of the step that keeps its noise apart from training's
 
@@ -29,10 +27,7 @@ def evaluation(
 
     unfit: tasks that the limits cannot hold, which are scored apart too.
     """
-    slots = evaluation_slots(config, config.evaluation.num_tasks)
-    play = player(
-        actor_for(config, learner, 1), codec, config.rollout, slots=slots, group_size=1, num_tokens=num_tokens
-    )
+    play = evaluation_player(config, learner, codec, num_tokens, config.evaluation.num_tasks)
 
     def measure(params, tasks: Sequence[Task], step: int, temperature: float) -> list[float | None]:
         rollouts = collect(
@@ -61,18 +56,3 @@ def evaluation(
         return scores(name, chosen, sampled, greedily, unfit)
 
     return evaluate
-
-
-def evaluation_slots(config: Config, num_tasks: int, group_size: int = 1) -> int:
-    """How many of `num_tasks` a process evaluates at a time: with as many rollouts as in training, unless the config says.
-
-    A multiple of the parts that its devices cut tasks into.
-    """
-    r, (data, fsdp, *_) = config.rollout, config.mesh or (1, 1)
-    hosts = jax.process_count()
-    rows = (r.concurrent_tasks or r.tasks_per_step // hosts) * (r.concurrent_rollouts or r.group_size)
-    share = max(1, -(-num_tasks // hosts))
-    most = min(config.evaluation.concurrent_tasks or max(1, rows // group_size), share)
-    wanted = -(-share // -(-share // most))  # as many each time: the last few must not play among empty slots
-    parts = max(1, data * fsdp // math.gcd(fsdp, group_size) // hosts)
-    return -(-wanted // parts) * parts

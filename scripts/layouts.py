@@ -18,7 +18,7 @@ from models.counts import Cuts, Shape
 from models.decoder import DecoderConfig, parameter_axes
 from models.policy import callables
 from rods_jax import processes, sharding
-from rods_jax.config import Config, ConfigError
+from rods_jax.config import Config, ConfigError, rollout_of
 from scripts.ahead_of_time import GIB, Chip, Work, meshes, roofline
 
 
@@ -31,13 +31,14 @@ def check(config: Config, model: DecoderConfig, count: int, hosts: int = 1) -> N
     """Raises ValueError, in one sentence, where the layout or the lengths cannot be."""
     sharding.create_mesh(*config.mesh, devices=[None] * count)
     processes.require_shares(config.mesh[0], config.rollout.tasks_per_step, hosts)
-    r = config.rollout
-    needed = r.max_prompt_tokens + r.max_suffix_tokens
-    if model.max_positions is not None and needed > model.max_positions:
-        raise ConfigError(
-            f"rollout.max_prompt_tokens + rollout.max_suffix_tokens = {needed}, and the model has "
-            f"{model.max_positions} positions"
-        )
+    for stage in config.stages:
+        r = rollout_of(config, stage)
+        needed = r.max_prompt_tokens + r.max_suffix_tokens
+        if model.max_positions is not None and needed > model.max_positions:
+            raise ConfigError(
+                f"rollout.max_prompt_tokens + rollout.max_suffix_tokens = {needed} in stages.{stage.name}, and the model "
+                f"has {model.max_positions} positions"
+            )
     sharding.parameter_shardings(AbstractMesh(config.mesh, sharding.AXES), parameter_shapes(model), parameter_axes)
 
 
@@ -67,15 +68,16 @@ def cuts_of(model: DecoderConfig, sizes: Sequence[int], shape: Shape) -> Cuts:
 
 
 def whole_of(config: Config) -> Shape:
-    """A step's batch, every rollout full."""
-    r = config.rollout
+    """A step's batch in the stage with the longest episodes, every rollout full."""
+    r = max((rollout_of(config, stage) for stage in config.stages), key=lambda r: (r.max_suffix_tokens, r.max_prompt_tokens))
     return Shape(r.tasks_per_step, r.group_size, r.max_prompt_tokens, r.max_suffix_tokens)
 
 
 def share_of(config: Config, hosts: int) -> Shape:
     """What a host's devices hold of it at a time while it is generated."""
-    share = config.rollout.tasks_per_step // hosts
-    return whole_of(config)._replace(tasks=min(config.rollout.concurrent_tasks or share, share))
+    r, share = config.rollout, config.rollout.tasks_per_step // hosts
+    rows = min(r.concurrent_rollouts or r.group_size, r.group_size)
+    return whole_of(config)._replace(tasks=min(r.concurrent_tasks or share, share), group_size=rows)
 
 
 def part_of(whole: Shape, sizes: Sequence[int], micro_batches: int) -> Shape:
@@ -94,7 +96,7 @@ def update_work(
     micro_batches: int,
     reference: bool,
     flash_attention: bool = False,
-) -> tuple[Work, float]:
+) -> tuple[Work, counts.Held]:
     """What one device does in an update (exchange counted, too), and the bytes that it holds at least."""
     shape = part_of(whole, sizes, micro_batches)
     cuts = cuts_of(model, sizes, shape)
@@ -110,26 +112,42 @@ def update_work(
     return work, counts.update_memory(model, shape, **how)
 
 
-def generation_memory(config: Config, model: DecoderConfig, hosts: int) -> float:
-    """Bytes that one device holds at least while it generates: the state, a host's copy of the weights, caches."""
-    data, *others = config.mesh
-    shape, size = share_of(config, hosts), counts.itemsize(model)
-    cuts = cuts_of(model, (data // hosts, *others), shape)
+def generation_memory(config: Config, model: DecoderConfig, hosts: int, shape: Shape) -> float:
+    """Bytes that one device holds at least while it plays so many tasks and rows: the state, a host's copy of the
+    weights, caches, and a layer at work on all prompts."""
+    data, fsdp, *others = config.mesh
+    cut = math.gcd(fsdp, shape.group_size)  # as sharding.for_groups
+    cuts = cuts_of(model, (max(1, data // hosts * fsdp // cut), cut, *others), shape)
     prompts, suffixes = counts.cache_bytes(model, shape)
     stored = math.prod(config.mesh)
-    copied = 0 if hosts == 1 else counts.parameters(model) * size * hosts / stored
-    state = counts.state_bytes(model, reference=config.update.kl_coefficient != 0, stored=stored)
-    return state + copied + prompts / cuts.prompt_cache + suffixes / cuts.suffix_heads
+    copied = 0 if hosts == 1 else counts.parameters(model) * counts.itemsize(model) * hosts / stored
+    state = counts.state(model, reference=config.update.kl_coefficient != 0, stored=stored).total
+    at_work = counts.activation_bytes(model, shape.tasks * shape.prompt / cuts.prompts) / model.layers / cuts.tensor
+    return state + copied + prompts / cuts.prompt_cache + suffixes / cuts.suffix_heads + at_work
 
 
 def spare_caches(config: Config, model: DecoderConfig, chip: Chip, hosts: int) -> Config:
-    """With the most tasks at a time that may fit, at least one."""
-    tasks = share_of(config, hosts).tasks
-    while True:
-        one = replace(config, rollout=replace(config.rollout, concurrent_tasks=tasks))
-        if tasks == 1 or generation_memory(one, model, hosts) < 0.7 * chip.memory:  # a step copies a part of them
-            return one
-        tasks //= 2
+    """With the most tasks at a time that may fit, or one task and the most of its rollouts; so in evaluations, too."""
+
+    def fits(shape: Shape) -> bool:
+        return generation_memory(config, model, hosts, shape) < 0.7 * chip.memory  # a call copies a part of the caches
+
+    def halved(shape: Shape, axis: str, least: int = 1) -> Shape:
+        while getattr(shape, axis) > least and not fits(shape):
+            shape = shape._replace(**{axis: max(least, getattr(shape, axis) // 2)})
+        return shape
+
+    share, (data, fsdp, *_) = share_of(config, hosts), config.mesh
+    held = halved(halved(share, "tasks"), "group_size")
+    fewer = {} if held.group_size == share.group_size else {"concurrent_rollouts": held.group_size}
+    every = config.evaluation.concurrent_tasks or -(-config.evaluation.num_tasks // hosts)
+    alone = Shape(min(every, held.tasks * held.group_size), 1, share.prompt, config.rollout.max_suffix_tokens)
+    alone = halved(alone, "tasks", data // hosts * fsdp)
+    return replace(
+        config,
+        rollout=replace(config.rollout, concurrent_tasks=held.tasks, **fewer),
+        evaluation=replace(config.evaluation, concurrent_tasks=alone.tasks),
+    )
 
 
 def layouts(config: Config, model: DecoderConfig, chip: Chip, count: int, hosts: int) -> list[Config]:
@@ -148,7 +166,7 @@ def layouts(config: Config, model: DecoderConfig, chip: Chip, count: int, hosts:
                 continue
             reference, flash_attention = config.update.kl_coefficient != 0, config.flash_attention
             work, held = update_work(model, whole_of(one), mesh, micro, reference, flash_attention)
-            if held < 0.95 * chip.memory:  # the rest is for a compiler's copies
+            if held.total < 0.95 * chip.memory:  # the rest is for a compiler's copies
                 found.append((max(roofline(chip, work).values()), micro, spare_caches(one, model, chip, hosts)))
                 break
     if not found:

@@ -4,12 +4,13 @@ A player takes (task, rollout) pairs and yields their records as they are finish
 episode itself (rods_jax/evaluation.py), and what happens on the wire (rods_jax/chat.py).
 """
 
+import itertools
 import json
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from models.tokenizer import load_tokenizer
-from rods_jax import checkpoint, chat, config as configuration
+from rods_jax import checkpoint, chat, config as configuration, processes
 from rods_jax.chat import Generate
 from rods_jax.codecs.grammar import answer, read_message, unreadable
 from rods_jax.config import Config, ConfigError
@@ -25,15 +26,16 @@ from rods_jax.environments.episode import Failure, start_episodes
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import Rules
 from rods_jax.files import read_object
-from rods_jax.evaluation import Act, Record, Said, Stop, play
+from rods_jax.evaluation import Act, Record, Said, Stop, play, record_from_json
 from rods_jax.generation import Sampling
 from rods_jax.rewards import PARSE_ERROR, progress_reward
-from rods_jax.rollout import collect, player
+from rods_jax.rollout import collect
 from rods_jax.threads import in_threads
 from rods_jax.types import Action, Json, Message, Task, ToolSpec, Trajectory
 from scripts import train
-from scripts.held_out import EVALUATION, evaluation_slots
-from scripts.policies import RunPolicy, actor_for, policy_of
+from scripts.held_out import EVALUATION
+from scripts.playing import evaluation_player
+from scripts.policies import RunPolicy, policy_of
 
 Jobs = Sequence[tuple[Task, int]]
 Player = Callable[[Jobs], Iterator[Record]]
@@ -233,17 +235,10 @@ def trained(
         return isinstance(tools, Failure) or len(codec.encode_prompt(tools, task.turns[0].user)) <= limit
 
     fitting = {task.id: task for task in tasks if fits(task)}
-    slots = evaluation_slots(config, len(fitting), rollouts)
-    playing = player(
-        actor_for(config, learner, rollouts),
-        codec,
-        config.rollout,
-        slots=slots,
-        group_size=rollouts,
-        num_tokens=len(tokenizer),
-    )._replace(sampling=sampling)
+    playing = evaluation_player(config, learner, codec, len(tokenizer), len(fitting), rollouts)
+    playing = playing._replace(sampling=sampling)
     # Batches do not depend on what is left to play, so that a continued evaluation computes the same numbers.
-    size = 4 * slots  # so that few slots are empty at a batch's end
+    size = 4 * playing.slots * learner.hosts  # so that few slots are empty at a batch's end
     batches = [list(fitting.values())[i : i + size] for i in range(0, len(fitting), size)]
 
     def play_all(jobs: Jobs) -> Iterator[Record]:
@@ -255,21 +250,29 @@ def trained(
         for batch in batches:
             if not any((task.id, rollout) in pending for task in batch for rollout in range(rollouts)):
                 continue
-            collected = collect(
-                params,
-                batch,
-                playing,
-                start=start,
-                seed=seed,
-                step=EVALUATION | step,
-                reward=progress_reward,
-            )
-            tokens = np.asarray(collected.batch.action_mask_NGS).sum(-1).reshape(-1).tolist()
-            played = [task for task in batch for _ in range(rollouts)]
-            for task, trajectory, count in zip(played, collected.trajectories, tokens, strict=True):
-                if (task.id, trajectory.rollout) in pending:
-                    record = play(domain, task, trajectory.rollout, recorded(trajectory, codec.parse), rules)
-                    yield replace(record, tokens=count)
+            # Every process plays its share, and all of them hear of all.
+            here = play_batch(processes.share_of(batch), pending)
+            for line in itertools.chain.from_iterable(processes.gather([asdict(record) for record in here])):
+                yield record_from_json(line)
+
+    def play_batch(batch: Sequence[Task], pending: Collection[tuple[str, int]]) -> Iterator[Record]:
+        if not batch:
+            return
+        collected = collect(
+            params,
+            batch,
+            playing,
+            start=start,
+            seed=seed,
+            step=EVALUATION | step,
+            reward=progress_reward,
+        )
+        tokens = np.asarray(collected.batch.action_mask_NGS).sum(-1).reshape(-1).tolist()
+        played = [task for task in batch for _ in range(rollouts)]
+        for task, trajectory, count in zip(played, collected.trajectories, tokens, strict=True):
+            if (task.id, trajectory.rollout) in pending:
+                record = play(domain, task, trajectory.rollout, recorded(trajectory, codec.parse), rules)
+                yield replace(record, tokens=count)
 
     return step, play_all
 

@@ -28,16 +28,21 @@ class RunPolicy(NamedTuple):
 
     model: DecoderConfig
     policy: Policy  # takes whole parameters; its `init` gives those that train
-    actor: Policy  # the same on the devices of this process, for rollouts
     shapes: Any  # of what trains, each with its place
     frozen: tuple[Any, ...] = ()  # passed to every update: (base,) under adapters, else nothing
     mesh: Mesh | None = None
+    host: Mesh | None = None  # its part that is this process's own
     copy: Any = None  # where processes share the mesh: jitted, whole parameters -> a part for each process
     on_host: Any = None  # where that part lies on the process's own devices
 
     def place(self, tree: Any) -> Any:
         """Inside a jitted function: a tree shaped like what trains lies as that does."""
         return tree if self.mesh is None else jax.lax.with_sharding_constraint(tree, self.shardings)
+
+    @property
+    def hosts(self) -> int:
+        """Processes that share the mesh."""
+        return 1 if self.mesh is None else self.mesh.size // self.host.size
 
     @property
     def shardings(self) -> Any:
@@ -101,20 +106,19 @@ def describe(config: Config, model: DecoderConfig, mesh: Mesh | None, host: Mesh
 
     host: the mesh's part that is a process's own.
     """
-    on = partial(policy_on, model=model, flash_attention=config.flash_attention)
-    policy = on(mesh)
+    policy = policy_on(mesh, model, config.flash_attention)
     shapes, frozen = placed(model, mesh), ()
     if model.lora is not None:
         base = placed(replace(model, lora=None), mesh)
         frozen = (jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=x.sharding), base),)
         shapes = lora.split(shapes)[0]
-    learner = RunPolicy(model, policy, policy, shapes, frozen, mesh)
-    if mesh is None or host.size == mesh.size:
+    learner = RunPolicy(model, policy, shapes, frozen, mesh, host)
+    if learner.hosts == 1:
         return learner
     params = lora.join(shapes, *frozen) if frozen else shapes
     on_host = sharding.parameter_shardings(host, params, parameter_axes)
-    copy = processes.copier(mesh, mesh.size // host.size, on_host, partial(for_rollouts, model))
-    return learner._replace(actor=on(host), copy=copy, on_host=on_host)
+    copy = processes.copier(mesh, learner.hosts, on_host, partial(for_rollouts, model))
+    return learner._replace(copy=copy, on_host=on_host)
 
 
 def placed(model: DecoderConfig, mesh: Mesh | None) -> Any:
@@ -130,10 +134,9 @@ def placed(model: DecoderConfig, mesh: Mesh | None) -> Any:
 
 def actor_for(config: Config, learner: RunPolicy, group_size: int) -> Policy:
     """The policy for rollouts, on the devices of this process: caches of groups of this size are cut over all of them."""
-    if learner.mesh is None:
-        return learner.actor
-    mesh = learner.mesh if jax.process_count() == 1 else learner.mesh.local_mesh
-    return policy_on(sharding.for_groups(mesh, group_size), learner.model, config.flash_attention)
+    if learner.host is None:
+        return learner.policy
+    return policy_on(sharding.for_groups(learner.host, group_size), learner.model, config.flash_attention)
 
 
 def for_rollouts(model: DecoderConfig, params: Any) -> Any:

@@ -39,7 +39,7 @@ from rods_jax.lengths import check_lengths, scores_apart
 from rods_jax.loop import Position, Stages, train
 from rods_jax.metrics import MetricWriter, open_metrics
 from rods_jax.preemption import SAVED, Stopped, maintenance_notices, stop_requests
-from rods_jax.rollout import Player, Rollouts, collect, player, trim
+from rods_jax.rollout import Player, Rollouts, collect, trim
 from rods_jax.synthesis.near_duplicates import far_from
 from rods_jax.synthesis.dispatch import (
     Dispatch,
@@ -59,7 +59,8 @@ from scripts.display import training_display, warnings
 from scripts.fidelity import print_fidelity, write_fidelity
 from scripts.held_out import evaluation
 from scripts.learning import cold_start, learning, updating
-from scripts.policies import RunPolicy, actor_for, policy_of
+from scripts.playing import training_player
+from scripts.policies import RunPolicy, policy_of
 from scripts.run_directory import Inputs, fork, inputs_of, require_same_inputs
 from scripts.report import print_summary, tell, write_report
 from scripts.synthesize import author_of, teller
@@ -291,13 +292,9 @@ def shower(write_trajectory: MetricWriter, write_candidate: MetricWriter):
 
 # ------------------------------------------------------------------------------------ the stages
 def collector(config: Config, start: Callable[..., EpisodeBatch], learner: RunPolicy, codec, num_tokens: int):
-    share = config.rollout.tasks_per_step // jax.process_count()
-    slots = min(config.rollout.concurrent_tasks or share, share)
-
     @functools.cache  # stages with the same lengths share what is compiled
     def player_of(sizes: RolloutConfig) -> Player:
-        actor = actor_for(config, learner, sizes.concurrent_rollouts or sizes.group_size)
-        return player(actor, codec, sizes, slots=slots, num_tokens=num_tokens)
+        return training_player(config, learner, codec, sizes, num_tokens)
 
     def collect_step(params, tasks: Sequence[Task], step: int, stage: StageConfig) -> Rollouts:
         sizes = rollout_of(config, stage)

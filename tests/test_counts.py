@@ -9,7 +9,7 @@ import pytest
 
 from models import attention, counts, presets
 from models.counts import Shape
-from models.decoder import DecoderConfig
+from models.decoder import DecoderConfig, LoraConfig
 from models.policy import callables
 from rods_jax.log_probs import log_probs
 
@@ -91,9 +91,20 @@ def test_a_device_does_its_share():
     assert part.vocabulary == parts.vocabulary / 16
 
 
+def test_adapters_alone_have_an_optimizer_and_the_base_is_half_as_wide():
+    lora = LoraConfig(rank=3, alpha=1.0, targets=("query", "down"))
+    config = replace(presets.TINY_QWEN3, lora=lora)  # width 32, 4 heads of 16, feed-forward 48, two layers
+    shapes = jax.eval_shape(callables(config)["init"], jax.random.key(0))["layers"]
+    size = 2 * 3 * ((32 + 64) + (48 + 32))
+    assert counts.adapters(config) == size == sum(x.size for name, x in shapes.items() if "_lora_" in name)
+    held = counts.state(config, reference=False)
+    assert held == counts.Held(parameters=4 * size + 2 * counts.parameters(config), optimizer=8 * size)
+
+
 def test_state_and_exchange_by_hand():
     config = presets.TINY_QWEN3
     size = counts.parameters(config)
-    assert counts.state_bytes(config, reference=True, stored=4) == 16 * size / 4
+    held = counts.state(config, reference=True, stored=4)
+    assert held == counts.Held(parameters=size, optimizer=2 * size, reference=size) and held.total == 16 * size / 4
     cuts = counts.Cuts(stored=4)  # three quarters come from other devices: reference, forward, again, gradient
     assert counts.update_exchange(config, reference=True, micro_batches=2, cuts=cuts) == 2 * 4 * size * 4 * 3 / 4

@@ -3,10 +3,15 @@
 import contextlib
 import io
 import json
+import os
 import random
+import socket
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import jax
 import pytest
@@ -213,3 +218,33 @@ def test_a_turn_of_the_page_holds_expected_and_found(tmp_path):
             assert turn.user in text
             assert not turn.gold or ", ".join(call.name for call in turn.gold) in text
     assert text.count("why it failed") == sum(bool(turn.gold) for task in TASKS for turn in task.turns)
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_on_one_mesh_as_one(run_directory, tmp_path):
+    """Each plays its tasks with a part of the parameters; the first one writes and speaks."""
+    directory, path = run_directory
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "scripts.evaluate", "--player", str(directory), "--config", str(path)]
+    both = [
+        subprocess.Popen(
+            [*command, "--mesh", "2", "2", "1", "1", "--out", str(tmp_path / "two"),
+             "--coordinator", address, "--num-processes", "2", "--process-id", str(index)],
+            cwd=Path(__file__).parent.parent,
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    ended = [process.communicate(timeout=500)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], ended
+    assert "written to" in ended[0] and "written to" not in ended[1]
+    one, _ = run(tmp_path / "one", player=str(directory), tasks="", num_tasks=None, config=path)
+    two = json.loads((tmp_path / "two" / "scores.json").read_text())
+    assert two["num_tasks"] == 4 and two["scores"]["failures"] == {} and two["scores"]["rows"] == one["scores"]["rows"]
+    lines = (tmp_path / "two" / "journal.jsonl").read_text().splitlines()
+    assert len(lines) == 5 and sum(json.loads(line)["tokens"] > 0 for line in lines[1:]) == 4

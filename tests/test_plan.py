@@ -2,21 +2,35 @@
 
 import importlib.util
 import json
+import logging
+import math
+import re
 import sys
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import training_toy
+from synthesis_toy import TASK
 
+from configs.bfcl_llama31_8b import CONFIG as LLAMA31_8B
 from configs.bfcl_qwen3_4b import CONFIG as QWEN3_4B
+from configs.quickstart import CONFIG as QUICKSTART
 from models import counts, presets
 from models.counts import Cuts, Shape
-from models.decoder import LoraConfig
+from models.decoder import DecoderConfig, LoraConfig
+from models.tokenizer import load_tokenizer
 from rods_jax import sharding
-from scripts import ahead_of_time, layouts, plan, train
-from scripts.ahead_of_time import CHIPS, GIB, Compiled, Memory, Slice, Work, collectives, meshes, parse, roofline
+from rods_jax.config import load_config, rollout_of
+from rods_jax.environments.protocol import TaskSplits
+from scripts import ahead_of_time, hours, layouts, plan, programs, train
+from scripts.export import main as export
+from scripts.policies import describe
+from scripts.ahead_of_time import CARDS, CHIPS, GIB, Compiled, Memory, Slice, Work, collectives, meshes, parse, roofline
 
 without = importlib.util.find_spec("libtpu") is None
 needs_libtpu = pytest.mark.skipif(without, reason="the tpu extra is not installed")
@@ -29,10 +43,17 @@ def test_a_topology_is_a_chip_and_a_grid():
     assert parse("tpu7x:2x2x1") == (CHIPS["tpu7x"], 8)  # a device is half a chip
 
 
-@pytest.mark.parametrize("name", ["v9:8x8", "v5e", "v5e:", "v5e:8", "v5e:0x8", "v5e:8xx8", "8x8"])
+@pytest.mark.parametrize("name", ["h100", "h100:9", "h100:2x2", "h100:0", "v9:8x8", "v5e", "v5e:", "v5e:8", "v5e:0x8", "v5e:8xx8", "8x8"])
 def test_another_topology_is_refused(name):
-    with pytest.raises(ValueError, match="the topology must be one of v5e, v5p, v6e, tpu7x and a grid"):
+    with pytest.raises(ValueError, match="the topology must be one of v5e, v5p, v6e, tpu7x and a grid.* or one of h100"):
         parse(name)
+
+
+@pytest.mark.parametrize("name, cards", [("h100", 8), ("h200", 1), ("a100-80", 4), ("a100-40", 2)])
+def test_cards_of_one_host_are_counted(name, cards):
+    assert parse(f"{name}:{cards}") == (CARDS[name], cards)
+    found = ahead_of_time.slice_of(f"{name}:{cards}")  # needs no library of theirs
+    assert (found.count, found.hosts, found.devices) == (cards, 1, ())
 
 
 def test_the_roofline_by_hand():
@@ -151,7 +172,8 @@ def test_memory_of_an_update_by_hand():
     kept = 2 * 2 * (32 * (16 / 2 + 128 / 4) + 64 * (16 / 2 + 128 / 4))  # layers, bytes, width, heads
     # The layer at work: activations and gradients of 40 tokens, and its weights four times, in 2 bytes.
     at_work = 2 * counts.activation_bytes(c, 40) / c.layers + 4 * counts.layer_weights(c) * 2
-    assert held == pytest.approx(4 * size * (4 + 2) / 4 + kept + at_work + counts.logits_memory(c, cuts))
+    assert held.total == pytest.approx(4 * size * (4 + 2) / 4 + kept + at_work + counts.logits_memory(c, cuts))
+    assert (held.parameters, held.optimizer, held.reference, held.gradients) == (size, 2 * size, size, 2 * size)
     # Two products that are kept, of every layer, 40 tokens and 2 bytes; a device has half of them where it has half
     # of the weights.
     keeping, halves = replace(c, keep=("gate", "up")), cuts._replace(tensor=2)
@@ -159,11 +181,11 @@ def test_memory_of_an_update_by_hand():
         held, more = (
             counts.update_memory(x, shape, reference=True, micro_batches=2, cuts=cut) for x in (c, keeping)
         )
-        assert more - held == pytest.approx(2 * c.feed_forward * c.layers * 40 * 2 / cut.tensor)
+        assert more.total - held.total == pytest.approx(2 * c.feed_forward * c.layers * 40 * 2 / cut.tensor)
     # The residual stream is whole on every device, so what is added to it is, too; the last product is not kept.
     keeping = replace(c, keep=("output", "down"))
     held, more = (counts.update_memory(x, shape, reference=True, micro_batches=2, cuts=halves) for x in (c, keeping))
-    assert more - held == pytest.approx(c.width * c.layers * 40 * 2)
+    assert more.total - held.total == pytest.approx(c.width * c.layers * 40 * 2)
 
 
 @pytest.mark.parametrize("preset, mesh, micro_batches, compiled", [
@@ -183,14 +205,14 @@ def test_memory_on_paper_is_near_what_was_compiled(preset, mesh, micro_batches, 
     """GiB of whole updates on 64 devices (docs/plan.md); so a search begins with what may fit."""
     model = replace(getattr(presets, preset), compute_dtype="bfloat16")
     _, held = layouts.update_work(model, Shape(32, 16, 8192, 10240), mesh, micro_batches, True)
-    assert 0.8 < held / ahead_of_time.GIB / compiled < 1.02
+    assert 0.8 < held.total / ahead_of_time.GIB / compiled < 1.02
 
 
 def test_more_micro_batches_hold_less_and_move_more():
     whole = layouts.whole_of(QWEN3_4B)
     works = [layouts.update_work(presets.QWEN3_4B, whole, (8, 8, 1, 1), micro, True) for micro in (1, 4)]
     (one, held_one), (four, held_four) = works
-    assert held_four < held_one and four.bytes > one.bytes and four.exchanged > one.exchanged
+    assert held_four.total < held_one.total and four.bytes > one.bytes and four.exchanged > one.exchanged
     assert four.flops == one.flops  # whole tasks: no prompt is computed twice
 
 
@@ -216,11 +238,17 @@ def test_hosts_cut_the_data_axis_and_hold_a_copy_of_the_weights():
     assert found and all(c.mesh[0] % 16 == 0 for c in found)
     assert all(layouts.share_of(c, 16).tasks == c.rollout.concurrent_tasks for c in found)
 
-    one = replace(config, mesh=(16, 4, 1, 1), rollout=replace(config.rollout, concurrent_tasks=1))
-    keys_and_values = 2 * 2 * 36 * 8 * 128 * (8192 + 16 * 24_576 / 4)  # 4 chips share a task's rollouts, not its prompt
+    one = replace(config, mesh=(16, 4, 1, 1))
+    # 4 chips share a task's rollouts, not its prompt.
+    prompts, suffixes = 2 * 2 * 36 * 8 * 128 * 8192, 2 * 2 * 36 * 8 * 128 * 16 * 10_240 / 4
     weights = 2 * counts.parameters(model) / 4
     state = 4 * 4 * counts.parameters(model) / 64
-    assert layouts.generation_memory(one, model, 16) == pytest.approx(keys_and_values + weights + state)
+    at_work = counts.activation_bytes(model, 8192 / 4) / 36
+    held = layouts.generation_memory(one, model, 16, Shape(1, 16, 8192, 10_240))
+    assert held == pytest.approx(prompts + suffixes + weights + state + at_work)
+    # Held-out tasks have one rollout each: every chip has tasks of its own.
+    held = layouts.generation_memory(one, model, 16, Shape(4, 1, 8192, 10_240))
+    assert held == pytest.approx(prompts + 2 * 2 * 36 * 8 * 128 * 10_240 + weights + state + 4 * at_work)
 
 
 # ------------------------------------------------------------------------------------ bad input
@@ -247,6 +275,8 @@ MESH = ("--mesh", "8", "8", "1", "1")
         (("--topology", "v5e:4x4", "--mesh", "1", "1", "16", "1"), "cuts axis K of layers.key into 16 parts"),
         (("--topology", "v5e:8x8", *MESH, "--rollout.max-suffix-tokens", "40960"), "the model has 40960 positions"),
         (("--topology", "v5e:8x8", *MESH, "--update.micro-batches", "512"), "update.micro_batches must divide"),
+        (("--topology", "h100:9"), "1 to 8 cards of a host"),
+        (("--topology", "h100:8", "--efficiency", "2"), "--efficiency must be above 0 and at most 1"),
     ],
 )
 def test_bad_input_is_one_sentence_before_compiling(monkeypatch, capsys, arguments, sentence):
@@ -269,44 +299,201 @@ def test_a_checkpoint_that_is_not_there_needs_a_shape():
         plan.model_of(replace(QWEN3_4B, model=replace(QWEN3_4B.model, shape=None)))
 
 
-# --------------------------------------------------------------------------------------- the steps
-def tiny(**model):
-    """A run whose steps compile in a second."""
-    config = replace(
-        QWEN3_4B,
-        mesh=(2, 2, 2, 1),
-        model=replace(presets.TINY_QWEN3, **model),
-        rollout=replace(
-            QWEN3_4B.rollout, tasks_per_step=4, group_size=4, max_prompt_tokens=16, max_suffix_tokens=32,
-            max_action_tokens=8, observation_chunk=8, suffix_sizes=(), concurrent_tasks=2,
-        ),
-        update=replace(QWEN3_4B.update, micro_batches=2, quotas=(1, 1, 1, 1)),
+# ------------------------------------------------------------------------------------ the programs
+def twin(config, **model):
+    """A run of the same stages on a small mesh, with a model of the same class that compiles in a second."""
+    shape = config.model if isinstance(config.model, DecoderConfig) else config.model.shape
+    fields = dict(
+        vocab_size=96, layers=1, width=32, query_heads=4, key_value_heads=2, head_width=8, feed_forward=48,
+        max_positions=4096, compute_dtype="float32",
     )  # fmt: skip
-    return config, plan.model_of(config)
+    small = lambda tokens: None if tokens is None else max(16, tokens // 64)
+    lengths = lambda entry, *names: {name: small(getattr(entry, name)) for name in names}
+    names = "max_prompt_tokens", "max_suffix_tokens", "max_action_tokens"
+    r = config.rollout
+    return replace(
+        config,
+        mesh=(2, 2, 2, 1),
+        model=replace(shape, **fields | model),
+        cold_start=None,
+        stages=tuple(replace(stage, **lengths(stage, *names)) for stage in config.stages),
+        rollout=replace(
+            r, **lengths(r, *names), tasks_per_step=4, group_size=4, observation_chunk=8, concurrent_tasks=2,
+            suffix_sizes=tuple(sorted(set(map(small, r.suffix_sizes)) - {small(r.max_suffix_tokens)})),
+        ),
+        update=replace(config.update, micro_batches=2, quotas=(1, 1, 1, 1)),
+        evaluation=replace(config.evaluation, num_tasks=4),
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "lora",
-    [
-        pytest.param(None, id="whole"),
-        pytest.param(LoraConfig(rank=2, alpha=2.0), id="adapters", marks=pytest.mark.slow),
-    ],
-)
-def test_every_step_of_a_run_compiles_and_is_reported(lora):
-    """On this machine's devices, by the same code: they need no libtpu."""
-    config, model = tiny(lora=lora)
-    result = plan.search([config], model, Slice(CHIPS["v5e"], *[jax.devices()[:8]] * 2), unshared=True)
-    json.dumps(result)
-    update, *generation = result["steps"]
-    assert [step["step"] for step in result["steps"]] == list(plan.STEPS)
-    assert result["fits"] and all(step["memory"]["arguments"] > 0 for step in result["steps"])
-    assert update["collectives"] and update["memory"]["resident"] == 0 < generation[0]["memory"]["resident"]
-    assert result["unshared"]["useful_flops"] > update["useful_flops"]
+def slice_here(hosts: int = 1) -> Slice:
+    """This machine's devices, as if they were a slice's: the same code compiles, without libtpu."""
+    devices = jax.devices()[:8]
+    return Slice(CHIPS["v5e"], 8, devices, devices[: 8 // hosts])
+
+
+def only_traced(function, *arguments) -> Compiled:
+    function.trace(*arguments)
+    return Compiled(Memory(1, 0, 0, 0), "", {}, 0.0)
+
+
+SHIPPED = sorted(path.stem for path in Path("configs").glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_program_of_each_shipped_run_is_planned(name):
+    """Its shapes and places go together; every stage's lengths and every size of an update are there."""
+    config = twin(load_config(f"configs/{name}.py"))
+    config, result = plan.search([config], plan.model_of(config), slice_here(), compiler=only_traced)
+    json.dumps(result, allow_nan=False)
+    names = [one["program"] for one in result["programs"]]
+    stages = dict.fromkeys(rollout_of(config, stage) for stage in config.stages)
+    calls = {"start", "admit", "act", "observe"}
+    for sizes in stages:
+        suffix = f", {sizes.max_suffix_tokens:,} tokens" if len(stages) > 1 else ""
+        assert calls <= {name.removeprefix("rollouts: ").removesuffix(suffix) for name in names}
+        assert all(any(name.startswith(f"update, {size:,} tokens") for name in names)
+                   for size in (*sizes.suffix_sizes, sizes.max_suffix_tokens))  # fmt: skip
+    assert {f"evaluation: {call}" for call in calls} | {"create", "renew", "restore", "export"} <= set(names)
+    assert len(names) == len(set(names)) and {one["part"] for one in result["programs"]} == set(plan.PARTS)
+
+
+def test_of_several_hosts_each_copies_the_weights_and_plays_its_share():
+    config = twin(QWEN3_4B)
+    config, result = plan.search([config], plan.model_of(config), slice_here(2), compiler=only_traced)
+    by_name = {one["program"]: one for one in result["programs"]}
+    assert by_name["copy"]["memory"]["resident"] > 0
+    played = next(one for name, one in by_name.items() if name.startswith("rollouts: act"))
+    assert played["memory"]["resident"] > by_name["renew"]["memory"]["resident"] == 0
+
+
+class Compilations(logging.Handler):
+    """(name, elements of each argument) of every program that jax compiles."""
+
+    def __init__(self):
+        super().__init__(logging.DEBUG)
+        self.found = []
+
+    def emit(self, record):
+        said = record.getMessage()
+        if named := re.match(r"Compiling (?:jit\()?(\S+?)\)? with global shapes and types (.*?)\. Argument", said):
+            sizes = [math.prod(map(int, filter(None, x.split(",")))) for x in re.findall(r"\w+\[([\d,]*)\]", named[2])]
+            self.found.append((named[1], Counter(sizes)))
+
+
+def test_a_run_compiles_nothing_of_its_size_that_is_not_planned(tmp_path, monkeypatch):
+    """Trained, evaluated and exported for real: whatever is called with the parameters is on the list, with its shapes."""
+    config = training_toy.toy(tmp_path / "run", max_steps=1)
+    monkeypatch.setattr(train, "cache_compilations", lambda: None)
+    heard, logger = Compilations(), logging.getLogger("jax._src.interpreters.pxla")
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(heard)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    try:
+        training_toy.play(config)
+        export(tmp_path / "run", tmp_path / "out", Path(training_toy.__file__))
+    finally:
+        logger.removeHandler(heard)
+        logger.setLevel(level)
+        logger.propagate = propagate
+    model = replace(config.model, vocab_size=len(load_tokenizer(tmp_path / "run" / "tokenizer")))
+    one = jax.devices()[:1]
+    planned = programs.programs(replace(config, mesh=(1, 1, 1, 1)), model, Slice(CHIPS["v5e"], 1, one, one))
+    shapes = [
+        (program.function.__name__, Counter(x.size for x in jax.tree.leaves(program.arguments)))
+        for program in planned if program.function is not None
+    ]  # fmt: skip
+    large = [found for found in heard.found if sum(found[1].elements()) >= counts.parameters(model)]
+    assert len(large) >= 8
+    # What a program does not use of its arguments is not compiled: so they are some of those that were planned.
+    unplanned = [name for name, sizes in large if not any(name == other and sizes <= all_ for other, all_ in shapes)]
+    assert not unplanned
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, alpha=2.0)])
+def test_every_program_of_a_run_compiles_and_is_reported(lora):
+    config = twin(QWEN3_4B, lora=lora)
+    _, result = plan.search([config], plan.model_of(config), slice_here())
+    assert result["fits"] and all(one["memory"]["total"] > 0 for one in result["programs"])
+    update = result["programs"][0]
+    assert update["collectives"] and update["memory"]["resident"] == 0
+    unshared = plan.compare(config, plan.model_of(config), slice_here())
+    assert unshared["useful_flops"] > update["useful_flops"]
+
+
+def test_the_count_for_cards_says_what_holds_the_memory():
+    config = replace(twin(QWEN3_4B), mesh=(2, 1, 1, 1))
+    config, result = plan.search([config], plan.model_of(config), ahead_of_time.slice_of("h100:2"))
+    assert result["fits"] and not any(one["compiled"] for one in result["programs"])
+    memory = result["programs"][0]["memory"]
+    assert memory["total"] == pytest.approx(1.2 * sum(memory[kind] for kind in counts.Held._fields))
+    size = 4 * counts.parameters(plan.model_of(config)) / 2
+    assert (memory["parameters"], memory["optimizer"], memory["reference"]) == (size, 2 * size, size)
+    act = next(one for one in result["programs"] if one["program"].startswith("rollouts: act"))
+    assert act["memory"]["caches"] > 0 == act["memory"]["gradients"]
+
+
+def test_8b_with_a_reference_needs_more_than_one_card():
+    config = replace(LLAMA31_8B, rollout=replace(LLAMA31_8B.rollout, concurrent_tasks=1))
+    for cards, fits in ((1, False), (8, True)):
+        config = replace(config, mesh=(1, cards, 1, 1), update=replace(config.update, micro_batches=32))
+        _, result = plan.search([config], plan.model_of(config), ahead_of_time.slice_of(f"h200:{cards}"), ("state",))
+        assert result["fits"] is fits
+
+
+# ------------------------------------------------------------------------------------- whole runs
+def test_hours_by_hand():
+    """Decoding alone bound by memory: 2 tasks x 4 rollouts in 8 rows, 3 messages of 5 tokens."""
+    config = replace(twin(QWEN3_4B), mesh=(1, 1, 1, 1))
+    model = plan.model_of(config)
+    found = Slice(ahead_of_time.Chip(1e18, 1e30, 100.0, 1e30), 1)
+    learner = describe(config, model, *programs.meshes_of(config, found))
+    play, _ = programs.players_of(config, learner)["rollouts", rollout_of(config, config.stages[0])]
+    lengths = hours.Lengths(prompt=10, messages=3, message=5, observation=0, longest=16)
+    shape = Shape(play.slots, play.rows, 10, round(7.5))
+    seconds = hours.play_seconds(model, found, config, play, play.slots * play.rows, lengths, (0.0, 0.0))
+    weights = counts.parameters(model) * 4
+    token = (weights + sum(counts.cache_bytes(model, shape))) / 100
+    tokens = play.slots * play.sizes.max_prompt_tokens
+    prefill = (weights + counts.activation_bytes(model, tokens)) / 100
+    assert seconds == pytest.approx(15 * token + prefill)
+
+
+def test_steps_and_evaluations_of_a_curriculum():
+    tasks = TaskSplits(seeds=(TASK,) * 400, held_out=())
+    stages = [replace(stage, categories=(TASK.category,)) for stage in QWEN3_4B.stages]
+    assert hours.steps_of(QWEN3_4B, replace(stages[0], epochs=5, synthesis=False), tasks) == 5 * 13
+    # 400, 480, 576, 691, 800 tasks: a fifth more each time, up to the capacity of 400.
+    assert hours.steps_of(QWEN3_4B, replace(stages[2], epochs=5, synthesis=True), tasks) == 13 + 15 + 18 + 22 + 25
+    assert hours.evaluations_of(replace(QWEN3_4B, evaluation=replace(QWEN3_4B.evaluation, every_epochs=4))) == 1 + 4
+
+
+def test_a_price_and_an_efficiency_scale_the_whole(capsys, monkeypatch, tmp_path):
+    some = lambda domain, seed: TaskSplits(seeds=(TASK,) * 9, held_out=(TASK,) * 5)
+    monkeypatch.setattr(plan.configuration, "load_config", lambda *_: replace(twin(QUICKSTART), build_tasks=some))
+    results = []
+    for efficiency, price in (("0.5", "2.0"), ("0.25", "3.0")):
+        monkeypatch.setattr(sys, "argv", [
+            "plan", "--config", "it", "--topology", "h100:8", "--mesh", "2", "2", "2", "1", "--json",
+            str(tmp_path / "it.json"), "--efficiency", efficiency, "--price", price,
+        ])  # fmt: skip
+        with pytest.raises(SystemExit) as stopped:
+            plan.main()
+        assert stopped.value.code == 0
+        results.append(json.loads((tmp_path / "it.json").read_text())["run"])
+    one, half = results
+    assert half["hours"]["total"] == pytest.approx(2 * one["hours"]["total"]) and one["hours"]["rollouts"] > 0
+    assert half["chip_hours"] == pytest.approx(8 * half["hours"]["total"])
+    assert half["cost"] == pytest.approx(3 * half["chip_hours"])
+    assert "chip-hours, at 3 each" in capsys.readouterr().out
 
 
 def test_what_does_not_fit_says_what_to_change():
-    config, _ = tiny()
-    step = plan.Step("update", None, (), Work(1.0, 1.0, 0.0), 1.0, tasks=8, resident=float(GIB))
+    config = twin(QWEN3_4B)
+    held = counts.Held(parameters=float(GIB))
+    step = programs.Program("update", "update", None, (), Work(1.0, 1.0, 0.0), 1.0, held, float(GIB), 8)
     memory = Memory(arguments=10 * GIB, outputs=0, temporaries=5 * GIB, program=0)
     one = plan.report(step, Compiled(memory, "", {"all-gather": 200e9}, 1.0), CHIPS["v5e"], config)
     assert not one["fits"] and one["seconds"]["roofline"] == 1.0 and one["seconds"]["bound_by"] == "exchange"
@@ -320,9 +507,8 @@ def test_what_does_not_fit_says_what_to_change():
 @pytest.mark.slow
 @pytest.mark.parametrize("flash_attention", [False, True])
 def test_a_tpu_slice_compiles_here(flash_attention):
-    config, model = tiny(compute_dtype="bfloat16")
-    config = replace(config, flash_attention=flash_attention)
-    result = plan.search([config], model, ahead_of_time.slice_of("v5e:2x4"), unshared=False)
-    assert result["fits"] and result["steps"][0]["memory"]["program"] > 0
+    config = replace(twin(QWEN3_4B, compute_dtype="bfloat16"), flash_attention=flash_attention)
+    _, result = plan.search([config], plan.model_of(config), ahead_of_time.slice_of("v5e:2x4"))
+    assert result["fits"] and result["programs"][0]["memory"]["program"] > 0
     with pytest.raises(ValueError, match="there is no TPU slice v5e:7x8"):
         ahead_of_time.slice_of("v5e:7x8")

@@ -1,0 +1,153 @@
+"""How long a whole run takes, and what it costs, from the rooflines of its programs and lengths that somebody states.
+
+    steps         those of each stage's epochs; its pool grows by what may be injected
+    rollouts      of a step: every prompt once, every message token by token in as many rows as there are, every answer
+                  of an environment in chunks
+    copy, update  of a step: as compiled, for the longest suffix that is stated
+    evaluation    every held-out task twice, sampled and greedy
+
+Every time is the roofline's, divided by an efficiency: what share of the datasheet's peaks the run reaches.  Left out on
+purpose: environments, checkpoints, compilation and starts; they overlap or are short.  Synthesis needs machines of its own.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from models import counts
+from models.counts import Shape
+from models.decoder import DecoderConfig
+from rods_jax.config import Config, StageConfig, rollout_of
+from rods_jax.environments.protocol import TaskSplits
+from rods_jax.rollout import Player
+from scripts.ahead_of_time import Slice, Work, roofline
+from scripts.layouts import cuts_of
+from scripts.policies import describe
+from scripts.programs import meshes_of, players_of, update_sizes
+
+
+class Lengths(NamedTuple):
+    """A mean episode, in tokens; `longest` is a step's longest suffix, which its update is cut to."""
+
+    prompt: int
+    messages: float  # of the policy
+    message: float
+    observation: float  # what it reads after each
+    longest: int
+
+    @property
+    def suffix(self) -> float:
+        return self.messages * (self.message + self.observation)
+
+
+def hours(
+    config: Config,
+    model: DecoderConfig,
+    found: Slice,
+    reports: Sequence[Mapping[str, Any]],
+    tasks: TaskSplits,
+    lengths: Lengths,
+    efficiency: float,
+    price: float | None,
+) -> dict[str, Any]:
+    """Hours of a whole run by part, chip-hours, and their cost; `reports` are those of all programs."""
+    seconds = {one["program"]: one["seconds"]["roofline"] / efficiency for one in reports}
+    exchanged = {one["program"]: sum(one["collectives"].values()) for one in reports}
+
+    def played(part: str, play: Player, name: str, episodes: float) -> float:
+        """Seconds of a host's episodes."""
+        token, chunk = (exchanged.get(f"{part}: {call}{name}", 0.0) for call in ("act", "observe"))
+        return play_seconds(model, found, config, play, episodes, lengths, (token, chunk)) / efficiency
+
+    plays = players_of(config, describe(config, model, *meshes_of(config, found)))
+    parts = dict.fromkeys(("rollouts", "copy", "update", "evaluation"), 0.0)
+    steps = {stage.name: steps_of(config, stage, tasks) for stage in config.stages}
+    for stage in config.stages:
+        sizes, count = rollout_of(config, stage), steps[stage.name]
+        (play, name) = plays["rollouts", sizes]
+        parts["rollouts"] += count * played("rollouts", play, name, sizes.tasks_per_step * sizes.group_size / found.hosts)
+        size = next((size for size in update_sizes(sizes) if size >= lengths.longest), sizes.max_suffix_tokens)
+        parts["update"] += count * next(s for name, s in seconds.items() if name.startswith(f"update, {size:,} "))
+        parts["copy"] += count * seconds.get("copy", 0.0)
+    evaluations = evaluations_of(config)
+    play, name = plays["evaluation", None]
+    episodes = 2 * min(config.evaluation.num_tasks, len(tasks.held_out)) / found.hosts
+    parts["evaluation"] = evaluations * (played("evaluation", play, name, episodes) + seconds.get("copy", 0.0))
+    total = sum(parts.values()) / 3600
+    return {
+        "steps": steps,
+        "evaluations": evaluations,
+        "stated": lengths._asdict() | {"efficiency": efficiency, "price": price},
+        "hours": {part: value / 3600 for part, value in parts.items()} | {"total": total},
+        "chip_hours": total * found.count,
+        "cost": None if price is None else total * found.count * price,
+    }
+
+
+def play_seconds(
+    model: DecoderConfig,
+    found: Slice,
+    config: Config,
+    play: Player,
+    episodes: float,
+    lengths: Lengths,
+    exchanged: tuple[float, float],
+) -> float:
+    """Of a host's `episodes`, at the peaks. exchanged: bytes that a device receives for a token, and for a chunk."""
+    data, fsdp, *others = config.mesh
+    cut = math.gcd(fsdp, play.rows)
+    sizes = data // found.hosts * fsdp // cut, cut, *others
+    n, g, c, chunk = play.slots, play.rows, play.columns, play.sizes.observation_chunk
+    shape = Shape(n, g, lengths.prompt, round(lengths.suffix / 2))  # of an episode half-way
+    cuts = cuts_of(model, sizes, shape)
+    weights = counts.parameters(model) / cuts.tensor * counts.itemsize(model)
+    prompts, suffixes = counts.cache_bytes(model, shape)
+    caches = prompts / cuts.prompt_cache + suffixes / cuts.suffix_heads
+
+    def seconds(parts: counts.Parts, bytes: float, exchanged: float) -> float:
+        work = Work(counts.on_device(parts, cuts).total, bytes, exchanged)
+        return max(roofline(found.chip, work).values())
+
+    # Prompts are padded to their limit, and computed once for each task.
+    whole = shape._replace(prompt=play.sizes.max_prompt_tokens)
+    passed = counts.forward(model, whole)
+    prefill = counts.Parts(passed.prompt_layers, passed.prompt_attention, 0.0, 0.0, 0.0)
+    moved = weights + counts.activation_bytes(model, n * whole.prompt / cuts.prompts) / cuts.tensor
+    read = episodes / play.group_size / n * seconds(prefill, moved, 0.0)
+    # A token of all rows at a time: those that wait for their environments are few.
+    token = counts.decode_step(model, shape)
+    said = episodes * lengths.messages * lengths.message / (n * g) * seconds(token, weights + caches, exchanged[0])
+    # A chunk of a few rows at a time, filled as far as the observation is long.
+    heard = counts.Parts(*(chunk * c / g * part for part in token._replace(vocabulary=0.0)))
+    moved = weights + caches + counts.activation_bytes(model, n * c * chunk / cuts.rows) / cuts.tensor
+    chunks = episodes * lengths.messages * math.ceil(lengths.observation / chunk) / (n * c)
+    return read + said + chunks * seconds(heard, moved, exchanged[1])
+
+
+def steps_of(config: Config, stage: StageConfig, tasks: TaskSplits) -> int:
+    """Steps of a stage. Its pool grows in each epoch after the first by the most that may be injected."""
+    seeds = sum(task.category in stage.categories for task in tasks.seeds)
+    pool, total = seeds, 0
+    for epoch in range(stage.epochs):
+        if epoch and stage.synthesis:
+            pool = min(pool + int(config.replay.injection_fraction * pool), seeds + config.replay.capacity)
+        total += math.ceil(pool / config.rollout.tasks_per_step)
+    return total
+
+
+def evaluations_of(config: Config) -> int:
+    """One before the first step, one every few epochs, and one at the end."""
+    epochs = sum(stage.epochs for stage in config.stages)
+    return 1 + math.ceil(epochs / config.evaluation.every_epochs)
+
+
+def told(result: Mapping[str, Any], count: int) -> str:
+    """The hours for a reader."""
+    steps = ", ".join(f"{name} {steps}" for name, steps in result["steps"].items())
+    *parts, (_, total) = result["hours"].items()
+    stated = ", ".join(f"{name} {value:g}" for name, value in result["stated"].items() if value is not None)
+    lines = [f"a whole run: {sum(result['steps'].values())} steps ({steps}), {result['evaluations']} evaluations"]
+    lines += [f"{part:>10} {value:8.2f} h" for part, value in parts if value]
+    cost = "" if result["cost"] is None else f", at {result['stated']['price']:g} each {result['cost']:,.0f}"
+    lines.append(f"{'in all':>10} {total:8.2f} h on {count} devices: {result['chip_hours']:,.0f} chip-hours{cost}")
+    return "\n".join([*lines, f"stated: {stated}"])
