@@ -10,6 +10,7 @@ from rods_jax.environments import bfcl  # noqa: E402
 from rods_jax.environments.bfcl_files import read_bfcl_tasks  # noqa: E402
 from rods_jax.task_files import TaskFileError, read_tasks, write_tasks  # noqa: E402
 from rods_jax.types import CATEGORIES  # noqa: E402
+from scripts.import_tasks import main as import_tasks  # noqa: E402
 
 QUESTION = {
     "id": "mine",
@@ -58,13 +59,33 @@ def test_a_file_of_ones_own_becomes_tasks(tmp_path):
     ([7], ANSWER, "questions.json, line 1: a record must be an object"),
     (QUESTION | {"involved_classes": ["Nothing"]}, ANSWER, "field involved_classes must name some of .*Nothing"),
     (QUESTION | {"initial_config": None}, ANSWER, "field initial_config must be an object"),
-    (QUESTION | {"question": [[{"content": 5}]]}, ANSWER, "questions.json, line 1 .*turns"),
-    (QUESTION | {"question": [[{"role": "user"}]]}, ANSWER, "questions.json, line 1 .*KeyError: 'content'"),
-    (QUESTION | {"missed_function": {"x": []}}, ANSWER, "questions.json, line 1"),
+    (QUESTION | {"involved_classes": [["TwitterAPI"]]}, ANSWER, "line 1: field involved_classes must name some of"),
+    (QUESTION | {"question": [[{"role": "user", "content": 5}]]}, ANSWER, "questions.json, line 1 .*turns"),
+    (QUESTION | {"question": [[{"role": "user"}]]}, ANSWER, r"field question\[0\]\[0\] must be an object with role"),
+    (QUESTION | {"question": [None]}, ANSWER, r"line 1: field question\[0\] must be a list of one user message"),
+    (QUESTION | {"question": [QUESTION["question"][0] * 2]}, ANSWER, r"field question\[0\] must be a list of one"),
+    (QUESTION | {"missed_function": ["ls"]}, ANSWER, "line 1: field missed_function must be an object"),
+    (QUESTION | {"missed_function": {"7": ["ls"]}}, ANSWER, "missed_function has turn '7', and the turns are 0 to 0"),
+    (QUESTION | {"missed_function": {"0": "ls"}}, ANSWER, "field missed_function.0 must be a list of functions"),
+    (QUESTION | {"missed_function": {"0": ["nothing"]}}, ANSWER, "field missed_function.0 must be .*'nothing'"),
+    (QUESTION, ANSWER | {"ground_truth": [["post_tweet(nothing=1)"]]}, "answers.json, line 1: the gold of 1 of 1"),
+    (QUESTION | {"initial_config": {"TwitterAPI": 5}}, ANSWER, "answers.json, line 1: the gold of 1 of 1"),
 ])  # fmt: skip
 def test_each_fault_names_file_and_line(tmp_path, question, answer, words):
     with pytest.raises(TaskFileError, match=words):
         read_bfcl_tasks(*files(tmp_path, question, answer))
+
+
+def test_the_command_writes_a_task_file_and_never_writes_over_one(tmp_path, capsys):
+    questions, answers = files(tmp_path, QUESTION, ANSWER)
+    out = tmp_path / "new" / "tasks.jsonl"
+    import_tasks(questions, answers, out)
+    assert read_tasks(out) == read_bfcl_tasks(questions, answers) and "(base 1)" in capsys.readouterr().out
+    with pytest.raises(TaskFileError, match="tasks.jsonl is there already: choose another --out"):
+        import_tasks(questions, answers, out)
+    questions.write_text("\n")
+    with pytest.raises(TaskFileError, match="questions.json holds no question"):
+        import_tasks(questions, answers, tmp_path / "none.jsonl")
 
 
 def test_what_is_no_file_or_category_is_refused(tmp_path):

@@ -10,6 +10,7 @@ from synthesis_toy import TASK, TOY
 
 from rods_jax import journal, replay
 from rods_jax.config import ReplaySettings
+from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.offline import fill, with_offline_pool
@@ -67,6 +68,7 @@ def test_a_run_trains_on_the_file(tmp_path):
     built = build(TOY, 0)
     assert [task.id for task in built.seeds] == [*(task.id for task in SEEDS), *(task.id for task in tasks)]
     assert built.held_out == splits.held_out and not any(task.ancestry for task in built.seeds)
+    check_gold(TOY, built.seeds)
     state = replay.create(built.seeds, ReplaySettings())
     assert len(replay.epoch_batches(state, seed=0, epoch=0, batch_size=4)) == 3
 

@@ -3,6 +3,8 @@
     tasks = read_bfcl_tasks("my_questions.json", "possible_answer/my_questions.json")
     write_tasks("tasks/mine.jsonl", tasks)               # from then on in the format of task_files.py
 
+`scripts/import_tasks.py` does both.
+
 A question has id, question (a list of messages for every turn), initial_config and involved_classes, and where functions
 are withheld missed_function; an answer has the same id and ground_truth, a list of calls as text for every turn.
 Text is parsed, never run.  Left out on purpose: single-turn categories, whose answers are checked in another way.
@@ -13,8 +15,10 @@ from pathlib import Path
 
 from rods_jax import strict_json
 from rods_jax.environments.bfcl import bfcl_domain, task_of
+from rods_jax.environments.gold import check_gold
+from rods_jax.environments.scoring import GoldError
 from rods_jax.task_files import TaskFileError, task_from_json, task_to_json
-from rods_jax.types import CATEGORIES, Json, Task
+from rods_jax.types import CATEGORIES, Json, Task, ToolSpec
 
 _MARKS = {"miss_func": "missing_function", "miss_param": "missing_parameter", "long_context": "long_context"}
 _QUESTION = {"id": str, "question": list, "initial_config": dict, "involved_classes": list}
@@ -25,12 +29,13 @@ def read_bfcl_tasks(questions: str | Path, answers: str | Path, category: str | 
     """All tasks, in the order of the questions; answers may come in another.
 
     category: of all of them; None: as their ids say (miss_func, miss_param, long_context, else base).
-    TaskFileError names file, line and field.  ImportError and ValueError as `bfcl.release_root`.
+    Gold is played, and what fails is refused.  TaskFileError names file, line and field.  ImportError and ValueError
+    as `bfcl.release_root`.
     """
     if category is not None and category not in CATEGORIES:
         raise TaskFileError(f"the category must be one of {', '.join(CATEGORIES)}: got {category}")
-    tools = bfcl_domain().tools
-    known = {tool.class_name for tool in tools.values()}
+    domain = bfcl_domain()
+    tools = domain.tools
     truths = dict(_records(Path(answers), _ANSWER))
     tasks = []
     for name, (line, entry) in _records(Path(questions), _QUESTION).items():
@@ -38,11 +43,9 @@ def read_bfcl_tasks(questions: str | Path, answers: str | Path, category: str | 
         if name not in truths:
             raise TaskFileError(f"{where}: field id {name!r} has no answer in {answers}")
         answer_line, answer = truths[name]
-        unknown = [str(item) for item in entry["involved_classes"] if item not in known]
-        if unknown or not entry["involved_classes"]:
-            raise TaskFileError(
-                f"{where}: field involved_classes must name some of {sorted(known)}: got {unknown}"
-            )
+        reason = _fault(entry, tools)
+        if reason:
+            raise TaskFileError(f"{where}: {reason}")
         if len(entry["question"]) != len(answer["ground_truth"]):
             counts = f"{len(entry['question'])} turns, and line {answer_line} of {answers} {len(answer['ground_truth'])}"
             raise TaskFileError(f"{where}: field question has {counts}")
@@ -57,8 +60,37 @@ def read_bfcl_tasks(questions: str | Path, answers: str | Path, category: str | 
         ]
         if foreign:
             raise TaskFileError(f"{answers}, line {answer_line}: {foreign[0]} is of no class of involved_classes")
+        try:
+            check_gold(domain, [task])
+        except GoldError as error:
+            raise TaskFileError(f"{answers}, line {answer_line}: {error}") from error
         tasks.append(task)
     return tuple(tasks)
+
+
+def _fault(entry: Mapping[str, Json], tools: Mapping[str, ToolSpec]) -> str:
+    """Why a question would be read as something else than it says, or nothing."""
+    classes, turns = entry["involved_classes"], entry["question"]
+    known = sorted({tool.class_name for tool in tools.values()})
+    unknown = [name for name in classes if name not in known]
+    if unknown or not classes:
+        return f"field involved_classes must name some of {known}: got {unknown}"
+    for number, messages in enumerate(turns):
+        where = f"field question[{number}]"
+        if not isinstance(messages, list) or len(messages) > 1:  # none: a turn in which functions are released
+            return f"{where} must be a list of one user message, or of none"
+        for message in messages:
+            if not isinstance(message, dict) or message.get("role") != "user" or "content" not in message:
+                return f"{where}[0] must be an object with role user and content"
+    released = entry.get("missed_function", {})
+    if not isinstance(released, dict):
+        return "field missed_function must be an object: turn -> names of functions"
+    for turn, names in released.items():
+        if turn not in map(str, range(len(turns))):
+            return f"field missed_function has turn {turn!r}, and the turns are 0 to {len(turns) - 1}"
+        if not isinstance(names, list) or any(not isinstance(name, str) or name not in tools for name in names):
+            return f"field missed_function.{turn} must be a list of functions of BFCL: got {names!r}"
+    return ""
 
 
 def _records(path: Path, fields: Mapping[str, type]) -> dict[str, tuple[int, Mapping[str, Json]]]:
