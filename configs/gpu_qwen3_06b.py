@@ -43,6 +43,6 @@ CONFIG = replace(
     update=replace(QWEN3_4B.update, learning_rate=1e-5, quotas=(1, 1, 1, 1)),
     replay=replace(QWEN3_4B.replay, cooldown=100),
     synthesis=None,
-    evaluation=replace(QWEN3_4B.evaluation, num_tasks=100),
+    evaluation=replace(QWEN3_4B.evaluation, num_tasks=100, concurrent_tasks=16),
     checkpoint_every=25,
 )
