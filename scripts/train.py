@@ -15,6 +15,8 @@ purpose: everything that computes; this file only wires the rooms together.
 """
 
 import contextlib
+import sys
+import itertools
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -90,7 +92,9 @@ class Options:
 
 def main() -> None:
     console = Console()
-    with running(console, "; what fits a TPU slice, and what to change: python -m scripts.plan --help"):
+    config_file = next((b for a, b in itertools.pairwise(sys.argv) if a == "--config"), "CONFIG")
+    plan = f"python -m scripts.plan --config {config_file} --topology v5e:8x8"
+    with running(console, f"; what fits a TPU slice, and what to change: {plan}"):
         options, config = options_of(Options, "python -m scripts.train", __doc__)
         require_descriptors()
         if options.coordinator is not None:

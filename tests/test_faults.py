@@ -247,8 +247,8 @@ def test_tasks_that_fail_by_infrastructure_get_no_more_than_their_turn(tmp_path,
             seeds = [task.id for task in CONFIG.build_tasks(domain, CONFIG.seed).seeds]
             broken = set(seeds if ill == "all" else seeds[:1])
 
-            def some(tasks) -> EpisodeBatch:
-                batch = start_(tasks)
+            def some(tasks, rules=None) -> EpisodeBatch:
+                batch = start_(tasks, rules=rules) if rules else start_(tasks)
                 sick = {place for place, task in enumerate(tasks) if task.id in broken}
                 tools = tuple(Failure("no machine") if i in sick else t for i, t in enumerate(batch.tools))
                 return EpisodeBatch(tools, batch.act)
