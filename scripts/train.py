@@ -15,9 +15,9 @@ purpose: everything that computes; this file only wires the rooms together.
 """
 
 import contextlib
-import sys
-import itertools
 import functools
+import itertools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
