@@ -92,6 +92,11 @@ def test_a_failure_names_its_cause_and_the_remedy(call, hint):
     assert len(text) < MAX_HINT + 200
 
 
+def test_a_whole_float_is_an_integer_for_the_hint_as_for_the_tool():
+    text = read(Call("take", {"thing": "ring", "count": 1.0}))[0]
+    assert "works after a successful login" in text and "integer" not in text
+
+
 def test_a_value_that_is_not_there_names_the_tool_that_lists_them():
     text = read(Call("login", {"password": "7"}), Call("take", {"thing": "hat", "count": 1}))[1]
     assert json.loads(text)["hint"] == "take finds nothing under this thing; list_things return valid ones."

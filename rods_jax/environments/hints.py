@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from rods_jax.environments.protocol import Domain, FailedCall
+from rods_jax.environments.schemas import is_a, is_whole
 from rods_jax.types import Json, Observation, ToolSpec
 
 MAX_HINT = 300  # characters
@@ -29,14 +30,7 @@ _SECRET = re.compile(r"password|token|secret|key|cvv|card", re.IGNORECASE)
 _LOCKED = re.compile(r"log(ged)? ?in|authenticat|token", re.IGNORECASE)
 _ABSENT = re.compile(r"not found|unknown|invalid|no such|does not exist|not registered", re.IGNORECASE)
 _LOGIN = re.compile(r"login|log_in|authenticate", re.IGNORECASE)
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "array": (list, tuple),
-    "object": (dict,),
-}
+_TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")  # a value has the first that it is
 
 
 class Told(NamedTuple):
@@ -105,9 +99,10 @@ def _arguments(failed: FailedCall, tool: ToolSpec) -> str:
 
 def _types(failed: FailedCall, tool: ToolSpec) -> str:
     for name, schema, value in _given(failed, tool):
-        wanted = _TYPES.get(_type(schema))
-        if wanted and (not isinstance(value, wanted) or isinstance(value, bool) and bool not in wanted):
-            return f"{tool.name} takes {name} as {_type(schema)}, and got {_type_of(value)}."
+        kind = _type(schema)
+        if kind in _TYPES and not is_a(value, kind) and not (kind == "integer" and is_whole(value)):
+            found = next((one for one in _TYPES if is_a(value, one)), "no JSON value")
+            return f"{tool.name} takes {name} as {kind}, and got {found}."
     return ""
 
 
@@ -134,8 +129,8 @@ def _absent(failed: FailedCall, tool: ToolSpec) -> str:
     if not _ABSENT.search(failed.text):
         return ""
     for name, _, value in _given(failed, tool):
-        sources = [one.name for one in failed.offered if _yields(one, name) and one.name != tool.name]
-        sources = [one.name for one in failed.offered if one.name in sources and one.class_name == tool.class_name]
+        others = (one for one in failed.offered if one.class_name == tool.class_name and one.name != tool.name)
+        sources = [one.name for one in others if _yields(one, name)]
         if sources and str(value) in failed.text:
             return f"{tool.name} finds nothing under this {name}; {' and '.join(sources[:2])} return valid ones."
     return ""
@@ -171,10 +166,6 @@ def _shown_arguments(failed: FailedCall) -> Mapping[str, str]:
 
 def _type(schema: Mapping[str, Json]) -> str:
     return str(schema.get("type", "any"))
-
-
-def _type_of(value: Json) -> str:
-    return next((name for name, kinds in _TYPES.items() if type(value) in kinds), "null")
 
 
 def _parsed(text: str) -> Json:

@@ -286,14 +286,19 @@ def _name(hint: Any) -> str:
 
 # -------------------------------------------------------------------------------------- reading
 def _scalar(kind: str, value: Json, name: str) -> Json:
-    if kind == "integer" and isinstance(value, float) and value.is_integer():
+    if kind == "integer" and is_whole(value):
         return int(value)
-    if not _is_a(value, kind):
-        raise ValueError(f"{name} must be {kind}")
+    _require(value, kind, name)
     return value
 
 
-def _is_a(value: Json, kind: str) -> bool:
+def is_whole(value: Json) -> bool:
+    """A float such as 1.0, which JSON Schema calls an integer."""
+    return isinstance(value, float) and value.is_integer()
+
+
+def is_a(value: Json, kind: str) -> bool:
+    """Whether a JSON value is of a JSON schema's type; a boolean is no number. 1.0 is no integer here: `is_whole`."""
     match kind:
         case "null":
             return value is None
@@ -302,7 +307,7 @@ def _is_a(value: Json, kind: str) -> bool:
         case "integer":
             return isinstance(value, int) and not isinstance(value, bool)
         case "number":  # JSON has no NaN and no infinity, though Python's parser accepts both
-            return _is_a(value, "integer") or isinstance(value, float) and math.isfinite(value)
+            return is_a(value, "integer") or isinstance(value, float) and math.isfinite(value)
         case "string":
             return isinstance(value, str)
         case "array":
@@ -312,7 +317,7 @@ def _is_a(value: Json, kind: str) -> bool:
 
 
 def _require(value: Json, kind: str, name: str) -> None:
-    if not _is_a(value, kind):
+    if not is_a(value, kind):
         raise ValueError(f"{name} must be {kind}")
 
 
