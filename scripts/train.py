@@ -32,7 +32,7 @@ from models.families import Pretrained, read_config
 from rods_jax import checkpoint, config as configuration, files, processes, replay, strict_json, terminal
 from rods_jax.checks import check_start
 from rods_jax.config import Config, ConfigError, RolloutConfig, StageConfig, rollout_of
-from rods_jax.environments.episode import EpisodeBatch, StartEpisodes, start_episodes
+from rods_jax.environments.episode import EpisodeBatch, start_episodes
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.environments.workers import Workers
 from rods_jax.curriculum import num_epochs, require_hints, rules_of
