@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from synthesis_model import Model, seed_of, tags
+from synthesis_model import LOOSE, Model, seed_of, tags
 from synthesis_toy import TOY
 
 from rods_jax import replay
@@ -33,7 +33,7 @@ from rods_jax.synthesis.worker import working
 from rods_jax.types import CATEGORIES, RolloutBatch, TrainState
 from scripts.synthesize import author_of
 
-SEEDS = tuple(replace(seed_of(c), id=f"{c}_{i}", scenario=f"{c}_{i}") for i in range(2) for c in CATEGORIES)
+SEEDS = tuple(replace(seed_of(c, LOOSE), id=f"{c}_{i}", scenario=f"{c}_{i}") for i in range(2) for c in CATEGORIES)
 TASKS = TaskSplits(seeds=SEEDS, held_out=(), validation=(), practice=())
 
 
