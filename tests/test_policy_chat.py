@@ -21,7 +21,7 @@ from rods_jax.synthesis.llm import llm_roles
 from rods_jax.synthesis.pipeline import synthesize
 from rods_jax.types import Policy
 
-PROMPT, ACTION = 2_048, 12
+PROMPT, ACTION = 4_096, 12
 RULES = [prompt.text for prompt in load_prompts().values()]
 CODEC = qwen_codec(train_tokenizer([*RULES, *(turn.user for turn in TASK.turns)], vocab_size=700), tool_name)
 

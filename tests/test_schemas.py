@@ -119,7 +119,7 @@ COLOUR = {"type": "string", "enum": ["red", "blue"]}
             [1, "a"],
             (1, "a"),
         ),
-        (set[str], {"type": "array", "items": STRING, "uniqueItems": True}, ["a", "b"], {"a", "b"}),
+        (set[int], {"type": "array", "items": INTEGER, "uniqueItems": True}, [1, 2], {1, 2}),
         (Id, INTEGER, 4, 4),
         (Annotated[int, "how many"], INTEGER, 4, 4),
         (int | float, {"anyOf": [INTEGER, {"type": "number"}]}, 1.0, 1.0),
