@@ -3,6 +3,7 @@
     python -m scripts.evaluate --player runs/quickstart
     python -m scripts.evaluate --player http://localhost:8000/v1 --model Qwen/Qwen3-4B --tasks bfcl-held-out
     python -m scripts.evaluate --player runs/first --mesh 16 4 1 1 --coordinator auto       on the slice that trained it
+    python -m scripts.evaluate --player checkpoints/NAME --config configs/bfcl_qwen3_4b.py --tasks bfcl-held-out
 
 Writes journal.jsonl (a line per finished episode), scores.json and trajectories.html into --out.  Interrupted,
 the same command continues; episodes that the infrastructure failed are played again.  Exit status 1: nothing was
@@ -53,8 +54,8 @@ from rods_jax.preemption import interrupts
 from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.task_files import read_tasks, task_to_json
 from rods_jax.types import Json, Task
-from scripts import advice
-from scripts.players import Jobs, Player, run_config, scripted, served, trained
+from scripts import advice, players
+from scripts.players import Jobs, Player
 from scripts.scores_table import print_scores, title_of
 from scripts.trajectory_page import write_page
 
@@ -66,7 +67,7 @@ class Settings:
     """Plays tasks with a player and prints its scores beside those of a player that never calls a tool."""
 
     player: str
-    """gold, null, a run directory (its newest checkpoint), or an OpenAI-compatible server's address, up to /v1"""
+    """gold, null, the directory of a run (its newest checkpoint) or of a checkpoint, or an OpenAI-compatible server's address, up to /v1"""
     tasks: str = ""
     """bfcl-held-out, bfcl-train, bfcl-all, workplace, or a run directory: held-out part (default: the player)"""
     num_tasks: int | None = None
@@ -89,7 +90,7 @@ class Settings:
     out: Path | None = None
     """default: a folder of runs/evaluations that is named after player and tasks"""
     config: Path | None = None
-    """of a run directory whose config file is not configs/NAME.py"""
+    """of a checkpoint: what says how it plays; of a run: its config file, where it is no longer where it was"""
     model: str = ""
     """the server's name of the model"""
     api_key_env: str | None = None
@@ -294,11 +295,11 @@ def split_of(settings: Settings) -> Split:
         split = Split(f"{chosen}, {named}", bfcl.bfcl_domain(train), part, disputed)
         return _sampled(split, settings.num_tasks)
     directory = Path(chosen)
-    if not (directory / "config.json").exists():
+    if not _is_directory(chosen) or players.is_checkpoint(directory):
         raise ValueError(
             f"--tasks must be bfcl-held-out, bfcl-train, bfcl-all, workplace or a run directory: got {chosen!r}"
         )
-    config = run_config(directory, settings.config)
+    config = players.run_config(directory, settings.config)
     tasks = read_tasks(directory / "tasks" / "held_out.jsonl")
     return _sampled(Split(f"{directory} held-out, seed {config.seed}", config.domain(), tasks), settings.num_tasks)
 
@@ -314,23 +315,26 @@ def _sampled(split: Split, count: int | None) -> Split:
 def check_player(settings: Settings) -> None:
     """ValueError: no such player; said before any task is made."""
     name = settings.player
-    if name in ("gold", "null") or _is_run(name):
+    if _is_directory(name):
+        players.playing_config(Path(name), settings.config)
+    if name in ("gold", "null") or _is_directory(name):
         return
     if not _is_address(name):
         raise ValueError(
-            f"no such run: {name}: --player must be gold, null, a run directory or an address "
-            "that begins with http://"
+            f"no such run: {name}: --player must be gold, null, the directory of a run or of a checkpoint, or an "
+            "address that begins with http://"
         )
     if not settings.model:
         raise ValueError("--model must name the model at the server")
 
 
 def rules_of(settings: Settings) -> Rules:
-    """A run's own limit of attempts holds under the RODS rules."""
+    """The limit of attempts of what plays holds under the RODS rules."""
     if settings.rules == "official":
         return OFFICIAL
-    if _is_run(settings.player):
-        return RODS._replace(max_attempts=run_config(Path(settings.player), settings.config).rollout.max_attempts)
+    if _is_directory(settings.player):
+        config = players.playing_config(Path(settings.player), settings.config)
+        return RODS._replace(max_attempts=config.rollout.max_attempts)
     return RODS
 
 
@@ -338,7 +342,7 @@ def player_of(settings: Settings, split: Split, rules: Rules) -> tuple[str, Play
     """(name, player). ValueError: the server's key or options are none."""
     name = settings.player
     if name in ("gold", "null"):
-        return name, scripted(split.domain, gold_player if name == "gold" else null_player, rules)
+        return name, players.scripted(split.domain, gold_player if name == "gold" else null_player, rules)
     if _is_address(name):
         endpoint = Endpoint(
             url=name,
@@ -352,11 +356,11 @@ def player_of(settings: Settings, split: Split, rules: Rules) -> tuple[str, Play
             max_retries=settings.max_retries,
             extra=extra_of(settings),
         )
-        player = served(split.domain, http_generate(endpoint, seed=settings.seed), settings.concurrency, rules)
+        player = players.served(split.domain, http_generate(endpoint, seed=settings.seed), settings.concurrency, rules)
         return f"{settings.model} at {name}", player
-    step, player = trained(
-        Path(name),
-        replace(run_config(Path(name), settings.config), mesh=settings.mesh),
+    own = players.played(Path(name), replace(players.playing_config(Path(name), settings.config), mesh=settings.mesh))
+    player = players.policy_player(
+        own,
         split.domain,
         split.tasks,
         rollouts=settings.rollouts,
@@ -364,7 +368,7 @@ def player_of(settings: Settings, split: Split, rules: Rules) -> tuple[str, Play
         seed=settings.seed,
         rules=rules,
     )
-    return f"{name} step {step}", player
+    return own.name, player
 
 
 def extra_of(settings: Settings) -> dict[str, Json]:
@@ -379,7 +383,8 @@ def _is_address(name: str) -> bool:
     return name.lower().startswith(("http://", "https://"))
 
 
-def _is_run(name: str) -> bool:
+def _is_directory(name: str) -> bool:
+    """A run's or a checkpoint's."""
     return (Path(name) / "config.json").exists()
 
 

@@ -1,4 +1,4 @@
-"""Who plays in an evaluation: a script, a server, or the policy of a run directory.
+"""Who plays in an evaluation: a script, a server, or the policy of a run or of a checkpoint.
 
 A player takes (task, rollout) pairs and yields their records as they are finished.  Left out on purpose: the
 episode itself (rods_jax/evaluation.py), and what happens on the wire (rods_jax/chat.py).
@@ -13,10 +13,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
+from models import weights
+from models.families import Pretrained
 from models.tokenizer import load_tokenizer
 from rods_jax import checkpoint, chat, config as configuration, processes
 from rods_jax.chat import Generate
@@ -148,7 +151,55 @@ def _action(reply: chat.Reply) -> Action:
     return Action(calls=reply.calls) if reply.calls else read_message(answer, reply.text)
 
 
-# ---------------------------------------------------------------------------------- run directory
+# -------------------------------------------------------------------------------- run, checkpoint
+class Played(NamedTuple):
+    """What plays: `name` is printed with every score, and the noise of its rollouts follows `step`."""
+
+    name: str
+    step: int
+    config: Config
+    tokenizer: Any
+    learner: RunPolicy
+    params: Any  # whole
+
+
+def is_checkpoint(directory: Path) -> bool:
+    """Whether a directory holds weights as transformers writes them; a run's config.json names no model type."""
+    path = directory / "config.json"
+    return path.is_file() and "model_type" in read_object(path)
+
+
+def playing_config(directory: Path, path: Path | None) -> Config:
+    """A run's own configuration, or the one that says how a checkpoint plays: its domain, codec and limits.
+
+    ConfigError: there is none, or it is another run's.
+    """
+    if not is_checkpoint(directory):
+        return run_config(directory, path)
+    if path is None:
+        raise ConfigError(
+            f"{directory} is a checkpoint: name in --config what says how it plays, e.g. configs/bfcl_qwen3_4b.py"
+        )
+    config = configuration.load_config(path)
+    model = Pretrained(directory=str(directory), compute_dtype=config.model.compute_dtype)
+    return replace(config, model=model, cold_start=None, flash_attention=False)
+
+
+def played(directory: Path, config: Config) -> Played:
+    """Reads the newest checkpoint of a run, or a checkpoint's weights; CheckpointError, ConfigError."""
+    train.cache_compilations()
+    if is_checkpoint(directory):
+        tokenizer = load_tokenizer(directory)
+        learner = policy_of(config, len(tokenizer))
+        dtype = jnp.dtype(learner.model.compute_dtype)
+        params = weights.load(directory, learner.model, dtype=dtype, shardings=learner.shardings)
+        return Played(f"{directory} by {config.name}", 0, config, tokenizer, learner, learner.whole(params))
+    tokenizer = load_tokenizer(directory / "tokenizer")
+    learner = policy_of(config, len(tokenizer))
+    step, params = newest(directory, learner)
+    return Played(f"{directory} step {step}", step, config, tokenizer, learner, learner.whole(params))
+
+
 def run_config(directory: Path, path: Path | None) -> Config:
     """The configuration of a run: functions from its config file, which it remembers, values from the run directory."""
     try:
@@ -207,9 +258,8 @@ def _functions(resolved: Json) -> Json:
     return json.loads(re.sub(r'"[\w.]+:(\w+)"', r'"\1"', json.dumps(resolved)))
 
 
-def trained(
-    directory: Path,
-    config: Config,
+def policy_player(
+    own: Played,
     domain: Domain,
     tasks: Sequence[Task],
     *,
@@ -217,16 +267,12 @@ def trained(
     sampling: Sampling,
     seed: int,
     rules: Rules,
-) -> tuple[int, Player]:
-    """(step, player) of a run's newest checkpoint, on `tasks`; noise is that of the run's own evaluations."""
-    train.cache_compilations()
-    tokenizer = load_tokenizer(directory / "tokenizer")
-    codec = config.codec(tokenizer)
+) -> Player:
+    """Plays `tasks` on the devices of this process; noise is that of a run's own evaluations."""
+    config, learner, num_tokens = own.config, own.learner, len(own.tokenizer)
+    codec = config.codec(own.tokenizer)
     if rules.reads_as_leaderboard:
         codec = codec._replace(parse=codec.official)
-    learner = policy_of(config, len(tokenizer))
-    step, params = newest(directory, learner)
-    params = learner.whole(params)
     start = partial(start_episodes, domain, rules=rules)
     limit = config.rollout.max_prompt_tokens
 
@@ -235,7 +281,7 @@ def trained(
         return isinstance(tools, Failure) or len(codec.encode_prompt(tools, task.turns[0].user)) <= limit
 
     fitting = {task.id: task for task in tasks if fits(task)}
-    playing = evaluation_player(config, learner, codec, len(tokenizer), len(fitting), rollouts)
+    playing = evaluation_player(config, learner, codec, num_tokens, len(fitting), rollouts)
     playing = playing._replace(sampling=sampling)
     # Batches do not depend on what is left to play, so that a continued evaluation computes the same numbers.
     size = 4 * playing.slots * learner.hosts  # so that few slots are empty at a batch's end
@@ -259,12 +305,12 @@ def trained(
         if not batch:
             return
         collected = collect(
-            params,
+            own.params,
             batch,
             playing,
             start=start,
             seed=seed,
-            step=EVALUATION | step,
+            step=EVALUATION | own.step,
             reward=progress_reward,
         )
         tokens = np.asarray(collected.batch.action_mask_NGS).sum(-1).reshape(-1).tolist()
@@ -274,7 +320,7 @@ def trained(
                 record = play(domain, task, trajectory.rollout, recorded(trajectory, codec.parse), rules)
                 yield replace(record, tokens=count)
 
-    return step, play_all
+    return play_all
 
 
 def recorded(trajectory: Trajectory, parse: Callable[[str], Action]) -> Act:

@@ -248,3 +248,25 @@ def test_two_processes_evaluate_on_one_mesh_as_one(run_directory, tmp_path):
     assert two["num_tasks"] == 4 and two["scores"]["failures"] == {} and two["scores"]["rows"] == one["scores"]["rows"]
     lines = (tmp_path / "two" / "journal.jsonl").read_text().splitlines()
     assert len(lines) == 5 and sum(json.loads(line)["tokens"] > 0 for line in lines[1:]) == 4
+
+
+def test_a_checkpoint_plays_as_the_run_that_wrote_it(run_directory, tmp_path):
+    """In float32 and greedily, message by message; it needs a config that says how it plays, and tasks."""
+    directory, path = run_directory
+    exported = tmp_path / "exported"
+    subprocess.run(
+        [sys.executable, "-m", "scripts.export", "--run-dir", str(directory), "--to", str(exported),
+         "--config", str(path), "--dtype", "float32"],
+        cwd=Path(__file__).parent.parent, check=True, capture_output=True,
+    )  # fmt: skip
+    options = {"tasks": str(directory), "num_tasks": None, "config": path, "temperature": 0.0}
+    own, _ = run(tmp_path / "run", player=str(directory), **options)
+    same, console = run(tmp_path / "checkpoint", player=str(exported), **options)
+    assert f"{exported} by tiny on {directory} held-out" in console.file.getvalue().replace("\n", "")
+    assert same["scores"] == own["scores"] and same["max_attempts"] == 2
+    journals = [(tmp_path / name / "journal.jsonl").read_text().splitlines()[1:] for name in ("run", "checkpoint")]
+    assert journals[0] == journals[1] and len(journals[0]) == 4
+    with pytest.raises(ConfigError, match="is a checkpoint: name in --config"):
+        run(tmp_path / "none", player=str(exported), **options | {"config": None})
+    with pytest.raises(ValueError, match="--tasks must be"):
+        run(tmp_path / "none", player=str(exported), **options | {"tasks": ""})
