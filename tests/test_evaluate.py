@@ -272,7 +272,7 @@ def test_other_settings_are_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="begun with another rollouts: give another folder"):
         run(tmp_path, player="gold", rollouts=2)
     for changes, message in (
-        ({"player": "golden"}, "no such run: golden: --player must be gold, null, a run directory or an address"),
+        ({"player": "golden"}, "no such run: golden: --player must be gold, null, the directory of a run or of a"),
         ({"player": "runs/nosuch", "tasks": ""}, "no such run: runs/nosuch"),
         ({"player": "http://localhost/v1", "model": "m", "extra": "[1]"}, "--extra must be a JSON object"),
         ({"player": "http://localhost/v1", "model": "m", "extra": "{"}, "--extra, .*: not JSON"),
