@@ -42,7 +42,9 @@ def write_pool(config: Config, out: Path, count: int, rules: bool, workers: int,
             "the config has no synthesis=SynthesisConfig(...): pass --rules for the rule-based author"
         )
     mine = {key: value for key, value in resolved(config).items() if key in OF_THE_POOL} | {"rules": rules}
-    if journal.exists() and about.exists():
+    if journal.exists():
+        if not about.exists():
+            raise ConfigError(f"{about} is missing, so who wrote {journal} is not known: choose another --out")
         changed = differences(json.loads(about.read_text("utf-8")), json.loads(json.dumps(mine)))
         if changed:
             raise ConfigError(f"{journal} was begun with another {', '.join(changed)}: choose another --out")
@@ -62,7 +64,8 @@ def write_pool(config: Config, out: Path, count: int, rules: bool, workers: int,
     write_atomically(about, json.dumps(mine, indent=2) + "\n")
 
     # Settle seeds, round after round.
-    variants, seeds, errors, started = [], 0, Counter(), time.monotonic()
+    variants, dispatched, errors, started = [], 0, Counter(), time.monotonic()
+    seeds = Counter()  # task id -> variants
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("variants", total=count)
@@ -70,7 +73,8 @@ def write_pool(config: Config, out: Path, count: int, rules: bool, workers: int,
             journal, write, tasks.seeds, count=count, run_seed=config.seed, known=known, workers=workers
         )
         for settled in settling:
-            seeds += 1
+            seeds[settled.key.partition("/")[2]] += settled.candidate is not None
+            dispatched += 1
             errors.update(settled.errors)
             if settled.candidate is not None:
                 variants.append(settled.candidate)
@@ -78,11 +82,13 @@ def write_pool(config: Config, out: Path, count: int, rules: bool, workers: int,
     write_tasks(out, variants[:count])  # several workers may bring a few more
     minutes = (time.monotonic() - started) / 60
     terminal.say(
-        console, f"{len(variants[:count])} variants of {seeds} dispatched seeds in {minutes:.1f} min: {out}"
+        console, f"{len(variants[:count])} variants of {dispatched} dispatched seeds in {minutes:.1f} min: {out}"
     )
     terminal.say(
         console, "rejected attempts: " + (", ".join(f"{k} {n}" for k, n in errors.most_common()) or "none")
     )
+    if barren := [seed for seed, brought in seeds.items() if not brought]:
+        terminal.say(console, f"{len(barren)} of {len(seeds)} seeds brought no variant: {', '.join(barren)}")
 
 
 def main(config: Path, count: int, out: Path, rules: bool = False, workers: int = 1) -> None:

@@ -1,6 +1,7 @@
 """A pool written before training: counted, resumed to the same bytes, read back, and refused where it leaks."""
 
 import json
+import threading
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -53,6 +54,20 @@ def test_threads_write_as_many_and_none_twice(tmp_path):
     tasks = variants(filled(tmp_path / "journal", workers=3))
     assert len(tasks) >= 8 and len({content_hash(task) for task in tasks}) == len(tasks)
     assert len(journal.read(tmp_path / "journal")[0]) >= 8
+
+
+def test_a_variant_that_two_threads_wrote_is_one_variant_and_one_record_of_a_rejection(tmp_path):
+    both = threading.Barrier(2)  # both have seen what is known before either is known
+
+    def write(seed, *, rng, step, known_hashes):
+        both.wait(timeout=60)
+        return Synthesis(replace(TASK, id=f"of {seed.id}"))
+
+    pool = fill(tmp_path / "journal", write, SEEDS[:2], count=1, run_seed=0, known=frozenset(), workers=2)
+    settled = list(pool)
+    again = list(fill(tmp_path / "journal", None, SEEDS[:2], count=1, run_seed=0, known=frozenset()))
+    assert again[: len(settled)] == settled and len(again) == 2
+    assert sorted((one.candidate is None, one.errors) for one in again) == [(False, ()), (True, ("is_new",))]
 
 
 def test_a_round_without_a_variant_is_the_last(tmp_path):
@@ -109,6 +124,11 @@ def test_the_command_writes_refuses_and_goes_on(tmp_path, capsys):
     out.unlink()
     with pytest.raises(ConfigError, match="was begun with another seed"):
         write_pool(replace(small, seed=1), out, 5, rules=True, workers=1, console=Console())
+    about = tmp_path / "pool.jsonl.config.json"
+    about.rename(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="is missing, so who wrote .*journal is not known"):
+        write_pool(small, out, 5, rules=True, workers=1, console=Console())
+    (tmp_path / "elsewhere").rename(about)
     with pytest.raises(ConfigError, match="pass --rules"):
         write_pool(small, out, 5, rules=False, workers=1, console=Console())
     write_pool(small, out, 5, rules=True, workers=1, console=Console())

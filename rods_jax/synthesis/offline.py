@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from rods_jax import journal
 from rods_jax.environments.protocol import Domain, TaskSplits
-from rods_jax.synthesis.critique import content_hash
+from rods_jax.synthesis.attempt import Rejection
+from rods_jax.synthesis.critique import content_hash, is_new
 from rods_jax.synthesis.dispatch import outcome_record, random_of
 from rods_jax.synthesis.pipeline import Synthesis
 from rods_jax.task_files import TaskFileError, read_tasks, task_from_json
@@ -61,14 +62,16 @@ def fill(
             contents |= {entry.record["content"]} - {None}
             yield settled
 
-        def settle(number: int, seed: Task) -> Settled | None:
-            """Writes a variant of a seed; None where it is known by now, so that the seed is tried in the next round."""
+        def settle(number: int, seed: Task) -> Settled:
+            """Writes a variant of a seed; one that another thread wrote meanwhile is a rejection as any other."""
             rng = random.Random(random_of(run_seed, number, seed))
             result = write(seed, rng=rng, step=number, known_hashes=contents)
             record = outcome_record(f"{number}/{seed.id}", result)
             with lock:
                 if record["content"] in contents:
-                    return None
+                    late = Rejection(len(result.rejections), is_new.__name__, "another thread wrote the same meanwhile")
+                    rejections = (*result.rejections, late)
+                    record = outcome_record(record["key"], replace(result, candidate=None, rejections=rejections))
                 contents.update({record["content"]} - {None})
                 append(record)
             return _settled(record)
@@ -84,7 +87,7 @@ def fill(
                     if not waiting:
                         break
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    for settled in filter(None, (future.result() for future in done)):
+                    for settled in (future.result() for future in done):
                         accepted += settled.candidate is not None
                         yield settled
                 if accepted >= count:
