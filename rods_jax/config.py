@@ -7,12 +7,9 @@ single keys.  Left out on purpose: names that stand for functions (a config pass
 import dataclasses
 import functools
 import importlib.util
-import math
 import re
 import sys
 import traceback
-import types
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +19,9 @@ import tyro
 
 from rods_jax import sharding
 from rods_jax.boundary import mean_band
+from rods_jax.fields import ConfigError, check_types, fraction, increasing, not_negative, positive, require
 from rods_jax.files import read_object
 from rods_jax.types import CATEGORIES, Json
-
-
-class ConfigError(ValueError):
-    """An impossible configuration, in one sentence that names the key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +40,9 @@ class ColdStartConfig:
 
     def __post_init__(self) -> None:
         check_types("cold_start", self)
-        _positive("cold_start", self, "learning_rate", "batch_size", "max_steps", "evaluate_every", "rounds")
-        _fraction("cold_start", self, "target_reward", "observed_weight")
-        _increasing("cold_start.suffix_sizes", self.suffix_sizes)
+        positive("cold_start", self, "learning_rate", "batch_size", "max_steps", "evaluate_every", "rounds")
+        fraction("cold_start", self, "target_reward", "observed_weight")
+        increasing("cold_start.suffix_sizes", self.suffix_sizes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +64,9 @@ class StageConfig:
     def __post_init__(self) -> None:
         key = f"stages.{self.name}"
         check_types(key, self)
-        _positive(key, self, "epochs", "max_prompt_tokens", "max_suffix_tokens", "max_action_tokens")
+        positive(key, self, "epochs", "max_prompt_tokens", "max_suffix_tokens", "max_action_tokens")
         unknown = [category for category in self.categories if category not in CATEGORIES]
-        _require(
+        require(
             not unknown and self.categories,
             f"{key}.categories must be some of {CATEGORIES}: got {self.categories}",
         )
@@ -100,16 +94,16 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         check_types("rollout", self)
-        _positive("rollout", self, "tasks_per_step", "max_prompt_tokens", "max_suffix_tokens")
-        _positive("rollout", self, "max_action_tokens", "observation_chunk", "max_attempts")
-        _positive("rollout", self, "temperature", "top_p")
-        _not_negative("rollout", self, "top_k", "concurrent_tasks", "concurrent_rollouts")
-        _not_negative("rollout", self, "environment_workers")
-        _increasing("rollout.suffix_sizes", (*self.suffix_sizes, self.max_suffix_tokens))
-        _require(self.group_size >= 2, f"rollout.group_size must be at least 2: got {self.group_size}")
-        _fraction("rollout", self, "max_unfit_share")
-        _require(self.top_p <= 1, f"rollout.top_p must be at most 1: got {self.top_p}")
-        _require(
+        positive("rollout", self, "tasks_per_step", "max_prompt_tokens", "max_suffix_tokens")
+        positive("rollout", self, "max_action_tokens", "observation_chunk", "max_attempts")
+        positive("rollout", self, "temperature", "top_p")
+        not_negative("rollout", self, "top_k", "concurrent_tasks", "concurrent_rollouts")
+        not_negative("rollout", self, "environment_workers")
+        increasing("rollout.suffix_sizes", (*self.suffix_sizes, self.max_suffix_tokens))
+        require(self.group_size >= 2, f"rollout.group_size must be at least 2: got {self.group_size}")
+        fraction("rollout", self, "max_unfit_share")
+        require(self.top_p <= 1, f"rollout.top_p must be at most 1: got {self.top_p}")
+        require(
             self.max_action_tokens <= self.max_suffix_tokens,
             "rollout.max_action_tokens must be at most rollout.max_suffix_tokens: "
             f"got {self.max_action_tokens} > {self.max_suffix_tokens}",
@@ -140,14 +134,14 @@ class UpdateConfig:
 
     def __post_init__(self) -> None:
         check_types("update", self)
-        _positive("update", self, "learning_rate", "max_grad_norm", "clip_low", "clip_high", "micro_batches")
-        _not_negative("update", self, "warmup_steps", "weight_decay", "kl_coefficient", "entropy_coefficient")
-        _require(self.clip_low < 1, f"update.clip_low must be below 1: got {self.clip_low}")
-        _require(
+        positive("update", self, "learning_rate", "max_grad_norm", "clip_low", "clip_high", "micro_batches")
+        not_negative("update", self, "warmup_steps", "weight_decay", "kl_coefficient", "entropy_coefficient")
+        require(self.clip_low < 1, f"update.clip_low must be below 1: got {self.clip_low}")
+        require(
             self.dual_clip > 1 + self.clip_high,
             f"update.dual_clip must be above 1 + update.clip_high: got {self.dual_clip} <= 1 + {self.clip_high}",
         )
-        _require(
+        require(
             len(self.quotas) == len(CATEGORIES) and min(self.quotas) >= 0,
             f"update.quotas must be {len(CATEGORIES)} numbers that are not negative: got {self.quotas}",
         )
@@ -176,14 +170,14 @@ class ReplaySettings:
 
     def __post_init__(self) -> None:
         check_types("replay", self)
-        _not_negative("replay", self, "capacity", "cooldown", "half_life")
-        _positive("replay", self, "surplus", "max_age", "max_share", "history", "log_size")
-        _fraction("replay", self, "injection_fraction", "lower", "upper", "retire_above", "max_share")
+        not_negative("replay", self, "capacity", "cooldown", "half_life")
+        positive("replay", self, "surplus", "max_age", "max_share", "history", "log_size")
+        fraction("replay", self, "injection_fraction", "lower", "upper", "retire_above", "max_share")
         for low, high in (("lower", "upper"), ("upper", "retire_above")):
             a, b = getattr(self, low), getattr(self, high)
-            _require(a < b, f"replay.{high} must be above replay.{low}: got {b} <= {a}")
+            require(a < b, f"replay.{high} must be above replay.{low}: got {b} <= {a}")
             # The device compares turn counts with these fractions in int32.
-            _require(round(a, 4) == a, f"replay.{low} must have at most four decimals: got {a}")
+            require(round(a, 4) == a, f"replay.{low} must have at most four decimals: got {a}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,8 +191,8 @@ class SynthesisConfig:
 
     def __post_init__(self) -> None:
         check_types("synthesis", self)
-        _positive("synthesis", self, "attempts")
-        _not_negative("synthesis", self, "workers")
+        positive("synthesis", self, "attempts")
+        not_negative("synthesis", self, "workers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +205,8 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         check_types("evaluation", self)
-        _positive("evaluation", self, "num_tasks", "every_epochs")
-        _not_negative("evaluation", self, "concurrent_tasks")
+        positive("evaluation", self, "num_tasks", "every_epochs")
+        not_negative("evaluation", self, "concurrent_tasks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,8 +219,8 @@ class RetentionConfig:
 
     def __post_init__(self) -> None:
         check_types("retention", self)
-        _positive("retention", self, "latest", "every")
-        _not_negative("retention", self, "best")
+        positive("retention", self, "latest", "every")
+        not_negative("retention", self, "best")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,24 +251,24 @@ class Config:
 
     def __post_init__(self) -> None:
         check_types("", self)
-        _not_negative("", self, "seed")
-        _positive("", self, "checkpoint_every", "max_steps")
-        _require(
+        not_negative("", self, "seed")
+        positive("", self, "checkpoint_every", "max_steps")
+        require(
             self.mesh is None or len(self.mesh) == 4 and min(self.mesh) > 0,
             f"mesh must be 4 numbers above 0: got {self.mesh}",
         )
         r, count = self.rollout, self.update.micro_batches
-        _require(
+        require(
             sharding.micro_batch_cuts(count, r.tasks_per_step, r.group_size, self.mesh or (1, 1, 1, 1)),
             "update.micro_batches must divide rollout.tasks_per_step, or that and then rollout.group_size, as far as "
             f"the mesh leaves them whole: got {count}, {r.tasks_per_step} x {r.group_size}, mesh {self.mesh}",
         )
         names = [stage.name for stage in self.stages]
-        _require(names, "stages must not be empty")
-        _require(len(set(names)) == len(names), f"stages must have different names: got {names}")
+        require(names, "stages must not be empty")
+        require(len(set(names)) == len(names), f"stages must have different names: got {names}")
         for stage in self.stages:  # what a stage's seeds grow into needs room in the pool
             rollout_of(self, stage)  # whose lengths go together
-            _require(
+            require(
                 self.replay.capacity > 0 or not stage.synthesis,
                 f"replay.capacity must be above 0 where stages.{stage.name}.synthesis is on: "
                 f"got {self.replay.capacity}",
@@ -373,82 +367,6 @@ def require_same_run(config: Config, directory: str | Path) -> None:
     changed = {key for key in changed if key.split(".")[0] not in ("mesh", "retention")}  # on what, what is kept
     if changed:
         raise ConfigError(f"{directory} was started with another {', '.join(sorted(changed))}")
-
-
-# ---------------------------------------------------------------------------------------- checks
-def check_types(key: str, config: Any) -> None:
-    """Compares every field with its annotation; raises ConfigError naming the key."""
-    for name, annotation in _type_hints(type(config)).items():
-        value = getattr(config, name)
-        if not _matches(value, annotation):
-            raise ConfigError(f"{_join(key, name)} must be {_named(annotation)}: got {value!r}")
-
-
-_type_hints = functools.cache(typing.get_type_hints)
-
-
-def _matches(value: Any, annotation: Any) -> bool:
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if annotation is Any:
-        return True
-    if origin in (types.UnionType, typing.Union):
-        return any(_matches(value, option) for option in arguments)
-    if origin is Literal:
-        return isinstance(value, str) and value in arguments
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_matches(item, arguments[0]) for item in value)
-    if origin is Callable:
-        return callable(value)
-    if annotation is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return isinstance(value, annotation) and (annotation is bool or not isinstance(value, bool))
-
-
-def _named(annotation: Any) -> str:
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Literal:
-        return "one of " + ", ".join(map(repr, arguments))
-    if origin in (types.UnionType, typing.Union):
-        return " or ".join(_named(option) for option in arguments)
-    if origin is tuple:
-        return f"a tuple of {_named(arguments[0])}"
-    if origin is Callable:
-        return "a function"
-    return "None" if annotation is type(None) else annotation.__name__
-
-
-def _join(key: str, name: str) -> str:
-    return f"{key}.{name}" if key else name
-
-
-def _require(condition: Any, sentence: str) -> None:
-    if not condition:
-        raise ConfigError(sentence)
-
-
-def _positive(key: str, config: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        _require(value is None or 0 < value < math.inf, f"{_join(key, name)} must be above 0: got {value}")
-
-
-def _not_negative(key: str, config: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        _require(0 <= value < math.inf, f"{_join(key, name)} must not be negative: got {value}")
-
-
-def _increasing(key: str, sizes: Sequence[int]) -> None:
-    _require(
-        all(0 < a for a in sizes) and all(a < b for a, b in zip(sizes, sizes[1:])),
-        f"{key} must increase from above 0, up to the largest size: got {tuple(sizes)}",
-    )
-
-
-def _fraction(key: str, config: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        _require(0 <= value <= 1, f"{_join(key, name)} must be between 0 and 1: got {value}")
 
 
 def _where(path: str | Path, error: Exception) -> str:

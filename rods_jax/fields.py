@@ -1,0 +1,95 @@
+"""Checks of a dataclass's fields when it is built: types from annotations, and ranges; each error names its key.
+
+Left out on purpose: what several fields must hold together (config.py says it of a run).
+"""
+
+import functools
+import math
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+
+class ConfigError(ValueError):
+    """An impossible configuration, in one sentence that names the key."""
+
+
+def check_types(key: str, config: Any) -> None:
+    """Compares every field with its annotation; raises ConfigError naming the key."""
+    for name, annotation in _type_hints(type(config)).items():
+        value = getattr(config, name)
+        if not _matches(value, annotation):
+            raise ConfigError(f"{_join(key, name)} must be {_named(annotation)}: got {value!r}")
+
+
+_type_hints = functools.cache(typing.get_type_hints)
+
+
+def require(condition: Any, sentence: str) -> None:
+    """ConfigError with this sentence unless the condition holds."""
+    if not condition:
+        raise ConfigError(sentence)
+
+
+def positive(key: str, config: Any, *names: str) -> None:
+    """These fields are above 0 and finite, or None."""
+    for name in names:
+        value = getattr(config, name)
+        require(value is None or 0 < value < math.inf, f"{_join(key, name)} must be above 0: got {value}")
+
+
+def not_negative(key: str, config: Any, *names: str) -> None:
+    """These fields are at least 0 and finite."""
+    for name in names:
+        value = getattr(config, name)
+        require(0 <= value < math.inf, f"{_join(key, name)} must not be negative: got {value}")
+
+
+def increasing(key: str, sizes: Sequence[int]) -> None:
+    """Sizes increase from above 0."""
+    require(
+        all(0 < a for a in sizes) and all(a < b for a, b in zip(sizes, sizes[1:])),
+        f"{key} must increase from above 0, up to the largest size: got {tuple(sizes)}",
+    )
+
+
+def fraction(key: str, config: Any, *names: str) -> None:
+    """These fields lie between 0 and 1."""
+    for name in names:
+        value = getattr(config, name)
+        require(0 <= value <= 1, f"{_join(key, name)} must be between 0 and 1: got {value}")
+
+
+def _matches(value: Any, annotation: Any) -> bool:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is Any:
+        return True
+    if origin in (types.UnionType, typing.Union):
+        return any(_matches(value, option) for option in arguments)
+    if origin is Literal:
+        return isinstance(value, str) and value in arguments
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_matches(item, arguments[0]) for item in value)
+    if origin is Callable:
+        return callable(value)
+    if annotation is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, annotation) and (annotation is bool or not isinstance(value, bool))
+
+
+def _named(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return "one of " + ", ".join(map(repr, arguments))
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(_named(option) for option in arguments)
+    if origin is tuple:
+        return f"a tuple of {_named(arguments[0])}"
+    if origin is Callable:
+        return "a function"
+    return "None" if annotation is type(None) else annotation.__name__
+
+
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
