@@ -23,6 +23,7 @@ from rods_jax.config import Config, RetentionConfig
 from rods_jax.demonstrations import demonstrate
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.files import write_atomically
+from rods_jax.optimizer import create_optimizer
 from rods_jax.preemption import SAVED, Stopped
 from rods_jax.sharding import micro_batch_cuts, state_shardings
 from rods_jax.terminal import say
@@ -54,7 +55,7 @@ def objective_of(config: Config) -> grpo.Objective:
 
 def optimizer_of(config: Config) -> optax.GradientTransformation:
     u = config.update
-    return grpo.create_optimizer(
+    return create_optimizer(
         u.learning_rate, warmup_steps=u.warmup_steps, max_grad_norm=u.max_grad_norm, weight_decay=u.weight_decay
     )
 
@@ -135,7 +136,7 @@ def cold_start(
         practice = [task for task in tasks.practice for _ in range(c.rounds)]
         demonstrations = [demonstrate(domain, task, codec, c.habits, rng) for task in practice]
     # A short run: the second moment forgets fast, and the rate falls so that what was learned settles.
-    optimizer = grpo.create_optimizer(c.learning_rate, warmup_steps=50, decay_steps=c.max_steps, b2=0.98)
+    optimizer = create_optimizer(c.learning_rate, warmup_steps=50, decay_steps=c.max_steps, b2=0.98)
     step_fn = supervised.jit_step(learner.policy, optimizer)
     state = supervised.SupervisedState(params, optimizer.init(params))
     stream = supervised.stream(

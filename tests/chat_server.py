@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from rods_jax.chat import Endpoint, Request, http_generate
+
 Respond = Callable[[BaseHTTPRequestHandler, dict], None]  # (handler, body of the request)
 
 
@@ -103,3 +105,15 @@ def in_turn(*responses: Respond) -> Respond:
         now(handler, body)
 
     return respond
+
+
+HELLO = Request(({"role": "user", "content": "hello"},))
+
+
+def ask(respond, requests=(HELLO,), seed=0, **settings):
+    """(replies, requests that reached the server) of one endpoint without patience."""
+    with chat_server(respond) as (url, seen):
+        endpoint = Endpoint(
+            url=url, model="m", **{"first_wait": 0.01, "max_retries": 2, "timeout": 5.0} | settings
+        )
+        return http_generate(endpoint, seed=seed)(requests), seen

@@ -12,6 +12,7 @@ import pytest
 from models.decoder import DecoderConfig
 from models.policy import callables
 from rods_jax import grpo
+from rods_jax.optimizer import create_optimizer
 from rods_jax.types import Policy, RolloutBatch
 
 V, N, G, P, S = 19, 8, 4, 6, 10
@@ -134,7 +135,7 @@ def test_on_policy_gradient_is_the_policy_gradient(policy, params):
 
 def test_update_step_reports_the_hosts_arithmetic_and_compiles_once(policy, params):
     objective = grpo.Objective(quotas=(1, 1, 1, 1))
-    optimizer = grpo.create_optimizer(1e-3, warmup_steps=2)
+    optimizer = create_optimizer(1e-3, warmup_steps=2)
     update = grpo.jit_update(policy, optimizer, objective)
     state = grpo.create_state(jax.tree.map(jnp.copy, params), optimizer, objective)
     for seed in range(3):
@@ -289,7 +290,7 @@ def test_a_batch_that_says_nothing_moves_nothing_whatever_momentum_and_decay_say
     params = {name: rng.normal(size=(V, 16)).astype(np.float32) for name in ("embedding", "unembedding")}
     batch = make_batch(BAG_OF_WORDS, params)
     objective = grpo.Objective(kl_coefficient=0.0, entropy_coefficient=0.0)
-    optimizer = grpo.create_optimizer(1e-2, warmup_steps=3, weight_decay=0.1)
+    optimizer = create_optimizer(1e-2, warmup_steps=3, weight_decay=0.1)
     update = jax.jit(partial(grpo.update_step, policy=BAG_OF_WORDS, optimizer=optimizer, objective=objective))
     moved, _ = update(grpo.create_state(params, optimizer, objective), batch, 1.0)
     assert any((a != b).any() for a, b in zip(jax.tree.leaves(moved.params), jax.tree.leaves(params)))
@@ -322,7 +323,7 @@ def test_weight_decay_leaves_norms_and_biases_alone():
         "attention_norm": jnp.full((2, 3), 2.0),  # of two layers, stacked
         "gain": jnp.full(3, 2.0),
     }
-    optimizer = grpo.create_optimizer(1.0, weight_decay=0.25)
+    optimizer = create_optimizer(1.0, weight_decay=0.25)
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
     moved = {jax.tree_util.keystr(path): float(x.ravel()[0]) for path, x in jax.tree.leaves_with_path(updates)}
     assert moved == {

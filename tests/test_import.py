@@ -53,7 +53,7 @@ WORLD = {"environments", "codecs"}
 TOP = {"loop", "evaluation", "held_out", "lengths", "checks"}  # wire the stages, and no stage knows them
 HELPERS = {
     "types", "config", "task_files", "chat", "journal", "preemption", "keys", "processes", "sharding", "strict_json", "terminal",
-    "fields", "files", "threads", "wire",
+    "fields", "files", "optimizer", "threads", "wire",
 }  # fmt: skip
 ALSO = {  # beyond types, the kernels and the helpers that are no stage
     "curriculum": ("environments.protocol", "environments.scoring"),  # the rules that a stage plays by
@@ -119,6 +119,11 @@ def test_every_module_has_its_place():
         if path.suffix == ".py" or (path / "__init__.py").exists()
     }
     assert modules == KERNELS | STAGES | WORLD | TOP | HELPERS | {"__init__"}
+
+
+def test_no_file_has_more_than_400_lines():
+    files = [*product_files(), *(ROOT / "tests").glob("*.py")]
+    assert not [path.name for path in files if path.read_text("utf-8").count("\n") > 400]
 
 
 def test_imports_follow_the_arrows():

@@ -2,35 +2,26 @@
 
 import importlib.util
 import json
-import logging
-import math
-import re
 import sys
-from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import training_toy
+from plan_twin import twin
 from synthesis_toy import TASK
 
-from configs.bfcl_llama31_8b import CONFIG as LLAMA31_8B
 from configs.bfcl_qwen3_4b import CONFIG as QWEN3_4B
 from configs.quickstart import CONFIG as QUICKSTART
 from models import counts, presets
 from models.counts import Cuts, Shape
-from models.decoder import DecoderConfig, LoraConfig
-from models.tokenizer import load_tokenizer
 from rods_jax import sharding
-from rods_jax.config import load_config, rollout_of
+from rods_jax.config import rollout_of
 from rods_jax.environments.protocol import TaskSplits
 from scripts import ahead_of_time, hours, layouts, plan, programs, train
-from scripts.export import main as export
-from scripts.policies import describe
 from scripts.ahead_of_time import CARDS, CHIPS, GIB, Compiled, Memory, Slice, Work, collectives, meshes, parse, roofline
+from scripts.policies import describe
 
 without = importlib.util.find_spec("libtpu") is None
 needs_libtpu = pytest.mark.skipif(without, reason="the tpu extra is not installed")
@@ -297,150 +288,6 @@ def test_a_checkpoint_that_is_not_there_needs_a_shape():
     assert plan.model_of(QWEN3_4B).layers == 36 and plan.model_of(QWEN3_4B).compute_dtype == "bfloat16"
     with pytest.raises(ValueError, match="is not there"):
         plan.model_of(replace(QWEN3_4B, model=replace(QWEN3_4B.model, shape=None)))
-
-
-# ------------------------------------------------------------------------------------ the programs
-def twin(config, **model):
-    """A run of the same stages on a small mesh, with a model of the same class that compiles in a second."""
-    shape = config.model if isinstance(config.model, DecoderConfig) else config.model.shape
-    fields = dict(
-        vocab_size=96, layers=1, width=32, query_heads=4, key_value_heads=2, head_width=8, feed_forward=48,
-        max_positions=4096, compute_dtype="float32",
-    )  # fmt: skip
-    small = lambda tokens: None if tokens is None else max(16, tokens // 64)
-    lengths = lambda entry, *names: {name: small(getattr(entry, name)) for name in names}
-    names = "max_prompt_tokens", "max_suffix_tokens", "max_action_tokens"
-    r = config.rollout
-    return replace(
-        config,
-        mesh=(2, 2, 2, 1),
-        model=replace(shape, **fields | model),
-        cold_start=None,
-        stages=tuple(replace(stage, **lengths(stage, *names)) for stage in config.stages),
-        rollout=replace(
-            r, **lengths(r, *names), tasks_per_step=4, group_size=4, observation_chunk=8, concurrent_tasks=2,
-            suffix_sizes=tuple(sorted(set(map(small, r.suffix_sizes)) - {small(r.max_suffix_tokens)})),
-        ),
-        update=replace(config.update, micro_batches=2, quotas=(1, 1, 1, 1)),
-        evaluation=replace(config.evaluation, num_tasks=4),
-    )  # fmt: skip
-
-
-def slice_here(hosts: int = 1) -> Slice:
-    """This machine's devices, as if they were a slice's: the same code compiles, without libtpu."""
-    devices = jax.devices()[:8]
-    return Slice(CHIPS["v5e"], 8, devices, devices[: 8 // hosts])
-
-
-def only_traced(function, *arguments) -> Compiled:
-    function.trace(*arguments)
-    return Compiled(Memory(1, 0, 0, 0), "", {}, 0.0)
-
-
-SHIPPED = sorted(path.stem for path in Path("configs").glob("[a-z]*.py"))
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_every_program_of_each_shipped_run_is_planned(name):
-    """Its shapes and places go together; every stage's lengths and every size of an update are there."""
-    config = twin(load_config(f"configs/{name}.py"))
-    config, result = plan.search([config], plan.model_of(config), slice_here(), compiler=only_traced)
-    json.dumps(result, allow_nan=False)
-    names = [one["program"] for one in result["programs"]]
-    stages = dict.fromkeys(rollout_of(config, stage) for stage in config.stages)
-    calls = {"start", "admit", "act", "observe"}
-    for sizes in stages:
-        suffix = f", {sizes.max_suffix_tokens:,} tokens" if len(stages) > 1 else ""
-        assert calls <= {name.removeprefix("rollouts: ").removesuffix(suffix) for name in names}
-        assert all(any(name.startswith(f"update, {size:,} tokens") for name in names)
-                   for size in (*sizes.suffix_sizes, sizes.max_suffix_tokens))  # fmt: skip
-    assert {f"evaluation: {call}" for call in calls} | {"create", "renew", "restore", "export"} <= set(names)
-    assert len(names) == len(set(names)) and {one["part"] for one in result["programs"]} == set(plan.PARTS)
-
-
-def test_of_several_hosts_each_copies_the_weights_and_plays_its_share():
-    config = twin(QWEN3_4B)
-    config, result = plan.search([config], plan.model_of(config), slice_here(2), compiler=only_traced)
-    by_name = {one["program"]: one for one in result["programs"]}
-    assert by_name["copy"]["memory"]["resident"] > 0
-    played = next(one for name, one in by_name.items() if name.startswith("rollouts: act"))
-    assert played["memory"]["resident"] > by_name["renew"]["memory"]["resident"] == 0
-
-
-class Compilations(logging.Handler):
-    """(name, elements of each argument) of every program that jax compiles."""
-
-    def __init__(self):
-        super().__init__(logging.DEBUG)
-        self.found = []
-
-    def emit(self, record):
-        said = record.getMessage()
-        if named := re.match(r"Compiling (?:jit\()?(\S+?)\)? with global shapes and types (.*?)\. Argument", said):
-            sizes = [math.prod(map(int, filter(None, x.split(",")))) for x in re.findall(r"\w+\[([\d,]*)\]", named[2])]
-            self.found.append((named[1], Counter(sizes)))
-
-
-def test_a_run_compiles_nothing_of_its_size_that_is_not_planned(tmp_path, monkeypatch):
-    """Trained, evaluated and exported for real: whatever is called with the parameters is on the list, with its shapes."""
-    config = training_toy.toy(tmp_path / "run", max_steps=1)
-    monkeypatch.setattr(train, "cache_compilations", lambda: None)
-    heard, logger = Compilations(), logging.getLogger("jax._src.interpreters.pxla")
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(heard)
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
-    try:
-        training_toy.play(config)
-        export(tmp_path / "run", tmp_path / "out", Path(training_toy.__file__))
-    finally:
-        logger.removeHandler(heard)
-        logger.setLevel(level)
-        logger.propagate = propagate
-    model = replace(config.model, vocab_size=len(load_tokenizer(tmp_path / "run" / "tokenizer")))
-    one = jax.devices()[:1]
-    planned = programs.programs(replace(config, mesh=(1, 1, 1, 1)), model, Slice(CHIPS["v5e"], 1, one, one))
-    shapes = [
-        (program.function.__name__, Counter(x.size for x in jax.tree.leaves(program.arguments)))
-        for program in planned if program.function is not None
-    ]  # fmt: skip
-    large = [found for found in heard.found if sum(found[1].elements()) >= counts.parameters(model)]
-    assert len(large) >= 8
-    # What a program does not use of its arguments is not compiled: so they are some of those that were planned.
-    unplanned = [name for name, sizes in large if not any(name == other and sizes <= all_ for other, all_ in shapes)]
-    assert not unplanned
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, alpha=2.0)])
-def test_every_program_of_a_run_compiles_and_is_reported(lora):
-    config = twin(QWEN3_4B, lora=lora)
-    _, result = plan.search([config], plan.model_of(config), slice_here())
-    assert result["fits"] and all(one["memory"]["total"] > 0 for one in result["programs"])
-    update = result["programs"][0]
-    assert update["collectives"] and update["memory"]["resident"] == 0
-    unshared = plan.compare(config, plan.model_of(config), slice_here())
-    assert unshared["useful_flops"] > update["useful_flops"]
-
-
-def test_the_count_for_cards_says_what_holds_the_memory():
-    config = replace(twin(QWEN3_4B), mesh=(2, 1, 1, 1))
-    config, result = plan.search([config], plan.model_of(config), ahead_of_time.slice_of("h100:2"))
-    assert result["fits"] and not any(one["compiled"] for one in result["programs"])
-    memory = result["programs"][0]["memory"]
-    assert memory["total"] == pytest.approx(1.2 * sum(memory[kind] for kind in counts.Held._fields))
-    size = 4 * counts.parameters(plan.model_of(config)) / 2
-    assert (memory["parameters"], memory["optimizer"], memory["reference"]) == (size, 2 * size, size)
-    act = next(one for one in result["programs"] if one["program"].startswith("rollouts: act"))
-    assert act["memory"]["caches"] > 0 == act["memory"]["gradients"]
-
-
-def test_8b_with_a_reference_needs_more_than_one_card():
-    config = replace(LLAMA31_8B, rollout=replace(LLAMA31_8B.rollout, concurrent_tasks=1))
-    for cards, fits in ((1, False), (8, True)):
-        config = replace(config, mesh=(1, cards, 1, 1), update=replace(config.update, micro_batches=32))
-        _, result = plan.search([config], plan.model_of(config), ahead_of_time.slice_of(f"h200:{cards}"), ("state",))
-        assert result["fits"] is fits
 
 
 # ------------------------------------------------------------------------------------- whole runs

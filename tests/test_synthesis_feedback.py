@@ -6,8 +6,6 @@ from dataclasses import replace
 from typing import TypedDict
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from synthesis_model import LOOSE, Model, roles_of, tags
 from synthesis_toy import STATE, TASK, TOY
 
@@ -230,33 +228,6 @@ def test_a_field_left_to_its_default_keeps_the_rest_of_it():
     domain = toolkit.domain("shelf", {"Shelf": Shelf})
     change, refused = accept_patches(domain, ("Shelf",), {}, False, [Patch("Shelf", ("room", "width"), 9)])
     assert (change, refused) == ({"Shelf": {"room": {"width": 9, "height": 4}}}, ())
-
-
-def test_a_backslash_keeps_a_dot_in_its_key():
-    assert split_path(r"root.notes\.txt.content") == ("root", "notes.txt", "content")
-
-
-NESTED = st.recursive(
-    st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3), max_leaves=8
-)
-TREES = st.dictionaries(st.sampled_from("abc"), NESTED, max_size=3)
-
-
-@settings(deadline=None, max_examples=100)
-@given(TREES, TREES, TREES)
-def test_deep_merge(base, change, later):
-    before = json.dumps(base), json.dumps(change)
-    merged = deep_merge(base, change)
-    assert (json.dumps(base), json.dumps(change)) == before  # nothing is changed in place
-    assert (
-        merged == deep_merge(merged, change) and deep_merge(base, {}) == base and deep_merge({}, change) == change
-    )
-    assert set(merged) == set(base) | set(change)
-    for key in merged:
-        if isinstance(base.get(key), dict) and isinstance(change.get(key), dict):
-            assert merged[key] == deep_merge(base[key], change[key])
-        else:
-            assert merged[key] == (change[key] if key in change else base[key])
 
 
 # -------------------------------------------------------------------------- over the attempts

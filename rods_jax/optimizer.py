@@ -1,0 +1,45 @@
+"""The optimizer of updates and of the cold start: AdamW behind a clip, with a schedule.
+
+Left out on purpose: other optimizers; `update_step` takes any of optax.
+"""
+
+from typing import Any
+
+import jax
+import optax
+
+
+def create_optimizer(
+    learning_rate: float,
+    *,
+    warmup_steps: int = 0,
+    decay_steps: int | None = None,
+    max_grad_norm: float = 1.0,
+    weight_decay: float = 0.0,
+    b2: float = 0.999,
+) -> optax.GradientTransformation:
+    """AdamW behind a global-norm clip; linear warm-up, then constant, or linear down to a tenth at `decay_steps`.
+
+    weight_decay: of what multiplies; norms and biases keep their size (`decays`).
+    """
+    schedule = optax.linear_schedule(learning_rate / (warmup_steps + 1), learning_rate, warmup_steps)
+    if decay_steps is not None:
+        down = optax.linear_schedule(learning_rate, learning_rate / 10, decay_steps - warmup_steps)
+        schedule = optax.join_schedules([schedule, down], [warmup_steps])
+    return optax.chain(
+        optax.clip_by_global_norm(max_grad_norm),
+        optax.adamw(schedule, b2=b2, weight_decay=weight_decay, mask=decays),
+    )
+
+
+def decays(params: Any) -> Any:
+    """Which parameters weight decay pulls to 0: not vectors and scalars, nor what a norm or a bias is named after.
+
+    By name too, since a stack of layers makes a matrix of their norms.
+    """
+
+    def matrix(path, x) -> bool:
+        name = jax.tree_util.keystr(path).lower()
+        return x.ndim > 1 and not any(word in name for word in ("norm", "bias", "scale"))
+
+    return jax.tree_util.tree_map_with_path(matrix, params)
