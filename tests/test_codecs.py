@@ -23,7 +23,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rods_jax.codecs import llama, python_list, qwen
-from rods_jax.codecs.documents import tool_line, tool_name, tool_schema
+from rods_jax.codecs.documents import tool_line, tool_schema
 from rods_jax.strict_json import MAX_NESTING
 from rods_jax.codecs.grammar import MAX_ACTION_CHARACTERS, served_call
 from rods_jax.environments.bfcl import release_root

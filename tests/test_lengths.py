@@ -62,7 +62,7 @@ def test_tasks_that_do_not_fit_are_named_counted_and_said_by_category(codec):
     record, (sentence, *others) = check(config_of(max_suffix_tokens=longest - 1), codec)
     (name,) = record["stages.online"]["unfit"]
     category = next(task.category for task in TASKS if task.id == name)
-    assert f"stages.online: 1 of 20 tasks do not fit (1 of " in sentence and f"{category})" in sentence
+    assert "stages.online: 1 of 20 tasks do not fit (1 of " in sentence and f"{category})" in sentence
     assert f"more than a gold dialogue of {longest - 1} tokens (max_suffix_tokens; the longest {longest})" in sentence
     assert record["stages.online"]["longest"]["suffix"] == longest == record["stages.online"]["unfit"][name]["suffix"]
     assert record["stages.online"]["tasks"] == 20 and record["held_out"]["tasks"] == 4

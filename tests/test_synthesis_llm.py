@@ -1,6 +1,5 @@
 """Roles asked of a language model: what they are told, what they refuse, and how a task is judged."""
 
-from dataclasses import replace
 
 import pytest
 from synthesis_model import INJECTION, LATE_BOOK, LOOSE, REFUSE, Model, roles_of, seed_of, tags, write
