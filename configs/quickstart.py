@@ -82,7 +82,6 @@ CONFIG = Config(
         observation_chunk=32,
         max_attempts=2,
         suffix_sizes=(144,),
-        max_unfit_share=0.15,  # some long-context dialogues cannot be finished
     ),
     update=UpdateConfig(
         learning_rate=5e-4,

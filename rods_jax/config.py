@@ -83,7 +83,7 @@ class RolloutConfig:
     max_action_tokens: int  # one assistant message
     observation_chunk: int  # observations enter the cache this many tokens at a time
     suffix_sizes: tuple[int, ...] = ()  # the update pads to the smallest that fits; each size compiles once
-    max_unfit_share: float = 0.1  # of the tasks may need more tokens than these limits; a run with more is refused
+    max_unfit_share: float | None = None  # of the tasks may need more tokens than these limits, or the run is refused
     max_attempts: int = 5  # a user turn is closed when its attempts exceed this
     temperature: float = 1.0
     top_p: float = 1.0

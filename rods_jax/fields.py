@@ -55,10 +55,10 @@ def increasing(key: str, sizes: Sequence[int]) -> None:
 
 
 def fraction(key: str, config: Any, *names: str) -> None:
-    """These fields lie between 0 and 1."""
+    """These fields lie between 0 and 1, or are None."""
     for name in names:
         value = getattr(config, name)
-        require(0 <= value <= 1, f"{_join(key, name)} must be between 0 and 1: got {value}")
+        require(value is None or 0 <= value <= 1, f"{_join(key, name)} must be between 0 and 1: got {value}")
 
 
 def _matches(value: Any, annotation: Any) -> bool:

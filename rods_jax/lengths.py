@@ -96,8 +96,8 @@ def check_lengths(
 ) -> dict[str, Json]:
     """Says which tasks fit no rollout; returns lengths.json: every stage's limits and its tasks that exceed them.
 
-    ConfigError: of some stage's or the evaluation's tasks more than `rollout.max_unfit_share` do not fit, or none has
-    a prompt that does.
+    ConfigError: of some stage's or the evaluation's tasks more do not fit than the share that `rollout.max_unfit_share`
+    states, or none has a prompt that does.
     """
     everything = {task.id: task for part in (tasks.seeds, tasks.held_out, tasks.validation) for task in part}
     lengths = measure(domain, codec, list(everything.values()))
@@ -116,7 +116,7 @@ def check_lengths(
         sentence, allowed = _sentence(room, known, unfit), config.rollout.max_unfit_share
         if sum("prompt" in kinds for kinds in unfit.values()) == len(room.tasks):
             raise ConfigError(f"{sentence}; not one prompt fits, so that nothing can be played")
-        if len(unfit) > allowed * len(room.tasks):
+        if allowed is not None and len(unfit) > allowed * len(room.tasks):
             raise ConfigError(
                 f"{sentence}; these are more than rollout.max_unfit_share allows, {allowed:.0%}: raise the limits, give "
                 "other tasks, or raise the share"

@@ -80,12 +80,18 @@ def test_nothing_is_said_where_everything_fits(codec):
     "limits, words",
     [
         ({"max_suffix_tokens": 1000, "max_action_tokens": 5}, r"20 of 20 .* a message of 5 tokens .* allows, 10%"),
-        ({"max_prompt_tokens": 4, "max_unfit_share": 1.0}, r"20 need more than a prompt of 4 tokens .*not one prompt fits"),
+        ({"max_prompt_tokens": 4, "max_unfit_share": None}, r"20 need more than a prompt of 4 tokens .*not one prompt fits"),
     ],
 )
 def test_a_run_that_cannot_hold_its_tasks_is_refused(codec, limits, words):
     with pytest.raises(ConfigError, match=words):
         check(config_of(**limits), codec)
+
+
+def test_without_a_stated_share_what_does_not_fit_is_said_and_the_run_goes_on(codec):
+    record, said = check(config_of(max_action_tokens=5, max_unfit_share=None), codec)
+    assert len(said) == 2 and all("a message of 5 tokens" in sentence for sentence in said)
+    assert len(record["stages.online"]["unfit"]) == 20
 
 
 def test_a_later_stage_is_counted_by_its_own_tasks(codec):

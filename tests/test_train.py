@@ -57,7 +57,7 @@ CONFIG = Config(
     ),
     rollout=RolloutConfig(
         tasks_per_step=2, group_size=2, max_prompt_tokens=96, max_suffix_tokens=128, max_action_tokens=12,
-        observation_chunk=32, max_attempts=2, suffix_sizes=(96,), max_unfit_share=1.0,  # gold calls are longer
+        observation_chunk=32, max_attempts=2, suffix_sizes=(96,),  # gold calls are longer
     ),
     update=UpdateConfig(
         learning_rate=1e-3, ratio=grpo.token_ratio, aggregate=grpo.sequence_mean, signal=any_task

@@ -71,7 +71,7 @@ CONFIG = Config(
     stages=(StageConfig(name="online", reward=varied_reward, epochs=3, synthesis=True),),
     rollout=RolloutConfig(
         tasks_per_step=2, group_size=2, max_prompt_tokens=96, max_suffix_tokens=128, max_action_tokens=12,
-        observation_chunk=32, max_attempts=1, max_unfit_share=1.0,  # a gold call has more than 12 tokens
+        observation_chunk=32, max_attempts=1,  # a gold call has more than 12 tokens
     ),
     update=UpdateConfig(
         learning_rate=1e-3, ratio=grpo.token_ratio, aggregate=grpo.sequence_mean, signal=any_task
