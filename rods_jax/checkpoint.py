@@ -248,8 +248,11 @@ def _reason(error: Exception) -> str:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not what Orbax says of every save without OCDBT: that there is none to merge."""
-    return not str(record.msg).startswith("[process=%s][thread=%s] Skipping merge of OCDBT")
+    """Not what Orbax says of every save without OCDBT, that there is none to merge; and not the traceback of a save that
+    failed in the background, since the same error is raised where the save is waited for."""
+    message = str(record.msg)
+    merged = message.startswith("[process=%s][thread=%s] Skipping merge of OCDBT")
+    return not merged and not (record.exc_info and message.startswith("[process="))
 
 
 def _seal_unfinished(directory: Path) -> None:

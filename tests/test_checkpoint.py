@@ -75,6 +75,14 @@ def test_a_saved_state_may_be_donated_at_once(tmp_path):
         assert jax.tree.map(_bits, restore(checkpoints, like)[1]) == expected
 
 
+def test_a_save_that_fails_in_the_background_is_an_error_and_no_traceback_in_the_log(tmp_path, caplog):
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        with open_checkpoints(tmp_path) as checkpoints:
+            save(checkpoints, 1, _train_state(), {"what": object()})
+            checkpoints.wait_until_finished()
+    assert not any(record.exc_info for record in caplog.records)
+
+
 def test_the_oldest_go_and_an_earlier_step_can_be_chosen(tmp_path):
     state = {"x": jnp.zeros(2)}
     with open_checkpoints(tmp_path) as checkpoints:
