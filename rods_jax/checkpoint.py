@@ -29,6 +29,7 @@ from rods_jax.types import Json
 
 MANIFEST = "manifest.json"
 _READS = 5  # times that a reader begins again because the checkpoint was removed under it
+_TIMES = "_CHECKPOINT_METADATA"  # Orbax's own file beside the items
 _HALF_WRITTEN = "[0-9]*.orbax-checkpoint-tmp*"  # Orbax renames the folder when all is written
 BEST_BY = "validation_progress"  # the metric whose highest values `RetentionConfig.best` keeps
 
@@ -40,7 +41,10 @@ class CheckpointError(RuntimeError):
 def open_checkpoints(
     directory: str | Path, retention: RetentionConfig = RetentionConfig()
 ) -> ocp.CheckpointManager:
-    """Opens or creates the folder; what `retention` does not name goes when something is saved."""
+    """Opens or creates the folder; what `retention` does not name goes when something is saved.
+
+    CheckpointError: the file that Orbax keeps beside a checkpoint's items is damaged.
+    """
     directory = Path(directory).absolute()
     options = ocp.CheckpointManagerOptions(
         create=True,
@@ -55,7 +59,10 @@ def open_checkpoints(
         "host": ocp.JsonCheckpointHandler(),
     }
     logging.getLogger("absl").addFilter(_is_news)
-    return ocp.CheckpointManager(directory, options=options, item_handlers=handlers)
+    try:
+        return ocp.CheckpointManager(directory, options=options, item_handlers=handlers)
+    except Exception as error:  # Orbax reads every checkpoint's times when it opens a folder
+        raise CheckpointError(_unreadable(directory) or f"{directory} cannot be opened: {_reason(error)}") from error
 
 
 def save(
@@ -241,6 +248,18 @@ def _newest(directory: Path, step: int | None, tell: Callable[[str], None]) -> i
         tell(f"{directory}/{found} is damaged: {wrong}")
     wanted = "undamaged checkpoint" if step is None else f"undamaged checkpoint of step {step}"
     raise CheckpointError(f"{directory} holds no {wanted}: it has {steps(directory)}")
+
+
+def _unreadable(directory: Path) -> str | None:
+    """Which checkpoint's times cannot be read, and what to do."""
+    for step in steps(directory)[::-1]:
+        try:
+            read_object(directory / str(step) / _TIMES)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            return f"{_reason(error)}: move {directory / str(step)} away, and the checkpoint before it is taken"
+    return None
 
 
 def _reason(error: Exception) -> str:

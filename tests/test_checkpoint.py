@@ -150,6 +150,19 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(tmp_path,
     assert (tmp_path / "damaged-3").is_dir()
 
 
+@pytest.mark.parametrize("text", ["[]", "5", "[" * 100_000])
+def test_a_damaged_file_of_orbaxs_own_is_named_and_nothing_changed(tmp_path, text):
+    with open_checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            save(checkpoints, step, {"x": jnp.zeros(2)}, {})
+    (tmp_path / "2" / "_CHECKPOINT_METADATA").write_text(text)
+    with pytest.raises(CheckpointError, match="2/_CHECKPOINT_METADATA.*move .*2 away, and the checkpoint before it is"):
+        open_checkpoints(tmp_path)
+    shutil.move(tmp_path / "2", tmp_path / "away")
+    with open_checkpoints(tmp_path) as checkpoints:
+        assert restore(checkpoints, {"x": jnp.zeros(2)})[0] == 1
+
+
 def test_damaged_checkpoints_alone_are_an_error(tmp_path):
     with open_checkpoints(tmp_path) as checkpoints:
         save(checkpoints, 1, {"x": jnp.arange(3.0)}, {})

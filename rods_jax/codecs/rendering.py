@@ -52,7 +52,8 @@ def renderer(tokenizer: Any, variables: Mapping[str, Json], date: str) -> Callab
                 )
             )
         except Exception as error:  # whatever the template does
-            raise ValueError(f"the chat template cannot be rendered: {type(error).__name__}: {error}") from error
+            whose = f"the chat template of the tokenizer {tokenizer.name_or_path or '(without a name)'}"
+            raise ValueError(f"{whose} cannot be rendered: {type(error).__name__}: {error}") from error
 
     return render
 
