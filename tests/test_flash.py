@@ -145,6 +145,7 @@ DECODER = DecoderConfig(
 )
 
 
+@pytest.mark.slow
 def test_the_decoder_computes_on_a_mesh_what_it_computes_blockwise_on_one_device():
     """Rollouts are cut in two, and tokens, which are traded for heads; prompts and suffixes have to be padded."""
     rng = np.random.default_rng(0)
