@@ -11,6 +11,7 @@ Left out on purpose: cooldown bookkeeping (the caller clears `eligible_N`) and r
 from fractions import Fraction
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -80,11 +81,9 @@ def partition(
       total_turns_N: [N] integers, valid rollouts times user turns; at most 214,748.
       lower, upper: 0 <= lower <= upper <= 1, denominator at most 10,000 (four decimals, or a Fraction).
 
-    Returns [N] int32.  Raises ValueError (thresholds) and TypeError (dtypes).  Source: RODS section 2.2.
+    Returns [N] int32.  Raises AssertionError (dtypes) and ValueError (thresholds).  Source: RODS section 2.2.
     """
-    for turns_N in (passed_turns_N, total_turns_N):
-        if not jnp.issubdtype(turns_N.dtype, jnp.integer):
-            raise TypeError(f"turns must be integers, got {turns_N.dtype}")
+    chex.assert_type([passed_turns_N, total_turns_N], int)
     low, high = Fraction(str(lower)), Fraction(str(upper))
     if not 0 <= low <= high <= 1:
         raise ValueError(f"thresholds must satisfy 0 <= lower <= upper <= 1, got {lower} and {upper}")
@@ -195,12 +194,11 @@ def select_seeds(
       eligible_N: [N] bool, False while a task cools down or must not be a seed.
       quotas: static; their sum k may exceed N.
 
-    Raises ValueError (shapes, negative quota).  Source: RODS section 2.3.
+    Raises AssertionError (shapes) and ValueError (negative quota).  Source: RODS section 2.3.
     """
     scores_N, zones_N, categories_N, eligible_N = map(jnp.asarray, (scores_N, zones_N, categories_N, eligible_N))
-    if scores_N.ndim != 1 or not scores_N.shape == zones_N.shape == categories_N.shape == eligible_N.shape:
-        shapes = [x.shape for x in (scores_N, zones_N, categories_N, eligible_N)]
-        raise ValueError(f"scores, zones, categories and eligible must all be [N], got {shapes}")
+    chex.assert_rank(scores_N, 1)
+    chex.assert_equal_shape([scores_N, zones_N, categories_N, eligible_N])
     if min(quotas, default=0) < 0:
         raise ValueError(f"quotas must not be negative, got {quotas}")
     order_N = jnp.argsort(-scores_N, stable=True)

@@ -8,6 +8,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -50,10 +51,9 @@ def group_statistics(
       axis_name: mapped axis (pmap, shard_map, vmap) over which G is split; N is then the same everywhere.
         Under plain jit with shardings leave it None: the compiler inserts the collectives.
 
-    Raises ValueError (shapes, normalize) and TypeError (mask dtype).  Source: RODS sections 2.1 and 3.
+    Raises AssertionError (shapes, dtypes) and ValueError (normalize).  Source: RODS sections 2.1 and 3.
     """
-    if rewards_NG.ndim != 2:
-        raise ValueError(f"rewards_NG must have shape [N, G], got {rewards_NG.shape}")
+    chex.assert_rank(rewards_NG, 2)
     return _statistics(
         rewards_NG,
         _mask(mask_NG, rewards_NG),
@@ -86,12 +86,11 @@ def segment_group_statistics(
       num_groups: static, at least 1.
       mask_B: [B] bool, True where the reward counts; None counts all.
 
-    Raises ValueError (shapes, num_groups, normalize) and TypeError (dtypes).  Source: RODS 2.1 and 3.
+    Raises AssertionError (shapes, dtypes) and ValueError (num_groups, normalize).  Source: RODS 2.1 and 3.
     """
-    if rewards_B.ndim != 1 or group_ids_B.shape != rewards_B.shape:
-        raise ValueError(f"rewards_B and group_ids_B must both be [B], got {rewards_B.shape}, {group_ids_B.shape}")
-    if not jnp.issubdtype(group_ids_B.dtype, jnp.integer):
-        raise TypeError(f"group_ids_B must be integers, got {group_ids_B.dtype}")
+    chex.assert_rank(rewards_B, 1)
+    chex.assert_equal_shape([rewards_B, group_ids_B])
+    chex.assert_type(group_ids_B, int)
     if num_groups < 1:
         raise ValueError(f"num_groups must be at least 1, got {num_groups}")
     in_range_B = (group_ids_B >= 0) & (group_ids_B < num_groups)
@@ -155,10 +154,8 @@ def _statistics(
 def _mask(mask: jax.Array | None, rewards: jax.Array) -> jax.Array:
     if mask is None:
         return jnp.ones(rewards.shape, bool)
-    if mask.shape != rewards.shape:
-        raise ValueError(f"mask and rewards must have one shape, got {mask.shape} and {rewards.shape}")
-    if mask.dtype != bool:
-        raise TypeError(f"mask must be bool, got {mask.dtype}")
+    chex.assert_equal_shape([mask, rewards])
+    chex.assert_type(mask, bool)
     return mask
 
 

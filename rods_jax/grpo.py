@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -235,9 +236,12 @@ def update_step(
     or its tasks with `split="N"`.  State and feedback are then those of the whole batch, the same on every device.
     Under plain jit with shardings leave it None: the compiler inserts the collectives.
 
+    AssertionError: as for `check`.
+
     Parameters and optimizer stay as they were, to the bit, where the loss or the gradient is not finite (`skipped` is
     True), and where the norm of the gradient is 0: such a batch says nothing, and momentum or decay alone would move.
     """
+    check(batch)
     whole = _gathered(batch, axis_name, split)
     statistics = group_statistics(whole.rewards_NG, whole.valid_NG, normalize=objective.normalize)
 
@@ -303,6 +307,16 @@ def update_step(
         "batch_mastered": jnp.sum(zones_N == MASTERED),
     }
     return state, Feedback(statistics, passed_N, total_N, zones_N, seeds, metrics)
+
+
+def check(batch: RolloutBatch) -> None:
+    """AssertionError: a field's shape is not that of its letters, or numbers, lengths and masks are of another dtype."""
+    sizes = dict(zip("NGS", batch.suffix_tokens_NGS.shape, strict=True)) | {"P": batch.prompt_tokens_NP.shape[1]}
+    for name, x in batch._asdict().items():
+        chex.assert_shape(x, tuple(sizes[axis] for axis in name.rsplit("_", 1)[1]))
+    chex.assert_type([batch.action_mask_NGS, batch.valid_NG, batch.eligible_N], bool)
+    chex.assert_type([batch.prompt_tokens_NP, batch.suffix_tokens_NGS, batch.passed_turns_NG, batch.num_turns_N], int)
+    chex.assert_type([batch.behavior_log_probs_NGS, batch.rewards_NG], float)
 
 
 def _gathered(batch: RolloutBatch, axis_name: str | None, split: str) -> RolloutBatch:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -53,19 +54,15 @@ def log_probs(
       gather: applied to what a chunk takes of the tokens.  Where the vocabulary is sharded over the devices that
         tokens are sharded over, it sends the chunk to all of them: neither the unembedding nor its gradient moves.
 
-    Raises ValueError (shapes, chunk_size) and TypeError (dtypes).  Source: RODS section 3 (loss per token).
+    Raises AssertionError (shapes, dtypes) and ValueError (chunk_size).  Source: RODS section 3 (loss per token).
     """
-    if targets_T.ndim == 0 or hidden_TD.shape != (*targets_T.shape, unembedding_VD.shape[1]):
-        shapes = (hidden_TD.shape, unembedding_VD.shape, targets_T.shape)
-        raise ValueError(f"expected shapes [..., T, D], [V, D] and [..., T], got {shapes}")
-    if not jnp.issubdtype(targets_T.dtype, jnp.integer):
-        raise TypeError(f"targets_T must be integers, got {targets_T.dtype}")
+    chex.assert_rank(unembedding_VD, 2)
+    chex.assert_shape(hidden_TD, (*targets_T.shape, unembedding_VD.shape[1]))
+    chex.assert_type(targets_T, int)
     if mask_T is None:
         mask_T = jnp.ones(targets_T.shape, bool)
-    if mask_T.shape != targets_T.shape:
-        raise ValueError(f"mask_T and targets_T must have one shape, got {mask_T.shape} and {targets_T.shape}")
-    if mask_T.dtype != bool:
-        raise TypeError(f"mask_T must be bool, got {mask_T.dtype}")
+    chex.assert_equal_shape([mask_T, targets_T])
+    chex.assert_type(mask_T, bool)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
 

@@ -61,7 +61,7 @@ def test_impossible_thresholds_and_float_turns_are_refused():
             partition(ones, ones, lower=lower, upper=upper)
     with pytest.raises(ValueError, match="four decimals"):
         partition(ones, ones, lower=0.12345)
-    with pytest.raises(TypeError, match="integers"):
+    with pytest.raises(AssertionError, match="type"):
         partition(jnp.array([0.5]), ones)
 
 
@@ -112,7 +112,7 @@ def test_fewer_tasks_than_seeds_even_none():
 
 def test_wrong_shapes_and_quotas_are_refused():
     ones = jnp.ones(3, jnp.int32)
-    with pytest.raises(ValueError, match=r"\[N\]"):
+    with pytest.raises(AssertionError, match="equal_shape|rank"):
         select_seeds(jnp.ones(3), ones, ones, jnp.ones(2, bool), quotas=(1,))
     with pytest.raises(ValueError, match="negative"):
         select_seeds(jnp.ones(3), ones, ones, jnp.ones(3, bool), quotas=(1, -1))

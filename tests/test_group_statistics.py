@@ -205,17 +205,17 @@ def test_gradients_of_mean_and_variance_are_the_formulas():
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match=r"\[N, G\]"):
+    with pytest.raises(AssertionError, match="rank"):
         group_statistics(jnp.ones(3))
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(AssertionError, match="equal_shape"):
         group_statistics(jnp.ones((2, 3)), jnp.ones((3, 2), bool))
-    with pytest.raises(TypeError, match="bool"):
+    with pytest.raises(AssertionError, match="type"):
         group_statistics(jnp.ones((2, 3)), jnp.ones((2, 3)))
     with pytest.raises(ValueError, match="normalize"):
         group_statistics(jnp.ones((2, 3)), normalize="mean")
-    with pytest.raises(ValueError, match=r"\[B\]"):
+    with pytest.raises(AssertionError, match="equal_shape|rank"):
         segment_group_statistics(jnp.ones(3), jnp.zeros(2, int), num_groups=1)
-    with pytest.raises(TypeError, match="integers"):
+    with pytest.raises(AssertionError, match="type"):
         segment_group_statistics(jnp.ones(3), jnp.zeros(3), num_groups=1)
     with pytest.raises(ValueError, match="num_groups"):
         segment_group_statistics(jnp.ones(3), jnp.zeros(3, int), num_groups=0)

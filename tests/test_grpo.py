@@ -333,3 +333,20 @@ def test_weight_decay_leaves_norms_and_biases_alone():
         "['attention_norm']": 0,
         "['gain']": 0,
     }
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("rewards_NG", np.zeros((2, 3), np.float32)),
+        ("valid_NG", np.ones((8, 4), np.int32)),
+        ("suffix_lengths_NG", np.zeros(8, np.int32)),
+        ("prompt_tokens_NP", np.zeros((8, 5), np.float32)),
+    ],
+)
+def test_a_batch_of_other_shapes_or_dtypes_is_refused_before_anything_is_traced(field, value):
+    params = {name: np.zeros((V, 16), np.float32) for name in ("embedding", "unembedding")}
+    batch = make_batch(BAG_OF_WORDS, params)
+    grpo.check(batch)
+    with pytest.raises(AssertionError, match="assert_(shape|type) failed"):
+        grpo.check(batch._replace(**{field: value}))

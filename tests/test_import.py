@@ -18,9 +18,9 @@ PRODUCT = ("rods_jax", "models", "scripts", "configs")
 
 
 # ------------------------------------------------------------------------------ the public kernels
-def test_importing_the_package_needs_only_jax_and_numpy():
+def test_importing_the_package_needs_only_jax_numpy_and_chex():
     code = (
-        "import sys, jax, numpy, jax.numpy; before = {m.split('.')[0] for m in sys.modules}; import rods_jax;"
+        "import sys, jax, numpy, jax.numpy, chex; before = {m.split('.')[0] for m in sys.modules}; import rods_jax;"
         "print(*sorted({m.split('.')[0] for m in sys.modules} - before - sys.stdlib_module_names));"
         "print(*(m for m in ('flax', 'optax', 'transformers', 'orbax', 'tokenizers') if m in sys.modules))"
     )
