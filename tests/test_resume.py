@@ -29,7 +29,7 @@ POINTS = {
     "rollout": ("rods_jax.rollout._hear", "rods_jax.rollout._answer"),
     "update": ("scripts.train.trim", "rods_jax.loop._settle"),
     "feedback": ("rods_jax.loop._observe", "rods_jax.replay.mark_seed"),
-    "evaluation": ("scripts.train.progress_reward",),
+    "evaluation": ("scripts.held_out.progress_reward",),
     "checkpoint": (
         "rods_jax.checkpoint.save",
         "rods_jax.checkpoint._seal_unfinished",

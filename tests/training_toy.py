@@ -110,13 +110,13 @@ def train(
     command.run = lambda config, *, resume, console, step: command.advance(config, resume=resume, console=console, at=step)
     said = io.StringIO()
     command.Console = lambda: Console(file=said, width=1000)
-    if death is not None:
-        die(*death)
     file = [] if "--config" in options else ["--config", __file__]
     resume = ["--resume"] if Path(directory, "config.json").exists() else []
     sys.argv = ["train", *file, "--run-dir", directory, *resume, *options]
     status = 0
     try:
+        if death is not None:
+            die(*death)
         command.main()
     except SystemExit as end:
         status = end.code
