@@ -3,7 +3,7 @@ r"""The paper's run on BFCL V3 multi-turn with Qwen2.5-7B-Instruct: the recipe o
     hf download Qwen/Qwen2.5-7B-Instruct --local-dir checkpoints/Qwen2.5-7B-Instruct
     python -m scripts.train --config configs/bfcl_qwen25_7b.py --coordinator auto \
         --mesh 16 2 1 2 --update.micro-batches 16 --rollout.concurrent-tasks 1 \
-        --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 8
+        --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 4
 
 Hardware: as there.  The paper: 7.0 % of the held-out tasks solved before, 36.9 % on the static 400 tasks, 40.3 % with RODS.  Not run here.
 """

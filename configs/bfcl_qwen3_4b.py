@@ -4,7 +4,7 @@ r"""The paper's run on BFCL V3 multi-turn with Qwen3-4B-Instruct: three stages, 
     vllm serve Qwen/Qwen3-32B --port 8000        (elsewhere: it writes the variants; not needed before stage 3)
     python -m scripts.train --config configs/bfcl_qwen3_4b.py --coordinator auto \
         --mesh 16 2 1 2 --update.micro-batches 16 --rollout.concurrent-tasks 1 \
-        --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 8
+        --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 4
 
 Hardware: a TPU slice; of this layout the update, a decode step and the evaluation were compiled for a v5e:8x8 (docs/plan.md).  The paper: 22.1 % of the held-out tasks solved before, 50.0 % on
 the static 400 tasks, 56.0 % with RODS, on 8 A100 and 8 more that synthesise.  Not run here.

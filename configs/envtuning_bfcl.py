@@ -3,7 +3,7 @@ r"""Environment Tuning on BFCL V3 multi-turn with Qwen3-4B-Instruct: the rival t
     hf download Qwen/Qwen3-4B-Instruct-2507 --local-dir checkpoints/Qwen3-4B-Instruct-2507
     python -m scripts.train --config configs/envtuning_bfcl.py --coordinator auto \
         --mesh 16 2 1 2 --update.micro-batches 16 --rollout.concurrent-tasks 1 \
-        --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 8
+        --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 4
 
 Source: arXiv 2510.10197.  Four stages: syntax, the base tasks with hints, all tasks with hints, all tasks without.  Published: rate
 1e-6, KL 0.1, clipping, 16 rollouts, 512 trajectories a step, 20 epochs a stage.  Differs: the first stage takes the 100 base tasks
