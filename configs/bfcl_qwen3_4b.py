@@ -6,7 +6,7 @@ r"""The paper's run on BFCL V3 multi-turn with Qwen3-4B-Instruct: three stages, 
         --mesh 16 2 1 2 --update.micro-batches 16 --rollout.concurrent-tasks 1 \
         --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 4
 
-Hardware: a TPU slice; of this layout the update, a decode step and the evaluation were compiled for a v5e:8x8 (docs/plan.md).  The paper: 22.1 % of the held-out tasks solved before, 50.0 % on
+Hardware: a TPU slice; every program of this layout was compiled for a v5e:8x8, and fits (docs/plan.md).  The paper: 22.1 % of the held-out tasks solved before, 50.0 % on
 the static 400 tasks, 56.0 % with RODS, on 8 A100 and 8 more that synthesise.  Not run here.
 
 Published: rate 1e-6, KL 0.01, 16 rollouts, 512 trajectories a step, 5 epochs a stage, band 0.20 to 0.85, retirement above 0.95, 20 %
