@@ -2,9 +2,11 @@ r"""The paper's run on BFCL V3 multi-turn with Llama-3.1-8B-Instruct: the recipe
 
     hf download meta-llama/Llama-3.1-8B-Instruct --local-dir checkpoints/Llama-3.1-8B-Instruct
     python -m scripts.train --config configs/bfcl_llama31_8b.py --coordinator auto \
-        --mesh 16 2 2 1 --update.micro-batches 16 --rollout.concurrent-tasks 1
+        --mesh 16 2 2 1 --update.micro-batches 16 --rollout.concurrent-tasks 1 \
+        --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 4
 
-Hardware: as there.  The paper: 5.5 % of the held-out tasks solved before, 28.3 % on the static 400 tasks, 30.9 % with RODS.  Not run here.
+Hardware: a TPU slice.  These sizes were not compiled for one: run scripts.plan with them first, which names what to
+change (docs/plan.md).  The paper: 5.5 % of the held-out tasks solved before, 28.3 % on the static 400 tasks, 30.9 % with RODS.  Not run here.
 """
 
 from dataclasses import replace

@@ -5,7 +5,8 @@ r"""The paper's run on BFCL V3 multi-turn with Qwen2.5-7B-Instruct: the recipe o
         --mesh 16 2 1 2 --update.micro-batches 16 --rollout.concurrent-tasks 1 \
         --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 4
 
-Hardware: as there.  The paper: 7.0 % of the held-out tasks solved before, 36.9 % on the static 400 tasks, 40.3 % with RODS.  Not run here.
+Hardware: a TPU slice.  These sizes were not compiled for one: run scripts.plan with them first, which names what to
+change (docs/plan.md).  The paper: 7.0 % of the held-out tasks solved before, 36.9 % on the static 400 tasks, 40.3 % with RODS.  Not run here.
 """
 
 from dataclasses import replace
