@@ -270,8 +270,8 @@ def _is_news(record: logging.LogRecord) -> bool:
     """Not what Orbax says of every save without OCDBT, that there is none to merge; and not the traceback of a save that
     failed in the background, since the same error is raised where the save is waited for."""
     message = str(record.msg)
-    merged = message.startswith("[process=%s][thread=%s] Skipping merge of OCDBT")
-    return not merged and not (record.exc_info and message.startswith("[process="))
+    of_merging = message.startswith("[process=%s][thread=%s] Skipping merge of OCDBT")
+    return not of_merging and not (record.exc_info and message.startswith("[process="))
 
 
 def _seal_unfinished(directory: Path) -> None:

@@ -29,6 +29,7 @@ from rich.progress import track
 from rods_jax import processes, strict_json, terminal
 from rods_jax.chat import Endpoint, http_generate
 from rods_jax.checkpoint import CheckpointError
+from rods_jax.config import Config
 from rods_jax.environments import bfcl
 from rods_jax.environments.bfcl_disputed import reason
 from rods_jax.environments.bfcl_splits import pick, read_ids
@@ -153,15 +154,15 @@ def evaluate(settings: Settings, console: Console) -> dict[str, Json]:
     if settings.rollouts < 1 or (settings.num_tasks is not None and settings.num_tasks < 1):
         raise ValueError("--rollouts and --num-tasks must be at least 1")
     settings = under_protocol(settings)
-    check_player(settings)
+    config = config_of_player(settings)
     split = split_of(settings)
     if not split.tasks:
         raise ValueError(f"{split.name} has no tasks: there is nothing to play")
     if settings.num_tasks is not None and settings.num_tasks > len(split.tasks):
         terminal.say(console, f"--num-tasks {settings.num_tasks}: the split has {len(split.tasks)}, all are played")
-    rules = rules_of(settings)
+    rules = rules_of(settings, config)
     check_gold(split.domain, split.tasks, rules)
-    name, player = player_of(settings, split, rules)
+    name, player = player_of(settings, split, rules, config)
     header = header_of(settings, name, split, rules)
     directory = settings.out or Path("runs/evaluations") / _slug(f"{name} on {split.name}")
     # Play.
@@ -312,13 +313,13 @@ def _sampled(split: Split, count: int | None) -> Split:
     return split._replace(name=f"{split.name}, {count} of {len(split.tasks)}", tasks=tasks, disputed=disputed)
 
 
-def check_player(settings: Settings) -> None:
-    """ValueError: no such player; said before any task is made."""
+def config_of_player(settings: Settings) -> Config | None:
+    """How a run or a checkpoint plays; another player has none. ValueError: no such player; said before any task is made."""
     name = settings.player
     if _is_directory(name):
-        players.playing_config(Path(name), settings.config)
-    if name in ("gold", "null") or _is_directory(name):
-        return
+        return replace(players.playing_config(Path(name), settings.config), mesh=settings.mesh)
+    if name in ("gold", "null"):
+        return None
     if not _is_address(name):
         raise ValueError(
             f"no such run: {name}: --player must be gold, null, the directory of a run or of a checkpoint, or an "
@@ -326,19 +327,17 @@ def check_player(settings: Settings) -> None:
         )
     if not settings.model:
         raise ValueError("--model must name the model at the server")
+    return None
 
 
-def rules_of(settings: Settings) -> Rules:
+def rules_of(settings: Settings, config: Config | None) -> Rules:
     """The limit of attempts of what plays holds under the RODS rules."""
     if settings.rules == "official":
         return OFFICIAL
-    if _is_directory(settings.player):
-        config = players.playing_config(Path(settings.player), settings.config)
-        return RODS._replace(max_attempts=config.rollout.max_attempts)
-    return RODS
+    return RODS if config is None else RODS._replace(max_attempts=config.rollout.max_attempts)
 
 
-def player_of(settings: Settings, split: Split, rules: Rules) -> tuple[str, Player]:
+def player_of(settings: Settings, split: Split, rules: Rules, config: Config | None) -> tuple[str, Player]:
     """(name, player). ValueError: the server's key or options are none."""
     name = settings.player
     if name in ("gold", "null"):
@@ -358,7 +357,7 @@ def player_of(settings: Settings, split: Split, rules: Rules) -> tuple[str, Play
         )
         player = players.served(split.domain, http_generate(endpoint, seed=settings.seed), settings.concurrency, rules)
         return f"{settings.model} at {name}", player
-    own = players.played(Path(name), replace(players.playing_config(Path(name), settings.config), mesh=settings.mesh))
+    own = players.played(Path(name), config)
     player = players.policy_player(
         own,
         split.domain,

@@ -188,16 +188,16 @@ def playing_config(directory: Path, path: Path | None) -> Config:
 def played(directory: Path, config: Config) -> Played:
     """Reads the newest checkpoint of a run, or a checkpoint's weights; CheckpointError, ConfigError."""
     train.cache_compilations()
-    if is_checkpoint(directory):
-        tokenizer = load_tokenizer(directory)
-        learner = policy_of(config, len(tokenizer))
-        dtype = jnp.dtype(learner.model.compute_dtype)
-        params = weights.load(directory, learner.model, dtype=dtype, shardings=learner.shardings)
-        return Played(f"{directory} by {config.name}", 0, config, tokenizer, learner, learner.whole(params))
-    tokenizer = load_tokenizer(directory / "tokenizer")
+    bare = is_checkpoint(directory)
+    tokenizer = load_tokenizer(directory if bare else directory / "tokenizer")
     learner = policy_of(config, len(tokenizer))
-    step, params = newest(directory, learner)
-    return Played(f"{directory} step {step}", step, config, tokenizer, learner, learner.whole(params))
+    if bare:
+        name, step, dtype = f"{directory} by {config.name}", 0, jnp.dtype(learner.model.compute_dtype)
+        params = weights.load(directory, learner.model, dtype=dtype, shardings=learner.shardings)
+    else:
+        step, params = newest(directory, learner)
+        name = f"{directory} step {step}"
+    return Played(name, step, config, tokenizer, learner, learner.whole(params))
 
 
 def run_config(directory: Path, path: Path | None) -> Config:
