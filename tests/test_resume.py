@@ -109,7 +109,8 @@ def records(path: Path) -> list:
 
 def divergences(run: Path, whole: Path) -> list[str]:
     """What differs between the two, in words; nothing may."""
-    found = [sentence for sentence in compare(run, whole) if sentence != "settings: synthesis.workers"]
+    where = ("settings: synthesis.workers", "settings: rollout.environment_workers")  # who works, not what is computed
+    found = [sentence for sentence in compare(run, whole) if sentence not in where]
     steps = [sorted(path.name for path in (each / "checkpoints").iterdir()) for each in (run, whole)]
     found += [f"checkpoints: {steps}"] if steps[0] != steps[1] else []
     for name in (SEEDS, TAKEN):
@@ -119,11 +120,11 @@ def divergences(run: Path, whole: Path) -> list[str]:
     return found
 
 
-def survive(directory: Path, start, whole: Path | None, *, kills: int, seed: int) -> list[str]:
+def survive(directory: Path, start, whole: Path | None, *, kills: int, seed: int, options=()) -> list[str]:
     """Kills runs so many times, compares each with the uninterrupted one, and prints how many differed and in what.
 
     Without `whole`, synthesis works beside the trainer, and each run has its own uninterrupted one."""
-    options = [] if whole else ["--config", str(BESIDE_CONFIG)]
+    options = [*options] if whole else [*options, "--config", str(BESIDE_CONFIG)]
     moments, died, runs, found = deaths(random.Random(seed), judged=whole is None), 0, 0, []
     while died < kills:
         run = directory / f"run{runs}"
@@ -155,6 +156,12 @@ def test_a_run_killed_20_times_is_the_uninterrupted_one(tmp_path, start, whole):
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_runs_killed_50_times_are_the_uninterrupted_ones(tmp_path, start, whole, seed):
     survive_both(tmp_path, start, whole, kills=50, seed=seed)
+
+
+@pytest.mark.slow
+def test_runs_killed_25_times_with_environment_workers_are_the_one_without(tmp_path, start, whole):
+    workers = ["--rollout.environment-workers", "2"]
+    assert survive(tmp_path / "workers", start, whole, kills=25, seed=5, options=workers) == []
 
 
 # ----------------------------------------------------------------------------- another layout
