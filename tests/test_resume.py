@@ -109,7 +109,10 @@ def records(path: Path) -> list:
 
 def divergences(run: Path, whole: Path) -> list[str]:
     """What differs between the two, in words; nothing may."""
-    where = ("settings: synthesis.workers", "settings: rollout.environment_workers")  # who works, not what is computed
+    where = (
+        "settings: synthesis.workers",
+        "settings: rollout.environment_workers",
+    )  # who works, not what is computed
     found = [sentence for sentence in compare(run, whole) if sentence not in where]
     steps = [sorted(path.name for path in (each / "checkpoints").iterdir()) for each in (run, whole)]
     found += [f"checkpoints: {steps}"] if steps[0] != steps[1] else []
