@@ -8,6 +8,7 @@ as in every run; with `--wait` it waits for the update first, so that all of its
 steps that compile.
 """
 
+import contextlib
 import functools
 import json
 import statistics
@@ -18,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import tyro
@@ -26,7 +28,7 @@ from rich.console import Console
 from rods_jax import config as configuration
 from rods_jax import grpo
 from rods_jax.generation import Generator
-from scripts import train
+from scripts import playing, train
 
 STAGES = "update", "generation", "environment"
 Interval = tuple[float, float]  # seconds
@@ -100,10 +102,10 @@ def covered(intervals: Sequence[Interval]) -> float:
     return total
 
 
-def main() -> None:
-    options = tyro.cli(Options, description=__doc__)
+def measure(options: Options) -> dict[str, Any]:
+    """Trains and takes the times of its steps."""
     clock = Clock()
-    make_player, jit_update, start_episodes = train.player, grpo.jit_update, train.start_episodes
+    make_player, jit_update, start_episodes = playing.player, grpo.jit_update, train.start_episodes
 
     def start(*arguments, **keywords):
         batch = clock.timed("environment", start_episodes)(*arguments, **keywords)
@@ -118,8 +120,13 @@ def main() -> None:
         watched = clock.watched(jit_update(*arguments, **keywords))
         return (lambda *inputs: jax.block_until_ready(watched(*inputs))) if options.wait else watched
 
-    train.player, train.start_episodes, grpo.jit_update = player, start, update
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as parts:
+        for room, name, part in (
+            (playing, "player", player),
+            (train, "start_episodes", start),
+            (grpo, "jit_update", update),
+        ):
+            parts.enter_context(mock.patch.object(room, name, part))
         config = configuration.load_config(options.config, [])
         cold_start = config.cold_start and replace(
             config.cold_start, max_steps=options.cold_start_steps, evaluate_every=options.cold_start_steps
@@ -129,7 +136,7 @@ def main() -> None:
         config = replace(config, run_dir=run_dir, max_steps=steps, cold_start=cold_start)
         train.run(config, resume=False, console=Console(stderr=True, quiet=True))
     counted = clock.steps()[options.warmup - 1 :]
-    report = {
+    return {
         "row": "overhead",
         "waits_for_the_update": options.wait,
         "median_share": statistics.median(one["overhead"] / one["step"] for one in counted),
@@ -139,8 +146,7 @@ def main() -> None:
         },
         "steps": counted,
     }
-    print(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(measure(tyro.cli(Options, description=__doc__)), indent=2))

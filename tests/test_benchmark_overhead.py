@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from scripts.benchmark_overhead import Clock, covered
+from scripts.benchmark_overhead import STAGES, Clock, Options, covered, measure
 
 
 def test_covered_counts_no_second_twice():
@@ -43,3 +43,15 @@ def test_an_update_is_watched_while_the_host_goes_on():
     (step,) = clock.steps()
     assert clock.intervals["update"][0][1] > sent
     assert 0 < step["update"] <= step["step"]
+
+
+@pytest.mark.slow
+def test_a_run_is_measured(tmp_path):
+    path = tmp_path / "toy.py"
+    path.write_text(
+        "from dataclasses import replace\nfrom tests.training_toy import CONFIG as TOY\n"
+        "CONFIG = replace(TOY, evaluation=replace(TOY.evaluation, every_epochs=9))\n"
+    )
+    report = measure(Options(config=str(path), steps=3, warmup=2))
+    assert len(report["steps"]) == 3 and 0 < report["median_share"] < 1
+    assert all(step[stage] > 0 for step in report["steps"] for stage in STAGES)
