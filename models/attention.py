@@ -201,9 +201,7 @@ class _Tiles(NamedTuple):
 
     def unrows(self, x):
         axis = self.part[0].ndim - 2
-        return self.part.unrows(
-            _join(x, axis, math.prod(self.shape) // math.prod(x.shape[1 : axis + 1])), self.shape
-        )
+        return self.part.unrows(_join(x, axis, math.prod(self.shape) // math.prod(x.shape[1 : axis + 1])), self.shape)
 
     def scores(self, rows, limits, j):
         scores = _scores(rows, self.block(0, j))

@@ -262,9 +262,7 @@ class Decoder(nnx.Module):
         shape = num_tasks, group_size, c.key_value_heads, capacity, c.head_width
 
         def room():
-            return tuple(
-                self.layout.constrain(jnp.zeros(shape, c.compute_dtype), "NGH-E") for _ in range(c.layers)
-            )
+            return tuple(self.layout.constrain(jnp.zeros(shape, c.compute_dtype), "NGH-E") for _ in range(c.layers))
 
         return Suffixes(room(), room())
 

@@ -112,7 +112,9 @@ def from_json(values: Mapping[str, Any]) -> DecoderConfig:
     # Without a width of their own, heads share out the model's.
     own_width = values.get("head_dim") is not None
     if not own_width and sizes["width"] % sizes["query_heads"]:
-        raise ValueError(f"hidden_size must be a multiple of num_attention_heads where head_dim is not given: got {sizes}")
+        raise ValueError(
+            f"hidden_size must be a multiple of num_attention_heads where head_dim is not given: got {sizes}"
+        )
     theta, scaling = _rope(values)
     return DecoderConfig(
         **sizes,
@@ -136,7 +138,9 @@ def _rope(values: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
     before = {key: value for key, value in before.items() if value is not None}
     for key in before.keys() & new.keys():
         if before[key] != new[key]:
-            raise ValueError(f"{key} must be said once: rope_parameters has {new[key]!r}, and beside it {before[key]!r}")
+            raise ValueError(
+                f"{key} must be said once: rope_parameters has {new[key]!r}, and beside it {before[key]!r}"
+            )
     rope = before | new
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", "llama3") or rope.get("partial_rotary_factor", 1) != 1:

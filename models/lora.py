@@ -39,9 +39,7 @@ def join(adapters: Params, base: Params) -> Params:
     return {**base, "layers": {**base["layers"], **adapters["layers"]}}
 
 
-def merge(
-    adapters: Params, base: Params, config: DecoderConfig, dtype: Any = None
-) -> tuple[Params, DecoderConfig]:
+def merge(adapters: Params, base: Params, config: DecoderConfig, dtype: Any = None) -> tuple[Params, DecoderConfig]:
     """W + alpha / rank A B: (parameters, config) of a decoder without adapters that computes the same.
 
     dtype: of the sum; None: the base's.

@@ -38,9 +38,7 @@ class CheckpointError(RuntimeError):
     """There is no such checkpoint, or it cannot be read into what was asked for."""
 
 
-def open_checkpoints(
-    directory: str | Path, retention: RetentionConfig = RetentionConfig()
-) -> ocp.CheckpointManager:
+def open_checkpoints(directory: str | Path, retention: RetentionConfig = RetentionConfig()) -> ocp.CheckpointManager:
     """Opens or creates the folder; what `retention` does not name goes when something is saved.
 
     CheckpointError: the file that Orbax keeps beside a checkpoint's items is damaged.
@@ -146,7 +144,9 @@ def forget(checkpoints: ocp.CheckpointManager, after: int, retention: RetentionC
     and those that were to go when a kill came: Orbax removes them after it commits the next one, and a run that has ended
     saves no next one."""
     checkpoints.wait_until_finished()
-    processes.on_first(lambda: [shutil.rmtree(path) for path in Path(checkpoints.directory).glob(_HALF_WRITTEN)] and None)
+    processes.on_first(
+        lambda: [shutil.rmtree(path) for path in Path(checkpoints.directory).glob(_HALF_WRITTEN)] and None
+    )
     steps = sorted(checkpoints.all_steps())
     earlier = [_Info(step, checkpoints.metrics(step)) for step in steps if step <= after]
     kept = _policy(retention).should_preserve(earlier, context=preservation.PreservationContext())

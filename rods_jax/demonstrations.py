@@ -70,9 +70,7 @@ def corpus(domain: Domain, tasks: Sequence[Task]) -> list[str]:
         texts += [tool.name, tool.description, json.dumps(tool.parameters, ensure_ascii=False)]
     for task in tasks:
         texts += [turn.user for turn in task.turns]
-        texts += [
-            json.dumps(dict(call.arguments), ensure_ascii=False) for turn in task.turns for call in turn.gold
-        ]
+        texts += [json.dumps(dict(call.arguments), ensure_ascii=False) for turn in task.turns for call in turn.gold]
         texts += [output for turn in gold_trace(domain, task) for output in turn.outputs]
     return texts
 
@@ -99,9 +97,7 @@ def _siblings(call: Call, tools: Sequence[ToolSpec]) -> list[str]:
         for tool in tools
         if tool is not own
         and tool.class_name == own.class_name
-        and set(tool.parameters.get("required", ()))
-        == set(own.parameters.get("required", ()))
-        == set(call.arguments)
+        and set(tool.parameters.get("required", ())) == set(own.parameters.get("required", ())) == set(call.arguments)
     ]
 
 

@@ -122,7 +122,14 @@ def require_object(value: Json, where: str, **kinds: type) -> dict[str, Json]:
     return value
 
 
-_NAMES = {int: "an integer", float: "a number", str: "a string", list: "a list", dict: "an object", bool: "true or false"}
+_NAMES = {
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+    bool: "true or false",
+}
 
 
 def _shown(value: Any) -> str:

@@ -141,9 +141,7 @@ def generator(
             t, idle, generated, episodes = carry
             going_NG = ~generated.ended_NG
             # Choose each row's next token.
-            logits = jnp.einsum(
-                "ngd,vd->ngv", episodes.hidden_NGD, unembedding_VD, preferred_element_type=jnp.float32
-            )
+            logits = jnp.einsum("ngd,vd->ngv", episodes.hidden_NGD, unembedding_VD, preferred_element_type=jnp.float32)
             keys = jax.vmap(jax.vmap(jax.random.fold_in))(episodes.keys_NG, episodes.lengths_NG)
             token_NG, log_prob_NG = sample(keys, logits, sampling, num_tokens)
             # Read it, which predicts the one after it; rows that are not going stay as they are.

@@ -260,9 +260,7 @@ def update_step(
     # The gradient, from this device's part of the batch, then summed over the parts.
     advantages_NG = _own_part(statistics.advantages_NG, batch.rewards_NG.shape, axis_name, split)
     arrays = {"advantages_NG": advantages_NG} | batch._asdict()
-    (total, terms), gradient = accumulate(
-        differentiate, arrays, cuts, lambda results: (results[0], place(results[1]))
-    )
+    (total, terms), gradient = accumulate(differentiate, arrays, cuts, lambda results: (results[0], place(results[1])))
     if axis_name is not None:
         (total, terms), gradient = jax.lax.psum(((total, terms), gradient), axis_name)
 

@@ -97,9 +97,7 @@ def log_probs(
     def chunk(arrays) -> LogProbs:
         # Outside the condition: inside, devices of one CPU meet in different orders and wait for each other for ever.
         hidden, targets, mask = map(gather, arrays)
-        return _chunk(
-            hidden, weight_DV, temperature, jnp.where(mask, targets, 0).astype(jnp.int32), mask, with_entropy
-        )
+        return _chunk(hidden, weight_DV, temperature, jnp.where(mask, targets, 0).astype(jnp.int32), mask, with_entropy)
 
     chunks = lax.map(chunk, (split(hidden_TD), split(targets_T), split(mask_T)))
     return LogProbs(*map(join, chunks))

@@ -90,9 +90,7 @@ def train(
                 state = stages.renew(state)
                 replay = pool.enter_stage(replay, [task for task in seeds if task.category in stage.categories])
             replay, _ = pool.begin_epoch(replay, epoch, step)
-        batches = pool.epoch_batches(
-            replay, seed=config.seed, epoch=epoch, batch_size=config.rollout.tasks_per_step
-        )
+        batches = pool.epoch_batches(replay, seed=config.seed, epoch=epoch, batch_size=config.rollout.tasks_per_step)
         pending = None
         for index in range(first_batch, len(batches)):
             started = time.perf_counter()

@@ -55,9 +55,7 @@ def policy_generate(
                 active_N1[row] = True
         keys = rollout_keys(seed, 0, [str(number) for number in numbers], 1)
         weights = params()
-        generated, _ = generator.act(
-            weights, generator.start(weights, tokens_NP, lengths_N, keys), active_N1, sampling
-        )
+        generated, _ = generator.act(weights, generator.start(weights, tokens_NP, lengths_N, keys), active_N1, sampling)
         sampled_NA, counts_N = np.asarray(generated.tokens_NGA)[:, 0], np.asarray(generated.lengths_NG)[:, 0]
         return [
             Reply("", error=REFUSED, detail=prompt)

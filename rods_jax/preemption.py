@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 
+
 class Stopped(Exception):
     """The run was saved before its end; `status` is what the process exits with."""
 
@@ -61,9 +62,7 @@ def interrupts(seconds: float = 3.0) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _watched(
-    handlers: Mapping[int, Callable[..., None]], requested: threading.Event, seconds: float
-) -> Iterator[None]:
+def _watched(handlers: Mapping[int, Callable[..., None]], requested: threading.Event, seconds: float) -> Iterator[None]:
     """These handlers, and a thread that hears the first signal and ends the process at the second or the deadline."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

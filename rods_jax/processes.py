@@ -127,9 +127,7 @@ def require_shares(data: int, num_tasks: int, count: int) -> None:
 def assemble(mesh: Mesh, batch: RolloutBatch) -> RolloutBatch:
     """The batch of all tasks on the mesh, from this process's rollouts of its share; nothing is sent."""
     share = batch._replace(**{name: share_of(getattr(batch, name)) for name in KNOWN})
-    shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((len(x) * jax.process_count(), *x.shape[1:]), x.dtype), share
-    )
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(x) * jax.process_count(), *x.shape[1:]), x.dtype), share)
     return jax.tree.map(
         lambda x, shape, sharding: jax.make_array_from_process_local_data(sharding, x, shape.shape),
         share,

@@ -82,9 +82,7 @@ def spec(mesh: Mesh, axes: str, shape: Sequence[int]) -> PartitionSpec:
     return PartitionSpec(*cuts)
 
 
-def micro_batch_cuts(
-    count: int, num_tasks: int, group_size: int, sizes: Sequence[int]
-) -> tuple[int, int] | None:
+def micro_batch_cuts(count: int, num_tasks: int, group_size: int, sizes: Sequence[int]) -> tuple[int, int] | None:
     """Into how many parts tasks and rollouts are cut so that each of `count` micro-batches spans a mesh of `sizes`.
 
     Tasks first, so that few prompts are computed again for another part of their rollouts.  None: it cannot be.
@@ -144,9 +142,7 @@ def parameter_shardings(mesh: Mesh, params: Any, axes_of: Callable[[tuple[str, .
     return jax.tree_util.tree_map_with_path(sharding, params)
 
 
-def state_shardings(
-    mesh: Mesh, state: TrainState, params: Any, optimizer: optax.GradientTransformation
-) -> TrainState:
+def state_shardings(mesh: Mesh, state: TrainState, params: Any, optimizer: optax.GradientTransformation) -> TrainState:
     """Shardings of a train state (arrays or shapes): what is shaped like the parameters lies like them."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     optimizer_state = optax.tree.map_params(
@@ -163,7 +159,6 @@ def state_shardings(
 def batch_shardings(mesh: Mesh, batch: RolloutBatch) -> RolloutBatch:
     """Every field's name ends in its axes."""
     cut = {
-        name: NamedSharding(mesh, spec(mesh, name.rsplit("_", 1)[1], x.shape))
-        for name, x in batch._asdict().items()
+        name: NamedSharding(mesh, spec(mesh, name.rsplit("_", 1)[1], x.shape)) for name, x in batch._asdict().items()
     }
     return RolloutBatch(**cut)

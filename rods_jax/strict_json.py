@@ -113,9 +113,7 @@ def _constant(name: str) -> NoReturn:
     raise _Refused
 
 
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_pairs, parse_int=_integer, parse_float=_float, parse_constant=_constant
-)
+_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=_integer, parse_float=_float, parse_constant=_constant)
 
 
 # ------------------------------------------------------------------------------ where that stands

@@ -129,9 +129,7 @@ class Codec(NamedTuple):
     """Text format of one model family. No function here ever evaluates text."""
 
     encode_prompt: Callable[[Sequence[ToolSpec], str], list[int]]  # (tools, first user message)
-    encode_messages: Callable[
-        [Sequence[Message]], list[int]
-    ]  # after a stop token, up to the next assistant header
+    encode_messages: Callable[[Sequence[Message]], list[int]]  # after a stop token, up to the next assistant header
     encode_action: Callable[[Sequence[Call], str], list[int]]  # (calls, answer), ends in stop_tokens[0]
     decode: Callable[[Sequence[int]], str]
     parse: Callable[[str], Action]
@@ -148,9 +146,7 @@ class Policy(NamedTuple):
     """All that rods_jax asks of a model; `params` and the caches are pytrees it never opens."""
 
     init: Callable[..., Any]  # (key) -> params
-    forward: Callable[
-        ..., jax.Array
-    ]  # (params, prompt_tokens_NP, prompt_lengths_N, suffix_tokens_NGS) -> hidden_NGSD
+    forward: Callable[..., jax.Array]  # (params, prompt_tokens_NP, prompt_lengths_N, suffix_tokens_NGS) -> hidden_NGSD
     unembedding: Callable[..., jax.Array]  # (params) -> unembedding_VD
     prefill: Callable[..., Any]  # (params, prompt_tokens_NP, prompt_lengths_N, suffix_tokens) -> (hidden_ND, prompts)
     empty: Callable[..., Any]  # (num_tasks, group_size, capacity) -> suffixes: arrays [N,G,...] that grow at their ends

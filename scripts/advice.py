@@ -51,9 +51,7 @@ def advice(records: Sequence[Record], url: str, max_tokens: int) -> list[str]:
     if _num(record.failure.startswith(TOO_LONG) for record in records):
         found.append(f"the server's context does not hold a first request and --max-tokens {max_tokens}")
     if cut := _num(_is_cut(move) for record in records for move in record.moves):
-        found.append(
-            f"{cut} messages did not end within --max-tokens {max_tokens}: a thinking model may need more"
-        )
+        found.append(f"{cut} messages did not end within --max-tokens {max_tokens}: a thinking model may need more")
     return [sentence for sentence in found if sentence]
 
 

@@ -85,8 +85,7 @@ def ours(domain: Domain, tasks: Sequence[Task], repeats: int) -> dict[str, float
         "call": best(repeats, call, construct) / sum(map(len, golds)),
         "episode": best(repeats, lambda: play(start())) / len(tasks),
         "snapshot": best(repeats, copy.deepcopy, construct) / len(tasks),
-        "gold trace, once a task": best(repeats, lambda: [gold_trace(domain, task) for task in tasks])
-        / len(tasks),
+        "gold trace, once a task": best(repeats, lambda: [gold_trace(domain, task) for task in tasks]) / len(tasks),
     }
 
 

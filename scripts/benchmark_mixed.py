@@ -76,14 +76,10 @@ def lognormal_stops(policy: Policy, median: float) -> Policy:
         return featured(hidden_ND, jnp.zeros(len(hidden_ND))), prompts
 
     def empty(num_tasks, group_size, capacity):
-        return Counted(
-            policy.empty(num_tasks, group_size, capacity), jnp.zeros((num_tasks, group_size), jnp.int32)
-        )
+        return Counted(policy.empty(num_tasks, group_size, capacity), jnp.zeros((num_tasks, group_size), jnp.int32))
 
     def extend(params, prompts, counted, seen_NG, tokens_NGT, lengths_NG, rows_NC=None):
-        hidden, suffixes = policy.extend(
-            params, prompts, counted.suffixes, seen_NG, tokens_NGT, lengths_NG, rows_NC
-        )
+        hidden, suffixes = policy.extend(params, prompts, counted.suffixes, seen_NG, tokens_NGT, lengths_NG, rows_NC)
         n = jnp.arange(len(seen_NG))[:, None]
         rows = jnp.broadcast_to(jnp.arange(seen_NG.shape[1]), seen_NG.shape) if rows_NC is None else rows_NC
         before = jnp.where(seen_NG == 0, 0, counted.said_NG[n, rows])

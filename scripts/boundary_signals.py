@@ -90,13 +90,9 @@ def simulate(world: World, rng: np.random.Generator, signals: Sequence = SIGNALS
     detect = {signal: jax.jit(partial(signal, **BAND)) for signal in signals}
     for epoch in range(world.epochs):
         logits_N = logits_N + world.drift + world.noise * rng.normal(size=n)
-        truth, passed_NG = visit(
-            rng, 1 / (1 + np.exp(-logits_N)), turns_N, correlation_N, stuck_N, world.group_size
-        )
+        truth, passed_NG = visit(rng, 1 / (1 + np.exp(-logits_N)), turns_N, correlation_N, stuck_N, world.group_size)
         remembered = visits[-world.history :]
-        weights = [
-            2.0 ** (-(len(remembered) - i) * STEPS_PER_EPOCH / world.half_life) for i in range(len(remembered))
-        ]
+        weights = [2.0 ** (-(len(remembered) - i) * STEPS_PER_EPOCH / world.half_life) for i in range(len(remembered))]
         evidence = Evidence(
             passed_NG.astype(np.int32),
             np.ones(passed_NG.shape, bool),
@@ -183,9 +179,7 @@ def foresight(records: Sequence[Mapping]) -> dict[str, float]:
     """
     last, pairs = {}, []
     for record in records:
-        for name, mean, variance in zip(
-            *(record.get(key, ()) for key in ("task_ids", "task_mean", "task_variance"))
-        ):
+        for name, mean, variance in zip(*(record.get(key, ()) for key in ("task_ids", "task_mean", "task_variance"))):
             if name in last:
                 pairs.append((*last[name], variance))
             last[name] = mean, variance
@@ -268,9 +262,7 @@ def main(runs: tuple[Path, ...] = (), plot: Path | None = None, seed: int = 0) -
         console.print(table_of(str(run), {"": foresight(read_metrics(run / "metrics.jsonl"))}))
     if plot is not None:
         both = (mean_band, beta_posterior)
-        sweep = {
-            x: simulate(World(half_life=x), np.random.default_rng(seed), both) for x in (3.25, 6.5, 13, 26, 52)
-        }
+        sweep = {x: simulate(World(half_life=x), np.random.default_rng(seed), both) for x in (3.25, 6.5, 13, 26, 52)}
         draw(plot, simulate(World(), np.random.default_rng(seed)), sweep)
 
 

@@ -16,7 +16,8 @@ import jax
 import tyro
 from rich.console import Console
 
-from rods_jax import config as configuration, terminal
+from rods_jax import config as configuration
+from rods_jax import terminal
 from rods_jax.checkpoint import CheckpointError
 from rods_jax.config import Config
 from rods_jax.preemption import Stopped, stop_requests

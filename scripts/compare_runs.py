@@ -56,9 +56,7 @@ def _logs(name: str, first: list[dict[str, Json]], second: list[dict[str, Json]]
             yield f"{name}: step {min(x['step'], y['step'])} has a line in one of them alone"
             return
         if json.dumps(x) != json.dumps(y):  # as text, because NaN is no difference
-            keys = [key for key in x | y if json.dumps(x.get(key)) != json.dumps(y.get(key))] or [
-                "the order of keys"
-            ]
+            keys = [key for key in x | y if json.dumps(x.get(key)) != json.dumps(y.get(key))] or ["the order of keys"]
             shown = ", ".join(f"{key} ({_short(x.get(key))} | {_short(y.get(key))})" for key in keys)
             yield f"{name}: step {x['step']} differs in {shown}"
             return
@@ -94,9 +92,7 @@ def leaves(path: Path) -> dict[str, Any]:
         arrays = reader.restore(state, restore_args=on_host)
     host: Mapping[str, Json] = json.loads((path / "host" / "metadata").read_text("utf-8"))
     parts = {f"{key}.{name}": part for key, value in host.items() for name, part in _items(value)}
-    leaves = {
-        jax.tree_util.keystr(key): np.asarray(leaf) for key, leaf in jax.tree_util.tree_leaves_with_path(arrays)
-    }
+    leaves = {jax.tree_util.keystr(key): np.asarray(leaf) for key, leaf in jax.tree_util.tree_leaves_with_path(arrays)}
     return leaves | parts
 
 

@@ -100,7 +100,9 @@ def _line(values: Mapping[str, Any], held_out: list[float], lost: Mapping[str, i
         parts.append(f"epoch {values['epoch']}  reward {float(values['progress_mean']):.2f}")
         zones = "/".join(str(values[f"zone_{zone}"]) for zone in ("hard", "boundary", "mastered"))
         parts.append(f"hard/boundary/mastered {zones}")
-    pool = f"pool {values['pool_human']}+{values['pool_trial']}+{values['pool_active']} (staged {values['pool_staged']})"
+    pool = (
+        f"pool {values['pool_human']}+{values['pool_trial']}+{values['pool_active']} (staged {values['pool_staged']})"
+    )
     parts += [pool] + ([f"held out {held_out[-1]:.3f}"] if held_out else [])
     if any(lost.values()):
         parts.append("rollouts so far: " + ", ".join(f"{count} {name}" for name, count in lost.items() if count))

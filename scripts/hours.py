@@ -65,7 +65,9 @@ def hours(
     for stage in config.stages:
         sizes, count = rollout_of(config, stage), steps[stage.name]
         (play, name) = plays["rollouts", sizes]
-        parts["rollouts"] += count * played("rollouts", play, name, sizes.tasks_per_step * sizes.group_size / found.hosts)
+        parts["rollouts"] += count * played(
+            "rollouts", play, name, sizes.tasks_per_step * sizes.group_size / found.hosts
+        )
         size = next((size for size in update_sizes(sizes) if size >= lengths.longest), sizes.max_suffix_tokens)
         parts["update"] += count * next(s for name, s in seconds.items() if name.startswith(f"update, {size:,} "))
         parts["copy"] += count * seconds.get("copy", 0.0)

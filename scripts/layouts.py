@@ -69,7 +69,9 @@ def cuts_of(model: DecoderConfig, sizes: Sequence[int], shape: Shape) -> Cuts:
 
 def whole_of(config: Config) -> Shape:
     """A step's batch in the stage with the longest episodes, every rollout full."""
-    r = max((rollout_of(config, stage) for stage in config.stages), key=lambda r: (r.max_suffix_tokens, r.max_prompt_tokens))
+    r = max(
+        (rollout_of(config, stage) for stage in config.stages), key=lambda r: (r.max_suffix_tokens, r.max_prompt_tokens)
+    )
     return Shape(r.tasks_per_step, r.group_size, r.max_prompt_tokens, r.max_suffix_tokens)
 
 
@@ -100,9 +102,7 @@ def update_work(
     """What one device does in an update (exchange counted, too), and the bytes that it holds at least."""
     shape = part_of(whole, sizes, micro_batches)
     cuts = cuts_of(model, sizes, shape)
-    parts = counts.executed_update(
-        model, shape, reference=reference, tile=LONGEST, flash_attention=flash_attention
-    )
+    parts = counts.executed_update(model, shape, reference=reference, tile=LONGEST, flash_attention=flash_attention)
     how = dict(reference=reference, micro_batches=micro_batches, cuts=cuts)
     work = Work(
         micro_batches * counts.on_device(parts, cuts).total,

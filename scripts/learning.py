@@ -148,7 +148,9 @@ def cold_start(
         rng=rng,
     )
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(checkpoint.open_checkpoints(directory / COLD_START, RetentionConfig(latest=1)))
+        checkpoints = stack.enter_context(
+            checkpoint.open_checkpoints(directory / COLD_START, RetentionConfig(latest=1))
+        )
         step, reward, seconds, started = 0, 0.0, 0.0, time.perf_counter()
         if checkpoints.latest_step() is not None:
             step, state, host = checkpoint.restore(checkpoints, state)
@@ -175,7 +177,8 @@ def cold_start(
             if stopped:
                 checkpoints.wait_until_finished()
                 raise Stopped(
-                    SAVED, f"stopped by a signal at step {step} of the cold start, which is saved: continue with --resume"
+                    SAVED,
+                    f"stopped by a signal at step {step} of the cold start, which is saved: continue with --resume",
                 )
     record = {
         "steps": step,

@@ -38,9 +38,7 @@ def write_pool(config: Config, out: Path, count: int, rules: bool, workers: int,
     if out.exists():
         raise ConfigError(f"{out} is there already: choose another --out")
     if config.synthesis is None and not rules:
-        raise ConfigError(
-            "the config has no synthesis=SynthesisConfig(...): pass --rules for the rule-based author"
-        )
+        raise ConfigError("the config has no synthesis=SynthesisConfig(...): pass --rules for the rule-based author")
     mine = {key: value for key, value in resolved(config).items() if key in OF_THE_POOL} | {"rules": rules}
     if journal.exists():
         if not about.exists():
@@ -69,9 +67,7 @@ def write_pool(config: Config, out: Path, count: int, rules: bool, workers: int,
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("variants", total=count)
-        settling = fill(
-            journal, write, tasks.seeds, count=count, run_seed=config.seed, known=known, workers=workers
-        )
+        settling = fill(journal, write, tasks.seeds, count=count, run_seed=config.seed, known=known, workers=workers)
         for settled in settling:
             seeds[settled.key.partition("/")[2]] += settled.candidate is not None
             dispatched += 1
@@ -84,9 +80,7 @@ def write_pool(config: Config, out: Path, count: int, rules: bool, workers: int,
     terminal.say(
         console, f"{len(variants[:count])} variants of {dispatched} dispatched seeds in {minutes:.1f} min: {out}"
     )
-    terminal.say(
-        console, "rejected attempts: " + (", ".join(f"{k} {n}" for k, n in errors.most_common()) or "none")
-    )
+    terminal.say(console, "rejected attempts: " + (", ".join(f"{k} {n}" for k, n in errors.most_common()) or "none"))
     if barren := [seed for seed, brought in seeds.items() if not brought]:
         terminal.say(console, f"{len(barren)} of {len(seeds)} seeds brought no variant: {', '.join(barren)}")
 

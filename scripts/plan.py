@@ -29,14 +29,15 @@ from typing import Any
 
 from models.decoder import DecoderConfig
 from models.families import Pretrained, read_config
-from rods_jax import config as configuration, sharding
+from rods_jax import config as configuration
+from rods_jax import sharding
 from rods_jax.config import Config, ConfigError
 from scripts import hours
 from scripts.ahead_of_time import GIB, Chip, Compiled, Slice, compile_step, parse, roofline, slice_of
 from scripts.hours import Lengths
 from scripts.layouts import check, layouts, whole_of
-from scripts.policies import describe
 from scripts.learning import learning
+from scripts.policies import describe
 from scripts.programs import Program, Resident, meshes_of, programs, update_program
 
 PARTS = ("update", "rollouts", "evaluation", "state", "export")

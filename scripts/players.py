@@ -21,15 +21,16 @@ import numpy as np
 from models import weights
 from models.families import Pretrained
 from models.tokenizer import load_tokenizer
-from rods_jax import checkpoint, chat, config as configuration, processes
+from rods_jax import chat, checkpoint, processes
+from rods_jax import config as configuration
 from rods_jax.chat import Generate
 from rods_jax.codecs.grammar import answer, read_message, unreadable
 from rods_jax.config import Config, ConfigError
 from rods_jax.environments.episode import Failure, start_episodes
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import Rules
-from rods_jax.files import read_object
 from rods_jax.evaluation import Act, Record, Said, Stop, play, record_from_json
+from rods_jax.files import read_object
 from rods_jax.generation import Sampling
 from rods_jax.rewards import PARSE_ERROR, progress_reward
 from rods_jax.rollout import collect
@@ -221,9 +222,7 @@ def run_config(directory: Path, path: Path | None) -> Config:
     now = configuration.resolved(config)
     for key in ("domain", "codec"):
         if changed := configuration.differences(_functions(saved[key]), _functions(now[key]), key):
-            raise ConfigError(
-                f"{directory} was trained with another {', '.join(changed)}: name its file in --config"
-            )
+            raise ConfigError(f"{directory} was trained with another {', '.join(changed)}: name its file in --config")
     return config
 
 

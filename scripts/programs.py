@@ -30,8 +30,8 @@ from rods_jax.types import RolloutBatch
 from scripts.ahead_of_time import Slice, Work
 from scripts.layouts import cuts_of, part_of, update_work
 from scripts.learning import Learning, learning
-from scripts.policies import RunPolicy, describe
 from scripts.playing import evaluation_player, training_player
+from scripts.policies import RunPolicy, describe
 
 
 class Program(NamedTuple):
@@ -124,9 +124,7 @@ def placed(shapes: Any, shardings: Any) -> Any:
 
 def device_bytes(tree: Any) -> float:
     """Bytes of one device's part."""
-    return float(
-        sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
-    )
+    return float(sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)))
 
 
 # ------------------------------------------------------------------------------------------ state
@@ -249,6 +247,7 @@ def generation_programs(there: Resident, part: str, play: Player, suffix: str) -
 
 def _names(tree: Any) -> Any:
     """The tree with each leaf's innermost field name in its place."""
+
     def name(path, _):
         return next(key.name for key in reversed(path) if hasattr(key, "name"))
 

@@ -215,9 +215,7 @@ def draw_flows(axes: Axes, records: Records) -> None:
     for key, color in FLOWS.items():
         steps, values = _series(records, key)
         if steps.size and values.any():
-            axes.plot(
-                steps, values, color=color, linewidth=2, drawstyle="steps-post", label=key.replace("_", ", ")
-            )
+            axes.plot(steps, values, color=color, linewidth=2, drawstyle="steps-post", label=key.replace("_", ", "))
     steps, staged = _series(records, "pool_staged")
     if steps.size:
         axes.plot(steps, staged, color=MUTED, linewidth=1.4, linestyle=(0, (3, 2)), label="staged, waiting")

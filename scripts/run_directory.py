@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from models.tokenizer import load_tokenizer
-from rods_jax import checkpoint, config as configuration, files, journal, terminal
+from rods_jax import checkpoint, files, journal, terminal
+from rods_jax import config as configuration
 from rods_jax.config import Config, ConfigError
 from rods_jax.demonstrations import corpus
 from rods_jax.environments.gold import check_gold

@@ -38,16 +38,12 @@ def print_scores(result: Mapping[str, Json], console: Console) -> None:
     console.print(told, markup=False, highlight=False)
     table = Table("", *METRICS.values(), box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name, row in scores["rows"].items():
-        cells = [
-            f"{_shown(row[key])}\nfloor {_shown(floor[name][key])[:5]}".replace(" [", "\n[") for key in METRICS
-        ]
+        cells = [f"{_shown(row[key])}\nfloor {_shown(floor[name][key])[:5]}".replace(" [", "\n[") for key in METRICS]
         failed = f", {row['failed']} failed" if row["failed"] else ""
         table.add_row(*map(terminal.plain, (f"{name}\n{row['tasks']} tasks{failed}", *cells)))
     console.print(table)
     if result["rollouts"] > 1:
-        table = Table(
-            "k", "pass@k, all tasks", "pass^k, all tasks", box=SIMPLE_HEAD, show_edge=False, pad_edge=False
-        )
+        table = Table("k", "pass@k, all tasks", "pass^k, all tasks", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
         row = scores["rows"][ALL]
         for k in range(1, result["rollouts"] + 1):
             table.add_row(str(k), *(terminal.plain(_shown(row[f"pass{sign}{k}"])) for sign in "@^"))

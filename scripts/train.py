@@ -29,20 +29,20 @@ import tyro
 from rich.console import Console
 
 from models.families import Pretrained, read_config
-from rods_jax import checkpoint, config as configuration, files, processes, replay, strict_json, terminal
+from rods_jax import checkpoint, files, processes, replay, strict_json, terminal
+from rods_jax import config as configuration
 from rods_jax.checks import check_start
 from rods_jax.config import Config, ConfigError, RolloutConfig, StageConfig, rollout_of
+from rods_jax.curriculum import num_epochs, require_hints, rules_of
 from rods_jax.environments.episode import EpisodeBatch, start_episodes
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.environments.workers import Workers
-from rods_jax.curriculum import num_epochs, require_hints, rules_of
 from rods_jax.keys import seed_key
 from rods_jax.lengths import check_lengths, scores_apart
 from rods_jax.loop import Position, Stages, train
 from rods_jax.metrics import MetricWriter, open_metrics
 from rods_jax.preemption import SAVED, Stopped, maintenance_notices, stop_requests
 from rods_jax.rollout import Player, Rollouts, collect, trim
-from rods_jax.synthesis.near_duplicates import far_from
 from rods_jax.synthesis.dispatch import (
     Dispatch,
     Synthesize,
@@ -51,6 +51,7 @@ from rods_jax.synthesis.dispatch import (
     dispatch_from_json,
     dispatch_to_json,
 )
+from rods_jax.synthesis.near_duplicates import far_from
 from rods_jax.synthesis.pipeline import RULE_BASED, synthesize
 from rods_jax.synthesis.worker import Author, working
 from rods_jax.task_files import task_to_json
@@ -63,8 +64,8 @@ from scripts.held_out import evaluation
 from scripts.learning import cold_start, learning, updating
 from scripts.playing import training_player
 from scripts.policies import RunPolicy, policy_of
-from scripts.run_directory import Inputs, fork, inputs_of, require_same_inputs
 from scripts.report import print_summary, tell, write_report
+from scripts.run_directory import Inputs, fork, inputs_of, require_same_inputs
 from scripts.synthesize import author_of, teller
 
 HALTED = 3  # exit status: stopped after saving, because a number was not finite
@@ -110,7 +111,9 @@ def main() -> None:
 def settings_of(config: Config, options: Options) -> dict[str, Any]:
     """What all processes of a run must have in common; a run directory may have another path on each host."""
     ways = {"--resume": options.resume, "--resume-step": options.resume_step, "--from": options.source}
-    settings = {name: value for name, value in configuration.resolved(config).items() if name not in ("run_dir", "file")}
+    settings = {
+        name: value for name, value in configuration.resolved(config).items() if name not in ("run_dir", "file")
+    }
     return settings | ways | {"installed": processes.versions()}
 
 

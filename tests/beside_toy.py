@@ -17,8 +17,15 @@ from synthesis_toy import TOY
 
 from rods_jax import replay
 from rods_jax.boundary import Seeds
-from rods_jax.config import Config, EvaluationConfig, ReplaySettings, RolloutConfig, StageConfig, SynthesisConfig
-from rods_jax.config import UpdateConfig
+from rods_jax.config import (
+    Config,
+    EvaluationConfig,
+    ReplaySettings,
+    RolloutConfig,
+    StageConfig,
+    SynthesisConfig,
+    UpdateConfig,
+)
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.files import write_atomically
 from rods_jax.group_statistics import GroupStatistics

@@ -39,16 +39,13 @@ class Scripted:
                 names = iter(call.tool for call in self.calls)
                 runs = [
                     "; ".join(
-                        f"{run['class']}: " + ", ".join(next(names) for _ in range(run["functions"]))
-                        for run in turn
+                        f"{run['class']}: " + ", ".join(next(names) for _ in range(run["functions"])) for run in turn
                     )
                     for turn in data["layout"]
                 ]
                 return tags(reasoning="", narrative="A.", **{f"turn_{n}": text for n, text in enumerate(runs, 1)})
             case "arguments":
-                return tags(
-                    reasoning="", arguments=json.dumps(dict(self.calls[len(data["calls"])].call.arguments))
-                )
+                return tags(reasoning="", arguments=json.dumps(dict(self.calls[len(data["calls"])].call.arguments)))
             case "query":
                 return tags(reasoning="", query=query(len(data["earlier_queries"])))
             case "rewriter":
@@ -104,6 +101,4 @@ if __name__ == "__main__":
                 accepted += 1
                 match = profile_match(extract_profile(domain, result.candidate), extract_profile(domain, seed))
                 same += set(match.values()) == {1}
-        print(
-            f"{kind}: {accepted} variants, {same} of the seed's structure; {dict(errors)}; asked again {dict(asked)}"
-        )
+        print(f"{kind}: {accepted} variants, {same} of the seed's structure; {dict(errors)}; asked again {dict(asked)}")

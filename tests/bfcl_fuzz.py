@@ -143,9 +143,7 @@ def write_call(rng, tools, values):
     arguments = {key: write_value(rng, values, 2) for key in parameters}
     if rng.random() < 0.03:
         arguments[rng.choice(["self", "bogus", "__class__"])] = rng.choice(values)
-    return Call(
-        tool.name if rng.random() < 0.97 else rng.choice(["exit", "__init__", "a.ls", "globals"]), arguments
-    )
+    return Call(tool.name if rng.random() < 0.97 else rng.choice(["exit", "__init__", "a.ls", "globals"]), arguments)
 
 
 def write_value(rng, values, levels):

@@ -113,7 +113,5 @@ HELLO = Request(({"role": "user", "content": "hello"},))
 def ask(respond, requests=(HELLO,), seed=0, **settings):
     """(replies, requests that reached the server) of one endpoint without patience."""
     with chat_server(respond) as (url, seen):
-        endpoint = Endpoint(
-            url=url, model="m", **{"first_wait": 0.01, "max_retries": 2, "timeout": 5.0} | settings
-        )
+        endpoint = Endpoint(url=url, model="m", **{"first_wait": 0.01, "max_retries": 2, "timeout": 5.0} | settings)
         return http_generate(endpoint, seed=seed)(requests), seen

@@ -47,10 +47,7 @@ class Process(NamedTuple):
 def forks(module: str) -> Iterator[Callable[..., Process]]:
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parent.parent)}
     command = [sys.executable, __file__, module]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as server:
-
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as server:
         turn = threading.Lock()
 
         def start(function: str, *arguments) -> Process:

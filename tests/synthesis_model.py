@@ -120,9 +120,7 @@ class Model:
 
     def rewriter(self, data):
         each = zip(data["turns"], data["must_not_name"], strict=True)
-        queries = {
-            f"query_{n}": f"Ada here. {self.say(calls, hidden)}." for n, (calls, hidden) in enumerate(each, 1)
-        }
+        queries = {f"query_{n}": f"Ada here. {self.say(calls, hidden)}." for n, (calls, hidden) in enumerate(each, 1)}
         return tags(reasoning="One story.", **queries)
 
     def withholder(self, data):

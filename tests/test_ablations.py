@@ -14,8 +14,17 @@ from synthesis_model import LOOSE, Model, seed_of, tags
 from synthesis_toy import TASK, TOY
 
 from rods_jax import boundary, grpo, replay
-from rods_jax.config import Config, EvaluationConfig, ReplaySettings, RolloutConfig
-from rods_jax.config import StageConfig, SynthesisConfig, UpdateConfig, differences, resolved
+from rods_jax.config import (
+    Config,
+    EvaluationConfig,
+    ReplaySettings,
+    RolloutConfig,
+    StageConfig,
+    SynthesisConfig,
+    UpdateConfig,
+    differences,
+    resolved,
+)
 from rods_jax.curriculum import stage_of
 from rods_jax.loop import Position, Stages, train
 from rods_jax.rewards import format_reward, progress_reward
@@ -350,9 +359,7 @@ def test_without_feedback_an_attempt_knows_nothing_of_the_ones_before_it():
     full, other = model(), model()
     expected, result = write(full, None, LOOSE), write(other, "no feedback loop", LOOSE)
     assert expected.rejections[0] == result.rejections[0] and expected.rejections[0].error == "vm_exec_failed"
-    asked = {
-        name: [data for role, data in m.asked if role == "planner"] for name, m in (("f", full), ("o", other))
-    }
+    asked = {name: [data for role, data in m.asked if role == "planner"] for name, m in (("f", full), ("o", other))}
     assert [len(data["failures"]) for data in asked["f"]][:2] == [0, 1] and asked["f"][1]["blocked"]
     assert len(asked["o"]) == 3 and asked["o"][0] == asked["o"][1] == asked["o"][2] == asked["f"][0]
     assert "patcher" in full.roles() and "patcher" not in other.roles()

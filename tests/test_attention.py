@@ -195,9 +195,7 @@ def test_a_row_does_not_feel_how_long_the_others_are(monkeypatch):
 
 def test_very_different_parts_do_not_overflow(tiles):
     """Scores near +-1e4 in different parts: the highest part is the answer, and nothing is NaN."""
-    pairs = tuple(
-        (300 * key * scale, value) for (key, value), scale in zip(KEYS_AND_VALUES, (1, -1, 3), strict=True)
-    )
+    pairs = tuple((300 * key * scale, value) for (key, value), scale in zip(KEYS_AND_VALUES, (1, -1, 3), strict=True))
     expected, _, _ = dense(QUERY, pairs, LENGTHS["ragged"])
     output, gradients = differentiated(merged)(QUERY, pairs, LENGTHS["ragged"])
     np.testing.assert_allclose(output, expected, atol=0.02)

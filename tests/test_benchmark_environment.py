@@ -5,8 +5,8 @@ import pytest
 pytest.importorskip("bfcl_eval", reason="needs pip install --no-deps bfcl-eval==2026.3.23")
 pytest.importorskip("mpmath", reason="needs pip install 'mpmath>=1.3,<1.4'")
 
-from rods_jax.environments import bfcl  # noqa: E402
-from scripts import benchmark_environment as benchmark  # noqa: E402
+from rods_jax.environments import bfcl
+from scripts import benchmark_environment as benchmark
 
 
 @pytest.mark.parametrize("category, limit", [("base", 0.001), ("long_context", 0.004)])

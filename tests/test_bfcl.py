@@ -14,12 +14,12 @@ import pytest
 pytest.importorskip("bfcl_eval", reason="needs pip install --no-deps bfcl-eval==2026.3.23")
 pytest.importorskip("mpmath", reason="needs pip install 'mpmath>=1.3,<1.4'")
 
-from bfcl_official import domain, tasks, trace  # noqa: E402
+from bfcl_official import domain, tasks, trace
 
-from rods_jax.environments import bfcl  # noqa: E402
-from rods_jax.environments.bfcl_safety import MAX_RESPONSE_CHARACTERS  # noqa: E402
-from rods_jax.environments.scoring import official_turn_passed, replay, turn_passed  # noqa: E402
-from rods_jax.types import CATEGORIES, Call  # noqa: E402
+from rods_jax.environments import bfcl
+from rods_jax.environments.bfcl_safety import MAX_RESPONSE_CHARACTERS
+from rods_jax.environments.scoring import official_turn_passed, replay, turn_passed
+from rods_jax.types import CATEGORIES, Call
 
 FILES = {"a.txt": {"type": "file", "content": "x"}, "sub": {"type": "directory", "contents": {}}}
 FILE_SYSTEM = {"root": {"home": {"type": "directory", "contents": FILES}}}
@@ -91,10 +91,10 @@ def test_tools_have_json_schema_types():
 def test_split_halves_every_category_and_block_by_scenario(seed):
     train, held_out = bfcl.split(tasks(), seed=seed)
     for half in (train, held_out):
-        assert Counter(task.category for task in half) == {name: 100 for name in CATEGORIES}
-        assert Counter(int(scenario[5:]) // 50 for scenario in {task.scenario for task in half}) == {
-            block: 25 for block in range(4)
-        }
+        assert Counter(task.category for task in half) == dict.fromkeys(CATEGORIES, 100)
+        assert Counter(int(scenario[5:]) // 50 for scenario in {task.scenario for task in half}) == dict.fromkeys(
+            range(4), 25
+        )
     assert not {task.scenario for task in train} & {task.scenario for task in held_out}
     assert bfcl.split(tasks(), seed=seed) == (train, held_out)
     assert bfcl.split(tasks(), seed=seed + 1) != (train, held_out)

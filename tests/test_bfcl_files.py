@@ -6,11 +6,11 @@ import pytest
 
 pytest.importorskip("bfcl_eval", reason="needs pip install --no-deps bfcl-eval==2026.3.23")
 
-from rods_jax.environments import bfcl  # noqa: E402
-from rods_jax.environments.bfcl_files import read_bfcl_tasks  # noqa: E402
-from rods_jax.task_files import TaskFileError, read_tasks, write_tasks  # noqa: E402
-from rods_jax.types import CATEGORIES  # noqa: E402
-from scripts.import_tasks import main as import_tasks  # noqa: E402
+from rods_jax.environments import bfcl
+from rods_jax.environments.bfcl_files import read_bfcl_tasks
+from rods_jax.task_files import TaskFileError, read_tasks, write_tasks
+from rods_jax.types import CATEGORIES
+from scripts.import_tasks import main as import_tasks
 
 QUESTION = {
     "id": "mine",

@@ -8,12 +8,12 @@ import pytest
 pytest.importorskip("bfcl_eval", reason="needs pip install --no-deps bfcl-eval==2026.3.23")
 pytest.importorskip("mpmath", reason="needs pip install 'mpmath>=1.3,<1.4'")
 
-import bfcl_official  # noqa: E402
-from bfcl_official import domain, tasks, trace  # noqa: E402
+import bfcl_official
+from bfcl_official import domain, tasks, trace
 
-from rods_jax.environments.episode import Episode  # noqa: E402
-from rods_jax.environments.scoring import OFFICIAL, RODS, official_turn_passed, replay  # noqa: E402
-from rods_jax.types import Action, Call  # noqa: E402
+from rods_jax.environments.episode import Episode
+from rods_jax.environments.scoring import OFFICIAL, RODS, official_turn_passed, replay
+from rods_jax.types import Action, Call
 
 NUM_PERTURBED = 10_400  # 13 for each task
 

@@ -53,7 +53,5 @@ def test_what_names_no_task_is_refused_with_its_place(tmp_path, text, sentence):
 
 
 def test_an_id_that_bfcl_lacks_is_named():
-    with pytest.raises(
-        ValueError, match="1 ids of the split are no BFCL task's, the first is 'multi_turn_base_200'"
-    ):
+    with pytest.raises(ValueError, match="1 ids of the split are no BFCL task's, the first is 'multi_turn_base_200'"):
         pick(bfcl.load_tasks(), (*IDS, "multi_turn_base_200"))

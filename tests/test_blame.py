@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from evaluate_toy import TASKS, gold_reply, run, server
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rods_jax import chat
 from rods_jax.chat import Endpoint, http_generate
@@ -44,9 +45,7 @@ def asks(request):
 def played(bad, place=1, task=TASK, domain=WORKPLACE, **settings):
     """(record, requests) of gold play in which `bad` is the reply from a place on, where it is not None."""
     with server(lambda request: bad if asks(request) >= place else gold_reply(request)) as (url, requests):
-        endpoint = Endpoint(
-            url=url, model="m", **{"max_retries": 1, "first_wait": 0.001, "timeout": 20.0} | settings
-        )
+        endpoint = Endpoint(url=url, model="m", **{"max_retries": 1, "first_wait": 0.001, "timeout": 20.0} | settings)
         return play(domain, task, 0, converse(http_generate(endpoint))), requests
 
 
@@ -167,9 +166,7 @@ def test_what_servers_write_in_several_ways_is_understood():
             if number % 2:
                 function["arguments"] = json.dumps(function["arguments"])
         choice["message"]["content"] = [{"type": "text", "text": choice["message"]["content"]}]
-        return status, "\ufeff" + json.dumps(
-            body | {"usage": {"prompt_tokens": 10**390}, "logprobs": float("nan")}
-        )
+        return status, "\ufeff" + json.dumps(body | {"usage": {"prompt_tokens": 10**390}, "logprobs": float("nan")})
 
     with server(another) as (url, _):
         record = play(WORKPLACE, TASK, 0, converse(http_generate(Endpoint(url=url, model="m"))))
@@ -230,7 +227,9 @@ def test_whatever_a_model_writes_its_episode_is_scored_or_fails_by_name(written)
     replies = itertools.cycle(message(finish, **fields)[1] for fields, finish in written)
 
     def generate(requests):
-        json.dumps([vars(one) for one in requests], default=dict, allow_nan=False).encode()  # what goes back is sendable
+        json.dumps(
+            [vars(one) for one in requests], default=dict, allow_nan=False
+        ).encode()  # what goes back is sendable
         try:
             return [chat._read_reply(next(replies), 99)]
         except Exception as error:  # as `http_generate` has it
@@ -258,9 +257,7 @@ def test_calls_in_the_text_are_counted_and_few_among_many_are_the_models():
     for reply in (message(content=TEXT_CALL), message(content=" ", reasoning_content=TEXT_CALL)):
         record, _ = played(reply, place=0)
         assert calls_of(record) == {"read": 0, "in the text": len(record.moves)}
-    assert left_in_text(Counter({"in the text": EARLY}), EARLY) and not left_in_text(
-        Counter({"in the text": 7}), 8
-    )
+    assert left_in_text(Counter({"in the text": EARLY}), EARLY) and not left_in_text(Counter({"in the text": 7}), 8)
     assert left_in_text(Counter({"in the text": 9, "read": 8})) and not left_in_text(
         Counter({"in the text": 8, "read": 8})
     )

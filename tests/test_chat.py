@@ -140,7 +140,19 @@ def test_other_json_is_a_malformed_reply():
         assert reply.error == chat.MALFORMED_REPLY, body
 
 
-KEYS = ["choices", "message", "content", "tool_calls", "function", "usage", "name", "arguments", "type", "text", "error"]
+KEYS = [
+    "choices",
+    "message",
+    "content",
+    "tool_calls",
+    "function",
+    "usage",
+    "name",
+    "arguments",
+    "type",
+    "text",
+    "error",
+]
 KEYS += ["code", "finish_reason", "reasoning", "reasoning_content", "refusal", "function_call", "prompt_tokens"]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(KEYS),
@@ -156,7 +168,11 @@ def nearly(fields):
 
 
 CALLS = st.lists(st.fixed_dictionaries({"function": st.dictionaries(st.sampled_from(KEYS), JSON)}), max_size=2)
-REPLIES = JSON | st.dictionaries(st.sampled_from(KEYS), JSON).map(nearly) | CALLS.map(lambda some: nearly({"tool_calls": some}))
+REPLIES = (
+    JSON
+    | st.dictionaries(st.sampled_from(KEYS), JSON).map(nearly)
+    | CALLS.map(lambda some: nearly({"tool_calls": some}))
+)
 
 
 @settings(deadline=None, max_examples=30)

@@ -222,9 +222,7 @@ def test_an_earlier_step_is_continued_as_if_later_ones_had_never_been(tmp_path):
 
 
 def test_sizes_by_hand():
-    state = TrainState(
-        {"w": jnp.zeros((3, 5)), "b": jnp.zeros(4, jnp.bfloat16)}, None, (jnp.zeros(7),), jnp.int32(0)
-    )
+    state = TrainState({"w": jnp.zeros((3, 5)), "b": jnp.zeros(4, jnp.bfloat16)}, None, (jnp.zeros(7),), jnp.int32(0))
     assert sizes(state, {"a": "é"}) == {
         "params": 68, "reference_params": 0, "optimizer_state": 28, "step": 4, "host": len('{"a": "\\u00e9"}')
     }  # fmt: skip

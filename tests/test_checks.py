@@ -24,7 +24,13 @@ SEEDS = tuple(make("seed", number, CATEGORIES[number % 4]) for number in range(8
 HELD_OUT = tuple(make("held", 10 + number, CATEGORIES[number % 4]) for number in range(4))
 TASKS = TaskSplits(seeds=SEEDS, held_out=HELD_OUT)
 COLD_START = ColdStartConfig(
-    learning_rate=1e-3, habits=Habits(), batch_size=1, suffix_sizes=(64,), max_steps=7, target_reward=0.5, evaluate_every=1
+    learning_rate=1e-3,
+    habits=Habits(),
+    batch_size=1,
+    suffix_sizes=(64,),
+    max_steps=7,
+    target_reward=0.5,
+    evaluate_every=1,
 )
 
 
@@ -53,14 +59,19 @@ def test_nothing_is_said_of_a_run_without_oddities():
 )  # fmt: skip
 def test_what_cannot_be_trained_is_refused_by_name(changes, tasks, words):
     if "stages" in changes:
-        tasks = tasks._replace(seeds=tuple(replace(t, category="missing_function") for t in tasks.seeds[1:]) + SEEDS[:1])
+        tasks = tasks._replace(
+            seeds=tuple(replace(t, category="missing_function") for t in tasks.seeds[1:]) + SEEDS[:1]
+        )
     with pytest.raises(ConfigError, match=words):
         check_start(replace(CONFIG, **changes), tasks)
 
 
 def test_what_an_earlier_stage_may_have_grown_is_not_refused():
     later = stage("second", categories=("base",))
-    assert check_start(replace(CONFIG, stages=(stage("first", synthesis=True), later)), TASKS._replace(seeds=SEEDS[1:5])) == ()
+    assert (
+        check_start(replace(CONFIG, stages=(stage("first", synthesis=True), later)), TASKS._replace(seeds=SEEDS[1:5]))
+        == ()
+    )
 
 
 @pytest.mark.parametrize(

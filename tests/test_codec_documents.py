@@ -16,9 +16,7 @@ FIELDS = {
     "scores": {"type": "object", "additionalProperties": {"type": "integer"}},
 }
 PARAMETERS = {"type": "object", "properties": FIELDS, "required": ["title", "sizes"]}
-TOOL = ToolSpec(
-    "plan", "This tool belongs to a calendar.  Tool description: Plans\n a \u00fc.", PARAMETERS, "Calendar"
-)
+TOOL = ToolSpec("plan", "This tool belongs to a calendar.  Tool description: Plans\n a \u00fc.", PARAMETERS, "Calendar")
 
 
 def test_the_two_schemas_hold_the_same_and_differ_in_lines():

@@ -24,16 +24,14 @@ from hypothesis import strategies as st
 
 from rods_jax.codecs import llama, python_list, qwen
 from rods_jax.codecs.documents import tool_line, tool_schema
-from rods_jax.strict_json import MAX_NESTING
 from rods_jax.codecs.grammar import MAX_ACTION_CHARACTERS, served_call
 from rods_jax.environments.bfcl import release_root
+from rods_jax.strict_json import MAX_NESTING
 from rods_jax.types import Action, Call, Message
 
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=[family.name for family in FAMILIES])
 each_format = pytest.mark.parametrize("module", [qwen, llama, python_list])
-identifiers = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,8}", fullmatch=True).filter(
-    lambda s: not keyword.iskeyword(s)
-)
+identifiers = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,8}", fullmatch=True).filter(lambda s: not keyword.iskeyword(s))
 
 
 # ------------------------------------------------------------------------- writing, then reading
@@ -160,9 +158,7 @@ def test_a_tool_is_shown_once_where_it_arrives(family):
 @each_family
 def test_the_documents_of_a_prompt_stand_in_order_in_the_size_asked_for(family):
     prompt = family.codec.decode(family.codec.encode_prompt(TOOLS, "hello"))
-    assert (
-        0 <= prompt.find(family.document(TOOLS[0])) < prompt.find(family.document(TOOLS[1])) < prompt.find("hello")
-    )
+    assert 0 <= prompt.find(family.document(TOOLS[0])) < prompt.find(family.document(TOOLS[1])) < prompt.find("hello")
 
 
 # ---------------------------------------------------------------------------------- no injection
@@ -223,9 +219,7 @@ def test_reading_runs_nothing(module, text):
         action = module.parse(text)
     finally:
         WATCHED = None
-    assert set(events) <= {
-        "compile"
-    }  # of syntax to a tree: running code is another event, and so is touching a file
+    assert set(events) <= {"compile"}  # of syntax to a tree: running code is another event, and so is touching a file
     assert_one_thing(action)
 
 
@@ -328,7 +322,9 @@ def test_a_server_call_is_read_as_a_runs_own(arguments, read):
     for module, key in ((qwen, "arguments"), (llama, "parameters")):
         written = f'{{"name": "f", "{key}": {text}}}'
         action = module.parse(f"<tool_call>{written}</tool_call>" if module is qwen else written)
-        assert action.calls == (() if read is None else (Call("f", read),)) and (action.error is None) == bool(action.calls)
+        assert action.calls == (() if read is None else (Call("f", read),)) and (action.error is None) == bool(
+            action.calls
+        )
     for served in {text} if isinstance(arguments, str) else (text, arguments):
         if read is None:
             with pytest.raises(ValueError):

@@ -197,7 +197,8 @@ def test_a_file_that_is_not_there(tmp_path):
         ),
         ("update.micro_batches", 0, "update.micro_batches must be above 0: got 0"),
         (
-            "update.micro_batches", 3,
+            "update.micro_batches",
+            3,
             "update.micro_batches must divide rollout.tasks_per_step, or that and then rollout.group_size, as far as "
             "the mesh leaves them whole: got 3, 4 x 8, mesh None",
         ),
@@ -368,7 +369,9 @@ def test_one_help_lists_the_command_s_options_and_the_config_s_keys(path, capsys
         options_of(Options, prog, "About.", ["--config", str(path), "--help"])
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert end.value.code == 0 and f"usage: {prog} --config {path} [-h]" in said
-    assert all(key in said for key in ("About.", "--resume", "--rollout.group-size", "--run-dir")) and "--file" not in said
+    assert (
+        all(key in said for key in ("About.", "--resume", "--rollout.group-size", "--run-dir")) and "--file" not in said
+    )
     with pytest.raises(SystemExit) as end:
         options_of(Options, prog, "About.", ["--resume"])
     assert end.value.code == 2 and "--config" in capsys.readouterr().err

@@ -113,9 +113,7 @@ def test_cache_equals_no_cache_in_ragged_chunks(policy, params, batch):
     expected = policy.forward(params, *batch)
     hidden, prompts = policy.prefill(params, prompt, prompt_lengths, S)
     suffixes = policy.empty(N, G, S)
-    np.testing.assert_allclose(
-        jnp.broadcast_to(hidden[:, None], expected[:, :, 0].shape), expected[:, :, 0], atol=2e-5
-    )
+    np.testing.assert_allclose(jnp.broadcast_to(hidden[:, None], expected[:, :, 0].shape), expected[:, :, 0], atol=2e-5)
     rng = np.random.default_rng(1)
     done = np.zeros((N, G), np.int64)
     T = 4
@@ -170,6 +168,4 @@ def test_the_update_and_the_prefill_do_not_grow_with_depth(batch):
 
 def test_impossible_shapes_are_refused():
     with pytest.raises(ValueError, match="query_heads"):
-        DecoderConfig(
-            vocab_size=8, layers=1, width=8, query_heads=3, key_value_heads=2, head_width=4, feed_forward=8
-        )
+        DecoderConfig(vocab_size=8, layers=1, width=8, query_heads=3, key_value_heads=2, head_width=4, feed_forward=8)

@@ -148,9 +148,7 @@ def test_a_habit_strikes_as_often_as_it_says(habit):
         kept = {(task.id, number) for task, number, _ in gold}
     normal = {(task.id, number): actions for task, number, actions in gold}
     open_to = {(task.id, number) for task, number, actions in always if actions != normal[task.id, number]} & kept
-    struck = [
-        actions != normal[task.id, number] for task, number, actions in sometimes if (task.id, number) in open_to
-    ]
+    struck = [actions != normal[task.id, number] for task, number, actions in sometimes if (task.id, number) in open_to]
     others = [actions == normal[t.id, number] for t, number, actions in sometimes if (t.id, number) not in open_to]
     n = len(struck)
     assert n > 60 and abs(sum(struck) - 0.3 * n) < 4 * (n * 0.3 * 0.7) ** 0.5

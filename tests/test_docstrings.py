@@ -45,9 +45,7 @@ def test_a_list_in_the_text_stays_there():
     assert (text, parameters) == ("Opens it. Possible values: up: U", {"x": "How far."})
 
 
-@pytest.mark.parametrize(
-    "sections", ["Args:\n    x: How far.\n    no name", ":param: How far.", ":param a b c: no"]
-)
+@pytest.mark.parametrize("sections", ["Args:\n    x: How far.\n    no name", ":param: How far.", ":param a b c: no"])
 def test_what_cannot_be_read_is_said(sections):
     with pytest.raises(ValueError, match="Expected"):
         read_docstring(f"Opens it.\n\n{sections}")

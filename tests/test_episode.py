@@ -77,9 +77,7 @@ def test_a_gold_episode_word_for_word():
     assert episode.act(DONE) == Feedback(1, (Message("user", "add b and count"),), (), False, True)
     assert (episode.turn, episode.turns_passed) == (1, [True, False])
     both = ('{"books": 3}', '{"books": 3}')
-    assert episode.act(act(ADD_B, COUNT)) == Feedback(
-        -1, tuple(Message("tool", text) for text in both), both, False
-    )
+    assert episode.act(act(ADD_B, COUNT)) == Feedback(-1, tuple(Message("tool", text) for text in both), both, False)
     assert episode.act(DONE) == Feedback(1, (), (), True, True)
     assert (episode.turn, episode.turns_passed) == (2, [True, True])
 

@@ -25,9 +25,7 @@ def test_a_server_that_plays_gold_solves_everything(tmp_path):
     for name, row in rows.items():
         assert row["official"]["mean"] == row["rods"]["mean"] == row["pass^2"]["mean"] == 1
         assert result["floor"][name]["official"]["mean"] == 0
-    assert (
-        result["floor"]["missing_function"]["progress"]["mean"] > 0 == result["floor"]["base"]["progress"]["mean"]
-    )
+    assert result["floor"]["missing_function"]["progress"]["mean"] > 0 == result["floor"]["base"]["progress"]["mean"]
     assert result["scores"]["tokens"] == 3 * len(requests)
     assert json.loads((tmp_path / "scores.json").read_text()) == result
     printed = console.file.getvalue()
@@ -131,17 +129,13 @@ def test_a_call_that_closes_its_turn_gets_a_result_that_says_so(tmp_path):
     with server(reply) as (url, requests):
         result, _ = run(tmp_path, player=url, model="m")
     messages = conversations(requests)[task.turns[0].user]["messages"]
-    at = next(
-        i for i, m in enumerate(messages) if m.get("tool_calls", [{}])[0].get("function", {}).get("name") == "f"
-    )
+    at = next(i for i, m in enumerate(messages) if m.get("tool_calls", [{}])[0].get("function", {}).get("name") == "f")
     assert [m["content"] for m in messages[at + 1 : at + 4]] == [
         "Not run.",
         "Not run.",
         task.turns[empty + 1].user,
     ]
-    assert [m.get("tool_call_id") for m in messages[at + 1 : at + 3]] == [
-        c["id"] for c in messages[at]["tool_calls"]
-    ]
+    assert [m.get("tool_call_id") for m in messages[at + 1 : at + 3]] == [c["id"] for c in messages[at]["tool_calls"]]
     assert result["scores"]["rows"]["all tasks"]["rods"]["mean"] == 7 / 8
 
 
@@ -181,7 +175,9 @@ def test_ctrl_c_twice_ends_an_evaluation_whose_server_holds_every_request(tmp_pa
     assert len(lines) == 3 and all(json.loads(line) and line.endswith(b"\n") for line in lines)
 
 
-def test_the_command_ends_with_1_where_nothing_was_scored_and_prints_json_alone_on_request(tmp_path, monkeypatch, capsys):
+def test_the_command_ends_with_1_where_nothing_was_scored_and_prints_json_alone_on_request(
+    tmp_path, monkeypatch, capsys
+):
     def ended(*arguments):
         monkeypatch.setattr(sys, "argv", ["evaluate", "--tasks", "workplace", "--num-tasks", "2", *arguments])
         with pytest.raises(SystemExit) as end:
@@ -219,7 +215,12 @@ def test_more_tasks_than_there_are_is_said_and_all_are_played(tmp_path, monkeypa
 
 def test_more_fields_of_a_request_are_sent_and_belong_to_the_settings(tmp_path):
     with server(gold_reply) as (url, requests):
-        options = {"player": url, "model": "m", "num_tasks": 1, "extra": '{"chat_template_kwargs": {"thinking": false}}'}
+        options = {
+            "player": url,
+            "model": "m",
+            "num_tasks": 1,
+            "extra": '{"chat_template_kwargs": {"thinking": false}}',
+        }
         result, _ = run(tmp_path, **options)
         assert result["extra"] == {"chat_template_kwargs": {"thinking": False}}
         assert all(request["chat_template_kwargs"] == {"thinking": False} for request in requests)
@@ -286,9 +287,7 @@ def test_other_settings_are_refused_by_name(tmp_path):
 
 
 def test_gold_and_floor_on_a_slice_of_bfcl(tmp_path):
-    result, console = run(
-        tmp_path, player="gold", tasks="bfcl-held-out", num_tasks=20, split_seed=3, rules="official"
-    )
+    result, console = run(tmp_path, player="gold", tasks="bfcl-held-out", num_tasks=20, split_seed=3, rules="official")
     assert "bfcl-held-out, split seed 3, 20 of 400" in console.file.getvalue().replace("\n", " ")
     rows = result["scores"]["rows"]
     assert [rows[name]["tasks"] for name in list(rows)[1:-1]] == [5, 5, 5, 5]

@@ -19,18 +19,19 @@ from evaluate_toy import TASKS, run
 from rich.console import Console
 
 from models.policy import callables
-from rods_jax import checkpoint, config as configuration, grpo, replay
-from rods_jax.config import ConfigError
+from rods_jax import checkpoint, grpo, replay
+from rods_jax import config as configuration
 from rods_jax.codecs.qwen import parse, write
+from rods_jax.config import ConfigError
 from rods_jax.environments.scoring import OFFICIAL, RODS
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.evaluation import Said, Stop, gold_player, play
 from rods_jax.loop import Position
 from rods_jax.types import Action, Call, Policy, Step, Trajectory
-from scripts import learning, run_directory as run_directories, train
+from scripts import learning, train
+from scripts import run_directory as run_directories
 from scripts.players import recorded, run_config
 from scripts.trajectory_page import write_page
-
 
 # ---------------------------------------------------------------------------------- run directory
 CONFIG_FILE = """
@@ -94,9 +95,7 @@ def test_a_run_is_played_and_continued_to_the_same_numbers(run_directory, tmp_pa
     directory, path = run_directory
     options = {"player": str(directory), "tasks": "", "num_tasks": None, "config": path, "rollouts": 2, "seed": 7}
     result, console = run(tmp_path, **options)
-    assert f"{directory} step 3 on {directory} held-out, seed 7: 4 tasks" in console.file.getvalue().replace(
-        "\n", ""
-    )
+    assert f"{directory} step 3 on {directory} held-out, seed 7: 4 tasks" in console.file.getvalue().replace("\n", "")
     assert result["max_attempts"] == 2 and result["scores"]["failures"] == {}
     assert result["scores"]["tokens"] > 0 < result["scores"]["codes"]["parse_error"]
     journal = tmp_path / "journal.jsonl"
@@ -162,9 +161,7 @@ def test_a_run_with_another_codec_is_refused(run_directory, tmp_path):
     directory, path = run_directory
     other = tmp_path / "tiny.py"
     other.write_text(path.read_text().replace("tool_name", "tool_line"))
-    with pytest.raises(
-        ConfigError, match="was trained with another codec.keywords.document: name its file in --conf"
-    ):
+    with pytest.raises(ConfigError, match="was trained with another codec.keywords.document: name its file in --conf"):
         run_config(directory, other)
     with pytest.raises(ConfigError, match="holds no run"):
         run_config(tmp_path, path)

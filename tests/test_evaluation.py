@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rods_jax.environments import toolkit
 from rods_jax.environments.scoring import OFFICIAL, RODS
@@ -15,8 +16,8 @@ from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.evaluation import (
     ALL,
     MACRO,
-    UNDISPUTED,
     MAX_DIFFERENCES,
+    UNDISPUTED,
     Difference,
     JournalError,
     Move,
@@ -276,10 +277,7 @@ def test_scores_by_hand():
     rows = scores["rows"]
     assert list(rows) == [ALL, "base", "long_context", MACRO]
     mean = {
-        (row, key): value and value["mean"]
-        for row, some in rows.items()
-        for key, value in some.items()
-        if key in names
+        (row, key): value and value["mean"] for row, some in rows.items() for key, value in some.items() if key in names
     }
     assert [mean["base", name] for name in names] == pytest.approx([0.25, 0.25, 0.25, 0.375, 0.25, 1, 0.25, 0])
     assert [mean["long_context", name] for name in names] == pytest.approx([1, 0.5, 0.5, 0.75, 1, 1, 1, 1])

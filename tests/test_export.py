@@ -20,11 +20,13 @@ from models.decoder import LoraConfig
 from models.families import Pretrained, read_config
 from models.policy import callables
 from models.tokenizer import load_tokenizer, train_tokenizer
-from rods_jax import checkpoint, config as configuration
+from rods_jax import checkpoint
+from rods_jax import config as configuration
 from scripts.export import main as export
 from scripts.learning import learning
 from scripts.players import newest
-from scripts.policies import export as write, policy_of
+from scripts.policies import export as write
+from scripts.policies import policy_of
 
 ROOT = Path(__file__).parent.parent
 CONFIG_FILE = Path(__file__).parent / "training_toy.py"
@@ -74,7 +76,9 @@ def test_the_newest_policy_leaves_in_either_type(run, tmp_path):
 
 def test_a_mesh_holds_a_part_and_exports_the_same(run, tmp_path):
     """No device ever holds more than its cut of the parameters: neither optimizer nor reference policy is read."""
-    learner = policy_of(replace(TOY, mesh=(2, 4, 1, 1), model=replace(TOY.model, layers=2)), len(load_tokenizer(run / "tokenizer")))
+    learner = policy_of(
+        replace(TOY, mesh=(2, 4, 1, 1), model=replace(TOY.model, layers=2)), len(load_tokenizer(run / "tokenizer"))
+    )
     held = bytes_by_device(jax.live_arrays())
     step, params = newest(run, learner)
     added = {device: size - held.get(device, 0) for device, size in bytes_by_device(jax.live_arrays()).items()}

@@ -221,7 +221,15 @@ def test_a_config_that_is_missing_or_incomplete_is_named(tmp_path):
         path.write_text(json.dumps({k: v for k, v in HUB["QWEN3_4B"].items() if k != key}))
         with pytest.raises(CheckpointError, match=f"config.json lacks the key '{key}'"):
             read_config(tmp_path)
-    broken = (b"{", b"[]", b"null", b'{"model_type": ["qwen3"]}', b"\xff", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}")
+    broken = (
+        b"{",
+        b"[]",
+        b"null",
+        b'{"model_type": ["qwen3"]}',
+        b"\xff",
+        b"[" * 100_000,
+        b'{"a": ' + b"9" * 5000 + b"}",
+    )
     for text in broken:
         path.write_bytes(text)
         with pytest.raises(CheckpointError, match="config.json"):

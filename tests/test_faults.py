@@ -75,7 +75,7 @@ def test_a_directory_that_cannot_be_written_ends_the_run_and_costs_nothing(begun
 
 
 def test_a_flipped_bit_costs_the_steps_since_the_checkpoint_before(begun, start, whole):  # noqa: F811
-    newest = max((int(path.name) for path in (begun / "checkpoints").iterdir() if path.name.isdecimal()))
+    newest = max(int(path.name) for path in (begun / "checkpoints").iterdir() if path.name.isdecimal())
     flip_a_bit(largest(begun / "checkpoints" / str(newest) / "train_state"))
     train_through(begun, start, [], iter(()), 0)
     assert f"{newest} is damaged" in end_of(begun) and f"resumed at step {newest - 2}" in end_of(begun)

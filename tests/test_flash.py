@@ -17,7 +17,8 @@ from models import attention, counts, flash, presets
 from models.decoder import DecoderConfig
 from models.layout import Layout
 from models.policy import callables
-from rods_jax import config as configuration, sharding
+from rods_jax import config as configuration
+from rods_jax import sharding
 from rods_jax.config import ConfigError
 from rods_jax.types import Policy
 from scripts import train

@@ -32,7 +32,9 @@ CONTINUED = {"max_steps": 4, "retention": RetentionConfig(latest=9)}
 def source(tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "source"
     said = play(toy(run, **CONTINUED))
-    sizes = re.search(r"holds params (\S+) MB, reference_params (\S+) MB, optimizer_state (\S+) MB, host (\S+) MB", said)
+    sizes = re.search(
+        r"holds params (\S+) MB, reference_params (\S+) MB, optimizer_state (\S+) MB, host (\S+) MB", said
+    )
     params, reference, optimizer, host = map(float, sizes.groups())
     assert params == reference == pytest.approx(optimizer / 2, rel=0.01) and host > 0
     return run
@@ -111,7 +113,9 @@ def test_epochs_of_past_stages_are_refused_too(source, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(source, run)
     old = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps(old | {"stages": old["stages"] + [old["stages"][0] | {"name": "second"}]}))
+    (run / "config.json").write_text(
+        json.dumps(old | {"stages": old["stages"] + [old["stages"][0] | {"name": "second"}]})
+    )
     longer = (replace(CONFIG.stages[0], epochs=5), second)
     with pytest.raises(ConfigError, match=r"a fork cannot change stages\.0\.epochs$"):
         fork(toy(tmp_path / "fork", stages=longer), run, 2)

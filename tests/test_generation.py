@@ -41,11 +41,11 @@ def run(decode, params, sampling=Sampling(), ids=("a", "b"), prompts=PROMPTS, le
     rows = [[[], []] for _ in range(len(ids) * G)]
     for turn in range(2):
         generated, episodes = decode.act(params, episodes, np.ones((len(ids), G), bool), sampling)
-        for row, tokens, log_probs, length, _ in zip(
+        for row, tokens, likely, length, _ in zip(
             rows, *(np.asarray(x).reshape(len(ids) * G, *x.shape[2:]) for x in generated)
         ):
             row[0] += tokens[:length].tolist()
-            row[1] += log_probs[:length].tolist()
+            row[1] += likely[:length].tolist()
         if turn == 0:
             seen = np.arange(len(ids) * G).reshape(len(ids), G) % 4
             tokens = np.full((len(ids), G, 4), 7, np.int32)
@@ -130,9 +130,9 @@ def test_segments_do_not_show(policy, params, decode):
                 rows[b][0].extend(part.tokens_NGA[n, g, :length].tolist())
                 rows[b][1].extend(part.log_probs_NGA[n, g, :length].tolist())
             going &= ~np.asarray(part.ended_NG)
-        for (tokens, log_probs), (n, g) in zip(rows, np.ndindex(N, G)):
+        for (tokens, likely), (n, g) in zip(rows, np.ndindex(N, G)):
             length = whole.lengths_NG[n, g]
-            assert (tokens, log_probs) == (
+            assert (tokens, likely) == (
                 whole.tokens_NGA[n, g, :length].tolist(),
                 whole.log_probs_NGA[n, g, :length].tolist(),
             )
@@ -267,9 +267,7 @@ def test_a_slot_goes_to_another_task_and_leaves_the_others_alone(policy, params)
 def test_ids_without_a_token_are_never_sampled(policy, params):
     """The vocabulary has rows beyond the tokenizer's; log-probabilities are still those of all rows."""
     known = 9
-    bounded = generator(
-        policy, stop_tokens=(), group_size=G, suffix_capacity=S, max_action_tokens=A, num_tokens=known
-    )
+    bounded = generator(policy, stop_tokens=(), group_size=G, suffix_capacity=S, max_action_tokens=A, num_tokens=known)
     active, keys = np.ones((N, G), bool), rollout_keys(0, 0, ("a", "b"), G)
     for sampling in (Sampling(5.0), Sampling(5.0, 0.9, 20), Sampling(0.0)):
         generated, _ = bounded.act(params, bounded.start(params, PROMPTS, LENGTHS, keys), active, sampling)

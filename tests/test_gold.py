@@ -96,11 +96,7 @@ def test_many_errors_are_one_message():
     with pytest.raises(GoldError) as error:
         check_gold(CLOCK, broken)
     assert str(error.value).startswith("the gold of 5 of 5 tasks fails: t0 turn 0:")
-    assert (
-        str(error.value).endswith("; and 2 more")
-        and "t2 turn" in str(error.value)
-        and "t3" not in str(error.value)
-    )
+    assert str(error.value).endswith("; and 2 more") and "t2 turn" in str(error.value) and "t3" not in str(error.value)
 
 
 def test_a_new_run_is_refused_before_anything_is_written(tmp_path):

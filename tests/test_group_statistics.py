@@ -49,9 +49,7 @@ def test_golden_values_of_rods_section_3():
     result = group_statistics(jnp.array([GOLDEN]))
     assert result.mean_N[0] == pytest.approx(0.925, abs=1e-6)
     assert result.variance_N[0] == pytest.approx(0.2516611**2 * 15 / 16, abs=1e-6)
-    np.testing.assert_allclose(
-        result.advantages_NG[0], [0.298019] * 14 + [-3.675563, -0.496698], rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(result.advantages_NG[0], [0.298019] * 14 + [-3.675563, -0.496698], rtol=1e-5, atol=1e-6)
     assert result.count_N[0] == 16
     assert [x.dtype for x in result] == [jnp.float32, jnp.float32, jnp.float32, jnp.int32]
 
@@ -182,17 +180,13 @@ def test_masked_nan_reaches_neither_values_nor_gradients(normalize):
 
     def ragged(rewards_B):
         ids_B = jnp.repeat(jnp.arange(4), 4)
-        result = segment_group_statistics(
-            rewards_B, ids_B, num_groups=4, mask_B=mask_NG.ravel(), normalize=normalize
-        )
+        result = segment_group_statistics(rewards_B, ids_B, num_groups=4, mask_B=mask_NG.ravel(), normalize=normalize)
         return total(result, weights_NG.ravel())
 
     value, gradient_NG = jax.jit(jax.value_and_grad(dense))(rewards_NG)
     assert jnp.isfinite(value) and jnp.isfinite(gradient_NG).all()
     assert (gradient_NG[~mask_NG] == 0).all() and (gradient_NG[0, :3] != 0).all()
-    np.testing.assert_allclose(
-        jax.jit(jax.grad(ragged))(rewards_NG.ravel()), gradient_NG.ravel(), rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(jax.jit(jax.grad(ragged))(rewards_NG.ravel()), gradient_NG.ravel(), rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_of_mean_and_variance_are_the_formulas():
@@ -269,9 +263,7 @@ def test_one_answer_under_every_kind_of_parallelism(run):
     expected = group_statistics(jnp.asarray(rewards_NG), jnp.asarray(mask_NG))
     result = run(jnp.asarray(rewards_NG), jnp.asarray(mask_NG))
     for name in result._fields:
-        np.testing.assert_allclose(
-            getattr(result, name), getattr(expected, name), rtol=1e-5, atol=1e-6, err_msg=name
-        )
+        np.testing.assert_allclose(getattr(result, name), getattr(expected, name), rtol=1e-5, atol=1e-6, err_msg=name)
     np.testing.assert_array_equal(result.count_N, expected.count_N)
     np.testing.assert_array_equal(result.variance_N[:3], 0)  # empty, singleton, equal: exact everywhere
     np.testing.assert_array_equal(result.advantages_NG[:3], 0)

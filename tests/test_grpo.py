@@ -72,9 +72,7 @@ def make_batch(policy, params, seed=0) -> RolloutBatch:
     ],
 )
 def test_clipped_surrogate_golden(advantage, ratio, expected):
-    value = grpo.clipped_surrogate(
-        jnp.log(ratio), jnp.float32(advantage), clip_low=0.2, clip_high=0.28, dual_clip=10.0
-    )
+    value = grpo.clipped_surrogate(jnp.log(ratio), jnp.float32(advantage), clip_low=0.2, clip_high=0.28, dual_clip=10.0)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
@@ -262,8 +260,7 @@ def test_pmap_over_rollouts_or_tasks_equals_jit(split):
     alone, expected = jax.jit(step)(state, batch, 1.0)
     axes = {name: name.rsplit("_", 1)[1].find(split) for name in batch._fields}
     parts = {
-        name: x if axes[name] < 0 else np.stack(np.split(x, 4, axis=axes[name]))
-        for name, x in batch._asdict().items()
+        name: x if axes[name] < 0 else np.stack(np.split(x, 4, axis=axes[name])) for name, x in batch._asdict().items()
     }
     mapped = jax.pmap(
         partial(step, axis_name="device", split=split),

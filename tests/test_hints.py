@@ -204,9 +204,7 @@ def test_a_stage_has_its_own_switches_and_scores_have_none():
 def test_workers_play_each_batch_by_its_own_rules():
     (wrong_call,) = [Action((Call("take", {"thing": "ring", "count": 1}),))]
     with Workers(safe_domain, num_workers=1) as workers:
-        read = [
-            workers.start([task(OPEN)], rules).act({0: wrong_call})[0].observations[0] for rules in (RODS, HINTED)
-        ]
+        read = [workers.start([task(OPEN)], rules).act({0: wrong_call})[0].observations[0] for rules in (RODS, HINTED)]
         assert workers.start([task(OPEN)]).act({0: wrong_call})[0].observations[0] == read[0]
     assert "hint" not in read[0] and "hint" in read[1]
 
@@ -214,9 +212,7 @@ def test_workers_play_each_batch_by_its_own_rules():
 def test_a_run_with_hints_in_one_stage_trains_and_shows_them(tmp_path):
     """The four-stage curriculum's tiny twin: one hinted epoch and one without, on the bundled office."""
     stages = tuple(
-        StageConfig(
-            name=name, reward=varied_reward, epochs=1, synthesis=False, explain_failures=on, warn_of_calls=on
-        )
+        StageConfig(name=name, reward=varied_reward, epochs=1, synthesis=False, explain_failures=on, warn_of_calls=on)
         for name, on in (("hinted", True), ("alone", False))
     )
     training_toy.play(toy(tmp_path / "run", domain=explained_office, stages=stages))

@@ -23,7 +23,8 @@ from rods_jax.chat import Endpoint, http_generate
 from rods_jax.config import SynthesisConfig
 from rods_jax.environments.scoring import RODS
 from rods_jax.environments.workplace.domain import WORKPLACE
-from rods_jax.evaluation import Said, Stop, play as play_episode
+from rods_jax.evaluation import Said, Stop
+from rods_jax.evaluation import play as play_episode
 from rods_jax.synthesis.ask import ROLES
 from rods_jax.types import Action, Call
 from scripts.trajectory_page import write_page
@@ -73,7 +74,7 @@ def test_no_name_in_the_data_leads_out_of_the_run_directory(tmp_path):
         results = ours.receive(len(seeds))
     assert {name for name, _ in results} == set(names)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and run_dir not in path.parents]
-    assert not [path for path in tmp_path.rglob("*owned*")]
+    assert not list(tmp_path.rglob("*owned*"))
     assert len(list((run_dir / "work").iterdir())) == len(names)
 
 

@@ -114,9 +114,7 @@ def product_files() -> list[Path]:
 
 def test_every_module_has_its_place():
     modules = {
-        path.stem
-        for path in (ROOT / "rods_jax").iterdir()
-        if path.suffix == ".py" or (path / "__init__.py").exists()
+        path.stem for path in (ROOT / "rods_jax").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
     }
     assert modules == KERNELS | STAGES | WORLD | TOP | HELPERS | {"__init__"}
 

@@ -80,7 +80,10 @@ def test_nothing_is_said_where_everything_fits(codec):
     "limits, words",
     [
         ({"max_suffix_tokens": 1000, "max_action_tokens": 5}, r"20 of 20 .* a message of 5 tokens .* allows, 10%"),
-        ({"max_prompt_tokens": 4, "max_unfit_share": None}, r"20 need more than a prompt of 4 tokens .*not one prompt fits"),
+        (
+            {"max_prompt_tokens": 4, "max_unfit_share": None},
+            r"20 need more than a prompt of 4 tokens .*not one prompt fits",
+        ),
     ],
 )
 def test_a_run_that_cannot_hold_its_tasks_is_refused(codec, limits, words):

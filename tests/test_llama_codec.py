@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from rods_jax.codecs.llama import official, parse, write
 from rods_jax.codecs.grammar import MAX_ACTION_CHARACTERS
+from rods_jax.codecs.llama import official, parse, write
 from rods_jax.types import Action, Call
 
 GOOD = '{"name": "f", "parameters": {"a": 1}}'

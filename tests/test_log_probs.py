@@ -54,9 +54,7 @@ def test_uniform_and_hand_computed_distributions():
 def test_value_and_gradient_equal_the_dense_computation(shape, chunk_size):
     hidden, unembedding, targets, weights = inputs(shape)
 
-    chunked = lambda h, u, t: tuple(
-        log_probs(h, u, targets, temperature=t, chunk_size=chunk_size, with_entropy=True)
-    )
+    chunked = lambda h, u, t: tuple(log_probs(h, u, targets, temperature=t, chunk_size=chunk_size, with_entropy=True))
 
     def run(function):
         def loss(*arguments):
@@ -107,9 +105,7 @@ def test_bfloat16_gradients_add_up_in_float32():
     """1,024 chunks of one token: a bfloat16 running sum would stop growing, a float32 one does not."""
     unembedding = jnp.zeros((2, 1), jnp.bfloat16)
     hidden, targets = jnp.ones((1024, 1), jnp.bfloat16), jnp.zeros(1024, jnp.int32)
-    gradient = jax.jit(jax.grad(lambda u: log_probs(hidden, u, targets, chunk_size=1).log_probs_T.sum()))(
-        unembedding
-    )
+    gradient = jax.jit(jax.grad(lambda u: log_probs(hidden, u, targets, chunk_size=1).log_probs_T.sum()))(unembedding)
     assert gradient.dtype == jnp.bfloat16
     np.testing.assert_array_equal(gradient.astype(jnp.float32), [[512.0], [-512.0]])
 
@@ -119,9 +115,7 @@ def sizes(jaxpr):
     for equation in jaxpr.eqns:
         for variable in equation.outvars:
             yield math.prod(variable.aval.shape)
-        for parameter in jax.tree.leaves(
-            equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
-        ):
+        for parameter in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
             if hasattr(parameter, "jaxpr") or hasattr(parameter, "eqns"):
                 yield from sizes(getattr(parameter, "jaxpr", parameter))
 
@@ -166,9 +160,7 @@ def test_gradients_under_shard_map_are_summed_over_the_devices():
         in_specs=(spread, everywhere, spread, spread),
         out_specs=everywhere,
     )
-    found, expected = (
-        jax.jit(jax.grad(f, argnums=(0, 1)))(hidden, unembedding, targets, mask) for f in (apart, loss)
-    )
+    found, expected = (jax.jit(jax.grad(f, argnums=(0, 1)))(hidden, unembedding, targets, mask) for f in (apart, loss))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
 
 

@@ -4,7 +4,8 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from synthesis_toy import TASK, TOY
 
 from rods_jax.environments.workplace.domain import WORKPLACE

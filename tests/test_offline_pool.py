@@ -104,9 +104,7 @@ def test_a_pool_that_leaks_or_repeats_is_refused(tmp_path, change, words):
     poor = TOY._replace(tools={name: tool for name, tool in TOY.tools.items() if name != "add_book"})
     write_tasks(tmp_path / "pool.jsonl", [task])
     with pytest.raises(TaskFileError, match="calls add_book, which toy lacks"):
-        with_offline_pool(
-            poor, 0, build_tasks=lambda domain, seed: TaskSplits((), ()), path=tmp_path / "pool.jsonl"
-        )
+        with_offline_pool(poor, 0, build_tasks=lambda domain, seed: TaskSplits((), ()), path=tmp_path / "pool.jsonl")
 
 
 def test_the_command_writes_refuses_and_goes_on(tmp_path, capsys):

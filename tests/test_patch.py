@@ -24,9 +24,7 @@ def test_deep_merge(base, change, later):
     before = json.dumps(base), json.dumps(change)
     merged = deep_merge(base, change)
     assert (json.dumps(base), json.dumps(change)) == before  # nothing is changed in place
-    assert (
-        merged == deep_merge(merged, change) and deep_merge(base, {}) == base and deep_merge({}, change) == change
-    )
+    assert merged == deep_merge(merged, change) and deep_merge(base, {}) == base and deep_merge({}, change) == change
     assert set(merged) == set(base) | set(change)
     for key in merged:
         if isinstance(base.get(key), dict) and isinstance(change.get(key), dict):

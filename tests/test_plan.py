@@ -34,9 +34,13 @@ def test_a_topology_is_a_chip_and_a_grid():
     assert parse("tpu7x:2x2x1") == (CHIPS["tpu7x"], 8)  # a device is half a chip
 
 
-@pytest.mark.parametrize("name", ["h100", "h100:9", "h100:2x2", "h100:0", "v9:8x8", "v5e", "v5e:", "v5e:8", "v5e:0x8", "v5e:8xx8", "8x8"])
+@pytest.mark.parametrize(
+    "name", ["h100", "h100:9", "h100:2x2", "h100:0", "v9:8x8", "v5e", "v5e:", "v5e:8", "v5e:0x8", "v5e:8xx8", "8x8"]
+)
 def test_another_topology_is_refused(name):
-    with pytest.raises(ValueError, match="the topology must be one of v5e, v5p, v6e, tpu7x and a grid.* or one of h100"):
+    with pytest.raises(
+        ValueError, match="the topology must be one of v5e, v5p, v6e, tpu7x and a grid.* or one of h100"
+    ):
         parse(name)
 
 
@@ -150,8 +154,15 @@ def test_what_each_part_of_a_step_is_shared_among():
     shape = Shape(tasks=8, group_size=16, prompt=64, suffix=64)
     cuts = layouts.cuts_of(presets.TINY_QWEN3, (2, 4, 2, 1), shape)
     assert cuts == Cuts(
-        prompts=8, prompt_heads=16, suffixes=8, suffix_heads=16, prompt_cache=4, rows=8, tensor=2,
-        vocabulary=16, stored=16,
+        prompts=8,
+        prompt_heads=16,
+        suffixes=8,
+        suffix_heads=16,
+        prompt_cache=4,
+        rows=8,
+        tensor=2,
+        vocabulary=16,
+        stored=16,
     )
 
 
@@ -169,9 +180,7 @@ def test_memory_of_an_update_by_hand():
     # of the weights.
     keeping, halves = replace(c, keep=("gate", "up")), cuts._replace(tensor=2)
     for cut in (cuts, halves):
-        held, more = (
-            counts.update_memory(x, shape, reference=True, micro_batches=2, cuts=cut) for x in (c, keeping)
-        )
+        held, more = (counts.update_memory(x, shape, reference=True, micro_batches=2, cuts=cut) for x in (c, keeping))
         assert more.total - held.total == pytest.approx(2 * c.feed_forward * c.layers * 40 * 2 / cut.tensor)
     # The residual stream is whole on every device, so what is added to it is, too; the last product is not kept.
     keeping = replace(c, keep=("output", "down"))

@@ -41,9 +41,7 @@ def base(tmp_path_factory):
 
 
 def of(base, **changes):
-    return replace(
-        CONFIG, model=Pretrained(directory=str(base), compute_dtype="float32", **changes), cold_start=None
-    )
+    return replace(CONFIG, model=Pretrained(directory=str(base), compute_dtype="float32", **changes), cold_start=None)
 
 
 def batch(n=2, g=3, p=5, s=8) -> RolloutBatch:

@@ -56,9 +56,7 @@ def backend(compiled, params):
 
 def say(*texts, system=None):
     roles = ["system"] * (system is not None) + ["user", "assistant"] * len(texts)
-    return Request(
-        tuple({"role": r, "content": t} for r, t in zip(roles, [*([system] if system else []), *texts]))
-    )
+    return Request(tuple({"role": r, "content": t} for r, t in zip(roles, [*([system] if system else []), *texts])))
 
 
 def test_a_reply_does_not_depend_on_its_batch(backend):

@@ -126,7 +126,9 @@ def test_settings_are_compared_key_by_key_with_every_process(monkeypatch):
     processes.require_same(settings | {"installed": processes.versions()})
 
 
-@pytest.mark.parametrize("count, data, tasks, fits", [(2, 4, 4, True), (2, 4, 6, False), (3, 4, 4, False), (1, 4, 6, True)])
+@pytest.mark.parametrize(
+    "count, data, tasks, fits", [(2, 4, 4, True), (2, 4, 6, False), (3, 4, 4, False), (1, 4, 6, True)]
+)
 def test_each_process_needs_whole_tasks_on_its_devices(count, data, tasks, fits):
     refused = pytest.raises(ValueError, match=f"{count} processes need a mesh whose data axis they divide")
     with contextlib.nullcontext() if fits else refused:

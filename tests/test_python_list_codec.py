@@ -6,9 +6,9 @@ import sys
 import pytest
 from codec_families import TOOLS, small_tokenizer
 
-from rods_jax.strict_json import MAX_INTEGER_DIGITS
-from rods_jax.codecs.python_list import official, parse, python_list_codec, write
 from rods_jax.codecs.grammar import MAX_ACTION_CHARACTERS
+from rods_jax.codecs.python_list import official, parse, python_list_codec, write
+from rods_jax.strict_json import MAX_INTEGER_DIGITS
 from rods_jax.types import Action, Call
 
 CALL = Call("f", {"a": 1})

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from rods_jax.strict_json import MAX_INTEGER_DIGITS
-from rods_jax.codecs.qwen import official, parse, write
 from rods_jax.codecs.grammar import MAX_ACTION_CHARACTERS
+from rods_jax.codecs.qwen import official, parse, write
 from rods_jax.environments.bfcl import release_root
+from rods_jax.strict_json import MAX_INTEGER_DIGITS
 from rods_jax.types import Action, Call
 
 GOOD = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'

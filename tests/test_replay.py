@@ -292,9 +292,7 @@ def _json_round_trip(state):
 
 
 class Pool(RuleBasedStateMachine):
-    @initialize(
-        capacity=st.integers(0, 6), fraction=st.floats(0, 1), replace=st.booleans(), seeds=st.integers(0, 5)
-    )
+    @initialize(capacity=st.integers(0, 6), fraction=st.floats(0, 1), replace=st.booleans(), seeds=st.integers(0, 5))
     def start(self, capacity, fraction, replace, seeds):
         settings = ReplaySettings(capacity=capacity, injection_fraction=fraction, replace=replace, log_size=1000)
         self.state = replay.create(human_seeds(seeds), settings)

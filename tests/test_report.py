@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from rods_jax.metrics import open_metrics
-from scripts.report import main as report_of
 from scripts.report import (
     draw_pool,
     draw_reward,
@@ -22,6 +21,7 @@ from scripts.report import (
     tell,
     write_report,
 )
+from scripts.report import main as report_of
 
 PLOTS = ("reward", "zones", "pool", "variance", "overview")
 
@@ -57,7 +57,13 @@ def _records(num_steps=20):
 def test_what_was_not_measured_or_not_finite_is_left_out(tmp_path):
     """No held-out score, one mean that is null, no variance at all: strict JSON, and the words say so."""
     nothing = {"zero_variance": 1.0, "failed_rollouts": 2, "truncated_rollouts": 3, "task_mean": [None, 0.5]}
-    _write(tmp_path, [{key: value for key, value in {**record, **nothing}.items() if "held_out" not in key} for record in _records(4)])
+    _write(
+        tmp_path,
+        [
+            {key: value for key, value in {**record, **nothing}.items() if "held_out" not in key}
+            for record in _records(4)
+        ],
+    )
     summary = write_report(tmp_path)
     json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
     assert (summary["failed_rollouts"], summary["truncated_rollouts"], summary["steps_without_variance"]) == (8, 12, 4)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rollout_toy import CODEC, G, GOLD, SIZES, N, STOP, TASKS, V, actions_of, compiled, gather
+from rollout_toy import CODEC, GOLD, SIZES, STOP, TASKS, G, N, V, actions_of, compiled, gather
 
 from rods_jax.demonstrations import Habits, demonstrate
 from rods_jax.environments.episode import Episode
@@ -73,16 +73,13 @@ def test_a_policy_that_recites_the_gold_calls_is_rewarded_in_full(recite):
         demo = GOLD[task.id]
         length = batch.prompt_lengths_N[n]
         assert (
-            batch.prompt_tokens_NP[n, :length].tolist() == demo.prompt
-            and not batch.prompt_tokens_NP[n, length:].any()
+            batch.prompt_tokens_NP[n, :length].tolist() == demo.prompt and not batch.prompt_tokens_NP[n, length:].any()
         )
         for g in range(G):
             length = batch.suffix_lengths_NG[n, g]
             assert batch.suffix_tokens_NGS[n, g, :length].tolist() == demo.suffix
             assert batch.action_mask_NGS[n, g, :length].tolist() == demo.acted
-            assert (
-                not batch.suffix_tokens_NGS[n, g, length:].any() and not batch.action_mask_NGS[n, g, length:].any()
-            )
+            assert not batch.suffix_tokens_NGS[n, g, length:].any() and not batch.action_mask_NGS[n, g, length:].any()
             one = trajectories[n * G + g]
             assert (one.task_id, one.rollout, one.truncated, one.failure) == (task.id, g, None, None)
             assert all(one.turns_passed) and {step.code for step in one.steps} == {-1, 1}
@@ -95,7 +92,8 @@ def test_a_policy_that_recites_the_gold_calls_is_rewarded_in_full(recite):
     # Some observation was longer than a chunk, so it entered the cache in several.
     acted = batch.action_mask_NGS[0, 0]
     assert any(
-        not acted[s : s + SIZES.observation_chunk + 1].any() for s in range(batch.suffix_lengths_NG[0, 0] - SIZES.observation_chunk)
+        not acted[s : s + SIZES.observation_chunk + 1].any()
+        for s in range(batch.suffix_lengths_NG[0, 0] - SIZES.observation_chunk)
     )
 
 
@@ -136,7 +134,10 @@ def test_an_action_without_a_stop_is_a_parse_error_and_is_closed_for_the_policy(
     assert told == (f"Error: the message is longer than {SIZES.max_action_tokens} tokens.",)
     tokens, acted = batch.suffix_tokens_NGS[0, 0], batch.action_mask_NGS[0, 0]
     between = CODEC.encode_action((), "")  # the stop that the policy did not say: read, not learned
-    assert acted[: SIZES.max_action_tokens].all() and not acted[SIZES.max_action_tokens : SIZES.max_action_tokens + len(between)].any()
+    assert (
+        acted[: SIZES.max_action_tokens].all()
+        and not acted[SIZES.max_action_tokens : SIZES.max_action_tokens + len(between)].any()
+    )
     assert tokens[SIZES.max_action_tokens] == STOP
     assert batch.suffix_lengths_NG[0, 0] <= SIZES.max_suffix_tokens
     assert batch.rewards_NG[0, 0] == 0 and (batch.rewards_NG[1:] == 1).all()

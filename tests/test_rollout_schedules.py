@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rollout_toy import G, N, SIZES, OTHERS, STOP, TASKS, V, actions_of, compiled, gather
+from rollout_toy import OTHERS, SIZES, STOP, TASKS, G, N, V, actions_of, compiled, gather
 
 from models.decoder import DecoderConfig
 from models.policy import callables
@@ -48,17 +48,13 @@ def sampled(params, play):
 
 def test_behavior_log_probs_equal_the_updates_recomputation(policy, params, sampled):
     batch = sampled.batch
-    hidden = jax.jit(policy.forward)(
-        params, batch.prompt_tokens_NP, batch.prompt_lengths_N, batch.suffix_tokens_NGS
-    )
+    hidden = jax.jit(policy.forward)(params, batch.prompt_tokens_NP, batch.prompt_lengths_N, batch.suffix_tokens_NGS)
     logits = jnp.einsum("ngsd,vd->ngsv", hidden, policy.unembedding(params)) / HOT.temperature
     taken = jnp.take_along_axis(jax.nn.log_softmax(logits), batch.suffix_tokens_NGS[..., None], -1)[..., 0]
     mask = batch.action_mask_NGS
     assert mask.sum() > 300 and (~mask[:, :, : SIZES.observation_chunk]).any()
     np.testing.assert_allclose(taken[mask], batch.behavior_log_probs_NGS[mask], atol=1e-4)
-    assert (batch.behavior_log_probs_NGS[~mask] == 0).all() and (
-        batch.behavior_log_probs_NGS[mask] < 0
-    ).mean() > 0.9
+    assert (batch.behavior_log_probs_NGS[~mask] == 0).all() and (batch.behavior_log_probs_NGS[mask] < 0).mean() > 0.9
 
 
 def test_sampled_tokens_are_the_trajectories_steps(sampled):

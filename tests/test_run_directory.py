@@ -77,7 +77,8 @@ def test_a_new_an_empty_and_an_unfinished_directory_are_begun_and_a_run_is_not(t
 
 @pytest.mark.parametrize("command", ["start", "fork"])
 @pytest.mark.parametrize(
-    "place", ["photos", "runs", "a file", "runs/a", "runs/a/inside", "runs/a/checkpoints/7", "a link", "a dangling link"]
+    "place",
+    ["photos", "runs", "a file", "runs/a", "runs/a/inside", "runs/a/checkpoints/7", "a link", "a dangling link"],
 )
 def test_whatever_else_is_there_is_left_as_it_is(tmp_path, built, place, command):
     source = run_of(tmp_path / "runs" / "a", built)
@@ -155,7 +156,9 @@ def test_damaged_checkpoints_alone_are_refused_every_time_and_left_as_they_are(t
     before = contents(run)
     for _ in range(2):
         with checkpoint.open_checkpoints(run / "checkpoints") as checkpoints:
-            with pytest.raises(CheckpointError, match=r"damaged checkpoints alone: \[0, 2\]; of 2, its manifest is unread"):
+            with pytest.raises(
+                CheckpointError, match=r"damaged checkpoints alone: \[0, 2\]; of 2, its manifest is unread"
+            ):
                 checkpoint.restore(checkpoints, {"x": jnp.zeros(3)})
     assert contents(run) == before
 

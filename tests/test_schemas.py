@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import (
     Annotated,
     Any,
-    Dict,
-    List,
     Literal,
     NamedTuple,
     NewType,
@@ -101,8 +99,8 @@ COLOUR = {"type": "string", "enum": ["red", "blue"]}
         (Literal[Colour.RED, "none"], {"type": "string", "enum": ["red", "none"]}, "red", Colour.RED),
         (Optional[Colour], {"anyOf": [COLOUR, {"type": "null"}]}, None, None),
         (list[Colour], {"type": "array", "items": COLOUR}, ["red"], [Colour.RED]),
-        (List, {"type": "array"}, [1, "a"], [1, "a"]),
-        (Dict, {"type": "object"}, {"a": [1]}, {"a": [1]}),
+        (list, {"type": "array"}, [1, "a"], [1, "a"]),
+        (dict, {"type": "object"}, {"a": [1]}, {"a": [1]}),
         (Sequence[str], {"type": "array", "items": STRING}, ["a"], ["a"]),
         (Mapping[str, int], {"type": "object", "additionalProperties": INTEGER}, {"a": 1.0}, {"a": 1}),
         (

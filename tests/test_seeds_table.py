@@ -48,9 +48,7 @@ def test_table_1_of_two_evaluations(tmp_path, capsys):
         assert written["temperature"] == 0 and written["num_tasks"] == 400
         assert written["protocol"] == "table1" and len(written["disputed"]) == 15
     table = over_seeds([read_scores(tmp_path / name) for name in ("gold", "null")])
-    assert table["rows"]["all tasks"]["rods"] == pytest.approx(
-        {"mean": 0.5, "sd": 0.5**0.5, "low": 0.0, "high": 1.0}
-    )
+    assert table["rows"]["all tasks"]["rods"] == pytest.approx({"mean": 0.5, "sd": 0.5**0.5, "low": 0.0, "high": 1.0})
     print_table(table, console)
     assert table["tasks_sha256"] in capsys.readouterr().out
 
@@ -64,9 +62,7 @@ def test_a_protocol_fixes_what_it_fixes(tmp_path):
 
 def test_a_split_file_names_the_held_out_tasks(tmp_path):
     (tmp_path / "val.txt").write_text("multi_turn_base_7\nmulti_turn_base_4\n")
-    settings = Settings(
-        player="gold", tasks="bfcl-held-out", split_file=(tmp_path / "val.txt",), out=tmp_path / "out"
-    )
+    settings = Settings(player="gold", tasks="bfcl-held-out", split_file=(tmp_path / "val.txt",), out=tmp_path / "out")
     written = evaluate(settings, Console(quiet=True))
     assert written["num_tasks"] == 2 and "val.txt" in written["tasks"]
     assert list(written["disputed"]) == ["multi_turn_base_4"]

@@ -12,8 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 
-from rods_jax.boundary import BOUNDARY, HARD, MASTERED, Evidence, any_task, beta_posterior, binary_band
-from rods_jax.boundary import informative, mean_band, observed_variance
+from rods_jax.boundary import (
+    BOUNDARY,
+    HARD,
+    MASTERED,
+    Evidence,
+    any_task,
+    beta_posterior,
+    binary_band,
+    informative,
+    mean_band,
+    observed_variance,
+)
 from scripts.boundary_signals import World, foresight, simulate, visit
 
 SIGNALS = (mean_band, observed_variance, beta_posterior, informative, binary_band, any_task)
@@ -27,9 +37,7 @@ def evidence_of(groups, turns, earlier=None) -> Evidence:
     passed = [[-7 if x is None else x for x in group] for group in groups]  # what is masked is not read
     valid = [[x is not None for x in group] for group in groups]
     before = np.array(earlier or [(0, 0)] * len(groups), np.float32)
-    return Evidence(
-        np.array(passed, np.int32), np.array(valid), np.array(turns, np.int32), before[:, 0], before[:, 1]
-    )
+    return Evidence(np.array(passed, np.int32), np.array(valid), np.array(turns, np.int32), before[:, 0], before[:, 1])
 
 
 def zone(mean):

@@ -71,9 +71,7 @@ def test_weight_zero_gives_no_gradient_and_a_quarter_gives_a_quarter():
     np.testing.assert_array_equal((gradient != 0).any(-1), batch.weights_NGS > 0)
     full = batch._replace(weights_NGS=(batch.weights_NGS > 0).astype(np.float32))
     scale = batch.weights_NGS * full.weights_NGS.sum() / batch.weights_NGS.sum()
-    np.testing.assert_allclose(
-        gradient, jax.grad(loss)(params, full, TABLE)["hidden"] * scale[..., None], rtol=1e-5
-    )
+    np.testing.assert_allclose(gradient, jax.grad(loss)(params, full, TABLE)["hidden"] * scale[..., None], rtol=1e-5)
     nan = params | {"hidden": jnp.where((batch.weights_NGS > 0)[..., None], params["hidden"], jnp.nan)}
     np.testing.assert_array_equal(jax.grad(loss)(nan, batch, TABLE)["hidden"], gradient)
 
@@ -175,7 +173,10 @@ def test_what_does_not_fit_is_left_out_and_what_fits_exactly_is_not():
 
 def test_too_few_for_one_batch_is_an_error():
     rows = [demonstration(1, 4), demonstration(2, 8), demonstration(3, 9), demonstration(4, 9)]
-    with pytest.raises(ValueError, match=r"no size of \(4, 8\) tokens has the 2 demonstrations of one batch: their prompts have up to \d+ tokens"):
+    with pytest.raises(
+        ValueError,
+        match=r"no size of \(4, 8\) tokens has the 2 demonstrations of one batch: their prompts have up to \d+ tokens",
+    ):
         batches_of(rows, 1)
     with pytest.raises(ValueError, match="no size"):
         batches_of([], 1)

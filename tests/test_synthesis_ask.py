@@ -70,9 +70,7 @@ def test_tags_are_read_strictly():
             read_tags(bad, ("a", "b"))
 
 
-PIECES = st.lists(
-    st.sampled_from(["<a>", "</a>", "<b>", "</b>", "<think>", "</think>", " ", "x", "\n"]), max_size=9
-)
+PIECES = st.lists(st.sampled_from(["<a>", "</a>", "<b>", "</b>", "<think>", "</think>", " ", "x", "\n"]), max_size=9)
 
 
 @settings(deadline=None, max_examples=300)
@@ -144,9 +142,7 @@ def test_numbers_must_be_told():
 
     assert told("Put that into the till.", FINE) is None  # it was returned
     assert told("Put that into the till.", FINE + 1) == f"turn 2: deposit_cash: amount {FINE + 1} was never told"
-    assert (
-        told("Put $12,500 into the till.", 12_500) is told("Put 1,2 in.", 2) is told("Put a dozen in.", 12) is None
-    )
+    assert told("Put $12,500 into the till.", 12_500) is told("Put 1,2 in.", 2) is told("Put a dozen in.", 12) is None
     later = replace(
         TASK, turns=(TASK.turns[0], Turn("Put it in.", (Call("deposit_cash", {"amount": 321}),)), Turn("321."))
     )
@@ -175,9 +171,7 @@ def test_a_query_must_sound_like_a_user(query):
     with pytest.raises(ValueError):
         check_query(TOY, query, calls)
     assert check_query(TOY, "Lend book 7 to anna", calls)
-    assert check_query(
-        TOY, "Add the book add_book", [Call("add_book", {"title": "add_book"})]
-    )  # a value is no name
+    assert check_query(TOY, "Add the book add_book", [Call("add_book", {"title": "add_book"})])  # a value is no name
 
 
 def test_an_excerpt_of_a_state_is_json_whatever_objects_it_holds():

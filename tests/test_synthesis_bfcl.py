@@ -7,13 +7,13 @@ import pytest
 
 pytest.importorskip("bfcl_eval", reason="needs the BFCL wheel")
 
-import bfcl_official  # noqa: E402
+import bfcl_official
 
-from rods_jax.environments.bfcl import CLASSES, bfcl_domain, load_tasks, split  # noqa: E402
-from rods_jax.synthesis.fidelity import Outcome, fidelity  # noqa: E402
-from rods_jax.synthesis.near_duplicates import far_from  # noqa: E402
-from rods_jax.synthesis.pipeline import RULE_BASED, synthesize  # noqa: E402
-from rods_jax.types import CATEGORIES  # noqa: E402
+from rods_jax.environments.bfcl import CLASSES, bfcl_domain, load_tasks, split
+from rods_jax.synthesis.fidelity import Outcome, fidelity
+from rods_jax.synthesis.near_duplicates import far_from
+from rods_jax.synthesis.pipeline import RULE_BASED, synthesize
+from rods_jax.types import CATEGORIES
 
 
 def official(task, turns, name):

@@ -100,9 +100,7 @@ def test_a_value_that_flows_in_no_link_must_be_named():
     assert not extract_profile(TOY, named).links
 
     def planner(data):
-        return tags(
-            reasoning="", narrative="A.", turn_1="Library: add_book, compute_fine", turn_2="Till: deposit_cash"
-        )
+        return tags(reasoning="", narrative="A.", turn_1="Library: add_book, compute_fine", turn_2="Till: deposit_cash")
 
     def arguments(data):
         made = [call["output"]["book_id"] for call in data["calls"] if call["function"] == "add_book"]
@@ -115,8 +113,7 @@ def test_a_value_that_flows_in_no_link_must_be_named():
     model = Model(planner=planner, arguments=arguments, **silent)
     (rejection,) = write(model, named, attempts=1).rejections
     assert (
-        rejection.error == STRUCTURE_LOST
-        and "the user must name 700 by the turn of compute_fine" in rejection.detail
+        rejection.error == STRUCTURE_LOST and "the user must name 700 by the turn of compute_fine" in rejection.detail
     )
     result = write(Model(planner=planner, arguments=arguments), named, attempts=1)
     assert result.candidate is not None and same_structure(named, result.candidate)
@@ -156,9 +153,7 @@ def test_long_wide_and_mixed_seeds_are_kept_whole(category):
     seed = seed_of(category, replace(LOOSE, turns=tuple(turns)))
     gap = category == "missing_function"
     if gap:  # from its second turn, which must bring something new
-        seed = replace(
-            seed, turns=(*seed.turns[:2], Turn("Now.", (deposit, fine), ("deposit_cash",)), *seed.turns[3:])
-        )
+        seed = replace(seed, turns=(*seed.turns[:2], Turn("Now.", (deposit, fine), ("deposit_cash",)), *seed.turns[3:]))
     assert len(seed.turns) == 8
 
     def planner(data):

@@ -1,6 +1,5 @@
 """Roles asked of a language model: what they are told, what they refuse, and how a task is judged."""
 
-
 import pytest
 from synthesis_model import INJECTION, LATE_BOOK, LOOSE, REFUSE, Model, roles_of, seed_of, tags, write
 from synthesis_toy import PHRASED, TASK, TOY
@@ -81,9 +80,7 @@ def test_a_role_may_spend_three_replies_and_then_fails_with_its_type(role, reply
 
     def bad(data):
         if reply == "other":  # the format of another role
-            return (
-                tags(reasoning="So.", verdict="accept") if role != "verifier" else tags(reasoning="So.", query="a")
-            )
+            return tags(reasoning="So.", verdict="accept") if role != "verifier" else tags(reasoning="So.", query="a")
         if reply in ("cut", "repeated"):
             text = getattr(good, role)(data)
             return text[: len(text) - 5] if reply == "cut" else text + text
@@ -105,9 +102,7 @@ def test_a_role_that_learns_from_its_correction_goes_on():
     def generate(requests):
         (request,) = requests
         conversations.append(request.messages)
-        return [
-            Reply("forgot the tags") if len(request.messages) == 2 else Reply(Model().answer(request.messages))
-        ]
+        return [Reply("forgot the tags") if len(request.messages) == 2 else Reply(Model().answer(request.messages))]
 
     result = write(None, roles=RULE_BASED._replace(judge=roles_of(generate).judge))
     assert result.candidate is not None
@@ -157,8 +152,7 @@ def test_a_withheld_function_must_be_new():
     model = Model(planner=lambda data: tags(reasoning="", narrative="Ada.", **turns))
     (rejection,) = write(model, seed_of("missing_function", LOOSE), attempts=1).rejections
     assert (
-        rejection.error == "no_pattern"
-        and "turn 2 must use a function that no earlier turn uses" in rejection.detail
+        rejection.error == "no_pattern" and "turn 2 must use a function that no earlier turn uses" in rejection.detail
     )
     assert write(model, LOOSE, attempts=1).candidate is not None
 
@@ -181,9 +175,7 @@ def test_a_server_that_fails_costs_attempts_and_blames_no_tool(error):
 
     result = write(None, LOOSE, roles=roles_of(Model(), query=down))
     assert result.candidate is None
-    assert [(r.error, r.functions, dict(r.patch)) for r in result.rejections] == [
-        ("pipeline_exception", (), {})
-    ] * 3
+    assert [(r.error, r.functions, dict(r.patch)) for r in result.rejections] == [("pipeline_exception", (), {})] * 3
     assert all(r.detail == f"query: {error}: so it is" for r in result.rejections)
     assert [exchange.error for exchange in result.exchanges if exchange.role == "query"] == [error] * 3
 

@@ -221,9 +221,7 @@ def test_rejections_are_records_and_blame_is_remembered():
     """Nothing can be lent from an empty library, and this one knows no other tool."""
     lend = Call("lend_book", {"book_id": 1, "borrower": "anna"})
     seed = replace(TASK, classes=("Library",), turns=(Turn("Lend.", (lend,)),))
-    empty = TOY._replace(
-        tools={"lend_book": TOY.tools["lend_book"]}, sample_state=lambda rng, classes: {"Library": {}}
-    )
+    empty = TOY._replace(tools={"lend_book": TOY.tools["lend_book"]}, sample_state=lambda rng, classes: {"Library": {}})
     result = synthesize(empty, seed, rng=random.Random(0), step=1, known_hashes=())
     assert result.candidate is None
     assert [r.error for r in result.rejections] == ["vm_exec_failed", "no_pattern", "no_pattern"]

@@ -20,8 +20,7 @@ def test_an_endpoint_that_cannot_be_reached_costs_nothing_but_time(tmp_path):
     (tmp_path / "synthesis").mkdir()
     with chat_server(serve) as (url, _), trainer(tmp_path / "synthesis") as ours:
         unreachable, reachable = (
-            http_generate(Endpoint(url=where, model="m", max_retries=1, first_wait=0.001))
-            for where in (closed, url)
+            http_generate(Endpoint(url=where, model="m", max_retries=1, first_wait=0.001)) for where in (closed, url)
         )
         author = author_with(lambda requests: (reachable if serving.is_set() else unreachable)(requests))
         with workers(tmp_path / "synthesis", author, 2) as told:

@@ -129,9 +129,7 @@ def test_content_that_another_worker_wrote_meanwhile_is_refused_and_the_next_att
     assert result.candidate is not None and content_hash(result.candidate) != content_hash(first)
     (begun,) = [path for path in (tmp_path / WORK).iterdir() if len(records(path))]
     questions = sum("question" in record for record in records(begun))
-    assert (
-        counting.asked == questions == len(result.exchanges) + 1
-    )  # a judge had seen the first before it was known
+    assert counting.asked == questions == len(result.exchanges) + 1  # a judge had seen the first before it was known
 
 
 def test_what_json_cannot_hold_is_refused_by_a_gate():

@@ -36,7 +36,9 @@ def test_what_a_terminal_obeys_is_made_visible_and_the_rest_stays(text, shown):
     clean(text).encode()  # and can be written
 
 
-@pytest.mark.parametrize("name", ["[/x]", "[red]x", "a[b]c", "[link=file:///x]y", ":smile:", "x\\", "\\[x]", "\x1b[31m"])
+@pytest.mark.parametrize(
+    "name", ["[/x]", "[red]x", "a[b]c", "[link=file:///x]y", ":smile:", "x\\", "\\[x]", "\x1b[31m"]
+)
 def test_names_that_rich_would_obey_are_printed_as_they_are(name):
     console = Console(file=(said := io.StringIO()), width=200, force_terminal=True, color_system=None)
     say(console, f"the run {name} is done")

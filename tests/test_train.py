@@ -21,8 +21,16 @@ from rods_jax import checkpoint, grpo
 from rods_jax.boundary import any_task
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
-from rods_jax.config import ColdStartConfig, Config, ConfigError, EvaluationConfig
-from rods_jax.config import ReplaySettings, RolloutConfig, StageConfig, UpdateConfig
+from rods_jax.config import (
+    ColdStartConfig,
+    Config,
+    ConfigError,
+    EvaluationConfig,
+    ReplaySettings,
+    RolloutConfig,
+    StageConfig,
+    UpdateConfig,
+)
 from rods_jax.demonstrations import Habits
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.environments.workplace.domain import WORKPLACE

@@ -53,7 +53,9 @@ def test_it_is_said_once_that_no_group_varies():
     assert said == []
     for step in range(2 * PATIENCE + 5):
         write(100 + step, step_values(1.0))
-    assert said == [f"step {99 + PATIENCE}: no group had variance in {PATIENCE} steps: nothing is being learned from rewards"]
+    assert said == [
+        f"step {99 + PATIENCE}: no group had variance in {PATIENCE} steps: nothing is being learned from rewards"
+    ]
 
 
 def test_a_step_without_one_valid_rollout_is_said_with_its_reasons():

@@ -116,16 +116,12 @@ def test_every_device_gets_its_shard(config, tmp_path):
             return PartitionSpec(None, "a", "b")
         if path[-1].key == "output":
             return PartitionSpec(None, None, None, "b", "a")  # not the first of the axes that the file unites
-        return (
-            PartitionSpec(None, *["a", "b"][: x.ndim - 1]) if path[-1].key in ("gate", "down") else PartitionSpec()
-        )
+        return PartitionSpec(None, *["a", "b"][: x.ndim - 1]) if path[-1].key in ("gate", "down") else PartitionSpec()
 
     shardings = jax.tree_util.tree_map_with_path(lambda path, x: NamedSharding(mesh, spec(path, x)), params)
     loaded = weights.load(tmp_path, config, shardings=shardings)
     equal(loaded, params)
-    jax.tree.map(
-        lambda x, sharding: x.sharding.is_equivalent_to(sharding, x.ndim) or pytest.fail(), loaded, shardings
-    )
+    jax.tree.map(lambda x, sharding: x.sharding.is_equivalent_to(sharding, x.ndim) or pytest.fail(), loaded, shardings)
     assert loaded["layers"]["gate"].addressable_shards[0].data.shape == (2, 8, 24)
 
 
@@ -224,7 +220,9 @@ def test_a_missing_file_and_a_broken_index_are_named(tmp_path):
             weights.load(tmp_path, presets.TINY_QWEN3)
 
 
-@pytest.mark.parametrize("place", ["../outside.safetensors", "/tmp/outside.safetensors", "..", "a\0.safetensors", "b.bin"])
+@pytest.mark.parametrize(
+    "place", ["../outside.safetensors", "/tmp/outside.safetensors", "..", "a\0.safetensors", "b.bin"]
+)
 def test_an_index_names_files_beside_it_alone(checkpoint, place):
     names = load_file(checkpoint / weights.SINGLE)
     save_file(names, checkpoint.parent / "outside.safetensors")
@@ -254,7 +252,9 @@ def test_another_output_projection_beside_a_tied_embedding_is_refused(checkpoint
     embedding = load_file(checkpoint / weights.SINGLE)["model.embed_tokens.weight"]
     embedding[-1, -1] += 1
     edit(checkpoint, lambda t: t.update({"lm_head.weight": embedding}))
-    with pytest.raises(CheckpointError, match="lm_head.weight differs from model.embed_tokens.weight, and config.json ties"):
+    with pytest.raises(
+        CheckpointError, match="lm_head.weight differs from model.embed_tokens.weight, and config.json ties"
+    ):
         weights.load(checkpoint, presets.TINY_QWEN3)
 
 

@@ -177,9 +177,7 @@ def test_this_host_is_asked_directly_whatever_the_environment_says(host, monkeyp
         for address in ("http://proxy:1", "socks5://proxy:1", "::::"):
             monkeypatch.setenv(name, address)
             assert (
-                wire.proxy_of(httpx2.URL(f"http://{host}/v1"))
-                is wire.proxy_of(httpx2.URL(f"https://{host}/"))
-                is None
+                wire.proxy_of(httpx2.URL(f"http://{host}/v1")) is wire.proxy_of(httpx2.URL(f"https://{host}/")) is None
             )
 
 

@@ -141,8 +141,6 @@ def test_a_training_run_is_the_same_with_workers(tmp_path):
         rollout = replace(CONFIG.rollout, environment_workers=workers)
         config = replace(CONFIG, domain=workplace, run_dir=str(tmp_path / str(workers)), rollout=rollout)
         run(config, resume=False, console=Console(file=io.StringIO()))
-        wanted = [
-            json.loads(line) for line in (tmp_path / str(workers) / "metrics.jsonl").read_text().splitlines()
-        ]
+        wanted = [json.loads(line) for line in (tmp_path / str(workers) / "metrics.jsonl").read_text().splitlines()]
         records.append([{k: v for k, v in r.items() if not k.startswith(("seconds", "time"))} for r in wanted])
     assert records[0] == records[1] and len(records[0]) > 5

@@ -174,7 +174,7 @@ def test_every_function_has_three_plain_wordings_and_each_optional_argument_two(
         for optional in set(parameters["properties"]) - required:
             assert sum(fields(wording) == required | {optional} for wording in wordings) >= 2
         for wording in wordings:
-            text = wording.format(**{field: "one two" for field in fields(wording)})
+            text = wording.format(**dict.fromkeys(fields(wording), "one two"))
             assert 6 <= len(text.split()) <= 17, text
             assert "_" not in text and wording == wording.lower()
 

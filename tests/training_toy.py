@@ -30,8 +30,7 @@ from rods_jax import grpo, loop
 from rods_jax.boundary import any_task
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
-from rods_jax.config import Config, EvaluationConfig, ReplaySettings, RolloutConfig, StageConfig
-from rods_jax.config import UpdateConfig
+from rods_jax.config import Config, EvaluationConfig, ReplaySettings, RolloutConfig, StageConfig, UpdateConfig
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.synthesis.pipeline import author_tasks
@@ -107,7 +106,9 @@ def train(
     """The command without its report; its exit status and what it said are written beside the run, if it lives."""
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     command.cache_compilations = lambda: share_compilations(cache)
-    command.run = lambda config, *, resume, console, step: command.advance(config, resume=resume, console=console, at=step)
+    command.run = lambda config, *, resume, console, step: command.advance(
+        config, resume=resume, console=console, at=step
+    )
     said = io.StringIO()
     command.Console = lambda: Console(file=said, width=1000)
     file = [] if "--config" in options else ["--config", __file__]

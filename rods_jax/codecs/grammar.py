@@ -30,9 +30,7 @@ THOUGHT, END_OF_THOUGHT = "<think>", "</think>"
 _TAGS = re.compile(r"</?tool_call>")
 _STARTS_AS_CALLS = re.compile(r"[\s`]*(?:<\|python_tag\|>|[{\[]|[A-Za-z_][\w.]*\()")
 # What other families, and models that are unsure of theirs, write.
-_TAG = re.compile(
-    r"</?\W{0,3}(?:tool_?calls?|function(?:_?calls?)?|invoke|python_tag)\b|\[TOOL_CALLS\]", re.IGNORECASE
-)
+_TAG = re.compile(r"</?\W{0,3}(?:tool_?calls?|function(?:_?calls?)?|invoke|python_tag)\b|\[TOOL_CALLS\]", re.IGNORECASE)
 _JSON_CALL = (
     re.compile(r"""[{,]\s*["']name["']\s*:"""),
     re.compile(r"""[{,]\s*["'](?:arguments|parameters)["']\s*:"""),

@@ -24,9 +24,7 @@ from rods_jax.types import Action, Call, Codec, Json, Message, ToolSpec
 
 _HOLE = '\t\u241f"\u241f\t'  # stands for a content; its tab and quote tell what the template does to one
 _TOOL = {"\u241e": 0}  # stands for a tool; templates print one as JSON
-_PRINTED = re.compile(
-    '(?P<tab>\t|\\\\t)?\u241f(?P<escape>\\\\)?"\u241f(?:\t|\\\\t)?|(?P<tool>{\\s*"\u241e": 0\\s*})'
-)
+_PRINTED = re.compile('(?P<tab>\t|\\\\t)?\u241f(?P<escape>\\\\)?"\u241f(?:\t|\\\\t)?|(?P<tool>{\\s*"\u241e": 0\\s*})')
 _PROBE = Call("look_up", {"value": 7})
 
 

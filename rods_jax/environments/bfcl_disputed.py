@@ -98,9 +98,7 @@ def _texts(call: Call) -> Iterator[tuple[str, str]]:
                 yield parameter, text
 
 
-def _passes_without(
-    domain, task: Task, trace: GoldTrace, turn: int, place: int, parameter: str, text: str
-) -> bool:
+def _passes_without(domain, task: Task, trace: GoldTrace, turn: int, place: int, parameter: str, text: str) -> bool:
     """Whether the gold calls still pass, by the official rule, with another text there."""
     calls = [list(one.gold) for one in task.turns]
     call = calls[turn][place]

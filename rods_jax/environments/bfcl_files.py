@@ -47,7 +47,9 @@ def read_bfcl_tasks(questions: str | Path, answers: str | Path, category: str | 
         if reason:
             raise TaskFileError(f"{where}: {reason}")
         if len(entry["question"]) != len(answer["ground_truth"]):
-            counts = f"{len(entry['question'])} turns, and line {answer_line} of {answers} {len(answer['ground_truth'])}"
+            counts = (
+                f"{len(entry['question'])} turns, and line {answer_line} of {answers} {len(answer['ground_truth'])}"
+            )
             raise TaskFileError(f"{where}: field question has {counts}")
         try:
             kind = category or next((kind for mark, kind in _MARKS.items() if mark in name), "base")
@@ -55,9 +57,7 @@ def read_bfcl_tasks(questions: str | Path, answers: str | Path, category: str | 
         except (ValueError, TypeError, LookupError, AttributeError, SyntaxError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise TaskFileError(f"{where} (answer on line {answer_line} of {answers}): {reason}") from error
-        foreign = [
-            c.name for turn in task.turns for c in turn.gold if tools[c.name].class_name not in task.classes
-        ]
+        foreign = [c.name for turn in task.turns for c in turn.gold if tools[c.name].class_name not in task.classes]
         if foreign:
             raise TaskFileError(f"{answers}, line {answer_line}: {foreign[0]} is of no class of involved_classes")
         try:

@@ -75,9 +75,7 @@ TOLD: Mapping[str, Sequence[Told]] = {
         *_file("cp", "source"),
     ),
     "rmdir": (
-        Told(
-            "not empty", "rmdir removes empty directories alone; rm removes {dir_name} with all it holds.", ("rm",)
-        ),
+        Told("not empty", "rmdir removes empty directories alone; rm removes {dir_name} with all it holds.", ("rm",)),
         *_file("rmdir", "dir_name"),
     ),
     "get_flight_cost": (
@@ -152,9 +150,7 @@ TOLD: Mapping[str, Sequence[Told]] = {
             "{symbol} is no symbol; get_symbol_by_name finds a company's.",
             ("get_symbol_by_name",),
         ),
-        Told(
-            "[Ii]nsufficient", "The order costs more than the balance; fund_account adds to it.", ("fund_account",)
-        ),
+        Told("[Ii]nsufficient", "The order costs more than the balance; fund_account adds to it.", ("fund_account",)),
     ),
     "cancel_order": (
         Told(

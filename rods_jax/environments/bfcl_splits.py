@@ -40,7 +40,11 @@ def _rows(path: Path) -> list[Json]:
     if text.lstrip().startswith("["):
         return strict_json.loads(text, f"{path}")
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
-    return [strict_json.loads(line, f"{path}, line {number}") if line.startswith("{") else line for number, line in lines if line]
+    return [
+        strict_json.loads(line, f"{path}, line {number}") if line.startswith("{") else line
+        for number, line in lines
+        if line
+    ]
 
 
 def _parquet(path: Path) -> list[Json]:
@@ -58,7 +62,5 @@ def _id(row: Json, path: Path, number: int) -> str:
         kwargs = extra.get("interaction_kwargs") if isinstance(extra, dict) else None
         row = kwargs.get("id") if isinstance(kwargs, dict) else row.get("id")
     if not isinstance(row, str) or not row:
-        raise ValueError(
-            f"{path}, row {number} names no task: it has neither id nor extra_info.interaction_kwargs.id"
-        )
+        raise ValueError(f"{path}, row {number} names no task: it has neither id nor extra_info.interaction_kwargs.id")
     return row

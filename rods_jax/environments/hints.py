@@ -139,9 +139,7 @@ def _absent(failed: FailedCall, tool: ToolSpec) -> str:
 def _repeated(failed: FailedCall, tool: ToolSpec) -> str:
     if not failed.repeated:
         return ""
-    return (
-        "The same call failed before in this turn, and it will fail again unless something else is changed first."
-    )
+    return "The same call failed before in this turn, and it will fail again unless something else is changed first."
 
 
 # -------------------------------------------------------------------------------------------- parts

@@ -30,9 +30,7 @@ def methods(cls: type) -> Iterator[Method]:
     """The tools of a class, in order of definition. TypeError names what cannot be one, and says why."""
     for base in cls.__mro__[:-1]:
         if not base.__flags__ & _HEAP:
-            raise TypeError(
-                f"{cls.__name__} is a {base.__name__}, whose contents are no attributes: keep one on self"
-            )
+            raise TypeError(f"{cls.__name__} is a {base.__name__}, whose contents are no attributes: keep one on self")
     if inspect.isabstract(cls):
         raise TypeError(f"{cls.__name__} is abstract: define {', '.join(sorted(cls.__abstractmethods__))}")
     members = {name: member for base in reversed(cls.__mro__[:-1]) for name, member in vars(base).items()}
@@ -51,9 +49,7 @@ def resolved(hint: Any, function: Callable, cls: type, where: str) -> Any:
         except NameError:
             return typing.get_type_hints(holder, names, dict(vars(cls)))["hint"]
     except Exception as error:
-        remedy = (
-            ": define it at the top of the module, outside TYPE_CHECKING" if isinstance(error, NameError) else ""
-        )
+        remedy = ": define it at the top of the module, outside TYPE_CHECKING" if isinstance(error, NameError) else ""
         raise TypeError(f"{where} has a type hint that cannot be resolved: {error}{remedy}") from error
 
 
@@ -69,16 +65,10 @@ def _method(cls: type, name: str, member: Any) -> Method:
         member = member.__func__
     function = inspect.unwrap(member)
     if not inspect.isfunction(function):
-        raise TypeError(
-            f"{where} is a {type(member).__name__}: write a method that calls it, or begin its name with _"
-        )
+        raise TypeError(f"{where} is a {type(member).__name__}: write a method that calls it, or begin its name with _")
     # A plain function around a coroutine may run it; a cache around one does not.
     outer = member if inspect.isfunction(member) else function
-    if (
-        inspect.iscoroutinefunction(outer)
-        or inspect.isgeneratorfunction(outer)
-        or inspect.isasyncgenfunction(outer)
-    ):
+    if inspect.iscoroutinefunction(outer) or inspect.isgeneratorfunction(outer) or inspect.isasyncgenfunction(outer):
         raise TypeError(f"{where} is a coroutine or a generator, which nothing runs: write a method that returns")
     if not member.__doc__:
         raise TypeError(f"{where} has no docstring")

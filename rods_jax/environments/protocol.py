@@ -34,9 +34,7 @@ class Domain(NamedTuple):
 
     name: str
     tools: Mapping[str, ToolSpec]  # by tool name, unique over all classes
-    simulator: Callable[
-        [Sequence[str], Mapping[str, Json], bool], Simulator
-    ]  # (classes, initial_state, long_context)
+    simulator: Callable[[Sequence[str], Mapping[str, Json], bool], Simulator]  # (classes, initial_state, long_context)
     sample_state: Callable[[random.Random, Sequence[str]], Mapping[str, Json]] | None = (
         None  # None: reuse the seed's state
     )

@@ -51,9 +51,7 @@ def kind_of(hint: Any, where: str) -> Kind:
     try:
         return _kind(hint, where)
     except RecursionError:
-        raise TypeError(
-            f"{where}: the type hint {_name(hint)} refers to itself: use dict or list inside"
-        ) from None
+        raise TypeError(f"{where}: the type hint {_name(hint)} refers to itself: use dict or list inside") from None
 
 
 def record(fields: Mapping[str, Kind], required: Sequence[str], make: Callable = dict) -> Kind:
@@ -133,9 +131,7 @@ def _kind(hint: Any, where: str) -> Kind:
     if origin in (typing.Union, types.UnionType):
         return _union(list(map(again, arguments)))
     if base in _ARRAYS:
-        return _array(
-            _ARRAYS[base], list(map(again, [one for one in arguments if one is not ...])), base, arguments
-        )
+        return _array(_ARRAYS[base], list(map(again, [one for one in arguments if one is not ...])), base, arguments)
     if base in _OBJECTS:
         return _object(*map(again, arguments)) or _refused(hint, where)
     if isinstance(hint, type):
@@ -189,9 +185,7 @@ def _choices(cls: type[enum.Enum]) -> dict[enum.Enum, Json]:
 def _union(options: list[Kind]) -> Kind:
     # 1.0 is an integer as well: where a float may stand, it stays one.
     reads = [one.read for one in sorted(options, key=lambda one: one.schema.get("type") == "integer")]
-    return Kind(
-        {"anyOf": [one.schema for one in options]}, partial(_first_fit, reads), all(o.plain for o in options)
-    )
+    return Kind({"anyOf": [one.schema for one in options]}, partial(_first_fit, reads), all(o.plain for o in options))
 
 
 def _array(make: Callable, items: list[Kind], base: Any, arguments: tuple) -> Kind:
@@ -217,9 +211,7 @@ def _object(key: Kind | None = None, item: Kind = _ANY) -> Kind | None:
 def _fixed(make: Callable, items: list[Kind]) -> Kind:
     """An array with one kind for each place."""
     same = all(item.schema == items[0].schema for item in items)
-    schema = {"type": "array"} | (
-        {"items": items[0].schema} if same else {"prefixItems": [i.schema for i in items]}
-    )
+    schema = {"type": "array"} | ({"items": items[0].schema} if same else {"prefixItems": [i.schema for i in items]})
     schema |= {"minItems": len(items), "maxItems": len(items)}
     return Kind(schema, partial(_tuple, make, [item.read for item in items]), False)
 
@@ -356,9 +348,7 @@ def _mapping(read_key: Callable | None, read: Callable, value: Json, name: str) 
     return {read_key(key, name) if read_key else key: read(item, name) for key, item in value.items()}
 
 
-def _record(
-    make: Callable, reads: Mapping[str, Callable], required: tuple[str, ...], value: Json, name: str
-) -> Any:
+def _record(make: Callable, reads: Mapping[str, Callable], required: tuple[str, ...], value: Json, name: str) -> Any:
     _require(value, "object", name)
     for key in required:
         if key not in value:

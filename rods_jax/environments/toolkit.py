@@ -124,9 +124,7 @@ class _ToolkitSimulator:
             return Observation(_bounded(f"Error: {reason(error)}"), ok=False)
 
     def state(self) -> Mapping[str, Mapping[str, Json]]:
-        return {
-            name: _state(self._plans[name], instance, self._own[name]) for name, instance in self._objects.items()
-        }
+        return {name: _state(self._plans[name], instance, self._own[name]) for name, instance in self._objects.items()}
 
 
 def _state(plan: _Class, instance: object, own: Attributes) -> dict[str, Json]:

@@ -37,9 +37,7 @@ def create(tasks: Sequence[Task], settings: ReplaySettings) -> ReplayState:
     """A pool of human seeds; raises ValueError on a repeated id or a task that has ancestors."""
     ids = [task.id for task in tasks]
     if len(set(ids)) < len(ids):
-        raise ValueError(
-            f"task ids must be unique: {sorted(i for i in set(ids) if ids.count(i) > 1)} are repeated"
-        )
+        raise ValueError(f"task ids must be unique: {sorted(i for i in set(ids) if ids.count(i) > 1)} are repeated")
     if generated := [task.id for task in tasks if task.ancestry]:
         raise ValueError(f"human seeds have no ancestry: {generated} do")
     return ReplayState(settings, tuple(map(Item, tasks)), (None,) * settings.capacity)
@@ -156,8 +154,7 @@ def eligible(state: ReplayState, task_ids: Sequence[str], step: int) -> list[boo
     counts, limit = traits_of((*active, *queued)), room_of_trait(active, state.settings)
     items = [_find(state, task_id) for task_id in task_ids]
     return [
-        (item.seeded is None or step - item.seeded >= cooldown) and has_room(item.task, counts, limit)
-        for item in items
+        (item.seeded is None or step - item.seeded >= cooldown) and has_room(item.task, counts, limit) for item in items
     ]
 
 

@@ -38,9 +38,7 @@ class Sources(NamedTuple):
     related: list[Json]  # there under any key, where nothing matches
 
 
-def sources(
-    tool: ToolSpec, parameter: str, visible: Sequence[Json], examples: Mapping[str, Sequence[Json]]
-) -> Sources:
+def sources(tool: ToolSpec, parameter: str, visible: Sequence[Json], examples: Mapping[str, Sequence[Json]]) -> Sources:
     """Searches `visible`: the live state of the tool's class, and earlier outputs."""
     schema = tool.parameters["properties"][parameter]
     known = _usable(examples.get(parameter, ()), schema)

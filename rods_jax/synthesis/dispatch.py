@@ -124,8 +124,7 @@ def beside(directory: Path, run_seed: int, *, taken: int, tell: Callable[[str], 
             if taking and step > last:
                 note({"step": step, "outcomes": count})
             return [
-                Dispatch(seed, step, _read_result(tell_once, *where, record))
-                for seed, step, where, record in taking
+                Dispatch(seed, step, _read_result(tell_once, *where, record)) for seed, step, where, record in taking
             ]
 
         yield synthesize
@@ -173,9 +172,7 @@ def attempts_record(result: Synthesis) -> dict[str, Json]:
     }
 
 
-def _read_result(
-    tell_once: Callable[[str, str], None], path: Path, line: int, record: Mapping[str, Json]
-) -> Synthesis:
+def _read_result(tell_once: Callable[[str, str], None], path: Path, line: int, record: Mapping[str, Json]) -> Synthesis:
     result = Synthesis(None, *read_attempts(record))
     if record["candidate"] is None:
         return result

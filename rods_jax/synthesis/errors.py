@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 
 PARAM_GEN_FAILED = "param_gen_failed"  # no value for a required argument, none for a reference, or off-schema
 DECOMPOSE_FAILED = "decompose_failed"  # a planned function is no tool, and nothing tells which tools it stands for
-FUNC_SAMPLE_FAILED = (
-    "func_sample_failed"  # no function is left, or one runs and neither shows nor changes anything
-)
+FUNC_SAMPLE_FAILED = "func_sample_failed"  # no function is left, or one runs and neither shows nor changes anything
 VM_EXEC_FAILED = "vm_exec_failed"  # the simulator refused the call
 DUPLICATE_FUNC = "duplicate_func"  # the same call twice in one turn
 QUERY_GEN_FAILED = "query_gen_failed"  # no usable wording of a turn

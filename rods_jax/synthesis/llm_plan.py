@@ -68,9 +68,7 @@ def plan(ask: Ask, attempt: Attempt) -> Plan:
     data = {
         "category": profile.category,
         "withheld": None if withheld is None else withheld + 1,
-        "layout": [
-            [{"class": class_name, "functions": count} for class_name, count in _runs(turn)] for turn in turns
-        ],
+        "layout": [[{"class": class_name, "functions": count} for class_name, count in _runs(turn)] for turn in turns],
         "repeats": repeats,
         "flow": [
             {"from": edge.producer, "to": edge.consumer, "returned": edge.key, "taken_as": edge.parameter}

@@ -93,9 +93,7 @@ def fill(
                 if accepted >= count:
                     return
                 if asked == len(seeds) and accepted == before:
-                    raise RuntimeError(
-                        f"round {number} over {asked} seeds brought no variant: {accepted} of {count}"
-                    )
+                    raise RuntimeError(f"round {number} over {asked} seeds brought no variant: {accepted} of {count}")
 
 
 def with_offline_pool(
@@ -118,9 +116,7 @@ def with_offline_pool(
         if task.id in ids:
             raise TaskFileError(f"{path}: task {task.id} is a task of the run already")
         if task.scenario in scenarios or content_hash(task) in contents:
-            raise TaskFileError(
-                f"{path}: task {task.id} repeats a held-out task: write the pool from this run's seeds"
-            )
+            raise TaskFileError(f"{path}: task {task.id} repeats a held-out task: write the pool from this run's seeds")
     return splits._replace(seeds=(*splits.seeds, *(replace(task, ancestry=()) for task in pool)))
 
 

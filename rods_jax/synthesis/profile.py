@@ -95,9 +95,7 @@ def atoms_by_key(output: Json) -> dict[str, list[Json]]:
     return by_key
 
 
-def first_edge(
-    domain: Domain, produced: Sequence[Produced], call: Call, parameter: str, argument: Json
-) -> Edge | None:
+def first_edge(domain: Domain, produced: Sequence[Produced], call: Call, parameter: str, argument: Json) -> Edge | None:
     """From the first call that returned the argument, under a key that fits or where that is no coincidence."""
     tool = domain.tools[call.name]
     wanted = list(atoms(argument))

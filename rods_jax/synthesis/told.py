@@ -13,9 +13,7 @@ from rods_jax.types import Call, Json, Task
 
 MAX_QUERY_CHARACTERS = 1_500
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
-RESIDUE = re.compile(
-    r"thought process|\b(function|tool|API) calls?\b|\b(step|turn) ?\d+ ?[:.)]|ground truth", re.I
-)
+RESIDUE = re.compile(r"thought process|\b(function|tool|API) calls?\b|\b(step|turn) ?\d+ ?[:.)]|ground truth", re.I)
 
 
 def check_query(domain: Domain, query: str, calls: Sequence[Call]) -> str:

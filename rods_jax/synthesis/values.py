@@ -82,9 +82,7 @@ def can_flow(key: str, parameter: str, pairs: Collection[Pair] = (), same_class:
     return same_class and (parameter.endswith("_" + key) or key.endswith("_" + parameter))
 
 
-def output_links(
-    producer: ToolSpec, output: Json, consumer: ToolSpec, pairs: Collection[Pair]
-) -> dict[Pair, Json]:
+def output_links(producer: ToolSpec, output: Json, consumer: ToolSpec, pairs: Collection[Pair]) -> dict[Pair, Json]:
     """(key, parameter) -> value: what `producer` returned once under a key, and `consumer` may take."""
     by_key: dict[str, list[Json]] = {}
     for key, value in fields(output):

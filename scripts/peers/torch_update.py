@@ -23,9 +23,7 @@ def main() -> None:
         batch = {name: torch.tensor(file[name]) for name in file}
     n, g, s = batch["suffix"].shape
     p = batch["prompt"].shape[1]
-    tokens = (
-        torch.cat([batch["prompt"][:, None].expand(n, g, p), batch["suffix"]], -1).reshape(n * g, p + s).long()
-    )
+    tokens = torch.cat([batch["prompt"][:, None].expand(n, g, p), batch["suffix"]], -1).reshape(n * g, p + s).long()
     old, reference = (batch[name].reshape(n * g, s) for name in ("old", "reference"))
     advantages = batch["advantages"].reshape(n * g, 1)
     optimizer = torch.optim.AdamW(weights.values(), lr=1e-6, weight_decay=1e-4)
@@ -33,9 +31,7 @@ def main() -> None:
     def step() -> float:
         hidden = forward(weights, tokens)[:, p - 1 : -1]
         logits = hidden @ weights["embedding"].T
-        log_probs = -F.cross_entropy(logits.flatten(0, 1), tokens[:, p:].flatten(), reduction="none").view(
-            n * g, s
-        )
+        log_probs = -F.cross_entropy(logits.flatten(0, 1), tokens[:, p:].flatten(), reduction="none").view(n * g, s)
         ratio = torch.exp(log_probs - old)
         surrogate = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(0.8, 1.2))
         difference = reference - log_probs
@@ -81,9 +77,7 @@ def forward(weights, tokens):
         d, k, q, e = w["query"].shape
         h = norm(x, w["attention_norm"])
         query = (h @ w["query"].reshape(d, -1)).unflatten(-1, (k * q, e)).transpose(1, 2)
-        key, value = (
-            (h @ w[name].reshape(d, -1)).unflatten(-1, (k, e)).transpose(1, 2) for name in ("key", "value")
-        )
+        key, value = ((h @ w[name].reshape(d, -1)).unflatten(-1, (k, e)).transpose(1, 2) for name in ("key", "value"))
         query, key = rotate(norm(query, w["query_norm"]), sin, cos), rotate(norm(key, w["key_norm"]), sin, cos)
         key, value = (y.repeat_interleave(q, 1) for y in (key, value))
         attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)

@@ -37,9 +37,7 @@ def history(event: str, long_context: bool) -> Result:
     """The bulk that a long-context result carries: who did what, always the same."""
     if not long_context:
         return {}
-    entries = (
-        f"{PEOPLE[i * 5 % len(PEOPLE)]} {event} {WORDS[i * 7 % len(WORDS)]}" for i in range(_HISTORY_ENTRIES)
-    )
+    entries = (f"{PEOPLE[i * 5 % len(PEOPLE)]} {event} {WORDS[i * 7 % len(WORDS)]}" for i in range(_HISTORY_ENTRIES))
     return {"history": " ".join(entries)}
 
 
