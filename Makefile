@@ -7,7 +7,7 @@ USABLE := -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name $(USABLE) && { echo $$name; exit; }; done; echo python3)
 
-.PHONY: help train test soak bench clean
+.PHONY: help train test check soak bench clean
 
 help: ## print this list (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +19,9 @@ train: $(STAMP) ## set up, then train the quickstart on this machine; ARGS=--res
 # Half of the suite's time is compiling: level 1 takes a quarter off it. `make soak` compiles as users do.
 test: $(STAMP) ## set up, then run the tests, two files at a time; ARGS goes to pytest (-n 0: one)
 	@XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=1" $(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+check: $(STAMP) ## set up, then look for mistakes of form: ruff's rules and its layout
+	@$(VENV)/bin/ruff check --quiet . && $(VENV)/bin/ruff format --quiet --check .
 
 soak: $(STAMP) ## set up, then run the long tests
 	@$(VENV)/bin/python -m pytest -m slow $(ARGS)
