@@ -10,10 +10,11 @@ start on the training half: it hardly solves anything, and what it passes is mos
 from functools import partial
 
 from models.decoder import DecoderConfig
-from models.tokenizer import train_tokenizer
+from models.learner import decoder
 from rods_jax import grpo
 from rods_jax.codecs.documents import tool_signature
 from rods_jax.codecs.qwen import qwen_codec
+from rods_jax.codecs.tokenizer import train_tokenizer
 from rods_jax.config import (
     ColdStartConfig,
     Config,
@@ -53,6 +54,7 @@ CONFIG = Config(
     build_tasks=build_tasks,
     tokenizer=partial(train_tokenizer, vocab_size=4096),
     codec=partial(qwen_codec, document=tool_signature),
+    learner=decoder,
     model=DecoderConfig(
         vocab_size=4096,
         layers=2,

@@ -15,8 +15,9 @@ from functools import partial
 from configs.bfcl_qwen3_4b import CONFIG as QWEN3_4B
 from models import presets
 from models.families import Pretrained
-from models.tokenizer import checkpoint_tokenizer
+from models.learner import decoder
 from rods_jax.codecs.llama import llama_codec
+from rods_jax.codecs.tokenizer import checkpoint_tokenizer
 
 CHECKPOINT = "checkpoints/Llama-3.1-8B-Instruct"
 
@@ -26,6 +27,7 @@ CONFIG = replace(
     run_dir="runs/bfcl_llama31_8b",
     tokenizer=partial(checkpoint_tokenizer, directory=CHECKPOINT),
     codec=llama_codec,
+    learner=decoder,
     model=Pretrained(directory=CHECKPOINT, shape=presets.LLAMA_3_1_8B),
     # Llama's template indents the tools' documents: the longest prompt of the 800 tasks has 9,281 tokens (Qwen3: 7,472).
     rollout=replace(QWEN3_4B.rollout, max_prompt_tokens=9_728),

@@ -15,7 +15,8 @@ from functools import partial
 from configs.bfcl_qwen3_4b import CONFIG as QWEN3_4B
 from models import presets
 from models.families import Pretrained
-from models.tokenizer import checkpoint_tokenizer
+from models.learner import decoder
+from rods_jax.codecs.tokenizer import checkpoint_tokenizer
 
 CHECKPOINT = "checkpoints/Qwen2.5-7B-Instruct"
 
@@ -24,5 +25,6 @@ CONFIG = replace(
     name="bfcl_qwen25_7b",
     run_dir="runs/bfcl_qwen25_7b",
     tokenizer=partial(checkpoint_tokenizer, directory=CHECKPOINT),
+    learner=decoder,
     model=Pretrained(directory=CHECKPOINT, shape=presets.QWEN2_5_7B),
 )

@@ -20,10 +20,11 @@ from functools import partial
 from configs.bfcl_cpu import bfcl_domain
 from models import presets
 from models.families import Pretrained
-from models.tokenizer import checkpoint_tokenizer
+from models.learner import decoder
 from rods_jax import grpo
 from rods_jax.chat import Endpoint, Generate, http_generate
 from rods_jax.codecs.qwen import qwen_codec
+from rods_jax.codecs.tokenizer import checkpoint_tokenizer
 from rods_jax.config import (
     Config,
     EvaluationConfig,
@@ -70,6 +71,7 @@ CONFIG = Config(
     build_tasks=build_tasks,
     tokenizer=partial(checkpoint_tokenizer, directory=CHECKPOINT),
     codec=qwen_codec,
+    learner=decoder,
     model=Pretrained(directory=CHECKPOINT, shape=presets.QWEN3_4B),
     cold_start=None,
     stages=(

@@ -17,8 +17,9 @@ from functools import partial
 from configs.bfcl_qwen3_4b import CONFIG as QWEN3_4B
 from models import presets
 from models.families import Pretrained
-from models.tokenizer import checkpoint_tokenizer
+from models.learner import decoder
 from rods_jax.codecs.qwen import qwen_codec
+from rods_jax.codecs.tokenizer import checkpoint_tokenizer
 
 CHECKPOINT = "checkpoints/Qwen3-0.6B"
 
@@ -28,6 +29,7 @@ CONFIG = replace(
     run_dir="runs/gpu_qwen3_06b",
     tokenizer=partial(checkpoint_tokenizer, directory=CHECKPOINT),
     codec=partial(qwen_codec, template={"enable_thinking": False}),
+    learner=decoder,
     model=Pretrained(directory=CHECKPOINT, shape=presets.QWEN3_0_6B),
     stages=tuple(replace(stage, max_suffix_tokens=None) for stage in QWEN3_4B.stages),
     rollout=replace(

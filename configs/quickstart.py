@@ -10,10 +10,11 @@ import random
 from functools import partial
 
 from models.decoder import DecoderConfig
-from models.tokenizer import train_tokenizer
+from models.learner import decoder
 from rods_jax import grpo
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
+from rods_jax.codecs.tokenizer import train_tokenizer
 from rods_jax.config import (
     ColdStartConfig,
     Config,
@@ -52,6 +53,7 @@ CONFIG = Config(
     build_tasks=build_tasks,
     tokenizer=partial(train_tokenizer, vocab_size=1024),
     codec=partial(qwen_codec, document=tool_name),
+    learner=decoder,
     model=DecoderConfig(
         vocab_size=1024,
         layers=3,

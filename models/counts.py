@@ -7,7 +7,7 @@ optimizer computes.
 
 from typing import NamedTuple
 
-from models.decoder import DecoderConfig
+from .decoder import DecoderConfig
 
 
 class Shape(NamedTuple):

@@ -19,10 +19,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from models import attention, rotary
-from models.layout import Layout, for_few, for_prompts, for_rows, gathered, rows_of
-from models.norm import rms_norm
-from models.rotary import RopeScaling
+from . import attention, rotary
+from .layout import Layout, for_few, for_prompts, for_rows, gathered, rows_of
+from .norm import rms_norm
+from .rotary import RopeScaling
 
 # A layer's projections, and how many of a weight's leading axes are inputs.
 PROJECTIONS = {"query": 1, "key": 1, "value": 1, "output": 3, "gate": 1, "up": 1, "down": 1}

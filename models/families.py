@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from models.decoder import DecoderConfig, LoraConfig
-from models.rotary import RopeScaling
+from rods_jax.files import CheckpointError
+
+from .decoder import DecoderConfig, LoraConfig
+from .rotary import RopeScaling
 
 # What sets a family apart; Hugging Face's name of it is config.json's model_type.
 FAMILIES = {
@@ -61,10 +63,6 @@ class Pretrained:
     def decoder(self, shape: DecoderConfig) -> DecoderConfig:
         """The shape with what the run asks for."""
         return replace(shape, compute_dtype=self.compute_dtype, keep=self.keep, lora=self.lora)
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, in one sentence that names the file and the key or tensor."""
 
 
 def read_config(directory: str | Path) -> DecoderConfig:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask import CausalMask, MultiHeadMask
 
-from models import attention
+from . import attention
 
 LANES = 128  # of a TPU's vector: blocks of tokens are multiples of it
 LONGEST = 512  # tokens along either side of a block: 1 MB of scores, and a kernel holds several such arrays

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from models import attention
+from . import attention
 
 
 class Layout(NamedTuple):

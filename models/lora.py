@@ -15,9 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from models import weights
-from models.decoder import DecoderConfig
-from models.policy import callables
+from rods_jax import files
+
+from . import weights
+from .decoder import DecoderConfig
+from .policy import callables
 
 Params = Mapping[str, Any]
 
@@ -58,11 +60,11 @@ def save_adapters(directory: str | Path, adapters: Params, config: DecoderConfig
     """Writes adapter_model.safetensors and adapter_config.json as PEFT reads them; `base` names the base's checkpoint.
 
     Of several processes that share a mesh all call it, and the first one writes.
-    Raises FileExistsError when the directory holds anything.
+    FolderError: the directory holds what no interrupted export left.
     """
     directory, first = Path(directory), jax.process_index() == 0
     if first:
-        weights.begin(directory)
+        files.begin(directory)
     weights.write_tensors(directory / "adapter_model.safetensors", adapters, weights.slots(adapters), jnp.float32)
     values = {
         "peft_type": "LORA",
@@ -76,3 +78,4 @@ def save_adapters(directory: str | Path, adapters: Params, config: DecoderConfig
     }
     if first:
         (directory / "adapter_config.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+        files.finish(directory)

@@ -3,8 +3,8 @@
 import jax
 from flax import nnx
 
-from models.decoder import Decoder, DecoderConfig
-from models.layout import Layout, gathered
+from .decoder import Decoder, DecoderConfig
+from .layout import Layout, gathered
 
 
 def callables(config: DecoderConfig, layout: Layout = Layout()) -> dict:

@@ -5,9 +5,9 @@ A checkpoint's own config.json decides when weights are loaded; these serve to p
 
 from functools import partial
 
-from models.decoder import DecoderConfig
-from models.families import FAMILIES
-from models.rotary import RopeScaling
+from .decoder import DecoderConfig
+from .families import FAMILIES
+from .rotary import RopeScaling
 
 _qwen2 = partial(DecoderConfig, **FAMILIES["qwen2"], rope_theta=1e6, norm_epsilon=1e-6, max_positions=32_768)
 _qwen3 = partial(DecoderConfig, **FAMILIES["qwen3"], rope_theta=1e6, norm_epsilon=1e-6, max_positions=40_960)

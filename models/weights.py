@@ -24,9 +24,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from safetensors import SafetensorError, safe_open
 
-from models.decoder import PROJECTIONS, DecoderConfig
-from models.families import CheckpointError, read_object, to_json
-from models.policy import callables
+from rods_jax import files
+from rods_jax.files import CheckpointError
+
+from .decoder import PROJECTIONS, DecoderConfig
+from .families import read_object, to_json
+from .policy import callables
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 GENERATION = "generation_config.json"  # stop tokens and sampling, as servers read them
@@ -238,7 +241,7 @@ def save(
 
     source: a checkpoint's directory, whose generation_config.json, where it has one, is carried along.
     Of several processes that share a mesh all call it, and the first one writes.
-    Raises FileExistsError when the directory holds anything, ValueError when no family has the config's shape.
+    FolderError: the directory holds what no interrupted export left.  ValueError: no family has the config's shape.
     """
     directory = Path(directory)
     values = to_json(config) | {"torch_dtype": jnp.dtype(dtype).name}
@@ -253,7 +256,7 @@ def save(
     )
     first = jax.process_index() == 0
     if first:
-        begin(directory)
+        files.begin(directory)
         if tokenizer is not None:
             tokenizer.save_pretrained(directory)
         if source is not None and (Path(source) / GENERATION).is_file():
@@ -266,13 +269,7 @@ def save(
     # Last, so that a directory that was not finished is no checkpoint.
     if first:
         (directory / "config.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
-
-
-def begin(directory: Path) -> None:
-    """Makes a directory for a checkpoint. Raises FileExistsError where there is anything."""
-    directory.mkdir(parents=True, exist_ok=True)
-    if found := next(directory.iterdir(), None):
-        raise FileExistsError(f"{directory} must be a new or an empty directory, and it holds {found.name}")
+        files.finish(directory)
 
 
 def write_tensors(file: Path, params: Mapping[str, Any], some: Sequence[Slot], dtype: Any) -> None:

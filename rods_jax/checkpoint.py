@@ -24,7 +24,7 @@ from orbax.checkpoint import checkpoint_managers as preservation
 
 from rods_jax import processes
 from rods_jax.config import RetentionConfig
-from rods_jax.files import read_object, write_atomically
+from rods_jax.files import CheckpointError, read_object, write_atomically
 from rods_jax.types import Json
 
 MANIFEST = "manifest.json"
@@ -32,10 +32,6 @@ _READS = 5  # times that a reader begins again because the checkpoint was remove
 _TIMES = "_CHECKPOINT_METADATA"  # Orbax's own file beside the items
 _HALF_WRITTEN = "[0-9]*.orbax-checkpoint-tmp*"  # Orbax renames the folder when all is written
 BEST_BY = "validation_progress"  # the metric whose highest values `RetentionConfig.best` keeps
-
-
-class CheckpointError(RuntimeError):
-    """There is no such checkpoint, or it cannot be read into what was asked for."""
 
 
 def open_checkpoints(directory: str | Path, retention: RetentionConfig = RetentionConfig()) -> ocp.CheckpointManager:

@@ -234,7 +234,8 @@ class Config:
     build_tasks: Callable[..., Any]  # (domain, seed) -> environments.protocol.TaskSplits
     tokenizer: Callable[..., Any]  # (texts) -> transformers tokenizer
     codec: Callable[..., Any]  # (tokenizer) -> Codec
-    model: Any  # models.decoder.DecoderConfig, its vocabulary the tokenizer's; or models.families.Pretrained
+    learner: Callable[..., Any]  # (config) -> (vocab_size) -> run.learner.Learner; models.learner.decoder
+    model: Any = None  # what the learner reads: models.decoder.DecoderConfig or models.families.Pretrained
     mesh: tuple[int, ...] | None = None  # devices along data, fsdp, tensor, sequence (sharding.py); None: one device
     flash_attention: bool = False  # TPU's own kernel attends, in the update and the prefill (models/flash.py)
     cold_start: ColdStartConfig | None

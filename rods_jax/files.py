@@ -3,7 +3,7 @@
 A folder carries a mark while it is being written.  A command writes into a folder that is absent, empty, or marked:
 it removes what an interrupted command of ours left, and nothing else, whatever it is.
 
-Left out on purpose: locks (a run's is in scripts/run_directory.py), and the contents of files.
+Left out on purpose: locks (a run's is in run/directory.py), and the contents of files.
 """
 
 import contextlib
@@ -24,6 +24,10 @@ _WORDS = "Being written, or interrupted while it was: the command that began thi
 
 class FolderError(ValueError):
     """A folder that a command must not write into, in one sentence."""
+
+
+class CheckpointError(ValueError):
+    """A run's or a model's checkpoint that is not there or cannot be read, in one sentence that names file and key."""
 
 
 # ------------------------------------------------------------------------------------- new folders

@@ -28,7 +28,7 @@ from rich.console import Console
 from rods_jax import config as configuration
 from rods_jax import grpo
 from rods_jax.generation import Generator
-from scripts import playing, train
+from rods_jax.run import playing, stages, training
 
 STAGES = "update", "generation", "environment"
 Interval = tuple[float, float]  # seconds
@@ -105,7 +105,7 @@ def covered(intervals: Sequence[Interval]) -> float:
 def measure(options: Options) -> dict[str, Any]:
     """Trains and takes the times of its steps."""
     clock = Clock()
-    make_player, jit_update, start_episodes = playing.player, grpo.jit_update, train.start_episodes
+    make_player, jit_update, start_episodes = playing.player, grpo.jit_update, stages.start_episodes
 
     def start(*arguments, **keywords):
         batch = clock.timed("environment", start_episodes)(*arguments, **keywords)
@@ -123,7 +123,7 @@ def measure(options: Options) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as parts:
         for room, name, part in (
             (playing, "player", player),
-            (train, "start_episodes", start),
+            (stages, "start_episodes", start),
             (grpo, "jit_update", update),
         ):
             parts.enter_context(mock.patch.object(room, name, part))
@@ -134,7 +134,7 @@ def measure(options: Options) -> dict[str, Any]:
         run_dir = str(Path(directory) / "run")
         steps = options.warmup + options.steps
         config = replace(config, run_dir=run_dir, max_steps=steps, cold_start=cold_start)
-        train.run(config, resume=False, console=Console(stderr=True, quiet=True))
+        training.train(config, console=Console(stderr=True, quiet=True))
     counted = clock.steps()[options.warmup - 1 :]
     return {
         "row": "overhead",

@@ -36,7 +36,7 @@ from rods_jax.boundary import (
     select_seeds,
 )
 from rods_jax.metrics import read_metrics
-from scripts.report import MUTED, STYLE
+from rods_jax.run.reporting import MUTED, STYLE
 
 SIGNALS = (mean_band, observed_variance, beta_posterior, informative, binary_band, any_task)
 COLORS = dict(zip(SIGNALS, ("#3D4F73", "#E8A33D", "#2F8F7F", "#C2571A", "#A35C8F", "#8FA3BF"), strict=True))

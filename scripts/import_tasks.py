@@ -12,9 +12,9 @@ import tyro
 from rich.console import Console
 
 from rods_jax import terminal
+from rods_jax.commands.common import running
 from rods_jax.environments.bfcl_files import read_bfcl_tasks
 from rods_jax.task_files import TaskFileError, write_tasks
-from scripts.commands import running
 
 
 def main(questions: Path, answers: Path, out: Path, category: str | None = None) -> None:

@@ -23,8 +23,8 @@ from rich.table import Table
 
 from rods_jax import strict_json, terminal
 from rods_jax.files import write_atomically
+from rods_jax.run.scores_table import METRICS
 from rods_jax.types import Json
-from scripts.scores_table import METRICS
 
 SAME = (
     "protocol",

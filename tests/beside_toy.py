@@ -33,12 +33,12 @@ from rods_jax.grpo import Feedback, sequence_mean, token_ratio
 from rods_jax.loop import Position, Stages, train
 from rods_jax.rewards import progress_reward
 from rods_jax.rollout import Rollouts
+from rods_jax.run.authors import author_of
 from rods_jax.synthesis.ask import ROLES
 from rods_jax.synthesis.dispatch import beside
 from rods_jax.synthesis.llm import llm_roles
 from rods_jax.synthesis.worker import working
 from rods_jax.types import CATEGORIES, RolloutBatch, TrainState
-from scripts.synthesize import author_of
 
 SEEDS = tuple(replace(seed_of(c, LOOSE), id=f"{c}_{i}", scenario=f"{c}_{i}") for i in range(2) for c in CATEGORIES)
 TASKS = TaskSplits(seeds=SEEDS, held_out=(), validation=(), practice=())
@@ -80,7 +80,7 @@ CONFIG = Config(
     build_tasks=anything,
     tokenizer=anything,
     codec=anything,
-    model=None,
+    learner=dict,
     cold_start=None,
     stages=(StageConfig(name="online", reward=progress_reward, epochs=10**6, synthesis=True),),
     rollout=RolloutConfig(

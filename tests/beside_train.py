@@ -9,9 +9,9 @@ from test_train import CONFIG as TINY
 
 from rods_jax.boundary import any_task
 from rods_jax.config import SynthesisConfig
+from rods_jax.run import train
 from rods_jax.synthesis.llm import llm_roles
 from rods_jax.synthesis.pipeline import RULE_BASED
-from scripts.train import run
 
 
 def judged(backends):
@@ -31,4 +31,4 @@ CONFIG = replace(
 
 
 def trainer(directory: str, resume: bool) -> None:
-    run(replace(CONFIG, run_dir=directory), resume=resume, console=Console(file=io.StringIO()))
+    train(replace(CONFIG, run_dir=directory), resume=resume, console=Console(file=io.StringIO()))

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from models.tokenizer import SPECIAL_TOKENS, train_tokenizer
 from rods_jax.codecs import llama, python_list, qwen
 from rods_jax.codecs.documents import function_schema, tool_line, tool_name, tool_schema, tool_signature
+from rods_jax.codecs.tokenizer import SPECIAL_TOKENS, train_tokenizer
 from rods_jax.types import Call, Codec, Message, ToolSpec
 
 TEXTS = ["please open the file report", 'so {"lines": 2, "name": "report"}', "Done."]

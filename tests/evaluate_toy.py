@@ -10,15 +10,15 @@ from pathlib import Path
 from rich.console import Console
 
 from rods_jax.evaluation import gold_player
-from scripts.evaluate import Settings, evaluate, split_of
+from rods_jax.run.evaluating import Evaluation, evaluate, split_of
 
 ROOT = Path(__file__).parent.parent
-TASKS = split_of(Settings(player="gold", tasks="workplace", num_tasks=8)).tasks
+TASKS = split_of(Evaluation(player="gold", tasks="workplace", num_tasks=8)).tasks
 
 
 def run(out, **changes):
     console = Console(file=io.StringIO(), width=80)
-    return evaluate(Settings(**{"tasks": "workplace", "num_tasks": 8, "out": out} | changes), console), console
+    return evaluate(Evaluation(**{"tasks": "workplace", "num_tasks": 8, "out": out} | changes), console), console
 
 
 def chat_reply(action):

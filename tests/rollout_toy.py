@@ -4,9 +4,9 @@ import random
 from dataclasses import replace
 from functools import partial
 
-from models.tokenizer import train_tokenizer
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
+from rods_jax.codecs.tokenizer import train_tokenizer
 from rods_jax.config import RolloutConfig
 from rods_jax.demonstrations import Habits, corpus, demonstrate
 from rods_jax.environments.episode import start_episodes

@@ -29,6 +29,7 @@ from rods_jax.curriculum import stage_of
 from rods_jax.loop import Position, Stages, train
 from rods_jax.rewards import format_reward, progress_reward
 from rods_jax.rollout import Rollouts
+from rods_jax.run.learning import objective_of
 from rods_jax.synthesis import llm
 from rods_jax.synthesis.ask import ROLES
 from rods_jax.synthesis.critique import has_profile
@@ -36,12 +37,11 @@ from rods_jax.synthesis.dispatch import Dispatch
 from rods_jax.synthesis.pipeline import Synthesis, synthesize
 from rods_jax.synthesis.profile import extract_profile
 from rods_jax.types import CATEGORIES, Call, Policy, RolloutBatch, Task, Turn
-from scripts.learning import objective_of
 
 N, G, U = 8, 4, 4  # tasks of a step, rollouts, turns
 
 CONFIG = Config(
-    name="ablation", seed=0, run_dir="", domain=dict, build_tasks=dict, tokenizer=dict, codec=dict, model=None,
+    name="ablation", seed=0, run_dir="", domain=dict, build_tasks=dict, tokenizer=dict, codec=dict, learner=dict,
     cold_start=None, checkpoint_every=100,
     stages=(
         StageConfig(name="format", reward=format_reward, epochs=1, synthesis=False),

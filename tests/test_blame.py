@@ -20,9 +20,9 @@ from rods_jax.environments.scoring import RODS
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.evaluation import play, score
 from rods_jax.rewards import PARSE_ERROR
+from rods_jax.run.advice import EARLY, advice, calls_of, left_in_text
+from rods_jax.run.players import converse, served
 from rods_jax.types import Call, Task, Turn
-from scripts.advice import EARLY, advice, calls_of, left_in_text
-from scripts.players import converse, served
 
 DOCS = Path(__file__).parent.parent / "docs" / "evaluation.md"
 TASK = next(task for task in TASKS if task.turns[0].gold and len(task.turns) > 1)

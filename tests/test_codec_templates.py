@@ -8,9 +8,9 @@ from codec_families import LLAMA, QWEN, TOOLS, llama_tokenizer, small_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from models.tokenizer import load_tokenizer
 from rods_jax.codecs import llama, python_list, qwen
 from rods_jax.codecs.documents import function_schema, tool_line, tool_name, tool_schema
+from rods_jax.codecs.tokenizer import load_tokenizer
 from rods_jax.types import Call, Message
 
 # ------------------------------------------------------------------------ merges across every seam

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rods_jax.boundary import mean_band
+from rods_jax.commands.common import options_of
 from rods_jax.config import (
     ColdStartConfig,
     Config,
@@ -24,7 +25,6 @@ from rods_jax.config import (
     rollout_of,
 )
 from rods_jax.rewards import progress_reward
-from scripts.commands import options_of
 
 FILE = """
 from dataclasses import dataclass
@@ -48,6 +48,7 @@ CONFIG = Config(
     name="tiny",
     seed=0,
     run_dir="runs/tiny",
+    learner=dict,
     model=Shape(),
     domain=dict,
     build_tasks=partial(build_tasks, num_tasks=4),

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from models.tokenizer import train_tokenizer
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
+from rods_jax.codecs.tokenizer import train_tokenizer
 from rods_jax.demonstrations import ANSWER, QUESTION, Habits, corpus, demonstrate
 from rods_jax.environments import toolkit
 from rods_jax.environments.episode import Episode

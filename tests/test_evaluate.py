@@ -13,9 +13,10 @@ from collections import Counter
 import pytest
 from evaluate_toy import ROOT, TASKS, chat_reply, conversations, gold_reply, run, server
 
+from rods_jax.commands.evaluate import main
 from rods_jax.environments.workplace.domain import WORKPLACE
+from rods_jax.run.evaluating import Split
 from rods_jax.types import Action, Call
-from scripts.evaluate import Split, main
 
 
 def test_a_server_that_plays_gold_solves_everything(tmp_path):
@@ -204,7 +205,7 @@ def test_what_a_server_says_reaches_the_terminal_as_text(tmp_path):
 
 def test_more_tasks_than_there_are_is_said_and_all_are_played(tmp_path, monkeypatch):
     split = Split("two", WORKPLACE, TASKS[:2])
-    monkeypatch.setattr("scripts.evaluate.split_of", lambda settings: split)
+    monkeypatch.setattr("rods_jax.run.evaluating.split_of", lambda settings: split)
     result, console = run(tmp_path, player="gold", num_tasks=500)
     assert "--num-tasks 500: the split has 2, all are played" in console.file.getvalue()
     assert result["num_tasks"] == 2

@@ -27,18 +27,19 @@ from rods_jax.environments.scoring import OFFICIAL, RODS
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.evaluation import Said, Stop, gold_player, play
 from rods_jax.loop import Position
+from rods_jax.run import directory as run_directories
+from rods_jax.run import learning, stages
+from rods_jax.run.played import recorded, run_config
+from rods_jax.run.trajectory_page import write_page
 from rods_jax.types import Action, Call, Policy, Step, Trajectory
-from scripts import learning, train
-from scripts import run_directory as run_directories
-from scripts.players import recorded, run_config
-from scripts.trajectory_page import write_page
 
 # ---------------------------------------------------------------------------------- run directory
 CONFIG_FILE = """
 import random
 from functools import partial
 from models.decoder import DecoderConfig
-from models.tokenizer import train_tokenizer
+from models.learner import decoder
+from rods_jax.codecs.tokenizer import train_tokenizer
 from rods_jax import grpo
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
@@ -58,6 +59,7 @@ def build_tasks(domain, seed):
 CONFIG = Config(
     name="tiny", seed=0, run_dir="", domain=domain, build_tasks=build_tasks,
     tokenizer=partial(train_tokenizer, vocab_size=640), codec=partial(qwen_codec, document=tool_name),
+    learner=decoder,
     model=DecoderConfig(640, 1, 16, 2, 1, 8, 16), cold_start=None,
     stages=(StageConfig(name="online", reward=progress_reward, epochs=1, synthesis=True),),
     rollout=RolloutConfig(tasks_per_step=2, group_size=2, max_prompt_tokens=128, max_suffix_tokens=96,
@@ -87,7 +89,7 @@ def run_directory(tmp_path_factory):
     )
     with checkpoint.open_checkpoints(directory / "checkpoints") as checkpoints:
         position = Position(state, replay.create(tasks.seeds, config.replay), step=3)
-        train.save(checkpoints, {}, position, {})
+        stages.save(checkpoints, {}, position, {})
     return directory, path
 
 

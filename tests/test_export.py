@@ -18,15 +18,14 @@ from training_toy import CONFIG as TOY
 from models import weights
 from models.decoder import LoraConfig
 from models.families import Pretrained, read_config
+from models.learner import decoder
 from models.policy import callables
-from models.tokenizer import load_tokenizer, train_tokenizer
 from rods_jax import checkpoint
 from rods_jax import config as configuration
-from scripts.export import main as export
-from scripts.learning import learning
-from scripts.players import newest
-from scripts.policies import export as write
-from scripts.policies import policy_of
+from rods_jax.codecs.tokenizer import load_tokenizer, train_tokenizer
+from rods_jax.commands.export import export
+from rods_jax.run.learning import learning
+from rods_jax.run.played import newest
 
 ROOT = Path(__file__).parent.parent
 CONFIG_FILE = Path(__file__).parent / "training_toy.py"
@@ -38,7 +37,7 @@ def run_of(directory: Path, config) -> Path:
     directory.mkdir()
     (directory / "config.json").write_text(json.dumps(configuration.resolved(config)))
     tokenizer.save_pretrained(directory / "tokenizer")
-    learner = policy_of(config, len(tokenizer))
+    learner = decoder(config)(len(tokenizer))
     create = learning(config, learner).create
     with checkpoint.open_checkpoints(directory / "checkpoints") as checkpoints:
         for step in (2, 3):
@@ -76,9 +75,8 @@ def test_the_newest_policy_leaves_in_either_type(run, tmp_path):
 
 def test_a_mesh_holds_a_part_and_exports_the_same(run, tmp_path):
     """No device ever holds more than its cut of the parameters: neither optimizer nor reference policy is read."""
-    learner = policy_of(
-        replace(TOY, mesh=(2, 4, 1, 1), model=replace(TOY.model, layers=2)), len(load_tokenizer(run / "tokenizer"))
-    )
+    config = replace(TOY, mesh=(2, 4, 1, 1), model=replace(TOY.model, layers=2))
+    learner = decoder(config)(len(load_tokenizer(run / "tokenizer")))
     held = bytes_by_device(jax.live_arrays())
     step, params = newest(run, learner)
     added = {device: size - held.get(device, 0) for device, size in bytes_by_device(jax.live_arrays()).items()}
@@ -130,9 +128,9 @@ def test_generation_settings_of_the_source_are_carried_and_adapters_merge_in_flo
     lora = LoraConfig(rank=2, alpha=4.0, targets=("query", "down"))
     chosen = Pretrained(directory=str(base), compute_dtype="float32", lora=lora)
     tokenizer = train_tokenizer(["find the report"], vocab_size=model.vocab_size)
-    learner = policy_of(replace(TOY, model=chosen), len(tokenizer))
+    learner = decoder(replace(TOY, model=chosen))(len(tokenizer))
     adapters = jax.tree.map(lambda x: x + 0.01, learner.policy.init(jax.random.key(1)))
-    write(tmp_path / "it", learner, adapters, tokenizer, max_positions=9, dtype=jnp.float32, source=base)
+    learner.export(tmp_path / "it", adapters, tokenizer, max_positions=9, dtype=jnp.float32)
     assert (tmp_path / "it" / weights.GENERATION).read_text() == '{"eos_token_id": [1, 2]}'
     merged, start = (weights.load(d, model)["layers"]["query"] for d in (tmp_path / "it", base))
     a, b = (adapters["layers"][f"query_lora_{x}"] for x in "ab")

@@ -12,9 +12,10 @@ from safetensors.numpy import save_file
 
 from models import presets, weights
 from models.decoder import DecoderConfig
-from models.families import CheckpointError, from_json, read_config, to_json
+from models.families import from_json, read_config, to_json
 from models.policy import callables
 from models.rotary import RopeScaling, frequencies
+from rods_jax.files import CheckpointError
 from rods_jax.types import Policy
 
 TOKENS = tokens()  # [2, 40]

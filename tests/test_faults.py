@@ -31,9 +31,9 @@ from rods_jax import grpo
 from rods_jax.config import ConfigError
 from rods_jax.environments.episode import EpisodeBatch, Failure
 from rods_jax.metrics import read_metrics
-from rods_jax.preemption import SAVED
-from scripts import train as command
-from scripts.run_directory import alone
+from rods_jax.preemption import SAVED, Stopped
+from rods_jax.run import stages, training
+from rods_jax.run.directory import alone
 
 
 # -------------------------------------------------------------------- the machine, in real processes
@@ -107,10 +107,8 @@ def test_a_signal_saves_within_its_time_and_the_resumed_run_is_the_uninterrupted
 @pytest.fixture(scope="module", autouse=True)
 def compiled(tmp_path_factory):
     """What the runs of this process compile, they share."""
-    cache = str(tmp_path_factory.getbasetemp() / "compiled")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "cache_compilations", lambda: share_compilations(cache))
-        yield
+    share_compilations(str(tmp_path_factory.getbasetemp() / "compiled"))
+    yield
     jax.config.update("jax_compilation_cache_dir", None)
 
 
@@ -208,17 +206,17 @@ def test_such_a_step_is_counted_and_told_or_ends_the_run_after_saving(tmp_path, 
     stage = replace(CONFIG.stages[0], reward=sick_reward)
     update = replace(CONFIG.update, on_nonfinite=policy_of_run)
     config = toy(tmp_path / "run", stages=(stage,), update=update, max_steps=3)
-    collect = command.collect
+    collect = stages.collect
 
     def collect_then_fall_ill(*arguments, step, **keywords):
         monkeypatch.setitem(SICK, "now", step == 1)
         return collect(*arguments, step=step, **keywords)
 
-    monkeypatch.setattr(command, "collect", collect_then_fall_ill)
+    monkeypatch.setattr(stages, "collect", collect_then_fall_ill)
     if policy_of_run == "stop":
-        with pytest.raises(command.Stopped, match="which is saved: step 2 was not finite") as stopped:
+        with pytest.raises(Stopped, match="which is saved: step 2 was not finite") as stopped:
             play(config)
-        assert stopped.value.status == command.HALTED
+        assert stopped.value.status == training.HALTED
         saved = {int(path.name) for path in (tmp_path / "run/checkpoints").iterdir()}
         assert saved & {2, 3}
     else:
@@ -239,7 +237,7 @@ def test_an_empty_pool_ends_the_run_in_one_sentence_after_its_last_checkpoint(tm
 
 @pytest.mark.parametrize("ill", ["one", "all"])
 def test_tasks_that_fail_by_infrastructure_get_no_more_than_their_turn(tmp_path, monkeypatch, ill):
-    whole_episodes = command.episodes_of
+    whole_episodes = training.episodes_of
 
     @contextlib.contextmanager
     def episodes_of(config, domain):
@@ -255,7 +253,7 @@ def test_tasks_that_fail_by_infrastructure_get_no_more_than_their_turn(tmp_path,
 
             yield some
 
-    monkeypatch.setattr(command, "episodes_of", episodes_of)
+    monkeypatch.setattr(training, "episodes_of", episodes_of)
     update = replace(CONFIG.update, kl_coefficient=0.0, entropy_coefficient=0.0)
     said = play(toy(tmp_path / "run", update=update, max_steps=6))
     records = read_metrics(tmp_path / "run/metrics.jsonl")[1:]

@@ -14,6 +14,8 @@ from rods_jax.demonstrations import Habits, demonstrate
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.metrics import open_metrics
 from rods_jax.rollout import Rollouts
+from rods_jax.run.fidelity import print_fidelity, write_fidelity
+from rods_jax.run.stages import shower
 from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.dispatch import Dispatch
 from rods_jax.synthesis.errors import ADVICE, LAYOUT_TOO_LONG, PIPELINE_EXCEPTION
@@ -22,8 +24,6 @@ from rods_jax.synthesis.near_duplicates import far_from
 from rods_jax.synthesis.pipeline import RULE_BASED, author_tasks, synthesize
 from rods_jax.task_files import write_tasks
 from rods_jax.types import Call, Codec, Turn
-from scripts.fidelity import print_fidelity, write_fidelity
-from scripts.train import shower
 
 
 def variant(name, **changes):

@@ -18,10 +18,9 @@ from models.decoder import DecoderConfig
 from models.layout import Layout
 from models.policy import callables
 from rods_jax import config as configuration
-from rods_jax import sharding
+from rods_jax import run, sharding
 from rods_jax.config import ConfigError
 from rods_jax.types import Policy
-from scripts import train
 
 N, G, K, E = 2, 2, 1, 128
 blockwise, interpreted = Layout().attend, partial(flash.attend, interpret=True)
@@ -178,7 +177,7 @@ def test_a_run_without_tpus_is_refused_before_it_begins(tmp_path):
     config = replace(RUN, run_dir=str(tmp_path / "run"), flash_attention=True)
     sentence = "flash_attention is a kernel for TPUs, and the devices found are of the kind cpu"
     with pytest.raises(ConfigError, match=sentence):
-        train.run(config, resume=False, console=Console(quiet=True))
+        run.train(config, console=Console(quiet=True))
     assert not (tmp_path / "run").exists()
 
 

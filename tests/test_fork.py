@@ -14,16 +14,16 @@ from test_faults import compiled  # noqa: F401 (a fixture)
 from training_beside import CONFIG as BESIDE
 from training_toy import CONFIG, few_tasks, play, toy
 
-from models.tokenizer import train_tokenizer
-from rods_jax.checkpoint import CheckpointError
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.llama import llama_codec
+from rods_jax.codecs.tokenizer import train_tokenizer
+from rods_jax.commands import compare_runs, train
 from rods_jax.config import ColdStartConfig, ConfigError, RetentionConfig
 from rods_jax.demonstrations import Habits
 from rods_jax.environments.workplace.domain import WORKPLACE
-from scripts import compare_runs, train
-from scripts.compare_runs import compare
-from scripts.run_directory import fork
+from rods_jax.files import CheckpointError
+from rods_jax.run.compare import compare
+from rods_jax.run.directory import fork
 
 CONTINUED = {"max_steps": 4, "retention": RetentionConfig(latest=9)}
 
@@ -42,7 +42,7 @@ def source(tmp_path_factory):
 
 def differs(capsys, a, b) -> tuple[int, str]:
     with pytest.raises(SystemExit) as end:
-        compare_runs.main(a, b)
+        compare_runs.compare_runs(a, b)
     return end.value.code, capsys.readouterr().out
 
 

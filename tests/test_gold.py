@@ -16,10 +16,10 @@ from rods_jax.environments.protocol import TaskSplits
 from rods_jax.environments.scoring import GoldError
 from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.evaluation import gold_player, null_player, play
+from rods_jax.run import evaluating
+from rods_jax.run.directory import build
 from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.types import Call, Task, Turn
-from scripts import evaluate
-from scripts.run_directory import build
 
 _TICKS = itertools.count()
 
@@ -108,10 +108,10 @@ def test_a_new_run_is_refused_before_anything_is_written(tmp_path):
 
 
 def test_an_evaluation_is_refused_before_anything_is_written(tmp_path, monkeypatch):
-    split = evaluate.Split("clock", CLOCK, (task("a", TICK, READ),))
-    monkeypatch.setattr(evaluate, "split_of", lambda settings: split)
+    split = evaluating.Split("clock", CLOCK, (task("a", TICK, READ),))
+    monkeypatch.setattr(evaluating, "split_of", lambda settings: split)
     with pytest.raises(GoldError, match="a turn 1: a call first gave"):
-        evaluate.evaluate(evaluate.Settings(player="gold", out=tmp_path / "out"), Console(file=io.StringIO()))
+        evaluating.evaluate(evaluating.Evaluation(player="gold", out=tmp_path / "out"), Console(file=io.StringIO()))
     assert not list(tmp_path.iterdir())
 
 

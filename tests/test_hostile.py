@@ -25,9 +25,9 @@ from rods_jax.environments.scoring import RODS
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.evaluation import Said, Stop
 from rods_jax.evaluation import play as play_episode
+from rods_jax.run.trajectory_page import write_page
 from rods_jax.synthesis.ask import ROLES
 from rods_jax.types import Action, Call
-from scripts.trajectory_page import write_page
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 OWNED = "document.documentElement.setAttribute('owned', 'yes')"

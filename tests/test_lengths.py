@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from training_toy import CONFIG, WORKPLACE
 
-from models.tokenizer import train_tokenizer
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
+from rods_jax.codecs.tokenizer import train_tokenizer
 from rods_jax.config import ConfigError, StageConfig
 from rods_jax.demonstrations import ANSWER, corpus
 from rods_jax.environments.episode import Episode

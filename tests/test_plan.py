@@ -16,12 +16,25 @@ from configs.bfcl_qwen3_4b import CONFIG as QWEN3_4B
 from configs.quickstart import CONFIG as QUICKSTART
 from models import counts, presets
 from models.counts import Cuts, Shape
+from models.learner import describe
+from models.planning import ahead_of_time, hours, layouts, plan, programs
+from models.planning.ahead_of_time import (
+    CARDS,
+    CHIPS,
+    GIB,
+    Compiled,
+    Memory,
+    Slice,
+    Work,
+    collectives,
+    meshes,
+    parse,
+    roofline,
+)
 from rods_jax import sharding
+from rods_jax.commands import train
 from rods_jax.config import rollout_of
 from rods_jax.environments.protocol import TaskSplits
-from scripts import ahead_of_time, hours, layouts, plan, programs, train
-from scripts.ahead_of_time import CARDS, CHIPS, GIB, Compiled, Memory, Slice, Work, collectives, meshes, parse, roofline
-from scripts.policies import describe
 
 without = importlib.util.find_spec("libtpu") is None
 needs_libtpu = pytest.mark.skipif(without, reason="the tpu extra is not installed")
@@ -305,8 +318,8 @@ def test_hours_by_hand():
     config = replace(twin(QWEN3_4B), mesh=(1, 1, 1, 1))
     model = plan.model_of(config)
     found = Slice(ahead_of_time.Chip(1e18, 1e30, 100.0, 1e30), 1)
-    learner = describe(config, model, *programs.meshes_of(config, found))
-    play, _ = programs.players_of(config, learner)["rollouts", rollout_of(config, config.stages[0])]
+    parts = describe(config, model, *programs.meshes_of(config, found))
+    play, _ = programs.players_of(config, parts)["rollouts", rollout_of(config, config.stages[0])]
     lengths = hours.Lengths(prompt=10, messages=3, message=5, observation=0, longest=16)
     shape = Shape(play.slots, play.rows, 10, round(7.5))
     seconds = hours.play_seconds(model, found, config, play, play.slots * play.rows, lengths, (0.0, 0.0))

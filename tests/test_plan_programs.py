@@ -17,11 +17,11 @@ from configs.bfcl_llama31_8b import CONFIG as LLAMA31_8B
 from configs.bfcl_qwen3_4b import CONFIG as QWEN3_4B
 from models import counts
 from models.decoder import LoraConfig
-from models.tokenizer import load_tokenizer
+from models.planning import ahead_of_time, plan, programs
+from models.planning.ahead_of_time import CHIPS, Compiled, Memory, Slice
+from rods_jax.codecs.tokenizer import load_tokenizer
+from rods_jax.commands.export import export
 from rods_jax.config import load_config, rollout_of
-from scripts import ahead_of_time, plan, programs, train
-from scripts.ahead_of_time import CHIPS, Compiled, Memory, Slice
-from scripts.export import main as export
 
 
 # ------------------------------------------------------------------------------------ the programs
@@ -80,10 +80,9 @@ class Compilations(logging.Handler):
             self.found.append((named[1], Counter(sizes)))
 
 
-def test_a_run_compiles_nothing_of_its_size_that_is_not_planned(tmp_path, monkeypatch):
+def test_a_run_compiles_nothing_of_its_size_that_is_not_planned(tmp_path):
     """Trained, evaluated and exported for real: whatever is called with the parameters is on the list, with its shapes."""
     config = training_toy.toy(tmp_path / "run", max_steps=1)
-    monkeypatch.setattr(train, "cache_compilations", lambda: None)
     heard, logger = Compilations(), logging.getLogger("jax._src.interpreters.pxla")
     level, propagate = logger.level, logger.propagate
     logger.addHandler(heard)

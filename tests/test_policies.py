@@ -18,13 +18,13 @@ from test_train import CONFIG
 from models import presets, weights
 from models.decoder import LoraConfig
 from models.families import Pretrained, read_config
+from models.learner import complete, decoder, for_rollouts, policy_on
 from models.policy import callables
-from models.tokenizer import checkpoint_tokenizer, load_tokenizer, train_tokenizer
 from rods_jax import grpo
+from rods_jax.codecs.tokenizer import checkpoint_tokenizer, load_tokenizer, train_tokenizer
 from rods_jax.config import ConfigError
+from rods_jax.run import train
 from rods_jax.types import RolloutBatch
-from scripts.policies import complete, export, for_rollouts, policy_of, policy_on
-from scripts.train import run
 
 LORA = LoraConfig(rank=2, alpha=4.0, targets=("query", "value", "down"))
 ROOT = Path(__file__).parent.parent
@@ -66,7 +66,7 @@ def batch(n=2, g=3, p=5, s=8) -> RolloutBatch:
 
 
 def test_without_adapters_the_checkpoint_itself_trains_in_float32(base):
-    learner = policy_of(of(base), 200)
+    learner = decoder(of(base))(200)
     params = learner.policy.init(jax.random.key(0))
     assert learner.frozen == () and learner.whole(params) is params
     assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
@@ -74,7 +74,7 @@ def test_without_adapters_the_checkpoint_itself_trains_in_float32(base):
 
 
 def test_adapters_train_alone_and_leave_as_whole_weights(base, tmp_path):
-    learner = policy_of(of(base, lora=LORA), 200)
+    learner = decoder(of(base, lora=LORA))(200)
     optimizer, objective = optax.adam(0.01), grpo.Objective()
     state = grpo.create_state(learner.policy.init(jax.random.key(0)), optimizer, objective)
     assert {path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(state.params)} == {
@@ -89,24 +89,24 @@ def test_adapters_train_alone_and_leave_as_whole_weights(base, tmp_path):
     whole = learner.whole(state.params)
     assert whole["embedding"] is learner.frozen[0]["embedding"]  # no copy
 
-    export(tmp_path / "merged", learner, state.params, load_tokenizer(base), max_positions=9, base=None)
+    learner.export(tmp_path / "merged", state.params, load_tokenizer(base), max_positions=9, base=None)
     merged = weights.load(tmp_path / "merged", read_config(tmp_path / "merged"))
     change = merged["layers"]["query"] - learner.frozen[0]["layers"]["query"].astype(jnp.float32)
     assert np.abs(change).max() > 0
     np.testing.assert_array_equal(merged["layers"]["key"], learner.frozen[0]["layers"]["key"].astype(np.float32))
-    export(tmp_path / "adapters", learner, state.params, load_tokenizer(base), max_positions=9, base=str(base))
+    learner.export(tmp_path / "adapters", state.params, load_tokenizer(base), max_positions=9, base=str(base))
     assert sorted(path.name for path in (tmp_path / "adapters").iterdir()) == [
         "adapter_config.json", "adapter_model.safetensors",
     ]  # fmt: skip
 
 
 def test_on_a_mesh_what_trains_and_what_is_made_of_it_lie_as_the_table_says(base):
-    learner = policy_of(replace(of(base), mesh=(2, 2, 2, 1)), 200)
+    learner = decoder(replace(of(base), mesh=(2, 2, 2, 1)))(200)
     params = learner.policy.init(jax.random.key(0))
     state = grpo.create_state(params, optax.adam(0.01), grpo.Objective())
     for tree in (params, state.reference_params, state.optimizer_state[0].mu):
         assert tree["layers"]["gate"].addressable_shards[0].data.shape == (2, 8, 24)  # width by data and fsdp
-    scratch = policy_of(replace(CONFIG, mesh=(1, 4, 1, 2), model=presets.TINY_QWEN3, cold_start=None), 96)
+    scratch = decoder(replace(CONFIG, mesh=(1, 4, 1, 2), model=presets.TINY_QWEN3, cold_start=None))(96)
     params = scratch.policy.init(jax.random.key(0))
     assert params["embedding"].addressable_shards[0].data.shape == (96, 8)
     with pytest.raises(ConfigError, match="mesh must be 4 numbers above 0"):
@@ -127,12 +127,12 @@ def test_the_copy_for_rollouts_is_smaller_and_computes_the_same():
 
 def test_what_cannot_train_together_is_refused(base):
     with pytest.raises(ConfigError, match="cold_start must be None where model.lora is given"):
-        policy_of(replace(of(base, lora=LORA), cold_start=CONFIG.cold_start), 200)
+        decoder(replace(of(base, lora=LORA), cold_start=CONFIG.cold_start))(200)
     with pytest.raises(ConfigError, match="the tokenizer has 9999 tokens, and .* embeds [0-9]+"):
-        policy_of(of(base), 9999)
-    learner = policy_of(of(base), 200)
+        decoder(of(base))(9999)
+    learner = decoder(of(base))(200)
     with pytest.raises(ConfigError, match="the run has no adapters"):
-        export("nowhere", learner, {}, None, max_positions=9, base="base")
+        learner.export("nowhere", {}, None, max_positions=9, base="base")
 
 
 @pytest.mark.slow
@@ -144,10 +144,10 @@ def test_a_run_from_a_checkpoint_resumes_and_exports(base, tmp_path, lora):
     )
     config = replace(config, rollout=replace(config.rollout, max_prompt_tokens=352))
     for stop in (1, 2):
-        run(replace(config, max_steps=stop), resume=stop > 1, console=Console(file=io.StringIO()))
+        train(replace(config, max_steps=stop), resume=stop > 1, console=Console(file=io.StringIO()))
     file.write_text(
         "from dataclasses import replace\nfrom functools import partial\nfrom models.decoder import LoraConfig\n"
-        "from models.tokenizer import checkpoint_tokenizer\nfrom models.families import Pretrained\n"
+        "from rods_jax.codecs.tokenizer import checkpoint_tokenizer\nfrom models.families import Pretrained\n"
         f"import sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\nfrom test_train import CONFIG\n"
         f"CONFIG = replace(CONFIG, cold_start=None, model=Pretrained(directory={str(base)!r}, "
         f"compute_dtype='float32', lora={lora!r}))\n"

@@ -10,10 +10,10 @@ from synthesis_toy import TASK, TOY
 
 from models.decoder import DecoderConfig
 from models.policy import callables
-from models.tokenizer import train_tokenizer
 from rods_jax.chat import REFUSED, Endpoint, Request, http_generate
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
+from rods_jax.codecs.tokenizer import train_tokenizer
 from rods_jax.generation import Sampling, generator
 from rods_jax.policy_chat import policy_generate
 from rods_jax.synthesis.ask import ROLES, load_prompts

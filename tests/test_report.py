@@ -10,8 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from rods_jax.commands.report import report as report_of
 from rods_jax.metrics import open_metrics
-from scripts.report import (
+from rods_jax.run.reporting import (
     draw_pool,
     draw_reward,
     draw_variance,
@@ -21,7 +22,6 @@ from scripts.report import (
     tell,
     write_report,
 )
-from scripts.report import main as report_of
 
 PLOTS = ("reward", "zones", "pool", "variance", "overview")
 

@@ -11,25 +11,25 @@ from forks import forks
 
 from rods_jax import journal
 from rods_jax.metrics import read_metrics
+from rods_jax.run.compare import compare, leaves
 from rods_jax.synthesis.dispatch import OUTCOMES, SEEDS, TAKEN, WORK
-from scripts.compare_runs import compare, leaves
 
 BESIDE_CONFIG = Path(__file__).parent / "training_beside.py"
 
 # Where a run kills itself: before a call of a function, or with half a line in a file.
 POINTS = {
     "start": (
-        "scripts.run_directory.write_tasks",
-        "scripts.train.inputs_of",
-        "scripts.run_directory.has_begun",
+        "rods_jax.run.directory.write_tasks",
+        "rods_jax.run.training.inputs_of",
+        "rods_jax.run.directory.has_begun",
         "rods_jax.checkpoint.damage",
     ),
     "logs cut for a resumed run": ("rods_jax.metrics.write_atomically",),
     "injection": ("rods_jax.replay.begin_epoch",),
     "rollout": ("rods_jax.rollout._hear", "rods_jax.rollout._answer"),
-    "update": ("scripts.train.trim", "rods_jax.loop._settle"),
+    "update": ("rods_jax.run.stages.trim", "rods_jax.loop._settle"),
     "feedback": ("rods_jax.loop._observe", "rods_jax.replay.mark_seed"),
-    "evaluation": ("scripts.held_out.progress_reward",),
+    "evaluation": ("rods_jax.run.measure.progress_reward",),
     "checkpoint": (
         "rods_jax.checkpoint.save",
         "rods_jax.checkpoint._seal_unfinished",
@@ -39,7 +39,7 @@ POINTS = {
     "log": ("/metrics.jsonl", "/candidates.jsonl", "/trajectories.jsonl"),
     "any": ("seconds",) * 4,
 }
-AT_ONCE = {"synthesis": ("scripts.train.synthesize",)}
+AT_ONCE = {"synthesis": ("rods_jax.run.stages.synthesize",)}
 BESIDE = {
     "synthesis": ("rods_jax.synthesis.worker._settle", "rods_jax.synthesis.worker.synthesize"),
     "journal": (f"/{SEEDS}", f"/{OUTCOMES}", f"/{TAKEN}", f"/{WORK}/"),
@@ -91,7 +91,7 @@ def train_through(directory: Path, start, options, moments, kills: int) -> int:
 def uninterrupted(directory: Path, start, options=(), like: Path | None = None) -> Path:
     """A run that nobody kills; `like`: with the variants of another run, each at the step at which it took it."""
     if like is not None:
-        start(directory, [*options, "--synthesis.workers", "0"], ("scripts.train.synthesis_of", 1)).join()
+        start(directory, [*options, "--synthesis.workers", "0"], ("rods_jax.run.training.synthesis_of", 1)).join()
         (directory / "synthesis").mkdir()
         for name in (SEEDS, TAKEN):
             shutil.copy(like / "synthesis" / name, directory / "synthesis")

@@ -14,11 +14,11 @@ from rich.console import Console
 from training_toy import CONFIG, toy
 
 from rods_jax import checkpoint, files
-from rods_jax.checkpoint import CheckpointError
 from rods_jax.config import ConfigError
-from rods_jax.files import MARK, FolderError
-from scripts import run_directory, train
-from scripts.run_directory import Inputs, alone, begins, fork, has_begun, take
+from rods_jax.files import MARK, CheckpointError, FolderError
+from rods_jax.run import directory as run_directory
+from rods_jax.run.directory import Inputs, alone, begins, fork, has_begun, take
+from rods_jax.run.training import advance
 
 ROOT = Path(__file__).parent.parent
 
@@ -145,7 +145,7 @@ def test_a_run_without_a_checkpoint_is_refused_every_time_and_left_as_it_is(tmp_
     for _ in range(2):
         for resume, words in ((True, "without a checkpoint.*is its disk mounted"), (False, "already holds a run")):
             with pytest.raises(ConfigError, match=words):
-                train.advance(toy(run), resume=resume, console=Console(file=io.StringIO()))
+                advance(toy(run), resume=resume, console=Console(file=io.StringIO()))
     assert contents(run) == before
 
 
@@ -176,7 +176,7 @@ def test_a_copied_checkpoint_knows_its_own_step_and_is_set_aside(tmp_path, built
 ENTERING = """
 import sys
 from pathlib import Path
-from scripts.run_directory import alone
+from rods_jax.run.directory import alone
 with alone(Path(sys.argv[1])):
     print("let in")
 """

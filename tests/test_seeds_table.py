@@ -5,8 +5,8 @@ import json
 import pytest
 from rich.console import Console
 
-from scripts.evaluate import Settings, evaluate, under_protocol
-from scripts.scores_table import METRICS
+from rods_jax.run.evaluating import Evaluation, evaluate, under_protocol
+from rods_jax.run.scores_table import METRICS
 from scripts.seeds_table import SAME, over_seeds, print_table, read_scores
 
 
@@ -43,7 +43,7 @@ def test_folders_without_scores_are_refused(tmp_path):
 def test_table_1_of_two_evaluations(tmp_path, capsys):
     console = Console(width=200)
     for name in ("gold", "null"):
-        settings = Settings(player=name, tasks="bfcl-held-out", protocol="table1", out=tmp_path / name)
+        settings = Evaluation(player=name, tasks="bfcl-held-out", protocol="table1", out=tmp_path / name)
         written = evaluate(settings, console)
         assert written["temperature"] == 0 and written["num_tasks"] == 400
         assert written["protocol"] == "table1" and len(written["disputed"]) == 15
@@ -54,15 +54,17 @@ def test_table_1_of_two_evaluations(tmp_path, capsys):
 
 
 def test_a_protocol_fixes_what_it_fixes(tmp_path):
-    asked = Settings(player="gold", protocol="table1", rollouts=4)
+    asked = Evaluation(player="gold", protocol="table1", rollouts=4)
     with pytest.raises(ValueError, match="--protocol table1 fixes --rollouts at 1: got 4"):
         under_protocol(asked)
-    assert under_protocol(Settings(player="gold")).temperature == 1.0
+    assert under_protocol(Evaluation(player="gold")).temperature == 1.0
 
 
 def test_a_split_file_names_the_held_out_tasks(tmp_path):
     (tmp_path / "val.txt").write_text("multi_turn_base_7\nmulti_turn_base_4\n")
-    settings = Settings(player="gold", tasks="bfcl-held-out", split_file=(tmp_path / "val.txt",), out=tmp_path / "out")
+    settings = Evaluation(
+        player="gold", tasks="bfcl-held-out", split_file=(tmp_path / "val.txt",), out=tmp_path / "out"
+    )
     written = evaluate(settings, Console(quiet=True))
     assert written["num_tasks"] == 2 and "val.txt" in written["tasks"]
     assert list(written["disputed"]) == ["multi_turn_base_4"]

@@ -18,12 +18,11 @@ from forks import forks
 from rich.console import Console
 from trainer_and_workers import LOADED, ROOT, at_first_go, begun_run, records, trainer, wait_until
 
-from rods_jax import checkpoint, replay
+from rods_jax import checkpoint, replay, run
 from rods_jax.config import ConfigError, resolved
 from rods_jax.metrics import read_metrics
+from rods_jax.run.authors import work
 from rods_jax.synthesis.dispatch import OUTCOMES, WORK, outcome_record
-from scripts import train
-from scripts.synthesize import work
 
 
 @pytest.fixture(scope="module")
@@ -172,5 +171,5 @@ def test_a_run_with_a_role_that_nobody_plays_ends_before_its_cold_start(tmp_path
     config = replace(beside_train.CONFIG, run_dir=str(tmp_path / "run"))
     config = replace(config, synthesis=replace(config.synthesis, backends=dict))
     with pytest.raises(ConfigError, match="synthesis: no backend for the roles planner"):
-        train.run(config, resume=False, console=Console(file=io.StringIO()))
+        run.train(config, console=Console(file=io.StringIO()))
     assert not (tmp_path / "run/cold_start.json").exists()

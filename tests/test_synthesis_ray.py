@@ -14,7 +14,7 @@ from beside_toy import SEEDS
 from trainer_and_workers import ROOT, at_first_go, begun_run, trainer, wait_until
 
 from rods_jax.config import ConfigError, load_config
-from scripts.synthesize import work_on_ray
+from rods_jax.run.authors import work_on_ray
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install -e '.[ray]'")
 

@@ -12,13 +12,13 @@ from trainer_and_workers import ROOT, Counting, at_first_go, author_with, record
 from rods_jax import journal
 from rods_jax.chat import Endpoint, http_generate
 from rods_jax.config import ConfigError, SynthesisConfig
+from rods_jax.run.authors import author_of
 from rods_jax.synthesis.ask import ROLES, load_prompts
 from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.dispatch import OUTCOMES, WORK, at_once, outcome_record
 from rods_jax.synthesis.llm import llm_roles
 from rods_jax.synthesis.pipeline import Synthesis
 from rods_jax.synthesis.worker import storable
-from scripts.synthesize import author_of
 
 
 # ------------------------------------------------------------------------------ the same outcomes

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.families import CheckpointError
-from models.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, load_tokenizer, train_tokenizer
+from rods_jax.codecs.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, load_tokenizer, train_tokenizer
+from rods_jax.files import CheckpointError
 
 TEXTS = ["please open the report", 'the report {"file_name": "budget"}', "the ticket 42"]
 

@@ -16,11 +16,12 @@ from rich.console import Console
 
 from models.decoder import DecoderConfig
 from models.families import Pretrained
-from models.tokenizer import train_tokenizer
+from models.learner import decoder
 from rods_jax import checkpoint, grpo
 from rods_jax.boundary import any_task
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
+from rods_jax.codecs.tokenizer import train_tokenizer
 from rods_jax.config import (
     ColdStartConfig,
     Config,
@@ -35,10 +36,10 @@ from rods_jax.demonstrations import Habits
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.metrics import read_metrics
+from rods_jax.preemption import Stopped
 from rods_jax.rewards import format_reward, progress_reward
+from rods_jax.run import train
 from rods_jax.synthesis.pipeline import author_tasks
-from scripts import train
-from scripts.train import run
 
 
 def few_tasks(domain, seed) -> TaskSplits:
@@ -54,6 +55,7 @@ CONFIG = Config(
     build_tasks=few_tasks,
     tokenizer=partial(train_tokenizer, vocab_size=640),
     codec=partial(qwen_codec, document=tool_name),
+    learner=decoder,
     model=DecoderConfig(640, 1, 16, 2, 1, 8, 16),
     cold_start=ColdStartConfig(
         learning_rate=3e-3, habits=Habits(skip=0.1), batch_size=4, suffix_sizes=(64, 128), max_steps=4,
@@ -78,7 +80,7 @@ CONFIG = Config(
 
 def play(directory, *, resume=False, **changes):
     config = replace(CONFIG, run_dir=str(directory), **changes)
-    run(config, resume=resume, console=Console(file=io.StringIO()))
+    train(config, resume=resume, console=Console(file=io.StringIO()))
     records = read_metrics(directory / "metrics.jsonl")
     return [{k: v for k, v in record.items() if not k.startswith("seconds")} for record in records]
 
@@ -155,7 +157,7 @@ def test_a_cold_start_is_stopped_after_a_step_saved_and_resumed_to_the_same_bits
     event = SimpleNamespace(is_set=lambda: next(asked, False))
     with monkeypatch.context() as patch:
         patch.setattr(train, "stop_requests", lambda: contextlib.nullcontext(event))
-        with pytest.raises(train.Stopped, match="at step 3 of the cold start, which is saved: continue with --resume"):
+        with pytest.raises(Stopped, match="at step 3 of the cold start, which is saved: continue with --resume"):
             play(tmp_path / "run", max_steps=1)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
     with pytest.raises(ConfigError, match="already holds a run"):

@@ -11,8 +11,8 @@ from test_grpo import BAG_OF_WORDS, G, N, V, make_batch
 from rods_jax import grpo
 from rods_jax.loop import _to_learn_from
 from rods_jax.rollout import Rollouts
+from rods_jax.run.display import PATIENCE, warnings
 from rods_jax.types import Trajectory
-from scripts.display import PATIENCE, warnings
 
 
 def test_truncated_rollouts_keep_their_rewards_and_lose_their_tokens():

@@ -16,9 +16,10 @@ from make_golden_logits import FAMILIES, reference_model
 from safetensors.numpy import load_file, save_file
 
 from models import presets, weights
-from models.families import CheckpointError, read_config
+from models.families import read_config
 from models.policy import callables
-from models.tokenizer import load_tokenizer, train_tokenizer
+from rods_jax.codecs.tokenizer import load_tokenizer, train_tokenizer
+from rods_jax.files import CheckpointError
 
 TINY = [presets.TINY_QWEN2_5, presets.TINY_QWEN3, presets.TINY_LLAMA3]
 ROOT = Path(__file__).parent.parent

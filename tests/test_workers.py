@@ -15,8 +15,8 @@ from workers_toy import broken_domain, make_domain, workplace
 from rods_jax.environments.episode import Failure, Feedback, start_episodes
 from rods_jax.environments.scoring import RODS
 from rods_jax.environments.workers import WorkerError, Workers
+from rods_jax.run import train
 from rods_jax.types import Action, Call, Task, Turn
-from scripts.train import run
 
 SECONDS, MEGABYTES = 5, 400
 DONE = Action(answer="Done.")
@@ -140,7 +140,7 @@ def test_a_training_run_is_the_same_with_workers(tmp_path):
     for workers in (0, 2):
         rollout = replace(CONFIG.rollout, environment_workers=workers)
         config = replace(CONFIG, domain=workplace, run_dir=str(tmp_path / str(workers)), rollout=rollout)
-        run(config, resume=False, console=Console(file=io.StringIO()))
+        train(config, resume=False, console=Console(file=io.StringIO()))
         wanted = [json.loads(line) for line in (tmp_path / str(workers) / "metrics.jsonl").read_text().splitlines()]
         records.append([{k: v for k, v in r.items() if not k.startswith(("seconds", "time"))} for r in wanted])
     assert records[0] == records[1] and len(records[0]) > 5

@@ -25,16 +25,18 @@ import jax
 from rich.console import Console
 
 from models.decoder import DecoderConfig
-from models.tokenizer import train_tokenizer
+from models.learner import decoder
 from rods_jax import grpo, loop
 from rods_jax.boundary import any_task
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
+from rods_jax.codecs.tokenizer import train_tokenizer
+from rods_jax.commands import train as command
 from rods_jax.config import Config, EvaluationConfig, ReplaySettings, RolloutConfig, StageConfig, UpdateConfig
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.environments.workplace.domain import WORKPLACE
+from rods_jax.run.training import advance
 from rods_jax.synthesis.pipeline import author_tasks
-from scripts import train as command
 
 
 def workplace():
@@ -65,6 +67,7 @@ CONFIG = Config(
     build_tasks=few_tasks,
     tokenizer=partial(train_tokenizer, vocab_size=640),
     codec=partial(qwen_codec, document=tool_name),
+    learner=decoder,
     model=DecoderConfig(640, 1, 16, 2, 1, 8, 16),  # sizes, signal and objective as in test_train: compiled once for both
     cold_start=None,
     stages=(StageConfig(name="online", reward=varied_reward, epochs=3, synthesis=True),),
@@ -91,7 +94,7 @@ def play(config: Config, step: int | None = None) -> str:
     """Trains to the end, from the beginning or from where an earlier run left it; returns what was said."""
     said = io.StringIO()
     resume = step is not None or (Path(config.run_dir) / "config.json").exists()
-    command.advance(config, resume=resume, console=Console(file=said, width=1000), at=step)
+    advance(config, resume=resume, console=Console(file=said, width=1000), at=step)
     return said.getvalue()
 
 
@@ -105,12 +108,8 @@ def train(
 ) -> None:
     """The command without its report; its exit status and what it said are written beside the run, if it lives."""
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
-    command.cache_compilations = lambda: share_compilations(cache)
-    command.run = lambda config, *, resume, console, step: command.advance(
-        config, resume=resume, console=console, at=step
-    )
+    share_compilations(cache)
     said = io.StringIO()
-    command.Console = lambda: Console(file=said, width=1000)
     file = [] if "--config" in options else ["--config", __file__]
     resume = ["--resume"] if Path(directory, "config.json").exists() else []
     sys.argv = ["train", *file, "--run-dir", directory, *resume, *options]
@@ -118,7 +117,7 @@ def train(
     try:
         if death is not None:
             die(*death)
-        command.main()
+        command.main(Console(file=said, width=1000), without_report)
     except SystemExit as end:
         status = end.code
     except Exception:
@@ -127,9 +126,14 @@ def train(
     os._exit(0)
 
 
+def without_report(config, *, resume, step, source, console):
+    assert source is None
+    advance(config, resume=resume, console=console, at=step)
+
+
 def soak(directory: str, cache: str, steps: int) -> None:
     """A long run; beside it, for each step, what the process holds and how many programs it has compiled."""
-    command.cache_compilations = lambda: share_compilations(cache)
+    share_compilations(cache)
     rows, settle, programs = [], loop._settle, 0
 
     def count(event: str, seconds: float, **_) -> None:
@@ -173,7 +177,7 @@ def die(at: str, number: float) -> None:
     """SIGKILL `number` seconds after the first rollout began; or at that call of a function; or where a file with
     `at` in its path is put on the disk for the `number`-th time, a line short of its end; or another fault."""
     if at == "seconds":
-        before_call("scripts.train.collect", 1, lambda: threading.Timer(number, kill).start())
+        before_call("rods_jax.run.stages.collect", 1, lambda: threading.Timer(number, kill).start())
     elif at == "full disk":  # no file can grow beyond so many bytes
         limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
         before_call("rods_jax.checkpoint.save", number, limit)

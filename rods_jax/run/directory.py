@@ -21,13 +21,14 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from models.tokenizer import load_tokenizer
 from rods_jax import checkpoint, files, journal, terminal
 from rods_jax import config as configuration
+from rods_jax.codecs.tokenizer import load_tokenizer
 from rods_jax.config import Config, ConfigError
 from rods_jax.demonstrations import corpus
 from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import Domain, TaskSplits
+from rods_jax.files import CheckpointError
 from rods_jax.synthesis.dispatch import OUTCOMES, SEEDS, TAKEN
 from rods_jax.task_files import read_tasks, write_tasks
 from rods_jax.types import Call, Codec, Json, Message, ToolSpec
@@ -177,9 +178,9 @@ def fork(config: Config, source: Path, step: int) -> None:
     _require_forkable(config, source)
     begins(directory, resume=False)
     if not old.is_dir():
-        raise checkpoint.CheckpointError(f"{source} holds no checkpoint of step {step}")
+        raise CheckpointError(f"{source} holds no checkpoint of step {step}")
     if wrong := checkpoint.damage(old):
-        raise checkpoint.CheckpointError(f"{old} is damaged: {wrong}")
+        raise CheckpointError(f"{old} is damaged: {wrong}")
     directory.mkdir(parents=True, exist_ok=True)
     with alone(directory):
         files.begin(directory)
@@ -205,7 +206,7 @@ def _copy(source: Path, directory: Path, step: int) -> None:
             _write_journal(directory / "synthesis" / name, kept)
     shutil.copytree(old, new)  # last: begun with it, the directory is a run
     if wrong := checkpoint.damage(new):  # as where its trainer removed it meanwhile
-        raise checkpoint.CheckpointError(f"{old} could not be copied whole: {wrong}")
+        raise CheckpointError(f"{old} could not be copied whole: {wrong}")
 
 
 def _require_forkable(config: Config, source: Path) -> None:

@@ -19,19 +19,20 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from models import counts, lora
-from models.counts import Held, Shape
-from models.decoder import DecoderConfig
 from rods_jax import sharding
 from rods_jax.config import Config, RolloutConfig, rollout_of
 from rods_jax.generation import Sampling, capacities, rollout_keys
 from rods_jax.rollout import Player
+from rods_jax.run.learning import Learning, learning
+from rods_jax.run.playing import evaluation_player, training_player
 from rods_jax.types import RolloutBatch
-from scripts.ahead_of_time import Slice, Work
-from scripts.layouts import cuts_of, part_of, update_work
-from scripts.learning import Learning, learning
-from scripts.playing import evaluation_player, training_player
-from scripts.policies import RunPolicy, describe
+
+from .. import counts, lora
+from ..counts import Held, Shape
+from ..decoder import DecoderConfig
+from ..learner import Parts, describe, learner_of
+from .ahead_of_time import Slice, Work
+from .layouts import cuts_of, part_of, update_work
 
 
 class Program(NamedTuple):
@@ -51,25 +52,25 @@ class Program(NamedTuple):
 def programs(config: Config, model: DecoderConfig, found: Slice) -> list[Program]:
     """The list, for devices or their descriptions; of a machine that is only counted, with nothing to compile for."""
     mesh, host = meshes_of(config, found)
-    learner = describe(config, model, mesh, host)
-    learn = learning(config, learner)
-    whole = lora.join(learner.shapes, *learner.frozen) if learner.frozen else learner.shapes
-    params, resident = whole, device_bytes((learn.state, learner.frozen)) - device_bytes(whole)
-    if learner.copy is not None:
+    parts = describe(config, model, mesh, host)
+    learn = learning(config, learner_of(config, parts))
+    whole = lora.join(parts.shapes, *parts.frozen) if parts.frozen else parts.shapes
+    params, resident = whole, device_bytes((learn.state, parts.frozen)) - device_bytes(whole)
+    if parts.copy is not None:
         # Of several processes each copies the parameters to its own devices, and keeps its part of the state beside.
-        params = placed(jax.eval_shape(learner.copy, whole), learner.on_host)
-        resident = device_bytes((learn.state, learner.frozen))
+        params = placed(jax.eval_shape(parts.copy, whole), parts.on_host)
+        resident = device_bytes((learn.state, parts.frozen))
     there = Resident(config, model, found, mesh, host, params, resident)
-    result = [*update_programs(there, learner, learn)]
-    for (part, _), (play, name) in players_of(config, learner).items():
+    result = [*update_programs(there, parts, learn)]
+    for (part, _), (play, name) in players_of(config, parts).items():
         result += generation_programs(there, part, play, name)
-    return [*result, *state_programs(there, learner, learn, whole)]
+    return [*result, *state_programs(there, parts, learn, whole)]
 
 
-def players_of(config: Config, learner: RunPolicy) -> dict[tuple[str, RolloutConfig | None], tuple[Player, str]]:
+def players_of(config: Config, parts: Parts) -> dict[tuple[str, RolloutConfig | None], tuple[Player, str]]:
     """(part of the run, a stage's sizes) -> (its player, what its programs are called after their names)."""
     stages = list(dict.fromkeys(rollout_of(config, stage) for stage in config.stages))
-    tokens = learner.model.vocab_size
+    learner, tokens = learner_of(config, parts), parts.model.vocab_size
     result = {}
     for sizes in stages:
         name = f", {sizes.max_suffix_tokens:,} tokens" if len(stages) > 1 else ""
@@ -128,7 +129,7 @@ def device_bytes(tree: Any) -> float:
 
 
 # ------------------------------------------------------------------------------------------ state
-def state_programs(there: Resident, learner: RunPolicy, learn: Learning, whole: Any) -> Iterator[Program]:
+def state_programs(there: Resident, parts: Parts, learn: Learning, whole: Any) -> Iterator[Program]:
     """What makes and moves a train state; none of it computes."""
     state, held = device_bytes(learn.state), there.state()
 
@@ -136,14 +137,14 @@ def state_programs(there: Resident, learner: RunPolicy, learn: Learning, whole: 
         moved = 2 * sum(map(device_bytes, arguments))
         return Program(name, part, function, arguments, Work(0.0, moved, 0.0), 0.0, held, resident)
 
-    frozen = device_bytes(learner.frozen)
+    frozen = device_bytes(parts.frozen)
     # What trains lies there already, and the state takes its place.
-    yield moving("create", "state", learn.create, (learner.shapes,), held, frozen)
+    yield moving("create", "state", learn.create, (parts.shapes,), held, frozen)
     yield moving("renew", "state", learn.renew, (learn.state,), held, frozen)
     yield moving("restore", "state", None, (learn.state,), held, frozen)
-    if learner.copy is not None:
+    if parts.copy is not None:
         copied = held._replace(parameters=held.parameters + device_bytes(there.params))
-        yield moving("copy", "state", learner.copy, (whole,), copied, state + frozen - device_bytes(whole))
+        yield moving("copy", "state", parts.copy, (whole,), copied, state + frozen - device_bytes(whole))
     largest = max(jax.tree.leaves(whole), key=lambda x: x.size)
     tensor = largest.size / (1 if largest.ndim == 2 else largest.shape[0]) * 4
     everywhere = held._replace(optimizer=0.0, reference=0.0, activations=2 * tensor)  # a layer, then all of it
@@ -163,21 +164,21 @@ def batch_shapes(whole: Shape, mesh: Mesh) -> RolloutBatch:
     return placed(shapes, sharding.batch_shardings(mesh, shapes))
 
 
-def update_programs(there: Resident, learner: RunPolicy, learn: Learning) -> Iterator[Program]:
+def update_programs(there: Resident, parts: Parts, learn: Learning) -> Iterator[Program]:
     """The update for every size that some stage's suffixes are cut to, the longest first."""
     r, stages = there.config.rollout, [rollout_of(there.config, stage) for stage in there.config.stages]
     lengths = {(stage.max_prompt_tokens, size) for stage in stages for size in update_sizes(stage)}
     for prompt, suffix in sorted(lengths, reverse=True):
         name = f"update, {suffix:,} tokens" + (f" after {prompt:,}" if len({p for p, _ in lengths}) > 1 else "")
-        yield update_program(there, learner, learn, Shape(r.tasks_per_step, r.group_size, prompt, suffix), name)
+        yield update_program(there, parts, learn, Shape(r.tasks_per_step, r.group_size, prompt, suffix), name)
 
 
-def update_program(there: Resident, learner: RunPolicy, learn: Learning, whole: Shape, name: str) -> Program:
+def update_program(there: Resident, parts: Parts, learn: Learning, whole: Shape, name: str) -> Program:
     """The run's update of a batch of this shape; its arguments are (state, batch, temperature, *frozen)."""
     config, model, mesh = there.config, there.model, there.mesh
     sizes, micro = tuple(mesh.shape.values()), config.update.micro_batches
     temperature = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
-    arguments = learn.state, batch_shapes(whole, mesh), temperature, *learner.frozen
+    arguments = learn.state, batch_shapes(whole, mesh), temperature, *parts.frozen
     work, held = update_work(model, whole, sizes, micro, there.reference, config.flash_attention)
     needed = counts.update(model, whole, reference=there.reference).total / mesh.size
     tasks = part_of(whole, sizes, micro).tasks

@@ -13,16 +13,14 @@ from rods_jax.generation import Sampling
 from rods_jax.held_out import sample, scores
 from rods_jax.rewards import progress_reward
 from rods_jax.rollout import collect
+from rods_jax.run.learner import Learner
+from rods_jax.run.playing import evaluation_player
 from rods_jax.types import Task
-from scripts.playing import evaluation_player
-from scripts.policies import RunPolicy
 
 EVALUATION = 1 << 29  # a bit of the step that keeps its noise apart from training's
 
 
-def evaluation(
-    config: Config, start: StartEpisodes, learner: RunPolicy, codec, num_tokens: int, unfit: Collection[str]
-):
+def evaluation(config: Config, start: StartEpisodes, learner: Learner, codec, num_tokens: int, unfit: Collection[str]):
     """(params, tasks, step) -> the scores of a sample of the tasks, played once at temperature 1 and once greedily.
 
     unfit: tasks that the limits cannot hold, which are scored apart too.

@@ -14,16 +14,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from models import counts
-from models.counts import Shape
-from models.decoder import DecoderConfig
 from rods_jax.config import Config, StageConfig, rollout_of
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.rollout import Player
-from scripts.ahead_of_time import Slice, Work, roofline
-from scripts.layouts import cuts_of
-from scripts.policies import describe
-from scripts.programs import meshes_of, players_of, update_sizes
+
+from .. import counts
+from ..counts import Shape
+from ..decoder import DecoderConfig
+from ..learner import describe
+from .ahead_of_time import Slice, Work, roofline
+from .layouts import cuts_of
+from .programs import meshes_of, players_of, update_sizes
 
 
 class Lengths(NamedTuple):

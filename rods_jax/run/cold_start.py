@@ -1,6 +1,6 @@
-"""What learns in a run: the objective, the optimizer, the states they make, the update, and the cold start.
+"""The cold start of a run: supervised learning on demonstrations, saved and stopped as training is.
 
-Left out on purpose: the computations themselves (grpo.py, supervised.py); this file gives them the run's settings.
+While it lasts its checkpoints are in the run directory's cold_start/.  The step itself is in supervised.py.
 """
 
 import contextlib
@@ -8,106 +8,25 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
-import optax
-from jax.sharding import SingleDeviceSharding
 from rich.console import Console
 
-from rods_jax import checkpoint, grpo, processes, strict_json, supervised
+from rods_jax import checkpoint, processes, strict_json, supervised
 from rods_jax.config import Config, RetentionConfig
 from rods_jax.demonstrations import demonstrate
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.files import write_atomically
 from rods_jax.optimizer import create_optimizer
 from rods_jax.preemption import SAVED, Stopped
-from rods_jax.sharding import micro_batch_cuts, state_shardings
+from rods_jax.run.directory import COLD_START, require_same_inputs
+from rods_jax.run.display import cold_start_display
+from rods_jax.run.learner import Learner
 from rods_jax.terminal import say
-from rods_jax.types import RolloutBatch, TrainState
-from scripts.display import cold_start_display
-from scripts.policies import RunPolicy, complete
-from scripts.run_directory import COLD_START, require_same_inputs
 
 COLD_START_NOISE = 1 << 30  # a bit of the step that keeps its noise apart from training's
-
-
-def objective_of(config: Config) -> grpo.Objective:
-    u = config.update
-    return grpo.Objective(
-        ratio=u.ratio,
-        aggregate=u.aggregate,
-        normalize=u.normalize,
-        clip_low=u.clip_low,
-        clip_high=u.clip_high,
-        dual_clip=u.dual_clip,
-        kl_coefficient=u.kl_coefficient,
-        entropy_coefficient=u.entropy_coefficient,
-        signal=u.signal,
-        lower=config.replay.lower,
-        upper=config.replay.upper,
-        quotas=u.quotas,
-    )
-
-
-def optimizer_of(config: Config) -> optax.GradientTransformation:
-    u = config.update
-    return create_optimizer(
-        u.learning_rate, warmup_steps=u.warmup_steps, max_grad_norm=u.max_grad_norm, weight_decay=u.weight_decay
-    )
-
-
-class Learning(NamedTuple):
-    """The programs that make a run's train state and change it, jitted, and the state's shapes."""
-
-    state: TrainState  # shapes, each with its place
-    create: Any  # (what trains) -> TrainState
-    renew: Any  # (state, donated) -> TrainState with a fresh optimizer, and the policy as its own reference
-    update: Any  # (state, donated, batch, temperature, *frozen) -> (TrainState, Feedback)
-
-
-def learning(config: Config, learner: RunPolicy) -> Learning:
-    """What a run trains with; of a described policy, what it would train with."""
-    objective, optimizer, mesh = objective_of(config), optimizer_of(config), learner.mesh
-    create = partial(grpo.create_state, optimizer=optimizer, objective=objective)
-    state = jax.eval_shape(create, learner.shapes)
-    if mesh is None:
-        (device,) = jax.tree.leaves(learner.shardings)[0].device_set
-        places = jax.tree.map(lambda _: SingleDeviceSharding(device), state)
-    else:
-        places = state_shardings(mesh, state, learner.shardings, optimizer)
-    shardings = None if mesh is None else places
-    r, u = config.rollout, config.update
-    return Learning(
-        jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), state, places),
-        jax.jit(create, out_shardings=shardings),
-        # What goes is kept as an argument, or its memory could not be given to what comes.
-        jax.jit(lambda state: create(state.params), donate_argnums=0, keep_unused=True, out_shardings=shardings),
-        grpo.jit_update(
-            learner.policy,
-            optimizer,
-            objective,
-            complete,
-            shardings=shardings,
-            cuts=micro_batch_cuts(u.micro_batches, r.tasks_per_step, r.group_size, config.mesh or (1, 1, 1, 1)),
-            place=learner.place,
-        ),
-    )
-
-
-def updating(
-    config: Config, learner: RunPolicy, learn: Learning
-) -> Callable[[TrainState, RolloutBatch], tuple[TrainState, grpo.Feedback]]:
-    """(state, batch) -> (state, feedback); the batch is this process's share."""
-
-    def update(state: TrainState, batch: RolloutBatch) -> tuple[TrainState, grpo.Feedback]:
-        batch = batch if learner.mesh is None else processes.assemble(learner.mesh, batch)
-        return learn.update(state, batch, config.rollout.temperature, *learner.frozen)
-
-    return update
 
 
 def cold_start(
@@ -115,7 +34,7 @@ def cold_start(
     domain: Domain,
     tasks: TaskSplits,
     params: Any,
-    learner: RunPolicy,
+    learner: Learner,
     codec,
     evaluate,
     directory: Path,

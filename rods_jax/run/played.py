@@ -1,30 +1,20 @@
-"""Who plays in an evaluation: a script, a server, or the policy of a run or of a checkpoint.
-
-A player takes (task, rollout) pairs and yields their records as they are finished.  Left out on purpose: the
-episode itself (rods_jax/evaluation.py), and what happens on the wire (rods_jax/chat.py).
-"""
+"""The policy of a run, or of a checkpoint's directory, as a player of evaluations."""
 
 import itertools
 import json
 import re
 import sys
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
-from models import weights
-from models.families import Pretrained
-from models.tokenizer import load_tokenizer
-from rods_jax import chat, checkpoint, processes
+from rods_jax import checkpoint, processes
 from rods_jax import config as configuration
-from rods_jax.chat import Generate
-from rods_jax.codecs.grammar import answer, read_message, unreadable
+from rods_jax.codecs.tokenizer import load_tokenizer
 from rods_jax.config import Config, ConfigError
 from rods_jax.environments.episode import Failure, start_episodes
 from rods_jax.environments.protocol import Domain
@@ -32,127 +22,16 @@ from rods_jax.environments.scoring import Rules
 from rods_jax.evaluation import Act, Record, Said, Stop, play, record_from_json
 from rods_jax.files import read_object
 from rods_jax.generation import Sampling
+from rods_jax.keys import seed_key
 from rods_jax.rewards import PARSE_ERROR, progress_reward
 from rods_jax.rollout import collect
-from rods_jax.threads import in_threads
-from rods_jax.types import Action, Json, Message, Task, ToolSpec, Trajectory
-from scripts import train
-from scripts.held_out import EVALUATION
-from scripts.playing import evaluation_player
-from scripts.policies import RunPolicy, policy_of
-
-Jobs = Sequence[tuple[Task, int]]
-Player = Callable[[Jobs], Iterator[Record]]
-
-ROOT = Path(__file__).parent.parent
+from rods_jax.run.learner import Learner
+from rods_jax.run.measure import EVALUATION
+from rods_jax.run.players import Jobs, Player
+from rods_jax.run.playing import evaluation_player
+from rods_jax.types import Action, Json, Message, Task, Trajectory
 
 
-def scripted(domain: Domain, act_of: Callable[[Task], Act], rules: Rules) -> Player:
-    """The gold player and the null player."""
-    return lambda jobs: (play(domain, task, rollout, act_of(task), rules) for task, rollout in jobs)
-
-
-# ----------------------------------------------------------------------------------------- server
-def served(domain: Domain, generate: Generate, concurrency: int, rules: Rules) -> Player:
-    """A model behind an OpenAI-compatible server: `concurrency` episodes under way at a time."""
-
-    def play_all(jobs: Jobs) -> Iterator[Record]:
-        interrupted = threading.Event()  # ends the episodes under way at their next message
-        stop = Stop(failure="interrupted")
-
-        def one(job: tuple[Task, int]) -> Record:
-            task, rollout = job
-            act = converse(generate)
-            return play(domain, task, rollout, lambda new: stop if interrupted.is_set() else act(new), rules)
-
-        try:
-            for _, record in in_threads(one, jobs, concurrency):
-                yield record
-        finally:
-            interrupted.set()
-
-    return play_all
-
-
-def converse(generate: Generate) -> Act:
-    """One conversation: tools that are released later join the request's tools.
-
-    docs/evaluation.md says who is to blame for what: a message that cannot be read, or that was cut short, is the
-    policy's error; a conversation that a server took so far and now finds too long is a limit of the policy; any
-    other error is in no score.
-    """
-    conversation: list[dict] = []
-    tools: list[dict] = []
-    unanswered: list[str] = []  # ids of the latest calls
-    num_calls = 0
-
-    def act(messages: Sequence[Message]) -> Said | Stop:
-        nonlocal num_calls
-        for message in messages:
-            tools.extend(map(_function, message.tools))
-            if message.role == "tool" and unanswered:
-                conversation.append(_result(unanswered.pop(0), message.content))
-                continue
-            while unanswered:  # calls that closed their turn; servers insist on a result of each
-                conversation.append(_result(unanswered.pop(0), "Not run."))
-            if message.role == "user":  # thoughts go back within a turn, and are forgotten after it
-                conversation[:] = map(_without_reasoning, conversation)
-            conversation.append({"role": "user", "content": message.content})
-        (reply,) = generate([chat.Request(tuple(conversation), tuple(tools))])
-        if reply.error == chat.TOO_LONG and len(conversation) > 1:
-            return Stop(truncated=f"{reply.error}: {reply.detail}")
-        if reply.error not in (None, *chat.BY_THE_MODEL):
-            return Stop(failure=f"{reply.error}: {reply.detail}")
-        unanswered.extend(f"call{num_calls + i:05d}" for i in range(len(reply.calls)))  # 9 letters: Mistral's rule
-        num_calls += len(reply.calls)
-        conversation.append(_assistant(reply, unanswered))
-        return Said(reply.text, _action(reply), reply.completion_tokens, reply.reasoning)
-
-    return act
-
-
-def _function(tool: ToolSpec) -> dict:
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    return {"type": "function", "function": function}
-
-
-def _result(call_id: str, content: str) -> dict:
-    return {"role": "tool", "tool_call_id": call_id, "content": content}
-
-
-def _assistant(reply: chat.Reply, ids: Sequence[str]) -> dict:
-    """The message as it goes back: servers refuse an empty one, and names that no tool could have."""
-    calls = [
-        {
-            "id": call_id,
-            "type": "function",
-            "function": {"name": _sendable(call.name), "arguments": json.dumps(call.arguments)},
-        }
-        for call_id, call in zip(ids, reply.calls, strict=True)
-    ]
-    message = {"role": "assistant", "content": reply.text or ("" if calls else "(nothing that can be read)")}
-    message |= {reply.reasoning_field: reply.reasoning} if reply.reasoning_field else {}
-    return message | ({"tool_calls": calls} if calls else {})
-
-
-def _sendable(name: str) -> str:
-    return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:64] or "_"
-
-
-def _without_reasoning(message: dict) -> dict:
-    return {name: value for name, value in message.items() if name not in chat.REASONING_FIELDS}
-
-
-def _action(reply: chat.Reply) -> Action:
-    """By the grammar of a run's policy, but that the server has read the calls."""
-    if reply.error == chat.CUT:
-        return Action(error=reply.detail)
-    if reply.error is not None:
-        return unreadable(reply.detail, reply.calls)
-    return Action(calls=reply.calls) if reply.calls else read_message(answer, reply.text)
-
-
-# -------------------------------------------------------------------------------- run, checkpoint
 class Played(NamedTuple):
     """What plays: `name` is printed with every score, and the noise of its rollouts follows `step`."""
 
@@ -160,7 +39,7 @@ class Played(NamedTuple):
     step: int
     config: Config
     tokenizer: Any
-    learner: RunPolicy
+    learner: Learner
     params: Any  # whole
 
 
@@ -182,19 +61,17 @@ def playing_config(directory: Path, path: Path | None) -> Config:
             f"{directory} is a checkpoint: name in --config what says how it plays, e.g. configs/bfcl_qwen3_4b.py"
         )
     config = configuration.load_config(path)
-    model = Pretrained(directory=str(directory), compute_dtype=config.model.compute_dtype)
-    return replace(config, model=model, cold_start=None, flash_attention=False)
+    return replace(config, cold_start=None, flash_attention=False)
 
 
 def played(directory: Path, config: Config) -> Played:
     """Reads the newest checkpoint of a run, or a checkpoint's weights; CheckpointError, ConfigError."""
-    train.cache_compilations()
     bare = is_checkpoint(directory)
+    make_learner = config.learner(config, directory if bare else None)
     tokenizer = load_tokenizer(directory if bare else directory / "tokenizer")
-    learner = policy_of(config, len(tokenizer))
+    learner = make_learner(len(tokenizer))
     if bare:
-        name, step, dtype = f"{directory} by {config.name}", 0, jnp.dtype(learner.model.compute_dtype)
-        params = weights.load(directory, learner.model, dtype=dtype, shardings=learner.shardings)
+        name, step, params = f"{directory} by {config.name}", 0, learner.policy.init(seed_key(config.seed))
     else:
         step, params = newest(directory, learner)
         name = f"{directory} step {step}"
@@ -213,7 +90,7 @@ def run_config(directory: Path, path: Path | None) -> Config:
         config = replace(
             config,
             seed=saved["seed"],
-            model=replace(config.model, **_plain(saved["model"], config.model)),
+            model=config.model and replace(config.model, **_plain(saved["model"], config.model)),
             rollout=replace(config.rollout, **saved["rollout"] | sizes),
             flash_attention=False,  # what TPUs trained plays and is exported anywhere
         )
@@ -231,7 +108,7 @@ def _config_file(directory: Path, saved: Mapping[str, Json]) -> Path:
     be somebody else's, cannot bring one. ConfigError: there is none."""
     name, file = saved["name"], saved.get("file")
     candidates = [Path(file)] if isinstance(file, str) and Path(file).is_absolute() else []
-    candidates += [ROOT / "configs" / f"{name}.py"] if name.isidentifier() else []
+    candidates += [Path("configs") / f"{name}.py"] if name.isidentifier() else []
     for path in candidates:
         if path.is_file() and directory.resolve() not in path.resolve().parents:
             return path
@@ -247,7 +124,7 @@ def _plain(resolved: Json, model: Any) -> Json:
     }
 
 
-def newest(directory: Path, learner: RunPolicy) -> tuple[int, Any]:
+def newest(directory: Path, learner: Learner) -> tuple[int, Any]:
     """(step, what trains) of a run's newest checkpoint."""
     return checkpoint.read_params(directory / "checkpoints", learner.shapes, tell=lambda it: print(it, file=sys.stderr))
 

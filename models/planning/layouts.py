@@ -12,14 +12,15 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh, NamedSharding
 
-from models import counts
-from models.attention import LONGEST
-from models.counts import Cuts, Shape
-from models.decoder import DecoderConfig, parameter_axes
-from models.policy import callables
 from rods_jax import processes, sharding
 from rods_jax.config import Config, ConfigError, rollout_of
-from scripts.ahead_of_time import GIB, Chip, Work, meshes, roofline
+
+from .. import counts
+from ..attention import LONGEST
+from ..counts import Cuts, Shape
+from ..decoder import DecoderConfig, parameter_axes
+from ..policy import callables
+from .ahead_of_time import GIB, Chip, Work, meshes, roofline
 
 
 @cache

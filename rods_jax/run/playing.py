@@ -8,19 +8,19 @@ from typing import Any
 
 from rods_jax.config import Config, RolloutConfig
 from rods_jax.rollout import Player, player
-from scripts.policies import RunPolicy, actor_for
+from rods_jax.run.learner import Learner
 
 
-def training_player(config: Config, learner: RunPolicy, codec: Any, sizes: RolloutConfig, num_tokens: int) -> Player:
+def training_player(config: Config, learner: Learner, codec: Any, sizes: RolloutConfig, num_tokens: int) -> Player:
     """A stage's: whole groups of the tasks that a process has at a time."""
     share = config.rollout.tasks_per_step // learner.hosts
-    actor = actor_for(config, learner, sizes.concurrent_rollouts or sizes.group_size)
+    actor = learner.actor(sizes.concurrent_rollouts or sizes.group_size)
     slots = min(config.rollout.concurrent_tasks or share, share)
     return player(actor, codec, sizes, slots=slots, num_tokens=num_tokens)
 
 
 def evaluation_player(
-    config: Config, learner: RunPolicy, codec: Any, num_tokens: int, num_tasks: int, group_size: int = 1
+    config: Config, learner: Learner, codec: Any, num_tokens: int, num_tasks: int, group_size: int = 1
 ) -> Player:
     """Of `num_tasks` as many at a time as give as many rollouts as in training, unless the config says how many.
 
@@ -33,5 +33,5 @@ def evaluation_player(
     wanted = -(-share // -(-share // most))  # as many each time: the last few must not play among empty slots
     parts = max(1, data * fsdp // math.gcd(fsdp, group_size) // learner.hosts)
     slots = -(-wanted // parts) * parts
-    actor = actor_for(config, learner, group_size)
+    actor = learner.actor(group_size)
     return player(actor, codec, config.rollout, slots=slots, group_size=group_size, num_tokens=num_tokens)

@@ -18,12 +18,16 @@ from rich.console import Console
 
 from rods_jax import config as configuration
 from rods_jax import terminal
-from rods_jax.checkpoint import CheckpointError
 from rods_jax.config import Config
 from rods_jax.preemption import Stopped, stop_requests
 
 Chosen = TypeVar("Chosen")
 DESCRIPTORS = 256  # open files: a run has 11, three for each environment worker, and up to 128 while it saves
+
+
+def program(name: str) -> str:
+    """What a person typed to come here: `rods NAME`, or the checkout's script."""
+    return f"rods {name}" if sys.argv[0] == f"rods {name}" else f"python -m scripts.{name}"
 
 
 @contextlib.contextmanager
@@ -40,7 +44,7 @@ def running(console: Console, out_of_memory: str = "") -> Iterator[None]:
     except Stopped as stopped:
         terminal.say(console, stopped)
         sys.exit(stopped.status)
-    except (CheckpointError, ImportError, ValueError, OSError) as error:
+    except (ImportError, ValueError, OSError) as error:
         terminal.refuse(console, error)
     except MemoryError:
         terminal.refuse(console, "out of the host's memory; the last checkpoint stands")

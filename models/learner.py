@@ -1,0 +1,195 @@
+"""A run's learner made of a decoder: from scratch or a checkpoint's, trained whole or through adapters.
+
+The one module here that knows the training library; the models themselves do not.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, SingleDeviceSharding
+
+from rods_jax import processes, sharding
+from rods_jax.config import Config, ConfigError
+from rods_jax.keys import seed_key
+from rods_jax.run.learner import Learner
+from rods_jax.types import Policy
+
+from . import flash, lora, weights
+from .decoder import PROJECTIONS, DecoderConfig, parameter_axes
+from .families import Pretrained, read_config
+from .layout import Layout
+from .policy import callables
+
+
+def decoder(config: Config, checkpoint: Path | None = None) -> Callable[[int], Learner]:
+    """The learner of `config.model`, a DecoderConfig (its vocabulary is the tokenizer's) or a Pretrained.
+
+    checkpoint: a directory of weights that plays in the place of the config's model, in its compute dtype.
+    CheckpointError: its config.json cannot be read.  ConfigError, ValueError, when the vocabulary comes: it is larger
+    than the checkpoint's, adapters are to learn from demonstrations, or the processes cannot share the mesh.
+    """
+    chosen = config.model
+    if checkpoint is not None:
+        chosen = Pretrained(directory=str(checkpoint), compute_dtype=chosen.compute_dtype)
+    read = chosen.decoder(read_config(chosen.directory)) if hasattr(chosen, "directory") else None
+
+    def make(vocab_size: int) -> Learner:
+        mesh = None if config.mesh is None else sharding.create_mesh(*config.mesh)
+        data = 1 if mesh is None else mesh.shape["data"]
+        processes.require_shares(data, config.rollout.tasks_per_step, jax.process_count())
+        model = replace(chosen, vocab_size=vocab_size) if read is None else read
+        if vocab_size > model.vocab_size:
+            raise ConfigError(
+                f"the tokenizer has {vocab_size} tokens, and {chosen.directory} embeds {model.vocab_size}"
+            )
+        if model.lora is not None and config.cold_start is not None:
+            raise ConfigError("cold_start must be None where model.lora is given: adapters train on rollouts only")
+        parts = describe(config, model, mesh, mesh and mesh.local_mesh)
+
+        # What gives the whole model's parameters, in their places.
+        bare = replace(model, lora=None)
+        cut = jax.tree.map(lambda x: x.sharding, placed(bare, mesh))
+        if read is not None:
+            trains = model.lora is None and checkpoint is None
+            dtype = jnp.float32 if trains else jnp.dtype(model.compute_dtype)
+            dtype = jnp.bfloat16 if model.lora is not None else dtype
+            init = lambda key: weights.load(chosen.directory, model, dtype=dtype, shardings=cut)
+        else:
+            init = callables(bare)["init"]
+            init = init if mesh is None else jax.jit(init, out_shardings=cut)
+
+        # What gives those that train.
+        if model.lora is not None:
+            parts = parts._replace(frozen=(init(seed_key(config.seed)),))
+            init = partial(lora.init, model)
+            init = init if mesh is None else jax.jit(init, out_shardings=parts.shardings)
+        learner = learner_of(config, parts, source=getattr(chosen, "directory", None))
+        return learner._replace(policy=learner.policy._replace(init=init))
+
+    return make
+
+
+class Parts(NamedTuple):
+    """A decoder on its devices."""
+
+    model: DecoderConfig
+    policy: Policy  # takes whole parameters
+    shapes: Any  # of what trains, each with its place
+    frozen: tuple[Any, ...] = ()  # (base,) under adapters, else nothing
+    mesh: Mesh | None = None
+    host: Mesh | None = None  # its part that is this process's own
+    copy: Any = None  # where processes share the mesh: jitted, whole parameters -> a part for each process
+    on_host: Any = None  # where that part lies on the process's own devices
+
+    @property
+    def hosts(self) -> int:
+        """Processes that share the mesh."""
+        return 1 if self.mesh is None else self.mesh.size // self.host.size
+
+    @property
+    def shardings(self) -> Any:
+        """Of what trains."""
+        return jax.tree.map(lambda x: x.sharding, self.shapes)
+
+
+def learner_of(config: Config, parts: Parts, source: str | None = None) -> Learner:
+    """What a run asks of them.  source: the checkpoint that the run begins with."""
+
+    def actor(group_size: int) -> Policy:
+        if parts.host is None:
+            return parts.policy
+        return policy_on(sharding.for_groups(parts.host, group_size), parts.model, config.flash_attention)
+
+    def whole(trained: Any) -> Any:
+        params = lora.join(trained, *parts.frozen) if parts.frozen else trained
+        return params if parts.copy is None else processes.own_part(parts.copy(params), parts.on_host)
+
+    write = partial(export, parts=parts, source=source)
+    return Learner(parts.policy, parts.shapes, actor, whole, complete, parts.frozen, parts.mesh, parts.hosts, write)
+
+
+def describe(config: Config, model: DecoderConfig, mesh: Mesh | None, host: Mesh | None) -> Parts:
+    """The parts as shapes alone, the frozen ones too: what a plan compiles, and a run fills with arrays.
+
+    host: the mesh's part that is a process's own.
+    """
+    policy = policy_on(mesh, model, config.flash_attention)
+    shapes, frozen = placed(model, mesh), ()
+    if model.lora is not None:
+        base = placed(replace(model, lora=None), mesh)
+        frozen = (jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=x.sharding), base),)
+        shapes = lora.split(shapes)[0]
+    parts = Parts(model, policy, shapes, frozen, mesh, host)
+    if parts.hosts == 1:
+        return parts
+    params = lora.join(shapes, *frozen) if frozen else shapes
+    on_host = sharding.parameter_shardings(host, params, parameter_axes)
+    copy = processes.copier(mesh, parts.hosts, on_host, partial(for_rollouts, model))
+    return parts._replace(copy=copy, on_host=on_host)
+
+
+def policy_on(mesh: Mesh | None, model: DecoderConfig, flash_attention: bool = False) -> Policy:
+    """A model's functions, its arrays cut as the table says of the mesh; flash_attention: for TPUs alone."""
+    layout = Layout() if mesh is None else Layout(**sharding.layout(mesh))
+    return Policy(**callables(model, layout._replace(attend=flash.attend) if flash_attention else layout))
+
+
+def placed(model: DecoderConfig, mesh: Mesh | None) -> Any:
+    """The shapes of all parameters, each with its place: as the table says, or on the first device."""
+    shapes = jax.eval_shape(callables(model)["init"], jax.random.key(0))
+    if mesh is None:
+        places = jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), shapes)
+    else:
+        places = sharding.parameter_shardings(mesh, shapes, parameter_axes)
+    shape = lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at)
+    return jax.tree.map(shape, shapes, places)
+
+
+def for_rollouts(model: DecoderConfig, params: Any) -> Any:
+    """The layers' matrices in the compute dtype, as every use of them casts them: half the copy, the same results."""
+    dtype = jnp.dtype(model.compute_dtype)
+    layers = {name: x.astype(dtype) if name in PROJECTIONS else x for name, x in params["layers"].items()}
+    return params | {"layers": layers}
+
+
+def complete(policy: Policy, *frozen: Any) -> Policy:
+    """The policy of what trains alone, once the rest is given."""
+    if not frozen:
+        return policy
+    (base,) = frozen
+    return policy._replace(
+        forward=lambda adapters, *batch: policy.forward(lora.join(adapters, base), *batch),
+        unembedding=lambda adapters: policy.unembedding(lora.join(adapters, base)),
+    )
+
+
+def export(
+    directory: str | Path,
+    params: Any,
+    tokenizer: Any,
+    *,
+    parts: Parts,
+    max_positions: int,
+    base: str | None = None,
+    dtype: Any = jnp.bfloat16,
+    source: str | Path | None = None,
+) -> None:
+    """Writes whole weights, adapters merged; or, given the base's name, the adapters alone as PEFT files.
+
+    max_positions: what the run used, for a model that sets no limit of its own.  dtype: of whole weights; adapters are
+    float32.  source: the checkpoint that the run began with.  All processes of a mesh call it; the first one writes.
+    """
+    if base is not None:
+        if parts.model.lora is None:
+            raise ConfigError("the run has no adapters: its model.lora is None")
+        lora.save_adapters(directory, params, parts.model, base)
+        return
+    model = replace(parts.model, max_positions=parts.model.max_positions or max_positions)
+    if model.lora is not None:
+        params = jax.jit(lambda adapters, base: lora.merge(adapters, base, model, dtype)[0])(params, *parts.frozen)
+    weights.save(directory, params, replace(model, lora=None), tokenizer, dtype=dtype, source=source)

@@ -1,0 +1,1 @@
+"""What a run of these models needs of a machine: its programs, compiled or counted, and its hours."""

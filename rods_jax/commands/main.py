@@ -1,0 +1,25 @@
+"""`rods COMMAND ...`: finds the command among those that are installed and runs it.
+
+Commands are the entry points of the group "rods_jax.commands", so that other packages can bring some.
+"""
+
+import sys
+from importlib.metadata import EntryPoint, entry_points
+
+
+def main() -> None:
+    """Exit status 2: there is no such command."""
+    commands = {entry.name: entry for entry in entry_points(group="rods_jax.commands")}
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in commands:
+        sys.argv = [f"rods {name}", *sys.argv[2:]]
+        commands[name].load()()
+        return
+    asked = name in ("-h", "--help")
+    print(told(commands) if asked else f"rods: no command {name!r}: one of {', '.join(sorted(commands))}",
+          file=sys.stdout if asked else sys.stderr)  # fmt: skip
+    sys.exit(0 if asked else 2)
+
+
+def told(commands: dict[str, EntryPoint]) -> str:
+    return "\n".join(["usage: rods COMMAND [--help] ...", "", *(f"  {name}" for name in sorted(commands))])

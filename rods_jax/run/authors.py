@@ -1,0 +1,78 @@
+"""Who writes the variants of a run beside its trainer: the author of a configuration, at work in threads or Ray tasks."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from rods_jax import terminal
+from rods_jax.config import Config, ConfigError, SynthesisConfig, load_config, require_same_run
+from rods_jax.environments.protocol import Domain, TaskSplits
+from rods_jax.synthesis.critique import content_hash
+from rods_jax.synthesis.near_duplicates import far_from
+from rods_jax.synthesis.worker import Author, working
+from rods_jax.task_files import read_tasks
+
+
+def author_of(config: SynthesisConfig, domain: Domain, tasks: TaskSplits) -> Author:
+    """The author of a run. ConfigError: a role has no backend, a prompt or a key is missing."""
+    try:
+        backends = config.backends()
+        gates = (*config.roles(backends).gates, far_from(tasks.held_out))
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"synthesis: {error}") from error
+    return Author(
+        domain,
+        backends,
+        roles=lambda backends: config.roles(backends)._replace(gates=gates),
+        attempts=config.attempts,
+        known=frozenset(map(content_hash, (*tasks.held_out, *tasks.seeds))),
+    )
+
+
+def teller(console: Console) -> Callable[[str], None]:
+    return lambda sentence: terminal.say(console, sentence, "yellow")
+
+
+def open_author(config: Config, directory: Path) -> Author:
+    """The author of the run in a folder. ConfigError: as for `author_of`, or the run is not this config's."""
+    require_same_run(config, directory)
+    if config.synthesis is None:
+        raise ConfigError("the config has no synthesis=SynthesisConfig(...): its author works in the trainer")
+    tasks = TaskSplits(**{part: read_tasks(directory / "tasks" / f"{part}.jsonl") for part in TaskSplits._fields})
+    return author_of(config.synthesis, config.domain(), tasks)
+
+
+def work(config: Config, directory: Path, workers: int, console: Console) -> None:
+    """Returns when the last worker has given up."""
+    author = open_author(config, directory)
+    with working(directory / "synthesis", author, workers=workers, tell=teller(console)) as threads:
+        terminal.say(console, f"{workers} workers wait for the seeds of {directory}")
+        for thread in threads:
+            thread.join()
+
+
+def work_on_ray(config: Path, directory: Path, workers: int, num_tasks: int) -> None:
+    """`work` as so many Ray tasks, on the cluster of RAY_ADDRESS or one that ends with this process.
+
+    Every host sees the checkout, the config and the run directory under the same paths.  ConfigError: there is no
+    Ray, or a task could not begin.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("--ray-tasks needs Ray: pip install -e '.[ray]'") from None
+
+    def settle() -> None:
+        work(load_config(config), directory, workers, Console())
+
+    config, directory = config.resolve(), directory.resolve()
+    open_author(load_config(config), directory)  # what is wrong is said before anything starts
+    ray.init()
+    # Spread: replies of models are waited for, so hosts are taken for their memory and network. Retried without
+    # end: a host that dies takes nothing with it.
+    task = ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")(settle)
+    try:
+        ray.get([task.remote() for _ in range(num_tasks)])
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None

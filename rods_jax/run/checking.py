@@ -1,0 +1,30 @@
+"""What a start would say and refuse, found without starting: nothing is written."""
+
+from rich.console import Console
+
+from rods_jax.checks import check_start
+from rods_jax.config import Config
+from rods_jax.curriculum import require_hints
+from rods_jax.lengths import check_lengths
+from rods_jax.run.authors import author_of, teller
+from rods_jax.run.directory import build
+from rods_jax.run.learning import learning
+from rods_jax.types import Json
+
+
+def check(config: Config, console: Console | None = None) -> dict[str, Json]:
+    """Plays gold twice, compares prompts and gold dialogues with the limits, and describes what would train.
+
+    Returns the lengths by room, as a run's lengths.json has them.  ConfigError, ValueError: as for `train`.
+    """
+    console = console or Console()
+    make_learner, domain, say = config.learner(config), config.domain(), teller(console)
+    require_hints(config, domain)
+    inputs = build(config, domain, console)
+    for sentence in check_start(config, inputs.tasks):
+        say(sentence)
+    lengths = check_lengths(config, inputs.tasks, domain, config.codec(inputs.tokenizer), say)
+    learning(config, make_learner(len(inputs.tokenizer)))
+    if config.synthesis is not None:
+        author_of(config.synthesis, domain, inputs.tasks)
+    return lengths

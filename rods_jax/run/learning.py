@@ -1,0 +1,101 @@
+"""What learns in a run: the objective, the optimizer, the states they make, and the update.
+
+The computations are in grpo.py and optimizer.py; this file gives them the run's settings.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax.sharding import SingleDeviceSharding
+
+from rods_jax import grpo, processes
+from rods_jax.config import Config
+from rods_jax.optimizer import create_optimizer
+from rods_jax.run.learner import Learner
+from rods_jax.sharding import micro_batch_cuts, state_shardings
+from rods_jax.types import RolloutBatch, TrainState
+
+
+def objective_of(config: Config) -> grpo.Objective:
+    u = config.update
+    return grpo.Objective(
+        ratio=u.ratio,
+        aggregate=u.aggregate,
+        normalize=u.normalize,
+        clip_low=u.clip_low,
+        clip_high=u.clip_high,
+        dual_clip=u.dual_clip,
+        kl_coefficient=u.kl_coefficient,
+        entropy_coefficient=u.entropy_coefficient,
+        signal=u.signal,
+        lower=config.replay.lower,
+        upper=config.replay.upper,
+        quotas=u.quotas,
+    )
+
+
+def optimizer_of(config: Config) -> optax.GradientTransformation:
+    u = config.update
+    return create_optimizer(
+        u.learning_rate, warmup_steps=u.warmup_steps, max_grad_norm=u.max_grad_norm, weight_decay=u.weight_decay
+    )
+
+
+class Learning(NamedTuple):
+    """The programs that make a run's train state and change it, jitted, and the state's shapes."""
+
+    state: TrainState  # shapes, each with its place
+    create: Any  # (what trains) -> TrainState
+    renew: Any  # (state, donated) -> TrainState with a fresh optimizer, and the policy as its own reference
+    update: Any  # (state, donated, batch, temperature, *frozen) -> (TrainState, Feedback)
+
+
+def learning(config: Config, learner: Learner) -> Learning:
+    """What a run trains with; of a described policy, what it would train with."""
+    objective, optimizer, mesh = objective_of(config), optimizer_of(config), learner.mesh
+    create = partial(grpo.create_state, optimizer=optimizer, objective=objective)
+    state = jax.eval_shape(create, learner.shapes)
+    if mesh is None:
+        (device,) = jax.tree.leaves(learner.shardings)[0].device_set
+        places = jax.tree.map(lambda _: SingleDeviceSharding(device), state)
+    else:
+        places = state_shardings(mesh, state, learner.shardings, optimizer)
+    shardings = None if mesh is None else places
+    r, u = config.rollout, config.update
+    return Learning(
+        jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), state, places),
+        jax.jit(create, out_shardings=shardings),
+        # What goes is kept as an argument, or its memory could not be given to what comes.
+        jax.jit(lambda state: create(state.params), donate_argnums=0, keep_unused=True, out_shardings=shardings),
+        grpo.jit_update(
+            learner.policy,
+            optimizer,
+            objective,
+            learner.complete,
+            shardings=shardings,
+            cuts=micro_batch_cuts(u.micro_batches, r.tasks_per_step, r.group_size, config.mesh or (1, 1, 1, 1)),
+            place=learner.place,
+        ),
+    )
+
+
+def updating(
+    config: Config, learner: Learner, learn: Learning
+) -> Callable[[TrainState, RolloutBatch], tuple[TrainState, grpo.Feedback]]:
+    """(state, batch) -> (state, feedback); the batch is this process's share."""
+
+    def update(state: TrainState, batch: RolloutBatch) -> tuple[TrainState, grpo.Feedback]:
+        batch = batch if learner.mesh is None else processes.assemble(learner.mesh, batch)
+        return learn.update(state, batch, config.rollout.temperature, *learner.frozen)
+
+    return update
+
+
+def cache_compilations() -> None:
+    """Programs that took half a second or more to compile are kept in .cache/jax."""
+    jax.config.update("jax_compilation_cache_dir", str(Path(".cache/jax").absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -1,0 +1,115 @@
+"""The stages of a run: what plays its tasks, what writes variants, and what is kept of both for people to read."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rods_jax import checkpoint, processes, replay
+from rods_jax.config import Config, RolloutConfig, StageConfig, rollout_of
+from rods_jax.curriculum import rules_of
+from rods_jax.environments.episode import EpisodeBatch, start_episodes
+from rods_jax.environments.protocol import Domain, TaskSplits
+from rods_jax.environments.workers import Workers
+from rods_jax.loop import Position
+from rods_jax.metrics import MetricWriter
+from rods_jax.rollout import Player, Rollouts, collect, trim
+from rods_jax.run.authors import teller
+from rods_jax.run.learner import Learner
+from rods_jax.run.playing import training_player
+from rods_jax.synthesis.dispatch import Dispatch, Synthesize, at_once, beside, dispatch_from_json, dispatch_to_json
+from rods_jax.synthesis.near_duplicates import far_from
+from rods_jax.synthesis.pipeline import RULE_BASED, synthesize
+from rods_jax.synthesis.worker import Author, working
+from rods_jax.task_files import task_to_json
+from rods_jax.types import Task
+
+
+# ------------------------------------------------------------------------------------ the stages
+def collector(config: Config, start: Callable[..., EpisodeBatch], learner: Learner, codec, num_tokens: int):
+    @functools.cache  # stages with the same lengths share what is compiled
+    def player_of(sizes: RolloutConfig) -> Player:
+        return training_player(config, learner, codec, sizes, num_tokens)
+
+    def collect_step(params, tasks: Sequence[Task], step: int, stage: StageConfig) -> Rollouts:
+        sizes = rollout_of(config, stage)
+        rollouts = collect(
+            learner.whole(params),
+            processes.share_of(tasks),
+            player_of(sizes),
+            start=partial(start, rules=rules_of(config, stage)),
+            seed=config.seed,
+            step=step,
+            reward=stage.reward,
+        )
+        longest = int(rollouts.batch.suffix_lengths_NG.max())
+        lengths, failed, truncated = zip(*processes.gather((longest, rollouts.failed, rollouts.truncated)))
+        batch = trim(rollouts.batch, (*sizes.suffix_sizes, sizes.max_suffix_tokens), max(lengths))
+        return rollouts._replace(batch=batch, failed=sum(failed), truncated=sum(truncated))
+
+    return collect_step
+
+
+@contextlib.contextmanager
+def episodes_of(config: Config, domain: Domain) -> Iterator[Callable[..., EpisodeBatch]]:
+    """Where episodes live, in this process or in workers: (tasks, rules of the batch if not the run's) -> episodes."""
+    rules = rules_of(config)
+    if config.rollout.environment_workers:
+        with Workers(config.domain, rules, num_workers=config.rollout.environment_workers) as workers:
+            yield workers.start
+    else:
+        yield partial(start_episodes, domain, rules=rules)
+
+
+@contextlib.contextmanager
+def synthesis_of(
+    config: Config, domain: Domain, tasks: TaskSplits, author: Author | None, taken: int, console: Console
+) -> Iterator[Synthesize]:
+    """The rule-based author, at once; or `author`, or that of other processes, beside the trainer."""
+    if config.synthesis is None:
+        roles = RULE_BASED._replace(gates=(*RULE_BASED.gates, far_from(tasks.held_out)))
+        yield at_once(partial(synthesize, domain, roles=roles), config.seed)
+        return
+    directory, say = Path(config.run_dir) / "synthesis", teller(console)
+    with contextlib.ExitStack() as stack:
+        dispatch = stack.enter_context(beside(directory, config.seed, taken=taken, tell=say))
+        if author is not None:
+            stack.enter_context(working(directory, author, workers=config.synthesis.workers, tell=say))
+        yield dispatch
+
+
+def heard_by_all(dispatch: Synthesize | None, *seeds) -> list[Dispatch]:
+    """What the first process's `dispatch` brings, in every process; the others have none."""
+    records = processes.on_first(lambda: [dispatch_to_json(settled) for settled in dispatch(*seeds)])
+    return [dispatch_from_json(record) for record in records]
+
+
+# ---------------------------------------------------------------------------- what is written down
+def save(checkpoints: Any, inputs: Mapping[str, str], position: Position, metrics: Mapping[str, float]) -> None:
+    checkpoint.save(checkpoints, position.step, position.train_state, host_of(position, inputs), metrics)
+
+
+def host_of(position: Position, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """All of a position that is no array, and the digests of what else a resumed run reads."""
+    place = {name: getattr(position, name) for name in ("epoch", "batch", "outcomes")}
+    return {"replay": replay.to_json(position.replay), "inputs": dict(inputs)} | place
+
+
+def shower(write_trajectory: MetricWriter, write_candidate: MetricWriter):
+    """Keeps what one may want to read: a few trajectories every ten steps, and what became of every seed."""
+
+    def show(step: int, rollouts: Rollouts, dispatches: Sequence[Dispatch]) -> None:
+        if step % 10 == 1:
+            for trajectory in rollouts.trajectories[:: max(1, len(rollouts.trajectories) // 4)]:
+                write_trajectory(step, asdict(trajectory))
+        for seed, dispatched, result in dispatches:
+            candidate = result.candidate and task_to_json(result.candidate)
+            origin = {"seed": seed.id, "dispatched": dispatched + 1}  # records count steps from 1
+            write_candidate(step, origin | asdict(result) | {"candidate": candidate})
+
+    return show
