@@ -24,6 +24,7 @@ from rods_jax import checkpoint
 from rods_jax import config as configuration
 from rods_jax.codecs.tokenizer import load_tokenizer, train_tokenizer
 from rods_jax.commands.export import export
+from rods_jax.files import FolderError
 from rods_jax.run.learning import learning
 from rods_jax.run.played import newest
 
@@ -145,6 +146,6 @@ def test_an_output_that_holds_anything_is_refused_and_left_as_it_is(run, tmp_pat
     (other / "config.json").write_text('{"mine": 1}')
     to = run if what == "a run" else other
     before = state_of(to)
-    with pytest.raises(FileExistsError, match="must be a new or an empty directory, and it holds"):
+    with pytest.raises(FolderError, match="and is left as it is"):
         export(run, to, CONFIG_FILE)
     assert state_of(to) == before

@@ -19,7 +19,7 @@ from models import presets, weights
 from models.families import read_config
 from models.policy import callables
 from rods_jax.codecs.tokenizer import load_tokenizer, train_tokenizer
-from rods_jax.files import CheckpointError
+from rods_jax.files import CheckpointError, FolderError
 
 TINY = [presets.TINY_QWEN2_5, presets.TINY_QWEN3, presets.TINY_LLAMA3]
 ROOT = Path(__file__).parent.parent
@@ -85,7 +85,7 @@ def test_nothing_that_is_there_is_written_over(checkpoint, tmp_path):
     (other / "pytorch_model.bin").write_bytes(b"mine")
     for directory, name in ((checkpoint, r"(model\.safetensors|config\.json)"), (other, "pytorch_model.bin")):
         before = {path: path.read_bytes() for path in directory.iterdir()}
-        with pytest.raises(FileExistsError, match=f"must be a new or an empty directory, and it holds {name}"):
+        with pytest.raises(FolderError, match=f"holds '{name}' and is left as it is"):
             weights.save(directory, fresh(presets.TINY_QWEN3), presets.TINY_QWEN3)
         assert {path: path.read_bytes() for path in directory.iterdir()} == before
 
