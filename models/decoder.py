@@ -122,7 +122,7 @@ class Layer(nnx.Module):
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         c = config
         group = c.query_heads // c.key_value_heads
-        # Weights that write into the residual stream start smaller, so that its scale does not grow with depth.
+        # `down` writes into the residual stream and starts smaller, so that the scale does not grow with depth.
         reader, writer = c.width**-0.5, (2 * c.layers * c.width) ** -0.5
 
         def weight(scale, *shape):
