@@ -26,7 +26,7 @@ from rods_jax.generation import Generator, Sampling, capacities, generator, roll
 from rods_jax.types import CATEGORIES, Action, Codec, Policy, RolloutBatch, Step, Task, Trajectory
 
 SEGMENT = 16  # tokens of a row at most that are decoded before the host looks
-PATIENCE = 0.01  # seconds that speaking rows wait for new answers: most come sooner, and are then read one segment earlier
+PATIENCE = 0.01  # seconds that speaking rows wait for new answers; most come sooner and are read a segment earlier
 SHARE = 0.1  # cost of reading a token in a chunk, as a share of the cost of decoding a token
 
 
