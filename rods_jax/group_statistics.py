@@ -136,8 +136,8 @@ def _statistics(
     # Sums of the shifted rewards and of their squares, in one pass.
     total_N, total_squares_N = total(shifted, jnp.square(shifted))
     shifted_mean_N = total_N / divisor_N
-    # The sum of squared deviations. Squares of centered rewards would need a second pass for a few roundings of error.
-    # This difference has about `count` roundings at most, because the pivot is a member of the group.
+    # The sum of squared deviations. Its relative error is at most about `count` roundings, because the pivot is a member
+    # of the group. Squares of centered rewards would err by a few roundings only, but they need a second pass.
     squares_N = jnp.maximum(total_squares_N - divisor_N * jnp.square(shifted_mean_N), 0.0)
 
     # Center, and divide by the sample deviation. A group without variance keeps its exact zeros.
@@ -164,7 +164,7 @@ def _mask(mask: jax.Array | None, rewards: jax.Array) -> jax.Array:
 
 
 def _reduced(xs_NG: Sequence[jax.Array], start: float, combine: Callable) -> Sequence[jax.Array]:
-    """Each array summed (or maximised) over its groups, in one reduction: a CPU then stores none of the arrays."""
+    """All arrays reduced over their groups at once: a CPU then reads their common operand once and stores neither."""
     starts = tuple(jnp.full((), start, x_NG.dtype) for x_NG in xs_NG)
     return lax.reduce(xs_NG, starts, lambda totals, xs: tuple(map(combine, totals, xs)), (1,))
 
