@@ -334,8 +334,8 @@ class Decoder(nnx.Module):
 
     def _attend(self, q_NGTKQE, k_NGTKE, v_NGTKE, parts, layout: Layout):
         """(attention over `parts(keys, values)`, tokens first; the tokens' own keys and values, heads first)."""
-        # Before and after attention, arrays are cut by tokens. The exchange of tokens for heads then happens here, in the
-        # compute dtype and in both passes. Else the projections' gradients would gather whole sequences.
+        # Before and after attention, arrays are cut by tokens. The exchange of tokens for heads then happens here, in
+        # the compute dtype and in both passes. Else the projections' gradients would gather whole sequences.
         q = layout.constrain(_heads_first(q_NGTKQE), "NGKQT-")
         k, v = (layout.constrain(_heads_first(x), "NGKT-") for x in (k_NGTKE, v_NGTKE))
         parts = parts(k, v)
@@ -349,8 +349,8 @@ class Decoder(nnx.Module):
 
     def _embed(self, tokens, layout: Layout):
         x = jnp.take(self.embedding[...].astype(self.config.compute_dtype), tokens, axis=0)
-        # Each device looks up its part of the width for all tokens. It then exchanges that, one mesh axis at a time, for
-        # the whole width of its own tokens. So no device gathers the table or its gradient.
+        # Each device looks up its part of the width for all tokens. It then exchanges that, one mesh axis at a time,
+        # for the whole width of its own tokens. So no device gathers the table or its gradient.
         for axes in ("---D", "-GTD", "NGT-"):
             x = layout.constrain(x, axes)
         return x

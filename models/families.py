@@ -1,7 +1,6 @@
 """A checkpoint's config.json to and from `DecoderConfig`: Qwen3, Qwen2.5 and Llama 3.
 
 Whatever a config asks for that the decoder does not compute is refused by name, never ignored.
-Left out on purpose: generation settings, which belong to the run.
 """
 
 import json

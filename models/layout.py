@@ -1,8 +1,8 @@
 """How a decoder's arrays are laid out on several devices, and how prompts and suffixes share one array.
 
 The decoder names the axes of its arrays by letters: N tasks, G rollouts, T tokens, D width where it may be cut,
-K key/value heads (H while they attend), F feed-forward, V vocabulary.  In the pass over prompts, B stands for N, P for T
-and I for H.  No other letter is ever cut.  `rods_jax/sharding.py` holds the table from letters to mesh axes.
+K key/value heads (H while they attend), F feed-forward, V vocabulary.  In the pass over prompts, B stands for N,
+P for T and I for H.  No other letter is ever cut.  `rods_jax/sharding.py` holds the table from letters to mesh axes.
 """
 
 from collections.abc import Callable
@@ -101,7 +101,7 @@ class Rows(NamedTuple):
 
 
 def rows_of(prompt_shape: tuple[int, int], suffix_shape: tuple[int, int, int], layout: Layout) -> Rows:
-    """Rows for prompts `[N,P]`, padded to a multiple of C, and suffixes `[N,G,S]`; an axis that does not divide is uncut."""
+    """Rows for prompts `[N,P]`, padded to a multiple of C, and suffixes `[N,G,S]`, uncut where a cut does not divide."""
     (num_tasks, prompt), (_, group_size, suffix) = prompt_shape, suffix_shape
     cuts = tuple(cut if size % cut == 0 else 1 for cut, size in zip(layout.cuts, (suffix, group_size)))
     count = cuts[0] * cuts[1]

@@ -5,7 +5,7 @@ paper's.  `observed_variance`, `beta_posterior` and `informative` are others, me
 `binary_band` and `any_task` are the paper's ablations.  All are elementwise over tasks, so N may be mapped or sharded;
 a task's G rollouts stay together.
 
-Left out on purpose: cooldown bookkeeping (the caller clears `eligible_N`) and retirement (replay).
+The caller clears `eligible_N` while a task cools down; the replay pool retires tasks.
 """
 
 from fractions import Fraction

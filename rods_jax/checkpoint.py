@@ -3,9 +3,9 @@
 `open_checkpoints` gives Orbax's own manager: use it in a `with` block, ask it for `latest_step()`.  Opening changes
 nothing; `restore` and `forget` are for the one process that owns the run.
 
-Each checkpoint holds a manifest: its step, and the size and SHA-256 of every file of its items.  The manifest is written
-in the background, before the rename that makes the folder a checkpoint, so every checkpoint has one.  A flipped bit is
-found before anything is used; so is a checkpoint that was copied to the name of another step.
+Each checkpoint holds a manifest: its step, and the size and SHA-256 of every file of its items.  The manifest is
+written in the background, before the rename that makes the folder a checkpoint, so every checkpoint has one.  A flipped
+bit is found before anything is used; so is a checkpoint that was copied to the name of another step.
 """
 
 import hashlib

@@ -5,8 +5,6 @@ server and a recorded rollout are all played by `play`, under the rules of eithe
 three verdicts: the RODS rule, live; the leaderboard's rule, on its calls run again as the leaderboard would; and
 whether the final state alone is the gold's, however it was reached and whatever was said.
 Scores read records and tasks alone.
-
-Left out on purpose: where players come from, and how scores are drawn (scripts/).
 """
 
 import contextlib

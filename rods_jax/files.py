@@ -2,8 +2,6 @@
 
 A folder carries a mark while it is being written.  A command writes into a folder that is absent, empty, or marked:
 it removes what an interrupted command of ours left, and nothing else, whatever it is.
-
-Left out on purpose: locks (a run's is in scripts/run_directory.py), and the contents of files.
 """
 
 import contextlib

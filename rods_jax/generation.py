@@ -144,7 +144,7 @@ def generator(
             logits = jnp.einsum("ngd,vd->ngv", episodes.hidden_NGD, unembedding_VD, preferred_element_type=jnp.float32)
             keys = jax.vmap(jax.vmap(jax.random.fold_in))(episodes.keys_NG, episodes.lengths_NG)
             token_NG, log_prob_NG = sample(keys, logits, sampling, num_tokens)
-            # Append it to the cache, which gives the hidden state of the next prediction; rows that ended do not change.
+            # Append it to the cache, which gives the next prediction's hidden state; rows that ended do not change.
             one_NG = going_NG.astype(jnp.int32)
             hidden_NG1D, suffixes = policy.extend(
                 params, episodes.prompts, episodes.suffixes, episodes.lengths_NG, token_NG[..., None], one_NG
@@ -295,7 +295,7 @@ def _first_largest(x):
 
 
 def _keep_top_k(logits, top_k):
-    """-inf for all but the k largest; ties at the edge stay.  A bisection over the 32 bits finds the edge, with no sort."""
+    """-inf for all but the k largest; ties at the edge stay.  A bisection over 32 bits finds the edge, without a sort."""
     ordered = _ordered(logits)
 
     def halve(_, bounds):

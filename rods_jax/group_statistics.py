@@ -116,7 +116,7 @@ def _statistics(
     normalize: str,
     epsilon: float,
 ) -> GroupStatistics:
-    """The formula, once for both forms.  `total` and `largest` reduce entries to groups, `spread` maps groups to entries."""
+    """The formula of both forms.  `total` and `largest` reduce entries to groups, `spread` maps groups to entries."""
     if normalize not in ("std", "none"):
         raise ValueError(f'normalize must be "std" or "none", got {normalize!r}')
     # Count each group's rewards; an empty group divides by 1.
@@ -136,8 +136,8 @@ def _statistics(
     # Sums of the shifted rewards and of their squares, in one pass.
     total_N, total_squares_N = total(shifted, jnp.square(shifted))
     shifted_mean_N = total_N / divisor_N
-    # The sum of squared deviations. Its relative error is at most about `count` roundings, because the pivot is a member
-    # of the group. Squares of centered rewards would err by a few roundings only, but they need a second pass.
+    # The sum of squared deviations. Its relative error is at most about `count` roundings, because the pivot is a
+    # member of the group. Squares of centered rewards would err by a few roundings only, but need a second pass.
     squares_N = jnp.maximum(total_squares_N - divisor_N * jnp.square(shifted_mean_N), 0.0)
 
     # Center, and divide by the sample deviation. A group without variance keeps its exact zeros.

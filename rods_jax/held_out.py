@@ -2,8 +2,6 @@
 
 A rollout that the infrastructure broke is in no mean, and a mean over nothing is left out: it is not 0, and it is no
 number.
-
-Left out on purpose: intervals and other protocols (evaluation.py).
 """
 
 import random

@@ -6,7 +6,7 @@ A gold dialogue makes all calls of a turn in one message, reads what the gold ca
 shortest answer.  No rollout that solves the task is much shorter, so a task whose gold dialogue does not fit can be
 played and not solved; one whose prompt does not fit cannot be played.
 
-Left out on purpose: lengths of generated tasks, whose prompts are those of their seeds but for the user's words.
+Generated tasks are not measured: their prompts differ from their seeds' only in the user's words.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,7 +52,7 @@ def length_of(domain: Domain, codec: Codec, task: Task, trace: GoldTrace) -> Len
 def measure(domain: Domain, codec: Codec, tasks: Sequence[Task]) -> dict[str, Length]:
     """Lengths by task id.  A task whose world or text breaks has none: its rollouts are recorded as failed.
 
-    Tasks with the same tools follow each other, since a codec keeps few of the long prompts that it has cut into tokens.
+    Tasks with the same tools follow each other, because a codec caches the tokens of a few long prompts only.
     """
     found = {}
     for task in sorted(tasks, key=lambda task: (task.classes, sorted(task.withheld_tools))):

@@ -1,6 +1,6 @@
 """The optimizer of updates and of the cold start: AdamW behind a clip, with a schedule.
 
-Left out on purpose: other optimizers; `update_step` takes any of optax.
+`update_step` takes any other optimizer of optax.
 """
 
 from typing import Any

@@ -3,7 +3,7 @@
 SIGTERM (preemption, `kill`) and SIGINT (Ctrl-C) set an event that the loop looks at after every step; a maintenance
 notice of Google's cloud becomes a SIGTERM. A second signal, or a step that outlasts the deadline, ends the process at
 once, even while it waits for the device: the last checkpoint stands, and the resumed run is the same to the bit.
-Left out on purpose: saving (the caller's), and agreement between processes of one run.
+Saving, and agreement between the processes of one run, are the caller's.
 """
 
 import contextlib
@@ -34,9 +34,10 @@ METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/maintena
 
 @contextlib.contextmanager
 def stop_requests(seconds: float = 25.0) -> Iterator[threading.Event]:
-    """An event that the first signal sets; `seconds` later, or at the second signal, the process ends with 128 + its
-    number, and says so on the standard error.  Main thread only; one block may stand in another, and is then heard alone.
+    """An event that the first signal sets.  `seconds` later, or at the second signal, the process ends.
 
+    Its exit status is then 128 + the signal's number, and the standard error says so.  Main thread only.  Of nested
+    blocks the inner one alone gets the signals.
     seconds=0: for a command, or a part of one, that has nothing to save: the first signal ends it.
     The interpreter runs handlers between two of its instructions, which may be a long step apart. So the handlers do
     nothing: the system writes each signal's number to a pipe, which a thread reads.

@@ -97,8 +97,8 @@ def player(
 ) -> Player:
     """A Player of this policy, with as many rows as `sizes` says; its generator compiles at the first use.
 
-    slots: tasks on the devices at a time.  group_size: rollouts of a task; None: as in `sizes`.  num_tokens: size of the
-    tokenizer; ids from there on are never sampled.
+    slots: tasks on the devices at a time.  group_size: rollouts of a task; None: as in `sizes`.  num_tokens: size of
+    the tokenizer; ids from there on are never sampled.
     """
     group_size = group_size or sizes.group_size
     rows = min(sizes.concurrent_rollouts or group_size, group_size)
@@ -128,10 +128,11 @@ def collect(
     step: int,
     reward: Callable[[Trajectory], float],
 ) -> Rollouts:
-    """Plays every task `player.group_size` times to the end; noise depends on (seed, step, task, rollout, position) only.
+    """Plays every task `player.group_size` times to the end.
 
-    start: `start_episodes` of a domain, or of worker processes.  reward: trajectory -> float.  The batch marks
-    every task as eligible and without history; the caller fills in the true values.
+    start: `start_episodes` of a domain, or of worker processes.  reward: trajectory -> float.  Noise depends only on
+    (seed, step, task, rollout, position).  The batch marks every task as eligible and without history; the caller fills
+    in the true values.
     """
     environments = start([task for task in tasks for _ in range(player.group_size)])
     prompts, lengths_N, rows = _start(tasks, environments, player)
@@ -241,7 +242,7 @@ class _Seats:
             self.episodes = self.player.generator.renew(self.episodes, fresh, self.keys())
 
     def speak(self, speaking: Sequence[int]) -> dict[int, tuple[list[int], list[float], bool]]:
-        """Decodes a segment of the speaking rows: (tokens, log-probabilities, whether the message has ended) of each."""
+        """Decodes a segment of the speaking rows: (tokens, log-probabilities, is the message over) of each."""
         self._make_room(len(self.rows[b].tokens) + SEGMENT for b in speaking)
         active_NG = np.isin(self.seat, speaking)
         generated, self.episodes = self.player.generator.act(

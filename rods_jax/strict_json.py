@@ -4,8 +4,6 @@ Refused beyond what the standard's grammar refuses: NaN and infinities (also as 
 in one object, half a surrogate pair, integers and nestings without measure, a byte order mark.
 
 What is written holds null where a number is not finite, so that any reader takes it.
-
-Left out on purpose: the shape of what is read, which its owner checks.
 """
 
 import json

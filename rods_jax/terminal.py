@@ -2,8 +2,6 @@
 
 Servers, models, files and paths are foreign.  A terminal obeys control characters, and rich obeys markup such as
 `[red]` and `:smile:`: foreign text is printed with neither.  Everything that a command prints goes through this file.
-
-Left out on purpose: colours and layout, which are rich's.
 """
 
 import os

@@ -9,8 +9,8 @@ Dimension key, used as suffix of array names everywhere (`rewards_NG`):
     F feed-forward          T tokens in a chunk     B rows without group structure
 
 Host records are frozen dataclasses of plain JSON values; device records are
-NamedTuples of arrays, hence pytrees.  Left out on purpose: behaviour.  Whatever
-computes lives in a function of the room that owns it.
+NamedTuples of arrays, hence pytrees.  Records have no behaviour: each
+function lives in the file that owns its computation.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -11,7 +11,7 @@
 The families (qwen, llama, python_list) add how a call is written.  Beside `parse`, each has `official`: what the
 leaderboard's own handler reads in the same text, except that nothing is ever evaluated.
 
-Left out on purpose: checking names and arguments against the tools, which is the environment's.
+The environment checks names and arguments against the tools.
 """
 
 import json

@@ -4,8 +4,6 @@ An Episode turns parsed actions into messages, codes and passed turns; tokens ar
 `start_episodes` runs many of them in this process, workers.py in others: a rollout cannot tell which.
 Where RODS leaves a choice: a call in a turn whose gold is empty is not executed and closes
 the turn as failed (RODS 1.1), so that nothing done there can help or hurt later turns.
-
-Left out on purpose: threads, clocks and any text format.
 """
 
 import copy

@@ -95,8 +95,8 @@ def beside(directory: Path, run_seed: int, *, taken: int, tell: Callable[[str], 
         waiting = dict(read_seed(seeds_path, entry) for key, entry in seen.items() if key not in had)
         sent = set(seen)
         took = {entry.record["step"]: entry.record["outcomes"] for entry in journal.read(directory / TAKEN)[0]}
-        # What a step sends and takes depends on what earlier steps took. A resumed run therefore repeats them: up to the
-        # last step in the journals it takes as many outcomes as were taken then, even if more have arrived since.
+        # What a step sends and takes depends on what earlier steps took. A resumed run therefore repeats them: up to
+        # the journals' last step it takes as many outcomes as were taken then, even if more have arrived since.
         last = max((*took, *(entry.record["step"] for entry in seen.values())), default=-1)
         arrived = _arrivals(outcomes_path, before[taken:], waiting)
         told: set[str] = set()

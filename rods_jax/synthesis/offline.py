@@ -4,7 +4,7 @@
 
 Every settled seed is a line of an append-only journal, its variant and its rejections included, so that a call which was
 killed goes on where it ended.  Its seeds of chance are those of a run: (run seed, round, task).
-Left out on purpose: the boundary. Without a policy nothing is near it, which is what a static pool is compared for.
+The boundary is ignored: without a policy no task is near it.
 """
 
 import random

@@ -1,7 +1,7 @@
 """The five stages in a straight line, for variants of a seed and for seed tasks from sampled profiles.
 
 Roles are functions: pass others (llm.py) to have language models plan, execute, reword, augment, judge or patch.
-Left out on purpose: queues, files and processes. The history of a seed is all that a restart needs.
+The history of a seed is all that a restart needs.
 """
 
 import random

@@ -1,9 +1,8 @@
 """Whether a model's calls and words keep the flow of values of the seed (RODS section 5: the profile).
 
-A link is kept where an argument holds what the call of the link returned and no user message has named it so far: exactly
-what `extract_profile` finds again in the finished task.  Each check is made as soon as it can be, so that the role which
-is at fault is asked again.
-Left out on purpose: the number and classes of calls, which the planner's layout fixes.
+A link is kept if an argument holds a value that the link's call returned, and if no user message has named that value
+before.  `extract_profile` finds just these links again in the finished task.  Each check runs as early as it can, so that
+the role at fault is asked again.
 """
 
 from collections.abc import Sequence
