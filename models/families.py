@@ -52,8 +52,8 @@ class Pretrained:
     """The model of a run that starts from a checkpoint's directory."""
 
     directory: str
-    shape: DecoderConfig | None = None  # its own config.json decides; this serves scripts.plan before it is there
-    compute_dtype: str = "bfloat16"  # what trains is float32 whatever this is
+    shape: DecoderConfig | None = None  # for scripts.plan before the directory exists; its config.json decides later
+    compute_dtype: str = "bfloat16"  # trained weights are float32 in any case
     keep: tuple[str, ...] = ()  # as DecoderConfig's
     lora: LoraConfig | None = None  # these train, and the checkpoint's weights stay, in bfloat16
 

@@ -101,7 +101,7 @@ class Rows(NamedTuple):
 
 
 def rows_of(prompt_shape: tuple[int, int], suffix_shape: tuple[int, int, int], layout: Layout) -> Rows:
-    """Rows for prompts `[N,P]`, padded to a multiple of C, and suffixes `[N,G,S]`, uncut where a cut does not divide."""
+    """Rows for prompts `[N,P]`, padded to a multiple of C, and suffixes `[N,G,S]`, uncut if a cut does not divide."""
     (num_tasks, prompt), (_, group_size, suffix) = prompt_shape, suffix_shape
     cuts = tuple(cut if size % cut == 0 else 1 for cut, size in zip(layout.cuts, (suffix, group_size)))
     count = cuts[0] * cuts[1]

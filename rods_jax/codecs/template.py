@@ -88,7 +88,7 @@ def template_codec(
     def following(roles: tuple[str, ...]) -> _Frame:
         return _cut(after(roles).removeprefix(end[0]), len(roles))
 
-    # The prompt may have begun the thought: a reply is read as if it had begun itself, and written without more of it.
+    # The prompt may open the thought. A reply is then read as if it had opened it, and a gold action closes it at once.
     begun = grammar.THOUGHT if following(("user",))[-1].rstrip().endswith(grammar.THOUGHT) else ""
     end_of_thought = begun and f"\n{grammar.END_OF_THOUGHT}\n\n"
 
@@ -115,7 +115,7 @@ def template_codec(
         said = tokens[:-1] if tokens and tokens[-1] in stop_tokens else tokens
         return tokenizer.decode(said, skip_special_tokens=False)
 
-    # What every run meets is rendered and checked now, before anything is spent.
+    # Render and check the frames that every run needs now, before anything is spent.
     opening(0)
     following(("tool",))
     _check_tokens(tokenizer, encode, render)
