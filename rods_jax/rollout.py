@@ -25,7 +25,7 @@ from rods_jax.environments.episode import EpisodeBatch, Failure, StartEpisodes
 from rods_jax.generation import Generator, Sampling, capacities, generator, rollout_keys
 from rods_jax.types import CATEGORIES, Action, Codec, Policy, RolloutBatch, Step, Task, Trajectory
 
-SEGMENT = 16  # tokens of a row at most that are decoded before the host looks
+SEGMENT = 16  # decode steps at most before the host looks
 PATIENCE = 0.01  # seconds that speaking rows wait for new answers; most come sooner and are read a segment earlier
 SHARE = 0.1  # cost of reading a token in a chunk, as a share of the cost of decoding a token
 
@@ -170,6 +170,7 @@ def collect(
                 said |= _hear(rows, spoken, player)
             elif asked is None and not said and not seats.taken():
                 break
+    # All rollouts are over: the records for people, and the arrays for the update.
     trajectories = tuple(
         _trajectory(task, g, rows[n * player.group_size + g])
         for n, task in enumerate(tasks)
@@ -201,6 +202,7 @@ class _Seats:
         self.capacities = list(capacities(self.player.sizes.max_suffix_tokens))
         self.chunk_costs = SHARE * slots * self.player.columns * self.player.sizes.observation_chunk
         self.key_data_NG = np.asarray(jax.random.key_data(self.keys_NG))
+        # Slot s begins with task s, and row r with its rollout r; slots without a task stay empty.
         used = min(slots, num_tasks)
         prompts = np.zeros((slots, self.prompts_NP.shape[1]), np.int32)
         lengths = np.ones(slots, np.int32)
