@@ -50,7 +50,7 @@ def open_checkpoints(directory: str | Path, retention: RetentionConfig = Retenti
         best_fn=(lambda m: m[BEST_BY]) if retention.best else None,
         async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _seal_unfinished(directory)),
     )
-    # OCDBT is off. With it, Orbax's default, each save leaves about four times as much host memory allocated
+    # OCDBT is off. With it, Orbax's default, each save leaves over three times as much host memory allocated
     # (docs/reliability.md). Without it, each shard of an array is a file.
     handlers = {
         "train_state": ocp.StandardCheckpointHandler(use_ocdbt=False),

@@ -295,7 +295,7 @@ def _first_largest(x):
 
 
 def _keep_top_k(logits, top_k):
-    """-inf for all but the k largest; ties at the edge stay.  A bisection over 32 bits finds it, without a sort."""
+    """-inf for all but the k largest; ties at the edge stay.  A bisection over 32 bits, not a sort, finds the edge."""
     ordered = _ordered(logits)
 
     def halve(_, bounds):

@@ -164,7 +164,7 @@ def _mask(mask: jax.Array | None, rewards: jax.Array) -> jax.Array:
 
 
 def _reduced(xs_NG: Sequence[jax.Array], start: float, combine: Callable) -> Sequence[jax.Array]:
-    """All arrays reduced over their groups at once: a CPU then reads their common operand once and stores neither."""
+    """All arrays reduced over their groups at once: a CPU then reads the rewards once and stores no array."""
     starts = tuple(jnp.full((), start, x_NG.dtype) for x_NG in xs_NG)
     return lax.reduce(xs_NG, starts, lambda totals, xs: tuple(map(combine, totals, xs)), (1,))
 
