@@ -309,7 +309,7 @@ def update_step(
 
 
 def check(batch: RolloutBatch) -> None:
-    """AssertionError: a field's shape is not that of its letters, or tokens, turns, rewards, masks have a wrong dtype."""
+    """AssertionError: a field has another shape than its letters, or tokens, turns, rewards or masks another dtype."""
     sizes = dict(zip("NGS", batch.suffix_tokens_NGS.shape, strict=True)) | {"P": batch.prompt_tokens_NP.shape[1]}
     for name, x in batch._asdict().items():
         chex.assert_shape(x, tuple(sizes[axis] for axis in name.rsplit("_", 1)[1]))
