@@ -1,6 +1,6 @@
 """The optimizer of updates and of the cold start: AdamW behind a clip, with a schedule.
 
-Left out on purpose: other optimizers; `update_step` takes any of optax.
+`update_step` takes any other optimizer of optax.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ def create_optimizer(
 ) -> optax.GradientTransformation:
     """AdamW behind a global-norm clip; linear warm-up, then constant, or linear down to a tenth at `decay_steps`.
 
-    weight_decay: of what multiplies; norms and biases keep their size (`decays`).
+    weight_decay: for matrices; norms and biases do not decay (`decays`).
     """
     schedule = optax.linear_schedule(learning_rate / (warmup_steps + 1), learning_rate, warmup_steps)
     if decay_steps is not None:
@@ -33,9 +33,9 @@ def create_optimizer(
 
 
 def decays(params: Any) -> Any:
-    """Which parameters weight decay pulls to 0: not vectors and scalars, nor what a norm or a bias is named after.
+    """Which parameters decay: none that is a vector or a scalar, and none whose name contains norm, bias or scale.
 
-    By name too, since a stack of layers makes a matrix of their norms.
+    The name counts because stacked layers make a matrix of their norms.
     """
 
     def matrix(path, x) -> bool:
