@@ -7,7 +7,7 @@ Left out on purpose: a critic, several epochs over one batch (behaviour log-prob
 sampling, so one pass is on-policy), and filtering of zero-variance groups (the pool reduces them).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -29,6 +29,7 @@ from rods_jax.boundary import (
 )
 from rods_jax.group_statistics import GroupStatistics, group_statistics
 from rods_jax.log_probs import LogProbs, log_probs
+from rods_jax.micro_batches import accumulate
 from rods_jax.types import Policy, RolloutBatch, TrainState
 
 
@@ -179,40 +180,6 @@ def loss(
 
 def _mask(batch: RolloutBatch):
     return batch.action_mask_NGS & batch.valid_NG[..., None]
-
-
-def micro_batches(arrays: Mapping[str, jax.Array], cuts: tuple[int, int]) -> dict[str, jax.Array]:
-    """Arrays whose names end in their axes, N first, as `[tasks * rollouts, N / tasks, G / rollouts, ...]`.
-
-    cuts: (tasks, rollouts).  Neighbours go to different parts, so each device holds an equal share of every part and
-    nothing moves.  An array without G, such as the prompts, is repeated for every cut of its rollouts.
-    """
-    tasks, rollouts = cuts
-
-    def cut(name: str, x: jax.Array) -> jax.Array:
-        x = jnp.moveaxis(x.reshape(-1, tasks, *x.shape[1:]), 1, 0)
-        if "G" in name.rsplit("_", 1)[1]:
-            x = jnp.moveaxis(x.reshape(*x.shape[:2], -1, rollouts, *x.shape[3:]), 3, 1)
-        else:
-            x = jnp.broadcast_to(x[:, None], (tasks, rollouts, *x.shape[1:]))
-        return x.reshape(tasks * rollouts, *x.shape[2:])
-
-    return {name: cut(name, x) for name, x in arrays.items()}
-
-
-def accumulate(function: Callable[..., Any], arrays: Mapping[str, jax.Array], cuts: tuple[int, int], place):
-    """The sum of `function(**part)`, a tree of floats, over micro-batches, in float32; `place` lays it on devices."""
-    if cuts == (1, 1):
-        return place(function(**arrays))
-    parts = micro_batches(arrays, cuts)
-    shapes = jax.eval_shape(function, **{name: x[0] for name, x in parts.items()})
-
-    def add(total, part):
-        return place(jax.tree.map(lambda a, b: a + b.astype(jnp.float32), total, function(**part))), None
-
-    nothing = place(jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes))
-    total, _ = jax.lax.scan(add, nothing, parts)
-    return jax.tree.map(lambda a, b: a.astype(b.dtype), total, shapes)
 
 
 def update_step(
@@ -385,3 +352,39 @@ def create_state(params: Any, optimizer: optax.GradientTransformation, objective
     """Fresh optimizer state, and a reference policy equal to the start (RODS section 3: renewed at each stage)."""
     reference = jax.tree.map(jnp.copy, params) if objective.kl_coefficient else None
     return TrainState(params, reference, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+
+def create_optimizer(
+    learning_rate: float,
+    *,
+    warmup_steps: int = 0,
+    decay_steps: int | None = None,
+    max_grad_norm: float = 1.0,
+    weight_decay: float = 0.0,
+    b2: float = 0.999,
+) -> optax.GradientTransformation:
+    """AdamW behind a global-norm clip; linear warm-up, then constant, or linear down to a tenth at `decay_steps`.
+
+    weight_decay: for matrices; norms and biases do not decay (`decays`).
+    """
+    schedule = optax.linear_schedule(learning_rate / (warmup_steps + 1), learning_rate, warmup_steps)
+    if decay_steps is not None:
+        down = optax.linear_schedule(learning_rate, learning_rate / 10, decay_steps - warmup_steps)
+        schedule = optax.join_schedules([schedule, down], [warmup_steps])
+    return optax.chain(
+        optax.clip_by_global_norm(max_grad_norm),
+        optax.adamw(schedule, b2=b2, weight_decay=weight_decay, mask=decays),
+    )
+
+
+def decays(params: Any) -> Any:
+    """Which parameters decay: none that is a vector or a scalar, and none whose name contains norm, bias or scale.
+
+    The name counts because stacked layers make a matrix of their norms.
+    """
+
+    def matrix(path, x) -> bool:
+        name = jax.tree_util.keystr(path).lower()
+        return x.ndim > 1 and not any(word in name for word in ("norm", "bias", "scale"))
+
+    return jax.tree_util.tree_map_with_path(matrix, params)
