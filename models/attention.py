@@ -1,11 +1,10 @@
 """Attention over [shared prompt | own suffix]: blockwise partial softmaxes that are merged exactly.
 
-A query's keys lie in parts of different batch structure (one prompt for G rollouts, one cache per
-rollout).  Each part gives its normalised output with the log-sum-exp of its scores; their merge is the
-softmax over all keys, and nothing is ever concatenated.  Inside a part the scores exist one tile of
-(row block x key block) at a time; tiles that no row sees, above the diagonal or beyond the longest
-sequence, are never computed.  The backward pass recomputes each tile's weights from the saved log-sum-exp.
-So memory is linear in the number of tokens, and a short sequence is one tile and no loop.
+A query's keys lie in parts of different batch structure: one prompt for G rollouts, one cache per rollout.  Each part
+gives its normalised output and the log-sum-exp of its scores.  Their merge is the softmax over all keys, and nothing
+is concatenated.  Inside a part, the scores exist one tile (row block x key block) at a time.  A tile that no row sees
+is not computed: it lies above the diagonal or beyond the longest sequence.  The backward pass recomputes each tile's
+weights from the saved log-sum-exp.  Memory is therefore linear in the number of tokens; a short sequence is one tile.
 
 Shapes: N tasks, G rollouts, T query tokens, P prompt keys, S own keys, K key/value heads, Q queries per
 key/value head, E head width.  A part's queries are M rows, its batch axes are `...`.
@@ -21,10 +20,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-SAVED = "attention"
-TILE = 1 << 20  # scores in one tile, over all its batch axes: 4 MB, which a CPU's caches hold
+SAVED = "attention"  # checkpoint name of the results that a rematerialised layer keeps
+TILE = 1 << 20  # scores in one tile, over all its batch axes; as float32 they are 4 MB and fit into a CPU's caches
 SHORTEST, LONGEST = 128, 512  # tokens along either side of a tile, unless the sequence is shorter
-FEW = 16  # rows of a decode step: the queries of one key/value head
+FEW = 16  # rows at most that a CPU multiplies keys first; a decode step has Q rows per key/value head
 NOTHING = -1e30  # log-sum-exp of a row that sees no key of a part: its weight in the merge is exp(-1e30) = 0
 
 
@@ -66,6 +65,7 @@ class Own(NamedTuple):
         return jnp.moveaxis(x.reshape(n, g, k, t, q, *x.shape[4:]), 4, 3)
 
     def limits(self, shape):
+        """`[N,G,1,T*Q]`: a token's Q queries see equally many keys."""
         return jnp.repeat(self.lengths_NGT, shape[3], axis=-1)[:, :, None]
 
 
@@ -88,7 +88,7 @@ Partial = Callable[[jax.Array, Part], tuple[jax.Array, jax.Array]]  # -> output_
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def attend(query_NGKQTE, parts: tuple[Part, ...], partial_attention: Partial):
-    """softmax(q k^T) v over the keys of all parts together, `[N,G,K,Q,T,E]`. Every query sees some key."""
+    """softmax(q k^T) v over the keys of all parts together, `[N,G,K,Q,T,E]`.  Every query must see some key."""
     return _attend(query_NGKQTE, parts, partial_attention)[0]
 
 
@@ -98,15 +98,17 @@ def _attend(query, parts, partial_attention):
 
 
 def _forward(query, parts, partial_attention):
-    # Named, so that a layer that is recomputed in the backward pass need not attend again.
+    # The name lets a rematerialised layer keep these two arrays, so that it does not attend again.
     output, log_sum = checkpoint_name(_attend(query, parts, partial_attention), SAVED)
-    # Times one: what is kept is another variable than the result, so that on a mesh it lies where it was computed.
+    # The result is a new variable (times one). On a mesh the saved output then stays where it was computed.
     return output * 1, (query, parts, output, log_sum)
 
 
 def _backward(partial_attention, saved, d_output):
     query, parts, output, log_sum = saved
+    # The row term of the softmax's gradient, shared by all parts: delta = d_output . output.
     delta = jnp.vecdot(d_output.astype(jnp.float32), output.astype(jnp.float32), precision="highest")
+    # Given the log-sum-exp over all keys, each part's gradients are independent; the query's is their sum.
     d_queries, d_parts = zip(*(_gradients(query, part, d_output, log_sum, delta) for part in parts))
     return sum(d_queries).astype(query.dtype), d_parts
 
@@ -115,9 +117,10 @@ attend.defvjp(_forward, _backward)
 
 
 def _merge(*partials):
-    """The softmax over the keys of all partials, from theirs; exactly the others where one saw nothing."""
+    """(output, log-sum-exp) over the keys of all partials; one that saw no key leaves the others' result as it is."""
     if len(partials) == 1:
         return partials[0]
+    # Each partial's share of the softmax's sum, relative to the largest, so that exp cannot overflow.
     highest = jnp.stack([log_sum for _, log_sum in partials]).max(0)
     scales = [jnp.exp(log_sum - highest) for _, log_sum in partials]
     total = sum(scales)
@@ -133,6 +136,7 @@ def blockwise(query_NGKQTE, part: Part):
         rows, limits = args
 
         def weigh(j):
+            # The softmax within key block j, shifted by each row's maximum; the bounds keep an empty row finite.
             scores = tiles.scores(rows, limits, j)
             maximum = jnp.maximum(scores.max(-1), NOTHING)
             weights = jnp.exp(scores - maximum[..., None])
@@ -142,15 +146,17 @@ def blockwise(query_NGKQTE, part: Part):
 
         if tiles.count == 1:
             return weigh(0)
+        # Merge one key block after the other into the running output and log-sum-exp.
         nothing = jnp.zeros(rows.shape, jnp.float32), jnp.full(rows.shape[:-1], NOTHING, jnp.float32)
         return tiles.over_keys(limits, lambda j, state: _merge(state, weigh(j)), nothing)
 
+    # One row block after the other, so that only one tile of scores exists at a time.
     output, log_sum = lax.map(row_block, (tiles.rows(query_NGKQTE), tiles.limits))
     return tiles.unrows(output), tiles.unrows(log_sum)
 
 
 def _gradients(query, part: Part, d_output, log_sum, delta):
-    """(d_query, d_part) of one part, given the log-sum-exp over all parts and delta = sum(d_output * output)."""
+    """(d_query, d_part) of one part; log_sum is over all parts, delta = sum(d_output * output) of each query."""
     tiles = _cut(query.shape, part)
 
     def row_block(d_keys_values, args):
@@ -158,23 +164,28 @@ def _gradients(query, part: Part, d_output, log_sum, delta):
 
         def add(j, state):
             d_rows, d_keys, d_values = state
+            # Recompute this tile's weights from the log-sum-exp over all parts.
             weights = jnp.exp(tiles.scores(rows, limits, j) - log_sum[..., None])
+            # Through the softmax: d_scores = weights * (d_weights - delta).
             d_weights = _product("...me,...se->...ms", d_out, tiles.block(1, j))
             d_scores = (weights * (d_weights - delta[..., None])).astype(rows.dtype)
-            # Keys' gradients stand transposed: the long axis of rows is contracted where a CPU is fast at it.
+            # Gradients of keys and values are [E, S]: in this layout a CPU contracts the long row axis faster.
             d_key = _product("...me,...ms->...es", rows, d_scores)
             d_value = _product("...me,...ms->...es", d_out, weights.astype(rows.dtype))
             d_rows += _product("...ms,...se->...me", d_scores, tiles.block(0, j))
             return d_rows, d_keys.at[j].add(d_key), d_values.at[j].add(d_value)
 
+        # Fold over the key blocks: the rows' gradient starts at zero, the keys' and values' go on from the last block.
         zero = jnp.zeros(rows.shape, jnp.float32)
         d_rows, *d_keys_values = tiles.over_keys(limits, add, (zero, *d_keys_values))
         return tuple(d_keys_values), d_rows
 
     blocks = *(tiles.rows(x) for x in (query, d_output, log_sum, delta)), tiles.limits
+    # Scan the row blocks; the gradients of all key blocks are carried in float32.
     first = jax.eval_shape(lambda: tiles.block(0, 0))
     zero = jnp.zeros((tiles.count, *first.shape[:-2], first.shape[-1], first.shape[-2]), jnp.float32)
     d_keys_values, d_rows = lax.scan(row_block, (zero, zero), blocks)
+    # Undo the transposition and the cut into blocks. The lengths of a part are integers and get no gradient.
     d_key, d_value = (
         _join(jnp.swapaxes(x, -1, -2), x.ndim - 3, part[0].shape[-2]).astype(part[0].dtype) for x in d_keys_values
     )
@@ -182,7 +193,7 @@ def _gradients(query, part: Part, d_output, log_sum, delta):
 
 
 class _Tiles(NamedTuple):
-    """A part cut into I blocks of M rows and J blocks of S keys; the block's number is the first axis."""
+    """A part cut into I blocks of M rows and J blocks of S keys; row blocks are stacked on a new first axis."""
 
     part: Part
     shape: tuple[int, ...]  # [N,G,K,Q,T] of the query
@@ -192,7 +203,7 @@ class _Tiles(NamedTuple):
     keys_values: tuple[jax.Array, jax.Array]  # [..., J * S, E], padded
 
     def block(self, which: int, j):
-        """Block j of the keys (0) or the values (1), `[..., S, E]`: read where it lies, never stacked beforehand."""
+        """Block j of the keys (0) or the values (1), `[..., S, E]`: a slice, so that nothing is copied beforehand."""
         x = self.keys_values[which]
         return x if self.count == 1 else lax.dynamic_slice_in_dim(x, j * self.size, self.size, x.ndim - 2)
 
@@ -204,31 +215,37 @@ class _Tiles(NamedTuple):
         return self.part.unrows(_join(x, axis, math.prod(self.shape) // math.prod(x.shape[1 : axis + 1])), self.shape)
 
     def scores(self, rows, limits, j):
+        """q k^T of a tile, `[..., M, S]`; -inf where a key lies at or beyond its row's limit."""
         scores = _scores(rows, self.block(0, j))
         places = j * self.size + lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim - 1)
         return jnp.where(places < limits[..., None], scores, -jnp.inf)
 
     def over_keys(self, limits, body, state):
-        """Folds `body` over the key blocks that some row sees."""
+        """Folds `body(j, state)` over the key blocks that some row sees."""
         if self.count == 1:
             return body(0, state)
+        # The largest limit bounds the loop: no row sees a later block.
         stop = jnp.minimum(-(-limits.max() // self.size), self.count)
         return lax.fori_loop(0, stop, body, state)
 
 
 def _cut(shape, part: Part) -> _Tiles:
+    """Cuts a part into tiles of at most about TILE scores; shape: the query's, [N,G,K,Q,T,E]."""
     *heads, queries, _ = shape
     heads, keys, axis = math.prod(heads), part[0].shape[-2], part[0].ndim - 2
+    # Rows first: a tile is about square, so its side is the root of one head's scores.
     num_rows = _count(queries, math.isqrt(TILE // heads))
     rows = heads * -(-queries // num_rows)
+    # Then as many keys as TILE leaves room for beside these rows.
     num_keys, size = _key_blocks(part, TILE // rows)
     limits = part.limits(shape[:-1])
-    # Rows beyond the end see nothing; limits that hold for all rows need not be cut.
+    # Limits are cut as rows are: padding gets limit 0 and sees nothing. One limit for all rows is repeated.
     limits = (
         _split(limits, axis, num_rows)
         if limits.shape[axis] > 1
         else jnp.broadcast_to(limits, (num_rows, *limits.shape))
     )
+    # Pad the keys to whole blocks; the padding lies beyond every limit.
     keys_values = tuple(pad(x, axis, size * num_keys - keys) for x in part[:2])
     return _Tiles(part, shape[:-1], limits, num_keys, size, keys_values)
 
@@ -237,7 +254,7 @@ def _key_blocks(part: Part, most: int) -> tuple[int, int]:
     """(how many blocks a part's keys are cut into, keys in a block)."""
     keys = part[0].shape[-2]
     if isinstance(part, Own) and keys >= LONGEST:
-        # A cache that grows is cut into the same blocks at every size: its results are equal to the bit.
+        # A growing cache keeps one block size, so that results are equal to the bit at every capacity.
         side = _side(most)
         return -(-keys // side), side
     count = _count(keys, most)
@@ -245,12 +262,12 @@ def _key_blocks(part: Part, most: int) -> tuple[int, int]:
 
 
 def _count(length: int, most: int) -> int:
-    """Into how many blocks of at most `most` tokens (but see SHORTEST) a length is cut."""
+    """How many blocks of at most `most` tokens a length is cut into; `most` is held within SHORTEST and LONGEST."""
     return 1 if length <= min(max(most, SHORTEST), LONGEST) else -(-length // _side(most))
 
 
 def _side(most: int) -> int:
-    """LONGEST, a half or a quarter of it: they divide usual lengths, and are whole numbers of a TPU's vectors."""
+    """Tokens along a block: LONGEST, a half or a quarter of it.  All divide usual lengths and fill a TPU's vectors."""
     side = LONGEST
     while side > max(most, SHORTEST):
         side //= 2
@@ -280,7 +297,7 @@ def _scores(rows, keys):
     """q k^T, `[..., M, S]`."""
 
     def keys_first(rows, keys):
-        # For a few rows a CPU takes a fifth to a third less so; without the barrier XLA would turn them around.
+        # For few rows a CPU takes up to a third less time this way. The barrier keeps XLA from swapping the operands.
         return jnp.swapaxes(lax.optimization_barrier(_product("...se,...me->...sm", keys, rows)), -1, -2)
 
     rows_first = partial(_product, "...me,...se->...ms")

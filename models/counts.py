@@ -1,8 +1,8 @@
-"""What a step must compute and move, counted from shapes: the compiler leaves out kernels and sees a loop's body once.
+"""FLOPs, bytes and memory of a step, counted from shapes.
 
-A FLOP is one addition or multiplication, so a product of [m,k] and [k,n] is 2mkn.  Matrix products alone are
-counted: they are all but a hundredth of a step.  Left out on purpose: norms, rotations, softmaxes, and what the
-optimizer computes.
+The compiler's own count misses kernels and counts a loop's body once.  A FLOP is one addition or multiplication, so a
+product of [m,k] and [k,n] is 2mkn.  Only matrix products are counted: they are 99 % of a step.  Norms, rotations,
+softmaxes and the optimizer's arithmetic are left out.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class Shape(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """FLOPs of a step by part, because a mesh cuts each part differently."""
+    """FLOPs of a step, by part: a mesh cuts each part differently."""
 
     prompt_layers: float  # projections and feed-forward of the shared prompts
     prompt_attention: float
@@ -59,7 +59,7 @@ def forward(c: DecoderConfig, shape: Shape, *, shared: bool = True, tile: int = 
     """One forward pass with log-probabilities of all suffix tokens.
 
     shared: each prompt passes once per task; else once per rollout, as frameworks without groups do.
-    tile: a causal pass computes whole tiles of this side along its diagonal; 1 counts what is needed.
+    tile: side of the tiles of a causal pass, in tokens; tiles on the diagonal are computed whole.  1: what is needed.
     """
     n, g, p, s = shape
     prompts, suffixes = n * (1 if shared else g), n * g
@@ -75,21 +75,23 @@ def forward(c: DecoderConfig, shape: Shape, *, shared: bool = True, tile: int = 
 
 
 def update(c: DecoderConfig, shape: Shape, *, reference: bool, shared: bool = True) -> Parts:
-    """What an update needs: forward once, backward twice as much, and the reference policy's forward."""
+    """FLOPs that an update needs: a forward pass, a backward pass of twice as many, the reference's forward pass."""
     return Parts(*((3 + reference) * part for part in forward(c, shape, shared=shared)))
 
 
 def executed_update(
     c: DecoderConfig, shape: Shape, *, reference: bool, tile: int, flash_attention: bool = False
 ) -> Parts:
-    """What the update does: whole tiles, and what the backward pass computes a second time.
+    """FLOPs that the update executes: whole tiles, and what the backward pass recomputes.
 
-    Attention is kept (forward 2 products, backward 5 with its scores again, in flash attention 7: each of its two
-    kernels computes the scores and the weights' gradient); of a layer all products are computed again but the last
-    and those that are kept; of the vocabulary, the logits.
+    Attention: 2 products forward; 5 backward, as the scores are recomputed.  Flash attention has 7 backward: each of
+    its two kernels computes the scores and the weights' gradient.  A layer recomputes all products but `down` and
+    those in `keep`.  The vocabulary's logits are recomputed.
     """
+    # The share of a layer's products that the backward pass recomputes.
     once = sum(inputs * outputs for name, (inputs, outputs) in matrices(c).items() if name in ("down", *c.keep))
     again = 1 - once / layer_weights(c)
+    # In forward passes: forward 1, backward 2, what is recomputed, and the reference's.
     attention = (4.5 if flash_attention else 3.5) + reference
     layers, vocabulary = 3 + again + reference, 4.0 + reference
     passes = layers, attention, layers, attention, vocabulary
@@ -97,7 +99,7 @@ def executed_update(
 
 
 def decode_step(c: DecoderConfig, shape: Shape) -> Parts:
-    """One token for every rollout, its suffix full."""
+    """FLOPs of one decode step: a token for every rollout, at a full suffix."""
     n, g, p, s = shape
     return Parts(
         prompt_layers=0.0,
@@ -109,14 +111,14 @@ def decode_step(c: DecoderConfig, shape: Shape) -> Parts:
 
 
 def cache_bytes(c: DecoderConfig, shape: Shape) -> tuple[int, int]:
-    """(prompts, suffixes): keys and values of all layers; a prompt is held once per task."""
+    """Bytes of the KV cache, (prompts, suffixes); a prompt is held once per task."""
     n, g, p, s = shape
     per_token = 2 * c.layers * c.key_value_heads * c.head_width * itemsize(c)
     return n * p * per_token, n * g * s * per_token
 
 
 def activation_bytes(c: DecoderConfig, tokens: float) -> float:
-    """Operands and results of one forward pass's products, each read or written once."""
+    """Bytes of the operands and results of one forward pass's products, each read or written once."""
     heads = c.head_width * (2 * c.query_heads + 2 * c.key_value_heads)
     per_token = 4 * c.width + 2 * heads + 4 * c.feed_forward
     return c.layers * tokens * per_token * itemsize(c)
@@ -129,12 +131,12 @@ def itemsize(c: DecoderConfig) -> int:
 
 # ---------------------------------------------------------------------------------------- one device
 class Cuts(NamedTuple):
-    """Among how many devices a layout shares out each part of a step, and what is stored."""
+    """How many devices share each part of a step, and what is stored."""
 
     prompts: int = 1  # tokens of the pass over prompts
-    prompt_heads: int = 1  # that pass while it attends: tasks and heads
+    prompt_heads: int = 1  # tasks and heads, while prompts attend
     suffixes: int = 1  # tokens of suffixes
-    suffix_heads: int = 1  # tasks, rollouts and heads
+    suffix_heads: int = 1  # tasks, rollouts and heads, while suffixes attend
     prompt_cache: int = 1  # tasks and heads: every rollout's device needs its prompt
     rows: int = 1  # tasks and rollouts
     tensor: int = 1  # a weight's heads or feed-forward
@@ -178,17 +180,17 @@ def adapters(c: DecoderConfig) -> int:
 
 
 def state(c: DecoderConfig, *, reference: bool, stored: int = 1) -> Held:
-    """What trains in float32, AdamW's two moments and the reference policy; under adapters, the base in bfloat16."""
+    """Trained weights in float32, AdamW's two moments, the reference policy, and under adapters the bfloat16 base."""
     trained = 4.0 * (adapters(c) or parameters(c)) / stored
     base = 0.0 if c.lora is None else 2.0 * parameters(c) / stored
     return Held(parameters=trained + base, optimizer=2 * trained, reference=trained * reference)
 
 
 def update_bytes(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batches: int, cuts: Cuts) -> float:
-    """To and from one device's memory: weights of each pass, activations, logits, and the optimizer's state.
+    """Bytes read from and written to one device's memory: weights, activations, logits, optimizer state.
 
-    shape: of a micro-batch.  A pass is the reference's, forward, forward again, and backward, which also writes
-    a gradient.
+    shape: of a micro-batch.  The passes are the reference's, forward, recomputed forward, and backward, which counts
+    twice and also writes a gradient.
     """
     passes = 4 + reference
     tokens = shape.tasks * (shape.prompt / cuts.prompts + shape.group_size * shape.suffix / cuts.suffixes)
@@ -200,22 +202,25 @@ def update_bytes(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batch
 
 
 def update_memory(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batches: int, cuts: Cuts) -> Held:
-    """What one device holds in an update: state, gradients, logits, what layers keep, and the layer at work.
+    """Bytes that one device holds in an update: state, gradients, logits, kept activations, one layer's backward pass.
 
-    The layer at work, in the backward pass, holds its activations and their gradients, and of weights its own, those
-    fetched ahead and the gradient.  A compiler adds copies: eleven updates compiled for TPUs held from 1 %
-    less to 21 % more.
+    The layer in its backward pass holds its activations and their gradients.  It also holds its own weights, weights
+    that are fetched ahead, and a gradient of weights.  The compiler adds copies: eleven updates compiled for TPUs took
+    1 % less to 21 % more.
     """
+    # With several micro-batches, their sum is a second gradient.
     gradients = 4.0 * (adapters(c) or parameters(c)) / cuts.stored * (1 + (micro_batches > 1))
     prompts, suffixes = shape.tasks * shape.prompt, shape.tasks * shape.group_size * shape.suffix
     tokens = prompts / cuts.prompts + suffixes / cuts.suffixes
     heads, size = c.query_heads * c.head_width, itemsize(c)
     attended = heads * (prompts / cuts.prompt_heads + suffixes / cuts.suffix_heads)
     activations = activation_bytes(c, tokens) / cuts.tensor
-    # What "output" gives is whole on every device, as the width is; what "down" gives no gradient needs.
+    # What layers keep: their inputs, attention's results, and the products named in `keep`. The product of "output" is
+    # whole on every device, like the width. No gradient needs the product of "down".
     widths = {name: outputs for name, (_, outputs) in matrices(c).items() if name in c.keep and name != "down"}
     products = sum(width / (1 if name == "output" else cuts.tensor) for name, width in widths.items())
     kept = c.layers * size * ((c.width + products) * tokens + attended)
+    # The layer in its backward pass.
     at_work = 2 * activations / c.layers + 4 * layer_weights(c) / cuts.tensor * size
     return state(c, reference=reference, stored=cuts.stored)._replace(
         gradients=gradients, activations=kept + at_work, logits=logits_memory(c, cuts)
@@ -223,11 +228,11 @@ def update_memory(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batc
 
 
 def logits_memory(c: DecoderConfig, cuts: Cuts) -> float:
-    """The unembedding's part in both types, its gradient, and three float32 arrays of 256 tokens' logits."""
+    """Bytes of the unembedding in both dtypes, of its gradient, and of three float32 arrays of 256 tokens' logits."""
     return c.vocab_size / cuts.vocabulary * c.width * (4 + 4 + itemsize(c)) + 3 * 4 * 256 * c.vocab_size
 
 
 def update_exchange(c: DecoderConfig, *, reference: bool, micro_batches: int, cuts: Cuts) -> float:
-    """Received by one device: every pass gathers the weights, the backward pass scatters their gradient."""
+    """Bytes that one device receives: every pass gathers the weights, the backward pass scatters their gradient."""
     passes = 2 + reference + 1
     return micro_batches * passes * parameters(c) / cuts.tensor * itemsize(c) * (1 - cuts.tensor / cuts.stored)

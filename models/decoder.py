@@ -1,10 +1,9 @@
 """One decoder (Flax NNX) for Qwen3, Qwen2.5 and Llama 3, with a group-shared forward, prefill and extend.
 
-The G rollouts of a task share one prompt: it passes through the layers once per task, and the
-suffixes attend to its keys and values.  The update's prompts and suffixes stand in one array, so that a projection
-and its gradient are one product each; attention alone tells them apart.  Layers are stacked; the update and the
-prefill scan them, so their compile time does not grow with depth.  Families differ in the fields of
-`DecoderConfig` and in nothing else.
+The G rollouts of a task share one prompt.  The prompt passes through the layers once per task, and the suffixes attend
+to its keys and values.  The update joins prompts and suffixes in one array: a projection and its gradient are then one
+matrix product each, and only attention tells the two apart.  Layers are stacked.  The update and the prefill scan them,
+so compile time does not grow with depth.  Families differ only in the fields of `DecoderConfig`.
 
 Left out on purpose: sliding windows, mixtures of experts.
 """
@@ -62,7 +61,7 @@ class DecoderConfig:
     tied_embedding: bool = True  # the embedding is also the output projection
     max_positions: int | None = None  # prompt and suffix together
     compute_dtype: str = "float32"  # of activations and caches; parameters keep their own
-    keep: tuple[str, ...] = ()  # projections kept for the backward pass beside attention; the rest is computed again
+    keep: tuple[str, ...] = ()  # projections that the backward pass keeps beside attention; it recomputes the rest
     lora: LoraConfig | None = None
 
     def __post_init__(self):
@@ -79,7 +78,7 @@ class DecoderConfig:
             raise ValueError(f"model.keep must be some of {tuple(PROJECTIONS)}: got {self.keep}")
 
 
-# Axes of the parameters; a layer's stand behind the stacked one.
+# Axes of the parameters; a layer's parameter has the stacked axis before these.
 EMBEDDING_AXES = {"embedding": "VD", "unembedding": "VD", "final_norm": "-"}
 LAYER_AXES = {
     "query": "DKQE", "key": "DKE", "value": "DKE", "output": "KQED", "gate": "DF", "up": "DF", "down": "FD",
@@ -103,7 +102,7 @@ def parameter_axes(path: tuple[str, ...]) -> str:
 
 
 class Prompts(NamedTuple):
-    """Keys and values of the prompts, once per task; one array a layer, so that a decode step copies none of them."""
+    """KV cache of the prompts, once per task: one array per layer, so that a decode step copies none of them."""
 
     keys_NKPE: tuple[jax.Array, ...]
     values_NKPE: tuple[jax.Array, ...]
@@ -111,7 +110,7 @@ class Prompts(NamedTuple):
 
 
 class Suffixes(NamedTuple):
-    """Keys and values of what followed, per rollout; how much of them counts is the caller's to know."""
+    """KV cache of the suffixes, one per rollout; the caller keeps their lengths."""
 
     keys_NGKSE: tuple[jax.Array, ...]
     values_NGKSE: tuple[jax.Array, ...]
@@ -123,15 +122,15 @@ class Layer(nnx.Module):
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         c = config
         group = c.query_heads // c.key_value_heads
-        # Writers smaller, so that depth keeps the scale.
+        # `down` writes into the residual stream and starts smaller, so that the scale does not grow with depth.
         reader, writer = c.width**-0.5, (2 * c.layers * c.width) ** -0.5
 
         def weight(scale, *shape):
             return nnx.Param(scale * jax.random.normal(rngs.params(), shape))
 
         self.attention_norm = nnx.Param(jnp.ones(c.width))
-        # A fresh policy looks for what resembles and repeats what it sees: queries start near their keys, and
-        # the output as the value's transpose.  It then learns to copy in a third of the steps (docs/quickstart.md).
+        # Queries start near their keys, and the output as the value's transpose. A fresh policy then attends to similar
+        # tokens and repeats them; it learns to copy in a third of the steps (docs/quickstart.md).
         self.key = weight(reader, c.width, c.key_value_heads, c.head_width)
         own = weight(reader * 0.5**0.5, c.width, c.key_value_heads, group, c.head_width)
         self.query = nnx.Param(0.5**0.5 * self.key[...][:, :, None] + own[...])
@@ -142,13 +141,14 @@ class Layer(nnx.Module):
         self.up = weight(reader, c.width, c.feed_forward)
         self.down = weight(writer, c.feed_forward, c.width)
         if c.query_key_norm:
-            # The sharpest attention of a fresh policy is that of 128-wide heads, however narrow its own are.
+            # The largest score of a fresh policy is then that of heads of width 128, whatever its own head width.
             self.query_norm = nnx.Param(jnp.full(c.head_width, (128 / c.head_width) ** 0.5, jnp.float32))
             self.key_norm = nnx.Param(jnp.ones(c.head_width))
         if c.query_key_value_bias:
             self.query_bias = nnx.Param(jnp.zeros((c.key_value_heads, group, c.head_width)))
             self.key_bias = nnx.Param(jnp.zeros((c.key_value_heads, c.head_width)))
             self.value_bias = nnx.Param(jnp.zeros((c.key_value_heads, c.head_width)))
+        # Adapters: B starts at zero, so that a fresh adapter changes nothing.
         for name in c.lora.targets if c.lora else ():
             shape, inputs = getattr(self, name).shape, PROJECTIONS[name]
             scale = math.prod(shape[:inputs]) ** -0.5
@@ -156,8 +156,7 @@ class Layer(nnx.Module):
             setattr(self, f"{name}_lora_b", nnx.Param(jnp.zeros((c.lora.rank, *shape[inputs:]))))
 
     def ready(self, config: DecoderConfig, layout: Layout) -> dict[str, jax.Array]:
-        """Weights as they are used, in the compute dtype: cut along the width in store, and whole in use or, where
-        tokens are few, as they are."""
+        """Weights in the compute dtype, gathered along the width for use; where tokens are few they stay cut."""
 
         def use(name):
             axes, weight = parameter_axes(("layers", name))[1:], getattr(self, name)[...]
@@ -176,6 +175,7 @@ class Layer(nnx.Module):
             return rms_norm(x, getattr(self, name)[...], config.norm_epsilon)
 
         def project(name, x):
+            # W x, then its bias, then the low-rank adapter.
             inputs = PROJECTIONS[name]
             y = linear(x, ready[name], inputs)
             if (bias := ready.get(f"{name}_bias")) is not None:
@@ -185,6 +185,7 @@ class Layer(nnx.Module):
                 y += linear(low, ready[f"{name}_lora_b"], 1) * (config.lora.alpha / config.lora.rank)
             return checkpoint_name(y, name)
 
+        # Attention on the normalised input; its result is added to the residual stream.
         h = normalize("attention_norm", x_NGTD)
         q, k, v = project("query", h), project("key", h), project("value", h)
         if config.query_key_norm:
@@ -192,6 +193,7 @@ class Layer(nnx.Module):
         q, k = rotary.rotate(q, rotation), rotary.rotate(k[..., None, :], rotation)[..., 0, :]
         attended, kept = attend(q * config.head_width**-0.5, k, v)
         x = layout.constrain(x_NGTD + project("output", attended), "NGT-")
+        # SwiGLU likewise.
         h = normalize("feed_forward_norm", x)
         h = layout.constrain(jax.nn.silu(project("gate", h)) * project("up", h), "NGTF")
         return layout.constrain(x + project("down", h), "NGT-"), kept
@@ -202,7 +204,7 @@ class Decoder(nnx.Module):
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs, layout: Layout = Layout()):
         self.config, self.layout, self._prompts = config, layout, for_prompts(layout)
-        # Large enough to stay audible in the residual stream: small policies copy words by their identity.
+        # Embeddings start large enough to persist in the residual stream: small policies copy words by identity.
         shape = (config.vocab_size, config.width)
         self.embedding = nnx.Param(0.1 * jax.random.normal(rngs.params(), shape))
 
@@ -219,6 +221,7 @@ class Decoder(nnx.Module):
     def forward(self, prompt_tokens_NP, prompt_lengths_N, suffix_tokens_NGS):
         """Hidden states that predict each suffix token, `[N,G,S,D]`; equal to the unshared computation."""
         self._check_positions(prompt_tokens_NP.shape[1] + suffix_tokens_NGS.shape[2])
+        # Prompts and suffixes side by side in one array; a suffix's positions begin where its prompt ends.
         rows = rows_of(prompt_tokens_NP.shape, suffix_tokens_NGS.shape, self.layout)
         layout = for_rows(self.layout)
         prompt_tokens = jnp.pad(prompt_tokens_NP, [(0, 0), (0, rows.prompt - prompt_tokens_NP.shape[1])])[:, None]
@@ -226,6 +229,7 @@ class Decoder(nnx.Module):
         rotation = self._rotation(rows.join(_positions(prompt_tokens), suffix_positions))
 
         def attend(q, k, v):
+            # A prompt attends to itself; a suffix to its prompt and to itself.
             prompts, suffixes = zip(*(rows.apart(x) for x in (q, k, v)))
             prompt, (prompt_keys, prompt_values) = self._causal(*prompts)
             shared = attention.Shared(prompt_keys[:, 0], prompt_values[:, 0], prompt_lengths_N)
@@ -244,7 +248,7 @@ class Decoder(nnx.Module):
         return self._normalize(self.layout.constrain(hidden, "NGT-"))
 
     def prefill(self, prompt_tokens_NP, prompt_lengths_N, suffix_tokens: int):
-        """Runs each prompt once: (hidden_ND of its last token, Prompts); at most `suffix_tokens` will follow it."""
+        """Runs each prompt once: (hidden_ND of its last token, Prompts).  At most `suffix_tokens` may follow."""
         self._check_positions(prompt_tokens_NP.shape[1] + suffix_tokens)
         rotation = self._rotation(_positions(prompt_tokens_NP[:, None]))
 
@@ -253,6 +257,7 @@ class Decoder(nnx.Module):
             return layer(self.config, ready, x, rotation, self._causal, self._prompts)
 
         x, kept = self._scan(step, self._embed(prompt_tokens_NP[:, None], self._prompts), None)
+        # The scan stacks the layers' caches: take them apart, without the axis of rollouts.
         keys, values = (tuple(self.layout.constrain(x, "NH-E") for x in stacked[:, :, 0]) for stacked in kept)
         return self._normalize(_at(x, prompt_lengths_N[:, None] - 1)[:, 0]), Prompts(keys, values, prompt_lengths_N)
 
@@ -269,25 +274,25 @@ class Decoder(nnx.Module):
     def extend(self, prompts: Prompts, suffixes: Suffixes, seen_NG, tokens_NGT, lengths_NG, rows_NC=None):
         """Appends `lengths_NG` of the T tokens to rollouts that hold `seen_NG`: (hidden_NGTD, Suffixes).
 
-        Length 0 leaves a row as it was.  rows_NC: only these rows are extended, and G is C in all other arguments;
-        row c of a task is one of c * G / C and its G / C - 1 neighbours, so that a device finds its own.
+        Length 0 leaves a row unchanged.  rows_NC: only these rows are extended, and all other arguments have C for G.
+        Column c's row is one of the G / C rows from c * G / C on, so that each device finds its own.
         """
         offsets = _positions(tokens_NGT)
         places = seen_NG[..., None] + offsets
         rotation = self._rotation(prompts.lengths_N[:, None, None] + places)
         capacity = suffixes.keys_NGKSE[0].shape[3]
-        # Places past a row's length fall outside the cache and are dropped by the scatter.
+        # Tokens past a row's length get a slot outside the cache, and the scatter drops them.
         slots = jnp.where(offsets < lengths_NG[..., None], places, capacity)[:, :, None]
         n, g, k = (axis[..., None] for axis in jnp.indices((*lengths_NG.shape, self.config.key_value_heads)))
 
         def write(stored_NGKSE, new_NGKTE):
             """(the whole cache with new entries, the rows of it that are extended)."""
-            # Heads by index, not by slice: so a TPU writes a token where it lies and never copies the cache.
+            # Heads are indexed, not sliced: a TPU then writes a token in place and never copies the cache.
             if rows_NC is None:
                 stored = stored_NGKSE.at[n, g, k, slots].set(new_NGKTE, mode="drop")
                 stored = self.layout.constrain(stored, "NGH-E")
                 return stored, stored
-            # [N, C, G/C, ...]: devices that cut rollouts cut C, and choose among their own.
+            # [N, C, G/C, ...]: a mesh that cuts rollouts cuts C, and each device chooses among its own rows.
             columns = stored_NGKSE.reshape(*rows_NC.shape, -1, *stored_NGKSE.shape[2:])
             which_NC = rows_NC % columns.shape[2]
             columns = columns.at[n, g, which_NC[..., None, None], k, slots].set(new_NGKTE, mode="drop")
@@ -295,7 +300,7 @@ class Decoder(nnx.Module):
             stored = self.layout.constrain(columns.reshape(stored_NGKSE.shape), "NGH-E")
             return stored, self.layout.constrain(chosen, "NGH-E")
 
-        # What is written first is read in its place: to read first would cost a copy of the cache for every token.
+        # Few tokens travel to the weights; for many tokens the weights are gathered.
         layout = for_few(self.layout) if tokens_NGT.size <= self.config.width else self.layout
         x, keys, values = self._embed(tokens_NGT, layout), [], []
         graph, parameters = nnx.split(self.layers)
@@ -303,6 +308,7 @@ class Decoder(nnx.Module):
             shared = attention.Shared(prompts.keys_NKPE[index], prompts.values_NKPE[index], prompts.lengths_N)
 
             def parts(k, v):
+                # Write before attention reads: to read first would copy the whole cache for every token.
                 stored_keys, own_keys = write(suffixes.keys_NGKSE[index], k)
                 stored_values, own_values = write(suffixes.values_NGKSE[index], v)
                 keys.append(stored_keys)
@@ -327,14 +333,14 @@ class Decoder(nnx.Module):
             )
 
     def _attend(self, q_NGTKQE, k_NGTKE, v_NGTKE, parts, layout: Layout):
-        """(what the queries gather from `parts(keys, values)`, tokens first; their own keys and values, heads first)."""
-        # Cut by tokens on either side of attention: so tokens are traded for heads there, in the compute dtype and
-        # in both directions, and the gradients of the projections do not gather whole sequences instead.
+        """(attention over `parts(keys, values)`, tokens first; the tokens' own keys and values, heads first)."""
+        # Before and after attention, arrays are cut by tokens. The exchange of tokens for heads then happens here, in
+        # the compute dtype and in both passes. Else the projections' gradients would gather whole sequences.
         q = layout.constrain(_heads_first(q_NGTKQE), "NGKQT-")
         k, v = (layout.constrain(_heads_first(x), "NGKT-") for x in (k_NGTKE, v_NGTKE))
         parts = parts(k, v)
         axes = tuple(type(part)(*_PART_AXES[type(part)]) for part in parts)
-        # Tasks, rollouts and heads are independent, so every device attends on its own.
+        # Tasks, rollouts and heads are independent, so each device attends by itself.
         attend = layout.local(layout.attend, ("NGHQ-E", axes), "NGHQ-E")
         return jnp.moveaxis(layout.constrain(attend(q, parts), "NGKQT-"), -2, 2), (k, v)
 
@@ -343,8 +349,8 @@ class Decoder(nnx.Module):
 
     def _embed(self, tokens, layout: Layout):
         x = jnp.take(self.embedding[...].astype(self.config.compute_dtype), tokens, axis=0)
-        # Every device reads its part of the width for all tokens, then trades it, one axis of the mesh at a time,
-        # for the whole width of its own: neither the table nor its gradient is ever whole.
+        # Each device looks up its part of the width for all tokens. It then exchanges that, one mesh axis at a time,
+        # for the whole width of its own tokens. So no device gathers the table or its gradient.
         for axes in ("---D", "-GTD", "NGT-"):
             x = layout.constrain(x, axes)
         return x
@@ -353,7 +359,7 @@ class Decoder(nnx.Module):
         return rms_norm(x, self.final_norm[...], self.config.norm_epsilon)
 
     def _scan(self, step, carry, xs, keep: tuple[str, ...] | None = None):
-        """Through the layers; what `keep` does not name is computed again in the backward pass."""
+        """Scans the layers; the backward pass recomputes what `keep` does not name (None: it recomputes nothing)."""
         graph, parameters = nnx.split(self.layers)
 
         def body(carry, layer_and_x):
@@ -376,7 +382,7 @@ def _linear(x, weight, inputs: int, merge: bool):
 
 @jax.jit
 def _unstacked(weight):
-    """A layer's weight. A CPU would copy it for every token: behind a barrier it is copied once, before the loop."""
+    """A layer's weight.  The barrier makes a CPU copy it once, before the decode loop, and not for every token."""
     return jax.lax.platform_dependent(weight, cpu=jax.lax.optimization_barrier, default=lambda weight: weight)
 
 

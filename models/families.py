@@ -1,7 +1,6 @@
 """A checkpoint's config.json to and from `DecoderConfig`: Qwen3, Qwen2.5 and Llama 3.
 
 Whatever a config asks for that the decoder does not compute is refused by name, never ignored.
-Left out on purpose: generation settings, which belong to the run.
 """
 
 import json
@@ -55,8 +54,8 @@ class Pretrained:
     """The model of a run that starts from a checkpoint's directory."""
 
     directory: str
-    shape: DecoderConfig | None = None  # its own config.json decides; this serves scripts.plan before it is there
-    compute_dtype: str = "bfloat16"  # what trains is float32 whatever this is
+    shape: DecoderConfig | None = None  # for scripts.plan before the directory exists; its config.json decides later
+    compute_dtype: str = "bfloat16"  # trained weights are float32 in any case
     keep: tuple[str, ...] = ()  # as DecoderConfig's
     lora: LoraConfig | None = None  # these train, and the checkpoint's weights stay, in bfloat16
 

@@ -1,9 +1,9 @@
 """Attention of the update and the prefill by jax's own kernel for TPUs, splash attention; a `Layout` chooses it.
 
-The kernel's forward and backward passes are used as they are.  They know one sequence of keys for each sequence of
-queries, so a prompt's keys and values are copied before every rollout's own, and each copy's gradient is rounded
-to the compute dtype before all are added up.  Its mask is causal behind a prompt that every query sees; segments
-hide the prompt's padding, which is computed and thrown away (`attention.blockwise` skips whole blocks of it).
+The kernel's forward and backward passes are used unchanged.  They take one sequence of keys for each sequence of
+queries, so a prompt's keys and values are copied in front of every rollout's own.  Each copy's gradient is rounded to
+the compute dtype before the sum.  The mask lets every query see the prompt, and is causal behind it.  Segments hide
+the prompt's padding, which is computed and thrown away (`attention.blockwise` skips whole blocks of it).
 
 Left out on purpose: decoding, which stays with `attention.blockwise`; GPUs.
 
@@ -37,15 +37,15 @@ def attend(query_NGKQTE, parts: tuple[attention.Part, ...], *, interpret: bool =
     for axes in ((0, 0, 0, None), (0, 0, 0, None), (0, 0, 0, 0)):  # heads, rollouts, tasks
         kernel = jax.vmap(kernel, axes)
     output = kernel(_padded(query_NGKQTE, 4), _padded(key, 3), _padded(value, 3), segments)
-    # Times one, as in `attention`: what is kept is another variable than the result.
+    # The result is a new variable (times one), as in `attention._forward`.
     return output[..., :tokens, :] * 1
 
 
 def _kernel(queries: int, tokens: int, prompt: int, interpret: bool):
-    """(query_QTE, key_LE, value_LE, segments) -> output_QTE; that and its log-sum-exp are `attention.SAVED`."""
+    """(query_QTE, key_LE, value_LE, segments) -> output_QTE, saved with its log-sum-exp as `attention.SAVED`."""
     (rows, row_block), (keys, key_block) = _blocks(tokens), _blocks(prompt + tokens)
-    # Two backward kernels compute the scores twice. The fused one writes the queries' gradient for each block of
-    # keys, in the compute dtype, to be added up: for 18,432 keys that is 36 arrays as large as the queries.
+    # Two backward kernels, although they compute the scores twice. The fused kernel would write a gradient of the
+    # queries for each block of keys, in the compute dtype: at 18,432 keys that is 36 arrays as large as the queries.
     blocks = splash.BlockSizes(
         block_q=row_block, block_kv=key_block,
         block_q_dkv=row_block, block_kv_dkv=key_block,
@@ -65,7 +65,7 @@ def _behind(prompt_NKPE, own_NGKTE):
 
 
 def _segments(lengths_N, prompt: int, tokens: int, keys: int):
-    """Queries and the keys that they may see are segment 0, the prompts' padding is another."""
+    """Segment 0 holds the queries and the keys that they may see, segment 1 the prompts' padding."""
     places = jnp.arange(_blocks(keys)[0], dtype=jnp.int32)[None]
     padding_NL = (places >= lengths_N[:, None]) & (places < prompt)
     queries_NT = jnp.zeros((len(lengths_N), _blocks(tokens)[0]), jnp.int32)
@@ -73,12 +73,12 @@ def _segments(lengths_N, prompt: int, tokens: int, keys: int):
 
 
 def _blocks(length: int) -> tuple[int, int]:
-    """(the length when padded to whole blocks, a block's): as few blocks as can be, and as short."""
+    """(padded length, tokens in a block): the fewest blocks of at most LONGEST tokens, as short as they can be."""
     count = -(-length // LONGEST)
     block = -(-length // (count * LANES)) * LANES
     return count * block, block
 
 
 def _padded(x, axis: int):
-    """With zeros at the end, which no query sees but those that are padding themselves."""
+    """x with zeros at the end of an axis, to whole blocks; only queries that are padding themselves see them."""
     return attention.pad(x, axis, _blocks(x.shape[axis])[0] - x.shape[axis])

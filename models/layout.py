@@ -1,8 +1,8 @@
-"""Where a decoder's arrays lie on several devices, and how prompts and suffixes stand in one array.
+"""How a decoder's arrays are laid out on several devices, and how prompts and suffixes share one array.
 
-The decoder only names the axes of its arrays, in the letters of the dimension key: N tasks, G, T tokens (B and P
-in the attention of prompts, and I its heads), D width where it may be cut, K heads (H where attention runs), F, V;
-any other letter is never cut.  `rods_jax/sharding.py` holds the table from letters to a mesh.
+The decoder names the axes of its arrays by letters: N tasks, G rollouts, T tokens, D width where it may be cut,
+K key/value heads (H while they attend), F feed-forward, V vocabulary.  In the pass over prompts, B stands for N,
+P for T and I for H.  No other letter is ever cut.  `rods_jax/sharding.py` holds the table from letters to mesh axes.
 """
 
 from collections.abc import Callable
@@ -15,19 +15,19 @@ from . import attention
 
 
 class Layout(NamedTuple):
-    """How arrays lie on several devices; by default nothing is said."""
+    """How arrays are laid out on several devices; the default constrains nothing."""
 
     constrain: Callable[[jax.Array, str], jax.Array] = lambda x, axes: x
     local: Callable[[Callable, Any, str], Callable] = lambda function, inputs, output: function  # per device
     attend: Callable = lambda query, parts: attention.attend(query, parts, attention.blockwise)  # or flash.attend
-    cuts: tuple[int, int] = (1, 1)  # into how many parts devices cut a suffix's tokens, and a task's rollouts
-    cut_tokens: bool = False  # axes of tokens may be cut, so that they must not be merged
-    weights_move: bool = True  # gathered where they are used; else they stay, and the few tokens go to them
+    cuts: tuple[int, int] = (1, 1)  # parts that devices cut a suffix's tokens into, and a task's rollouts
+    cut_tokens: bool = False  # a mesh may cut the axes of tokens, so they must not be merged
+    weights_move: bool = True  # weights are gathered for use; else they stay, and the few tokens travel
     chunk_size: int = 1024  # tokens whose logits exist at a time, on all devices together
 
 
 def for_prompts(layout: Layout) -> Layout:
-    """Prompts share out their tokens where others share out rollouts, and heads while they attend."""
+    """The layout of the pass over prompts: devices that hold other rollouts take other prompt tokens, or heads."""
     letters = str.maketrans("NGTH", "B-PI")
 
     def local(function, inputs, output):
@@ -38,23 +38,23 @@ def for_prompts(layout: Layout) -> Layout:
 
 
 def for_rows(layout: Layout) -> Layout:
-    """Every device holds whole rows of `Rows`: they are as many as the parts that devices cut tokens into."""
+    """The layout of `Rows`: each device holds whole rows, since there is one row for every part of a task's tokens."""
     letters = str.maketrans("GT", "P-")
     return layout._replace(constrain=lambda x, axes: layout.constrain(x, axes.translate(letters)))
 
 
 def for_few(layout: Layout) -> Layout:
-    """Every device computes its part of the width for all tokens, instead of gathering weights for its own few."""
+    """The layout for few tokens: each device computes its part of the width for all, and no weight is gathered."""
     letters = {"NGT-": "---D", "NGTF": "---F"}
     constrain = lambda x, axes: layout.constrain(x, letters.get(axes, axes))
     return layout._replace(constrain=constrain, weights_move=False)
 
 
 def gathered(x, cut: str, whole: str, layout: Layout):
-    """x, which lies as `cut` says, as `whole` says; its gradient is summed straight into the cut.
+    """x, laid out as `cut`, as `whole`; the gradient is summed straight into `cut`.
 
-    First over the devices that cut tasks, then over the others: into all parts of a width at once, a TPU sums whole
-    gradients where a part is no multiple of 16 columns, and cuts afterwards.
+    The sum runs over the devices that cut tasks, then over the others.  In one step, a TPU would sum whole gradients
+    and cut afterwards wherever a part is no multiple of 16 columns.
     """
 
     @jax.custom_vjp
@@ -71,8 +71,8 @@ def gathered(x, cut: str, whole: str, layout: Layout):
 class Rows(NamedTuple):
     """A task's prompt `[N,1,P,...]` and its suffixes `[N,G,S,...]` in one array `[N,C,P/C + G*S/C,...]`.
 
-    C is the number of parts that devices cut a task's tokens into, so that a row is what one device holds of both and
-    nothing moves; on one device a task is one row.
+    C is the number of parts that devices cut a task's tokens into.  A row is what one device holds of prompt and
+    suffixes, so joining moves nothing.  On one device a task is one row.
     """
 
     num_tasks: int
@@ -101,7 +101,7 @@ class Rows(NamedTuple):
 
 
 def rows_of(prompt_shape: tuple[int, int], suffix_shape: tuple[int, int, int], layout: Layout) -> Rows:
-    """Rows for prompts `[N,P]`, padded until the cuts divide them, and suffixes `[N,G,S]`, uncut where they do not."""
+    """Rows for prompts `[N,P]`, padded to a multiple of C, and suffixes `[N,G,S]`, uncut if a cut does not divide."""
     (num_tasks, prompt), (_, group_size, suffix) = prompt_shape, suffix_shape
     cuts = tuple(cut if size % cut == 0 else 1 for cut, size in zip(layout.cuts, (suffix, group_size)))
     count = cuts[0] * cuts[1]

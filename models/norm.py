@@ -1,6 +1,6 @@
 """Root-mean-square normalisation (arXiv 1910.07467), with its gradient by hand.
 
-For what JAX derives a CPU takes up to seven times as long: XLA computes its sums apart from each other, and slowly.
+A CPU takes up to seven times as long for the gradient that JAX derives: XLA computes its sums separately and slowly.
 """
 
 from functools import partial

@@ -1,7 +1,7 @@
 """Weights in and out of the Hugging Face format (safetensors), tensor by tensor.
 
-A stacked parameter [L, ...] is filled in place, one layer at a time; every device's part is read from the
-file on its own, large tensors in blocks.  Beyond the arrays themselves the host holds about one tensor.
+A stacked parameter [L, ...] is filled in place, one layer at a time.  Each device's part is read from the file by
+itself, large tensors in blocks.  Besides the arrays, the host holds about one tensor.
 
 Left out on purpose: pickled checkpoints (.bin), which run code when they are read; quantised ones.
 """
@@ -118,7 +118,7 @@ def load(
                 arrays[slot.path] = jax.jit(lambda shape=shape: jnp.zeros(shape, dtype), out_shardings=sharding)()
                 write = jax.jit(lambda x, i, one: x.at[i].set(one), donate_argnums=0, out_shardings=sharding)
             value = write(arrays[slot.path], slot.layer, value)
-        arrays[slot.path] = jax.block_until_ready(value)  # no second tensor is read meanwhile
+        arrays[slot.path] = jax.block_until_ready(value)  # before the next tensor is read
     return jax.tree_util.tree_map_with_path(lambda entry, _: arrays[tuple(key.key for key in entry)], abstract)
 
 
@@ -136,14 +136,14 @@ def _read(file: Path, slot: Slot, index: tuple[slice, ...], dtype: Any) -> np.nd
     """The part `index` of a parameter, and only that part of the file."""
     spans = [range(size)[one] for size, one in zip(slot.shape, index, strict=True)]
     sizes = [[len(spans[first]), *(slot.shape[axis] for axis in rest)] for first, *rest in slot.axes]
-    # A range of the first of several united axes is a range of the tensor's axis; the others are cut afterwards.
+    # Of several united axes only the first is cut in the file, where its range is one range; the others are cut below.
     steps = [math.prod(rest) for _, *rest in sizes]
     cuts = [slice(spans[axes[0]].start * n, spans[axes[0]].stop * n) for axes, n in zip(slot.axes, steps)]
     values = np.empty([math.prod(size) for size in sizes], dtype)
     rows = max(1, _BLOCK // (4 * math.prod(values.shape[1:])))
     for row in range(0, len(values), rows):
         start, stop = cuts[0].start + row, min(cuts[0].start + row + rows, cuts[0].stop)
-        with safe_open(file, "np") as tensors:  # opened anew: what was mapped of the file does not add up
+        with safe_open(file, "np") as tensors:  # opened for each block, so that mapped memory does not add up
             block = tensors.get_slice(slot.name)[(slice(start, stop), *cuts[1:])]
         if not np.isfinite(block).all():
             raise CheckpointError(f"{file}: {slot.name} holds a number that is not finite")
@@ -176,7 +176,7 @@ def _locate(directory: Path, wanted: Iterable[Slot], config: DecoderConfig) -> d
     names = [slot.name for slot in wanted]
     if missing := [name for name in names if name not in files]:
         raise CheckpointError(f"{directory} lacks {_count(missing)}")
-    # Checkpoints with a tied embedding may hold it twice, and old ones the frequencies of their rotary embedding.
+    # Two kinds of tensors may be left over: the second copy of a tied embedding, and old rotary frequencies.
     twice = _NAMES["unembedding"] if config.tied_embedding and _NAMES["unembedding"] in files else None
     extra = sorted(files.keys() - set(names) - {twice})
     if extra := [name for name in extra if not name.endswith("rotary_emb.inv_freq")]:

@@ -4,9 +4,9 @@
     >>> rods_jax.group_statistics(jnp.array([[1.0, 0.0, 0.5, 0.5]])).variance_N
     Array([0.125], dtype=float32)
 
-Left out on purpose: everything else; import it from its own module (`from rods_jax.loop import ...`).  The
-functions `group_statistics` and `log_probs` hide the modules of the same name as attributes of this package;
-`from rods_jax.log_probs import LogProbs` works as ever, `import rods_jax.log_probs as x` gives the function.
+Everything else is imported from its own module (`from rods_jax.loop import ...`).  The functions `group_statistics` and
+`log_probs` hide the modules of the same name as attributes of this package.  `from rods_jax.log_probs import LogProbs`
+works as usual; `import rods_jax.log_probs as x` gives the function.
 """
 
 from rods_jax.boundary import (

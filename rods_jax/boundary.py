@@ -1,11 +1,11 @@
 """Public kernel: which tasks sit at the policy's capability boundary, and which become seeds, on device.
 
-What counts as the boundary is a function that the caller passes, signal(evidence, lower=, upper=) -> Detection:
-`mean_band` is the paper's; `observed_variance`, `beta_posterior` and `informative` are others, measured in
-docs/boundary.md; `binary_band` and `any_task` are the paper's ablations.  All are elementwise over tasks, so N
-may be mapped or sharded; a task's G rollouts stay together.
+The caller defines the boundary by a function, signal(evidence, lower=, upper=) -> Detection.  `mean_band` is the
+paper's.  `observed_variance`, `beta_posterior` and `informative` are others, measured in docs/boundary.md.
+`binary_band` and `any_task` are the paper's ablations.  All are elementwise over tasks, so N may be mapped or sharded;
+a task's G rollouts stay together.
 
-Left out on purpose: cooldown bookkeeping (the caller clears `eligible_N`) and retirement (replay).
+The caller clears `eligible_N` while a task cools down; the replay pool retires tasks.
 """
 
 from fractions import Fraction
@@ -26,8 +26,8 @@ class Evidence(NamedTuple):
     passed_turns_NG: jax.Array  # int32, turns that each rollout passed
     valid_NG: jax.Array  # bool, False: the rollout tells nothing
     num_turns_N: jax.Array  # int32
-    earlier_passed_N: jax.Array  # float32, turns passed in earlier steps, worth less the longer ago
-    earlier_total_N: jax.Array  # float32, all turns of those rollouts, weighted alike
+    earlier_passed_N: jax.Array  # float32, turns passed in earlier steps; older steps have less weight
+    earlier_total_N: jax.Array  # float32, all turns in earlier steps, with the same weights
 
     @property
     def passed_N(self) -> jax.Array:
@@ -73,8 +73,8 @@ def partition(
 ) -> jax.Array:
     """Zone of each task: HARD if r < lower, MASTERED if r > upper, else BOUNDARY, with r = passed / total.
 
-    Exact at the inclusive edges: a threshold is read as the decimal that it prints as (0.85 is 17/20) and
-    compared by cross-multiplied integers.  A task without turns (all masked) is HARD, hence never a seed.
+    The inclusive edges are exact.  A threshold is read as the decimal that it prints as (0.85 is 17/20), and compared
+    by cross-multiplied integers.  A task without turns (all masked) is HARD, hence never a seed.
 
     Args:
       passed_turns_N: [N] integers, turns passed by the task's valid rollouts together.
@@ -89,6 +89,7 @@ def partition(
         raise ValueError(f"thresholds must satisfy 0 <= lower <= upper <= 1, got {lower} and {upper}")
     if max(low.denominator, high.denominator) > _LARGEST_DENOMINATOR:
         raise ValueError(f"thresholds have at most four decimals, got {lower} and {upper}")
+    # passed / total < lower and > upper, multiplied by both denominators.
     passed_N, total_N = passed_turns_N.astype(jnp.int32), total_turns_N.astype(jnp.int32)
     hard_N = (passed_N * low.denominator < low.numerator * total_N) | (total_N == 0)
     mastered_N = passed_N * high.denominator > high.numerator * total_N
@@ -108,16 +109,16 @@ def binary_band(evidence: Evidence, *, lower: float | Fraction, upper: float | F
 
 
 def any_task(evidence: Evidence, *, lower: float | Fraction, upper: float | Fraction) -> Detection:
-    """All tasks alike, so the first eligible ones of the batch are seeds (ablation: random seed selection).
+    """All tasks score alike, so the batch's first eligible tasks are seeds (ablation: random seed selection).
 
-    The batch must be in random order, as `replay.epoch_batches` gives it: then they are a uniform draw.
+    They are a uniform draw only if the batch is in random order, as `replay.epoch_batches` gives it.
     """
     zeros_N = jnp.zeros_like(evidence.num_turns_N)
     return Detection(zeros_N.astype(jnp.float32), zeros_N + BOUNDARY)
 
 
 def observed_variance(evidence: Evidence, *, lower: float | Fraction, upper: float | Fraction) -> Detection:
-    """Zones of `mean_band`; the score is 4 Var R, the population variance itself where the paper has its bound."""
+    """Zones of `mean_band`; the score is 4 Var R, of which the paper's 4 r (1 - r) is the upper bound."""
     valid_NG, count_N = evidence.valid_NG, jnp.maximum(evidence.count_N, 1)
     mean_N = evidence.passed_N / count_N  # exact where all rollouts pass equally many turns
     deviations_NG = jnp.where(valid_NG, evidence.passed_turns_NG - mean_N[:, None], 0.0)
@@ -128,9 +129,9 @@ def observed_variance(evidence: Evidence, *, lower: float | Fraction, upper: flo
 def beta_posterior(evidence: Evidence, *, lower: float | Fraction, upper: float | Fraction) -> Detection:
     """Zones of the mean of p ~ Beta(1/2 + S, 1/2 + T - S), score 4 E[p (1 - p)] = 4 ab / ((a + b)(a + b + 1)).
 
-    S sums the progress rewards of this step's rollouts and, discounted, of earlier ones; T counts them.  A rollout
-    is one trial, however many turns it has: turns of one episode depend on each other, and Var R <= r (1 - r)
-    makes one trial the least that a rollout tells.  The prior is Jeffreys'.  A task without rollouts is HARD.
+    S sums the progress rewards of this step's rollouts and, discounted, of earlier ones; T counts the rollouts.  A
+    rollout is one trial, however many turns it has, because turns of one episode depend on each other.  It tells at
+    least as much as one trial, because Var R <= r (1 - r).  The prior is Jeffreys'.  A task without rollouts is HARD.
     """
     turns_N = _turns(evidence)
     successes_N = (evidence.passed_N + evidence.earlier_passed_N) / turns_N
@@ -145,13 +146,14 @@ def beta_posterior(evidence: Evidence, *, lower: float | Fraction, upper: float 
 def informative(evidence: Evidence, *, lower: float | Fraction, upper: float | Fraction) -> Detection:
     """Zones of `mean_band`; the score is the probability that the next group's G rewards are not all equal.
 
-    A group of equal rewards has no advantage and no gradient, at 0, at 1, and in between, where the mean tells
-    nothing.  With n_l of n rollouts passing l of U turns, and Dirichlet weights 1 / (U + 1) as prior:
+    A group of equal rewards has advantage 0 and no gradient, whatever its mean.  n_l of n rollouts pass l of U turns;
+    the prior is a Dirichlet distribution with weights 1 / (U + 1).  The score is
     1 - sum_l prod_{i<G} (n_l + 1 / (U + 1) + i) / (n + 1 + i).
     """
+    # For each rollout: how many valid ones passed equally many turns, and its share of that level l.
     passed_NG, valid_NG, group_size = evidence.passed_turns_NG, evidence.valid_NG, evidence.valid_NG.shape[1]
     alike_NG = jnp.sum((passed_NG[:, :, None] == passed_NG[:, None, :]) & valid_NG[:, None, :], axis=2)
-    share_NG = valid_NG / jnp.maximum(alike_NG, 1)  # of its level that a rollout stands for
+    share_NG = valid_NG / jnp.maximum(alike_NG, 1)  # sums to 1 over the valid rollouts of a level
     levels_N = _turns(evidence) + 1.0
 
     def all_reach(weights_NG):
@@ -160,6 +162,7 @@ def informative(evidence: Evidence, *, lower: float | Fraction, upper: float | F
         totals_N = evidence.count_N[:, None, None] + 1.0
         return jnp.prod((weights_NG[:, :, None] + draws_G) / (totals_N + draws_G), axis=2)
 
+    # Sum over the levels that some rollout reached, then over all others, which have n_l = 0.
     seen_N = jnp.sum(share_NG * all_reach(alike_NG + 1.0 / levels_N[:, None]), axis=1)
     unseen_N = (levels_N - share_NG.sum(axis=1)) * all_reach(1.0 / levels_N[:, None])[:, 0]
     scores_N = 1.0 - jnp.minimum(seen_N + unseen_N, 1.0)
@@ -201,10 +204,12 @@ def select_seeds(
     chex.assert_equal_shape([scores_N, zones_N, categories_N, eligible_N])
     if min(quotas, default=0) < 0:
         raise ValueError(f"quotas must not be negative, got {quotas}")
+    # Sort by score, and keep the first `quotas[c]` candidates of each category.
     order_N = jnp.argsort(-scores_N, stable=True)
     candidate_N = ((zones_N == BOUNDARY) & eligible_N)[order_N]
     member_NC = candidate_N[:, None] & (categories_N[order_N][:, None] == jnp.arange(len(quotas))[None, :])
     within_NC = jnp.cumsum(member_NC, axis=0) <= jnp.array(quotas, jnp.int32)[None, :]
     chosen_N = (member_NC & within_NC).any(axis=1)
+    # Their places in the batch, best first; -1 fills up.
     positions_k = jnp.flatnonzero(chosen_N, size=sum(quotas), fill_value=order_N.size)
     return Seeds(jnp.append(order_N, -1)[positions_k].astype(jnp.int32), chosen_N.sum(dtype=jnp.int32))

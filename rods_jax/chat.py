@@ -1,7 +1,7 @@
 """Asks any OpenAI-compatible server (vLLM, SGLang, a TPU server, a hosted one) for chat replies.
 
-The openai client is not used: retries, their seeded jitter, the deadline (rods_jax/wire.py), who is to blame, and
-what an error may say stay ours.  docs/evaluation.md has the table of who is to blame for what.
+The openai client is not used, to control the retries, their seeded jitter, the deadline (rods_jax/wire.py), the error
+classes and the text of errors.  docs/evaluation.md has the table of who is to blame for which error.
 Left out on purpose: streaming to the caller, and any endpoint but /chat/completions.
 """
 
@@ -44,11 +44,11 @@ CUT = "cut"  # it did not come to an end within max_tokens
 RETRIED = (TIMEOUT, CONNECTION, RATE_LIMITED, SERVER_ERROR, MALFORMED_REPLY)
 BY_THE_MODEL = (MALFORMED_CALL, CUT)
 
-MAX_WAIT = 60.0  # seconds before a retry; a server that asks for more has refused
-MAX_TIMEOUT = 86_400.0  # seconds; the system's own limit is not far
+MAX_WAIT = 60.0  # seconds before a retry; asking for a longer wait counts as a refusal
+MAX_TIMEOUT = 86_400.0  # seconds; the operating system's own limit is not much higher
 MAX_DETAIL = 200  # characters
 MAX_SEARCHED = 4_000  # characters of an error's text
-MAX_TOKENS = 10**9  # what a server counts beyond is no count
+MAX_TOKENS = 10**9  # a larger count from a server is ignored
 
 REASONING_FIELDS = ("reasoning_content", "reasoning")  # of a message; vLLM changed from the one to the other
 
@@ -150,7 +150,7 @@ def http_generate(endpoint: Endpoint, *, seed: int = 0) -> Generate:
     """A function that answers requests in order and never raises; safe to call from several threads.
 
     The endpoint's concurrency, rate and budget hold over all its calls; `seed` drives the jitter of retries.
-    An address of this host is asked directly, any other through the proxy that the environment names.
+    Requests to this host go directly, all others through the proxy that the environment names.
     ValueError: the environment variable of the key is not set, or holds no key.
     """
     key = _api_key(endpoint)
@@ -224,7 +224,7 @@ class _Meter:
         with self._lock:
             completion = reply.completion_tokens
             if reply.error in (None, FILTERED, *BY_THE_MODEL) and not reply.prompt_tokens + completion:
-                completion = self._endpoint.max_tokens  # a server that counts nothing must not spend for nothing
+                completion = self._endpoint.max_tokens  # the server sent no count: assume the most
             self.tokens += reply.prompt_tokens + completion
             self._cost += self._endpoint.prompt_price * reply.prompt_tokens / 1e6
             self._cost += self._endpoint.completion_price * completion / 1e6
@@ -264,7 +264,7 @@ def _try(endpoint: Endpoint, headers: Mapping[str, str], request: Request) -> tu
         return Reply("", error=CONNECTION, detail=str(error)), None
     except wire.UnusableProxy as error:
         return Reply("", error=MISCONFIGURED, detail=str(error)), None
-    except Exception as error:  # of whatever library reads what a server sent: no reply is worth the others
+    except Exception as error:  # any library that reads the server's bytes: one bad reply must not stop the others
         return Reply("", error=MALFORMED_REPLY, detail=f"{type(error).__name__}: {error}"), None
 
 
@@ -275,7 +275,7 @@ def _status_error(status: int, text: str) -> Reply:
     elif status >= 500 or status in (408, 409, 425):
         kind = SERVER_ERROR
     elif status in (400, 413, 422):
-        # The beginning alone: what a server sends is as long as it likes, and a pattern's work grows with it.
+        # Search the beginning only: an error's text may have any length, and the pattern's work grows with it.
         kind = TOO_LONG if status == 413 or _LENGTH.search(text[:MAX_SEARCHED]) else REFUSED
     else:
         kind = MISCONFIGURED
@@ -283,7 +283,7 @@ def _status_error(status: int, text: str) -> Reply:
 
 
 def _retry_after(header: str | None) -> float | None:
-    """Seconds from now, given as such or as a date; None where the server asks for nothing that can be read."""
+    """Seconds from now, from a number or a date; None if the header is missing or unreadable."""
     header = (header or "").strip()
     if re.fullmatch(r"[0-9]+(\.[0-9]*)?", header):
         return float(header)
@@ -294,9 +294,9 @@ def _retry_after(header: str | None) -> float | None:
 
 
 def _read_reply(text: str, max_tokens: int) -> Reply:
-    """ValueError and its like: no chat completion.  What the model did wrong is the reply's error instead."""
+    """The reply in a response's text.  Any exception: it is no chat completion.  A model's mistake is `Reply.error`."""
     try:
-        # Lenient here, since servers add fields of their own; what the model wrote is read strictly below.
+        # Lenient, because servers add fields of their own; the model's calls are read strictly below.
         record = json.loads(text, parse_int=_integer)
     except RecursionError:
         if '"choices"' not in text:
@@ -313,7 +313,7 @@ def _read_reply(text: str, max_tokens: int) -> Reply:
     said = said or _text(message.get("refusal"))
     name = next((name for name in REASONING_FIELDS if _text(message.get(name))), "")
     thought = message[name] if name else thought
-    calls, detail = _read_calls(message)  # what can be read is kept, beside the error of the rest
+    calls, detail = _read_calls(message)  # the readable calls are kept; detail names the errors of the others
     usage = record.get("usage")
     tokens = [_count(usage, name) for name in ("prompt_tokens", "completion_tokens")]
     if said != (written := _whole(said)):
@@ -381,7 +381,7 @@ def _whole(text: str) -> str:
 
 
 def _integer(digits: str) -> float:
-    """An integer of any sensible length; others are infinite, which no reader of ours takes for a number."""
+    """An integer of at most MAX_INTEGER_DIGITS digits; a longer one is infinity, which every reader here refuses."""
     return int(digits) if len(digits) <= strict_json.MAX_INTEGER_DIGITS else math.inf
 
 

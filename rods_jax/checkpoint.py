@@ -2,10 +2,10 @@
 
 `open_checkpoints` gives Orbax's own manager: use it in a `with` block, ask it for `latest_step()`.  Opening changes
 nothing; `restore` and `forget` are for the one process that owns the run.
-Each checkpoint holds a manifest with its step and the size and SHA-256 of every file of its items, written in the
-background before the rename that makes it a checkpoint: there is none without it, a flipped bit is found before anything
-is used, and so is a checkpoint that was copied to the name of another step.
-Left out on purpose: anything that is not passed in; no clock, no global state, no code is stored.
+
+Each checkpoint holds a manifest: its step, and the size and SHA-256 of every file of its items.  The manifest is
+written in the background, before the rename that makes the folder a checkpoint, so every checkpoint has one.  A flipped
+bit is found before anything is used; so is a checkpoint that was copied to the name of another step.
 """
 
 import hashlib
@@ -28,14 +28,14 @@ from rods_jax.files import CheckpointError, read_object, write_atomically
 from rods_jax.types import Json
 
 MANIFEST = "manifest.json"
-_READS = 5  # times that a reader begins again because the checkpoint was removed under it
+_READS = 5  # tries of a reader whose checkpoint is removed while it reads
 _TIMES = "_CHECKPOINT_METADATA"  # Orbax's own file beside the items
 _HALF_WRITTEN = "[0-9]*.orbax-checkpoint-tmp*"  # Orbax renames the folder when all is written
 BEST_BY = "validation_progress"  # the metric whose highest values `RetentionConfig.best` keeps
 
 
 def open_checkpoints(directory: str | Path, retention: RetentionConfig = RetentionConfig()) -> ocp.CheckpointManager:
-    """Opens or creates the folder; what `retention` does not name goes when something is saved.
+    """Opens or creates the folder.  Each save removes the checkpoints that `retention` does not keep.
 
     CheckpointError: the file that Orbax keeps beside a checkpoint's items is damaged.
     """
@@ -46,8 +46,8 @@ def open_checkpoints(directory: str | Path, retention: RetentionConfig = Retenti
         best_fn=(lambda m: m[BEST_BY]) if retention.best else None,
         async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _seal_unfinished(directory)),
     )
-    # Without OCDBT an array's shards are files of their own, and saving keeps a quarter of the memory that it keeps with
-    # it (docs/reliability.md).
+    # OCDBT is off. With it, Orbax's default, each save leaves over three times as much host memory allocated
+    # (docs/reliability.md). Without it, each shard of an array is a file.
     handlers = {
         "train_state": ocp.StandardCheckpointHandler(use_ocdbt=False),
         "host": ocp.JsonCheckpointHandler(),
@@ -55,7 +55,7 @@ def open_checkpoints(directory: str | Path, retention: RetentionConfig = Retenti
     logging.getLogger("absl").addFilter(_is_news)
     try:
         return ocp.CheckpointManager(directory, options=options, item_handlers=handlers)
-    except Exception as error:  # Orbax reads every checkpoint's times when it opens a folder
+    except Exception as error:  # opening reads every checkpoint's times, and one of them may be damaged
         raise CheckpointError(_unreadable(directory) or f"{directory} cannot be opened: {_reason(error)}") from error
 
 
@@ -66,9 +66,9 @@ def save(
     host: Mapping[str, Json],
     metrics: Mapping[str, float] | None = None,
 ) -> None:
-    """Copies the arrays off the device, then writes in the background; the state may be donated at once.
+    """Copies the arrays off the device, then writes in the background; the state may be donated on return.
 
-    metrics: `BEST_BY` among them; a checkpoint without them is never one of the best.
+    metrics: with `BEST_BY`; a checkpoint without it is never one of the best.
     Raises CheckpointError when the folder already holds this step or a later one, or when an earlier save failed.
     """
     latest = checkpoints.latest_step()
@@ -86,20 +86,20 @@ def restore(
 ) -> tuple[int, Any, dict[str, Json]]:
     """The latest undamaged checkpoint, or that of `step`: (step, train_state, host), bit for bit what was saved.
 
-    `like` is a train state of arrays or ShapeDtypeStructs; its structure, shapes, dtypes and
-    shardings are those of the result. A damaged checkpoint is set aside as `damaged-<step>`, `tell` hears of it, and
-    the one before it is taken. Raises CheckpointError when nothing fits.
+    like: a train state of arrays or ShapeDtypeStructs with the structure, shapes, dtypes and shardings of the result.
+    A damaged checkpoint is renamed to `damaged-<step>` and reported to `tell`; the one before it is taken.  Raises
+    CheckpointError when no checkpoint fits.
     """
     checkpoints.wait_until_finished()
     found = processes.on_first(lambda: _undamaged(checkpoints, step, tell))
-    checkpoints.reload()  # in each process of the run: the first may have set some aside
+    checkpoints.reload()  # in every process: the first may have renamed damaged ones
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
     try:
         restored = checkpoints.restore(
             found,
             args=ocp.args.Composite(train_state=ocp.args.StandardRestore(abstract), host=ocp.args.JsonRestore()),
         )
-    except Exception as error:  # Orbax raises many kinds; whatever it was, the checkpoint is of no use
+    except Exception as error:  # Orbax raises many types; with any of them the checkpoint cannot be used
         raise CheckpointError(f"{checkpoints.directory}/{found} cannot be restored: {_reason(error)}") from error
     return found, restored.train_state, restored.host
 
@@ -110,11 +110,12 @@ def read_params(
     step: int | None = None,
     tell: Callable[[str], None] = lambda sentence: None,
 ) -> tuple[int, Any]:
-    """(step, what trains) of the newest undamaged checkpoint, or of that of `step`, and nothing else of its train state.
+    """(step, trained parameters) of the newest undamaged checkpoint, or of that of `step`; reads nothing else.
 
-    `like`: ShapeDtypeStructs with shardings. The folder may be a run's that is being trained: nothing in it is changed,
-    and a save under way is not seen. `tell` hears of what is damaged. Raises CheckpointError when nothing fits.
+    like: ShapeDtypeStructs with shardings.  The run may still be training: its folder is not changed, and a save under
+    way is not seen.  Damage is reported to `tell`.  Raises CheckpointError when no checkpoint fits.
     """
+    # Read only the parameters' subtree.
     directory = Path(directory).absolute()
     abstract = {"params": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)}
     arguments = ocp.args.PyTreeRestore(
@@ -129,20 +130,24 @@ def read_params(
             failed = error
         if all(processes.gather(failed is None)):
             return found, restored["params"]
-        if processes.on_first(lambda: found in steps(directory)):  # or its trainer has removed it meanwhile
+        if processes.on_first(lambda: found in steps(directory)):  # it is still there: another try would fail too
             break
     reason = "another process failed" if failed is None else _reason(failed)
     raise CheckpointError(f"{directory}/{found} cannot be read: {reason}") from failed
 
 
 def forget(checkpoints: ocp.CheckpointManager, after: int, retention: RetentionConfig) -> None:
-    """Deletes the checkpoints of steps after `after`, so that they can be saved again, what a crash left half-written,
-    and those that were to go when a kill came: Orbax removes them after it commits the next one, and a run that has ended
-    saves no next one."""
+    """Deletes the checkpoints of steps after `after`, so that they can be saved again, and what a crash left behind.
+
+    A crash can leave a half-written folder.  A kill after a save's commit can leave a checkpoint that `retention` does
+    not keep: Orbax would remove it only after the next save, and a run that has ended saves nothing more.
+    """
+    # Half-written folders first.
     checkpoints.wait_until_finished()
     processes.on_first(
         lambda: [shutil.rmtree(path) for path in Path(checkpoints.directory).glob(_HALF_WRITTEN)] and None
     )
+    # Then every checkpoint that retention would not keep, judged as if the run had just saved step `after`.
     steps = sorted(checkpoints.all_steps())
     earlier = [_Info(step, checkpoints.metrics(step)) for step in steps if step <= after]
     kept = _policy(retention).should_preserve(earlier, context=preservation.PreservationContext())
@@ -153,7 +158,7 @@ def forget(checkpoints: ocp.CheckpointManager, after: int, retention: RetentionC
 
 
 def steps(directory: Path) -> list[int]:
-    """The steps whose checkpoints stand in a folder, whole or not, in order; nothing is opened or changed."""
+    """The steps of the checkpoints in a folder, damaged or not, in order; opens and changes nothing."""
     found = [int(path.name) for path in directory.glob("[0-9]*") if path.name.isdecimal() and path.is_dir()]
     return sorted(step for step in found if (directory / str(step)).is_dir())
 
@@ -165,14 +170,14 @@ def sizes(train_state: Any, host: Mapping[str, Json]) -> dict[str, int]:
 
 
 def damage(path: Path, part: str = "") -> str | None:
-    """What a checkpoint's files lack against its manifest, or None; reads every byte of those that begin with `part`."""
+    """How a checkpoint's files differ from its manifest, or None; reads every byte of files that begin with `part`."""
     try:
         expected = read_object(path / MANIFEST)
     except FileNotFoundError:
         return "it has no manifest"
     except (ValueError, OSError):
         return "its manifest is unreadable"
-    step = expected.pop("step", None)  # of checkpoints that know it
+    step = expected.pop("step", None)  # older manifests have none
     if step is not None and path.name.isdecimal() and path.name != str(step):
         return f"it is a copy of the checkpoint of step {step}"
     expected = {name: digest for name, digest in expected.items() if name.startswith(part)}
@@ -202,6 +207,7 @@ def _policy(retention: RetentionConfig) -> preservation.PreservationPolicy:
 
 
 def _undamaged(checkpoints: ocp.CheckpointManager, step: int | None, tell: Callable[[str], None]) -> int:
+    """The step of the newest undamaged checkpoint, or `step`.  Sets damaged newer ones aside."""
     directory = Path(checkpoints.directory)
     steps = sorted(checkpoints.all_steps(), reverse=True)
     if step is not None and step not in steps or not steps:
@@ -216,7 +222,7 @@ def _undamaged(checkpoints: ocp.CheckpointManager, step: int | None, tell: Calla
         if reason := damage(directory / str(found)):
             wrong[found] = reason
             continue
-        for damaged, reason in wrong.items():  # only now: where none is whole, nothing is touched
+        for damaged, reason in wrong.items():  # only now: if all are damaged, nothing is changed
             aside = _set_aside(directory / str(damaged))
             tell(f"{directory}/{damaged} is damaged: {reason}. It is now {aside.name}; the one before it is taken")
         return found
@@ -233,11 +239,11 @@ def _set_aside(path: Path) -> Path:
 
 
 def _newest(directory: Path, step: int | None, tell: Callable[[str], None]) -> int:
-    """The newest step whose parameters are whole; Orbax renames a checkpoint to its step when all of it is written."""
+    """The newest step whose parameters are undamaged.  A folder named by its step is completely written."""
     for found in (found for found in steps(directory)[::-1] if step in (None, found)):
         try:
             wrong = damage(directory / str(found), "train_state/params.")
-        except FileNotFoundError:  # a trainer removes it
+        except FileNotFoundError:  # the trainer removes it at this moment
             continue
         if wrong is None:
             return found
@@ -247,7 +253,7 @@ def _newest(directory: Path, step: int | None, tell: Callable[[str], None]) -> i
 
 
 def _unreadable(directory: Path) -> str | None:
-    """Which checkpoint's times cannot be read, and what to do."""
+    """Which checkpoint's metadata file cannot be read, and what to do about it."""
     for step in steps(directory)[::-1]:
         try:
             read_object(directory / str(step) / _TIMES)
@@ -263,22 +269,25 @@ def _reason(error: Exception) -> str:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not what Orbax says of every save without OCDBT, that there is none to merge; and not the traceback of a save that
-    failed in the background, since the same error is raised where the save is waited for."""
+    """Drops two kinds of Orbax's log records.
+
+    Every save without OCDBT logs that there is nothing to merge.  A save that fails in the background logs a traceback;
+    the same error is raised when somebody waits for the save.
+    """
     message = str(record.msg)
     of_merging = message.startswith("[process=%s][thread=%s] Skipping merge of OCDBT")
     return not of_merging and not (record.exc_info and message.startswith("[process="))
 
 
 def _seal_unfinished(directory: Path) -> None:
-    """Writes the manifest of the checkpoint that is about to be renamed; Orbax does not say which, but there is one."""
+    """Writes the manifest of the checkpoint that is about to be renamed.  Orbax does not say which; only one exists."""
     for path in directory.glob(_HALF_WRITTEN):
         manifest = {"step": int(path.name.partition(".")[0])} | _digests(path)
         write_atomically(path / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
 def _digests(path: Path, part: str = "") -> dict[str, Json]:
-    """[bytes, SHA-256] of every file of the items; beside their folders Orbax writes times when it commits."""
+    """[bytes, SHA-256] of every file inside the items' folders; Orbax's commit still changes the files beside them."""
     files = sorted(file for file in path.rglob("*") if file.is_file() and file.parent != path)
     names = [(file.relative_to(path).as_posix(), file) for file in files]
     return {name: [file.stat().st_size, _digest(file)] for name, file in names if name.startswith(part)}

@@ -1,6 +1,6 @@
 """What can be known of a run before its first step: impossible settings are refused, odd ones are said.
 
-Left out on purpose: what one value alone shows (config.py, when it is built), and lengths (lengths.py).
+config.py checks single values when it is built, and lengths.py checks lengths.
 """
 
 from collections.abc import Iterator, Sequence

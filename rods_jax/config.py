@@ -1,7 +1,7 @@
 """The configuration of a run: frozen dataclasses, one per stage, checked when they are built.
 
 An experiment is a Python file that ends in `CONFIG = Config(...)`; the command line overrides
-single keys.  Left out on purpose: names that stand for functions (a config passes the function).
+single keys.  A config passes a function itself, never its name.
 """
 
 import dataclasses

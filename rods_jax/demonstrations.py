@@ -1,7 +1,7 @@
 """Demonstrations for the cold start: gold calls played through the environment by a demonstrator with habits.
 
 The habits are the imperfections that reinforcement learning is later asked to remove; each one is
-a probability, stated in the run's summary.  Left out on purpose: demonstrations by a language model.
+a probability, stated in the run's summary.
 """
 
 import json

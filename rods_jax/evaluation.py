@@ -1,12 +1,9 @@
 """How good a policy is: plays episodes one by one, keeps them in a journal, and turns them into scores.
 
-A player is a function from what came back to what is said next (`Act`), so a gold player, a null player, a
-server and a recorded rollout are all played by `play`, under the rules of either protocol.  Every episode gets
-three verdicts: the RODS rule, live; the leaderboard's rule, on its calls run again as the leaderboard would; and
-whether the final state alone is the gold's, however it was reached and whatever was said.
-Scores read records and tasks alone.
-
-Left out on purpose: where players come from, and how scores are drawn (scripts/).
+A player is a function from the messages that came back to the next action (`Act`).  `play` therefore plays a gold
+player, a null player, a server and a recorded rollout alike, under the rules of either protocol.  Every episode gets
+three verdicts: the RODS rule, live; the leaderboard's rule, on its calls replayed as the leaderboard would; and whether
+the final state is the gold's, however the episode reached it.  Scores are computed from records and tasks alone.
 """
 
 import contextlib
@@ -105,8 +102,8 @@ Act = Callable[[Sequence[Message]], Said | Stop]  # what came back since the las
 def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS) -> Record:
     """Plays one episode to its end; the first message that `act` gets carries the visible tools.
 
-    rules: of the interaction; the record has both verdicts whatever they are. Never raises: an exception of
-    the player, of the task or of the world is the record's `failure`.
+    rules: of the interaction; the record has both verdicts under any rules.  Never raises: an exception of the player,
+    the task or the environment is the record's `failure`.
     """
     moves: list[Move] = []
     reasons = [(Difference("turn", "closed", "the episode ended before"),)] * len(task.turns)
@@ -134,7 +131,7 @@ def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS
             code, messages, observations, done, _ = episode.act(action)
             moves.append(Move(turn, said.text, action.calls, code, observations, said.reasoning))
             tokens += said.tokens
-        if not all(rods):  # the policy's failure, unless gold itself plays otherwise each time
+        if not all(rods):  # the policy failed, unless gold itself plays differently each time
             require_repeats(domain, task, trace)
         state = equal(episode.state, trace[-1].state)
         closed = [[call for move in moves if move.turn == t for call in move.calls] for t in range(episode.turn)]

@@ -1,7 +1,4 @@
-"""Checks of a dataclass's fields when it is built: types from annotations, and ranges; each error names its key.
-
-Left out on purpose: what several fields must hold together (config.py says it of a run).
-"""
+"""Checks of a dataclass's fields when it is built: types from annotations, and ranges; each error names its key."""
 
 import functools
 import math

@@ -1,9 +1,7 @@
-"""Files and folders that commands write: where one may begin, and what is said when a file is not as it should be.
+"""Files and folders that commands write: where a command may begin, and how a wrong file is reported.
 
-A folder carries a mark while it is being written.  A command writes into a folder that is absent, empty, or marked:
-it removes what an interrupted command of ours left, and nothing else, whatever it is.
-
-Left out on purpose: locks (a run's is in run/directory.py), and the contents of files.
+A folder has a mark while it is being written.  A command writes only into a folder that is absent, empty or marked.  It
+removes what an interrupted command left, and nothing else.
 """
 
 import contextlib
@@ -76,7 +74,7 @@ def finish(folder: Path) -> None:
 # ------------------------------------------------------------------------------------ single files
 @contextlib.contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """An OSError that does not say its file, as that of a full disk, gets this one's name."""
+    """Gives this file's name to an OSError that has none, such as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -100,7 +98,7 @@ def write_atomically(path: str | Path, text: str) -> None:
 
 
 def sync(folder: Path) -> None:
-    """The names of new files are on the disk only when their folder is."""
+    """Writes a folder to the disk; the names of new files are safe only then."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

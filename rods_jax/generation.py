@@ -3,13 +3,12 @@
     prompts of N slots    one for each task under way: `admit` gives a slot to the next task
     rows [N,G]            one for each rollout under way: `renew` gives a row to the next rollout of its slot's task
     act                   decodes at most `segment` tokens of every active row
-    observe               appends a chunk to one row of each column: C of a slot's G rows, since few wait at a time
+    observe               appends a chunk to C of a slot's G rows, one in each column, since few rows wait at a time
     grow                  pads the rows' caches to the next of a few sizes, when the longest row needs it
 
-The caches live through whole episodes: what was generated or observed is never computed again.  Noise depends on
-(run seed, step, task, rollout, position) only, and a row's numbers on no other row and on no cache's size, so results
-do not depend on batch content, timing or a restart.  Temperature, top-p and top-k are traced: changing them never
-recompiles.
+The KV caches live through whole episodes: no token is computed twice.  Noise depends only on (run seed, step, task,
+rollout, position).  A row's numbers depend on no other row and on no cache size.  Results are therefore independent
+of batch content, timing and restarts.  Temperature, top-p and top-k are traced: changing them never recompiles.
 
 Left out on purpose: beams, penalties.
 """
@@ -27,7 +26,7 @@ from jax import lax
 from rods_jax.keys import seed_key
 from rods_jax.types import Policy
 
-BLOCK = 512  # tokens: larger caches are multiples of it, so that attention cuts each into the same blocks
+BLOCK = 512  # tokens; larger caches are multiples of it, so that attention cuts all of them into the same blocks
 
 
 class Sampling(NamedTuple):
@@ -71,7 +70,7 @@ class Generator(NamedTuple):
 
 
 def capacities(suffix_capacity: int) -> tuple[int, ...]:
-    """The sizes of a row's cache, in tokens: about an eighth, a quarter and half of the limit, and all of it."""
+    """The sizes of a row's cache, in tokens: about an eighth, a quarter and half of the limit, and the limit."""
     if suffix_capacity <= BLOCK:
         return (suffix_capacity,)
     return tuple(sorted({-(-suffix_capacity // (part * BLOCK)) * BLOCK for part in (8, 4, 2, 1)}))
@@ -88,13 +87,13 @@ def generator(
     columns: int | None = None,
     num_tokens: int | None = None,
 ) -> Generator:
-    """Compiles a policy into the calls of a rollout; episodes are donated from call to call, but to `grow`.
+    """Compiles a policy into the calls of a rollout.  Every call but `grow` donates the episodes that it gets.
 
-    group_size: rows of a slot.  suffix_capacity: the longest episode.  segment: the most tokens of a row in one `act`,
-    which ends sooner when messages that have ended cost as much as a look at them, half a step of all rows; None: whole
-    messages.  columns: rows of a slot in one `observe`, a divisor
-    of group_size; row c of them is one of c * G / C and the next; None: all.  num_tokens: ids from here on are rows of
-    the vocabulary without a token, and never sampled.
+    group_size: rows of a slot.  suffix_capacity: tokens of the longest episode.
+    segment: tokens that one `act` decodes at most for a row; None: whole messages.  `act` ends earlier when rows whose
+    message has ended have idled for half a decode step of all rows: a look by the host costs as much.
+    columns: rows of a slot that one `observe` extends, a divisor of group_size; column c's row is one of the G / C rows
+    from c * G / C on; None: all.  num_tokens: ids from here on stand for no token and are never sampled.
     """
     whole, segment, columns = segment is None, segment or max_action_tokens, columns or group_size
     if group_size % columns:
@@ -113,7 +112,7 @@ def generator(
 
     @partial(jax.jit, donate_argnums=0)
     def renew(episodes: Episodes, fresh_NG, keys_NG) -> Episodes:
-        # What the row's cache still holds is beyond its length, which nobody reads.
+        # The old entries of the row's cache stay: they lie beyond the new length 0, and nobody reads them.
         return episodes._replace(
             hidden_NGD=jnp.where(fresh_NG[..., None], episodes.first_ND[:, None], episodes.hidden_NGD),
             keys_NG=jnp.where(fresh_NG, keys_NG, episodes.keys_NG),
@@ -123,6 +122,7 @@ def generator(
 
     @partial(jax.jit, donate_argnums=1)
     def admit(params, episodes: Episodes, slot, prompt_tokens_P, prompt_length, keys_G) -> Episodes:
+        # Prefill the one prompt, write it into its slot, and renew the slot's rows.
         one = prefilled(params, prompt_tokens_P[None], prompt_length[None])
         whole = episodes.first_ND, episodes.prompts
         first_ND, prompts = jax.tree.map(lambda whole, new: whole.at[slot].set(new[0]), whole, one)
@@ -131,7 +131,7 @@ def generator(
 
     @partial(jax.jit, donate_argnums=1)
     def act(params, episodes: Episodes, active_NG, sampling: Sampling):
-        # The dtype of the update's logits (log_probs.py), so that both sides score a token alike.
+        # The unembedding has the dtype of the update's product (log_probs.py): both then score a token alike.
         unembedding_VD = policy.unembedding(params).astype(episodes.hidden_NGD.dtype)
         shape = (*active_NG.shape, segment)
         tokens_NGA, log_probs_NGA = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
@@ -144,12 +144,12 @@ def generator(
             logits = jnp.einsum("ngd,vd->ngv", episodes.hidden_NGD, unembedding_VD, preferred_element_type=jnp.float32)
             keys = jax.vmap(jax.vmap(jax.random.fold_in))(episodes.keys_NG, episodes.lengths_NG)
             token_NG, log_prob_NG = sample(keys, logits, sampling, num_tokens)
-            # Read it, which predicts the one after it; rows that are not going stay as they are.
+            # Append it to the cache, which gives the next prediction's hidden state; rows that ended do not change.
             one_NG = going_NG.astype(jnp.int32)
             hidden_NG1D, suffixes = policy.extend(
                 params, episodes.prompts, episodes.suffixes, episodes.lengths_NG, token_NG[..., None], one_NG
             )
-            # Is the message over?
+            # End messages at a stop token, at the longest message, or at a full cache.
             lengths_NG, said_NG = episodes.lengths_NG + one_NG, episodes.said_NG + one_NG
             over_NG = (said_NG == max_action_tokens) | (lengths_NG == suffix_capacity)
             for stop_token in stop_tokens:
@@ -169,6 +169,7 @@ def generator(
             return t + 1, idle + (active_NG & generated.ended_NG).sum(), generated, episodes
 
         def unfinished(carry):
+            # `idle` counts the steps that active rows have sat through since their message ended.
             t, idle, generated, _ = carry
             return (t < segment) & ~generated.ended_NG.all() & (whole | (idle < active_NG.size / 2))
 
@@ -178,7 +179,7 @@ def generator(
 
     @partial(jax.jit, donate_argnums=1)
     def observe(params, episodes: Episodes, rows_NC, tokens_NCT, lengths_NC) -> Episodes:
-        # Of each column's G / C rows one is chosen: what is known of it, from [N,G] and back.
+        # One of each column's G / C rows is chosen: take its length from [N,G] to [N,C].
         to_rows = partial(jnp.repeat, repeats=group_size // columns, axis=1)
         chosen_NG = to_rows(rows_NC) == jnp.arange(group_size)[None]
         seen_NC = jnp.where(chosen_NG, episodes.lengths_NG, 0).reshape(*rows_NC.shape, -1).sum(-1)
@@ -191,6 +192,7 @@ def generator(
             lengths_NC,
             None if columns == group_size else rows_NC,
         )
+        # The last new token predicts the row's next one. Bring it to [N,G]; rows that got no token do not change.
         last = jnp.maximum(lengths_NC - 1, 0)[..., None, None]
         hidden_NCD = jnp.take_along_axis(hidden_NCTD, last, axis=2)[:, :, 0]
         heard_NG = jnp.where(chosen_NG, to_rows(lengths_NC), 0)
@@ -206,7 +208,7 @@ def generator(
         new = []
         for x, like in zip(old, larger, strict=True):
             new.append(_padded(x, like.shape))
-            x.delete()  # one after the other, so that only one array is held twice
+            x.delete()  # at once, so that only one array is held twice at a time
         return episodes._replace(suffixes=jax.tree.unflatten(structure, new))
 
     return Generator(start, admit, renew, act, observe, grow)
@@ -218,7 +220,7 @@ def _padded(x, shape: tuple[int, ...]):
 
 
 def rollout_keys(seed: int, step: int, task_ids: Sequence[str], group_size: int) -> jax.Array:
-    """Typed keys `[N,G]` from (run seed, step, task, rollout) and nothing else."""
+    """Typed keys `[N,G]`, a function of (run seed, step, task, rollout) only."""
     tasks_N = np.array([zlib.crc32(task_id.encode()) for task_id in task_ids], np.uint32)
     return _rollout_keys(seed_key(seed), step, tasks_N, group_size)
 
@@ -234,10 +236,11 @@ def _rollout_keys(key, step, tasks_N, group_size):
 def sample(keys_NG, logits_NGV, sampling: Sampling, num_tokens: int | None = None):
     """Draws one token per row by the Gumbel trick from softmax(logits / temperature), truncated to top-k, then top-p.
 
-    num_tokens: the others of V are never drawn; like those beyond top-k and top-p they count in the log-probability.
+    num_tokens: ids from here on are never drawn.  The log-probability counts all of V, drawn or not.
     Returns (token_NG int32, log_prob_NG float32 under the untruncated distribution at that temperature;
     temperature 0 takes the arg-max and reports its log-probability at temperature 1).
     """
+    # Scale the logits, then exclude ids without a token and all but the k largest.
     greedy = sampling.temperature == 0
     logits = logits_NGV / jnp.where(greedy, 1.0, sampling.temperature)
     allowed = logits
@@ -249,23 +252,25 @@ def sample(keys_NG, logits_NGV, sampling: Sampling, num_tokens: int | None = Non
         noise = jax.vmap(jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:])))(keys_NG)
         return allowed + noise
 
+    # Gumbel trick: the arg-max of logits plus noise is a draw from their softmax. Then move the draw into top-p.
     scores = lax.cond(greedy, lambda x: x, noisy, allowed)
     token_NG = _first_largest(scores)
     within_top_p = partial(_within_top_p, scores=scores, logits=allowed, top_p=sampling.top_p)
     token_NG = lax.cond(sampling.top_p < 1, within_top_p, lambda token_NG: token_NG, token_NG)
+    # Score the token under the softmax of all logits.
     taken = jnp.take_along_axis(logits, token_NG[..., None], axis=-1)[..., 0]
     return token_NG, taken - jax.nn.logsumexp(logits, axis=-1)
 
 
 def _within_top_p(token_NG, scores, logits, top_p):
-    """From the arg-max of `scores` to that of the smallest set of the likeliest tokens with probability >= top_p;
-    ties at its edge belong to it.
+    """The arg-max of `scores` within the nucleus, given the arg-max over all tokens.
 
-    A token lies outside where likelier ones hold top_p already.  Then so does every token that is no likelier, and
-    the arg-max is taken again without them: one or two passes, no search for the edge and no sort.
+    The nucleus is the smallest set of likeliest tokens with probability >= top_p; ties at its edge belong to it.  A
+    token lies outside if likelier tokens already hold top_p.  Every token that is no likelier then lies outside too, so
+    the arg-max is taken again among the likelier ones.  One or two passes do, with no sort.
     """
     probability = jax.nn.softmax(logits, axis=-1)
-    enough = top_p * (1 - 1e-6)  # the float32 sum of all tokens may fall short of 1
+    enough = top_p * (1 - 1e-6)  # the float32 sum over all tokens may be less than 1
 
     def likelier(token_NG):
         return logits > jnp.take_along_axis(logits, token_NG[..., None], axis=-1)
@@ -284,14 +289,13 @@ def _within_top_p(token_NG, scores, logits, top_p):
 
 
 def _first_largest(x):
-    """arg-max over the last axis in two plain reductions: a CPU takes five times as long over one of pairs."""
+    """arg-max over the last axis by two plain reductions: a CPU takes five times as long for one over pairs."""
     places = lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 1)
     return jnp.where(x == x.max(-1, keepdims=True), places, x.shape[-1] - 1).min(-1)
 
 
 def _keep_top_k(logits, top_k):
-    """-inf for all but the k largest, found by bisection on float32 bit patterns: 32 passes and no sort; ties at the
-    edge stay."""
+    """-inf for all but the k largest; ties at the edge stay.  A bisection over 32 bits, not a sort, finds the edge."""
     ordered = _ordered(logits)
 
     def halve(_, bounds):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-HUGE = 2.0**50  # a group that spans more is computed in units of UNIT
+HUGE = 2.0**50  # a group whose rewards span more is computed in units of UNIT
 UNIT = 2.0**80
 LARGEST = float(jnp.finfo(jnp.float32).max)
 
@@ -94,7 +94,7 @@ def segment_group_statistics(
     if num_groups < 1:
         raise ValueError(f"num_groups must be at least 1, got {num_groups}")
     in_range_B = (group_ids_B >= 0) & (group_ids_B < num_groups)
-    ids_B = jnp.where(in_range_B, group_ids_B, 0)  # ignored rows add 0 to group 0: negative ids would wrap
+    ids_B = jnp.where(in_range_B, group_ids_B, 0)  # ignored rows add 0 to group 0; negative ids would wrap around
     return _statistics(
         rewards_B,
         _mask(mask_B, rewards_B) & in_range_B,
@@ -116,36 +116,40 @@ def _statistics(
     normalize: str,
     epsilon: float,
 ) -> GroupStatistics:
-    """The formula, once: `total` and `largest` reduce each argument's entries to groups, `spread` goes back."""
+    """The formula of both forms.  `total` and `largest` reduce entries to groups, `spread` maps groups to entries."""
     if normalize not in ("std", "none"):
         raise ValueError(f'normalize must be "std" or "none", got {normalize!r}')
+    # Count each group's rewards; an empty group divides by 1.
     rewards = rewards.astype(jnp.float32)
     (count_N,) = total(mask.astype(jnp.int32))
     divisor_N = jnp.maximum(count_N, 1).astype(jnp.float32)
 
-    # Shifted by a member of the group, equal rewards become exact zeros, whose mean has no rounding error.
-    # The largest member is one that every shard agrees on.  The shift cancels, so it carries no gradient.
+    # Shift each group by its largest reward: equal rewards become exact zeros, and their mean has no rounding error.
+    # Every shard agrees on the largest.  The shift cancels, so it carries no gradient.
     members = lax.stop_gradient(rewards)
     largest_N, least_N = largest(jnp.where(mask, members, -jnp.inf), jnp.where(mask, -members, -jnp.inf))
     pivot_N = jnp.where(count_N > 0, largest_N, 0.0)
-    # A group whose squares would overflow is computed in larger units; the power of two rounds nothing.
+    # Compute a group whose squares would overflow in larger units; a power of two rounds nothing.
     unit_N = jnp.where(largest_N + least_N > HUGE, jnp.float32(UNIT), 1.0)
     scale_N = 1 / unit_N
     shifted = jnp.where(mask, rewards * spread(scale_N) - spread(pivot_N * scale_N), 0.0)
+    # Sums of the shifted rewards and of their squares, in one pass.
     total_N, total_squares_N = total(shifted, jnp.square(shifted))
     shifted_mean_N = total_N / divisor_N
-    # One pass less than squares of centered rewards. The pivot lies within the group, so that what cancels is at most
-    # count times what remains: the relative error is count roundings, where centered rewards would make a few.
+    # The sum of squared deviations. Its relative error is at most about `count` roundings, because the pivot is a
+    # member of the group. Squares of centered rewards would err by a few roundings only, but need a second pass.
     squares_N = jnp.maximum(total_squares_N - divisor_N * jnp.square(shifted_mean_N), 0.0)
 
+    # Center, and divide by the sample deviation. A group without variance keeps its exact zeros.
     advantages = centered = jnp.where(mask, shifted - spread(shifted_mean_N), 0.0)
     if normalize == "none":
         advantages = centered * spread(unit_N)
     else:
-        # The inner `where` keeps the infinite slope of the root at 0 out of the gradient.
+        # The inner `where` keeps the root's infinite slope at 0 out of the gradient.
         varied_N = squares_N > 0
         deviation_N = jnp.sqrt(jnp.where(varied_N, squares_N, 1.0) / jnp.maximum(divisor_N - 1, 1.0))
         advantages = centered / spread(jnp.where(varied_N, deviation_N + epsilon * scale_N, 1.0))
+    # Undo the shift and the unit; a variance beyond float32 is its largest number.
     mean_N = (pivot_N * scale_N + shifted_mean_N) * unit_N
     variance_N = jnp.minimum(squares_N / divisor_N * unit_N, LARGEST * scale_N) * unit_N
     return GroupStatistics(mean_N, variance_N, advantages, count_N)
@@ -160,7 +164,7 @@ def _mask(mask: jax.Array | None, rewards: jax.Array) -> jax.Array:
 
 
 def _reduced(xs_NG: Sequence[jax.Array], start: float, combine: Callable) -> Sequence[jax.Array]:
-    """Each over its groups, in one reduction: a CPU then reads their common operand once and stores neither."""
+    """All arrays reduced over their groups at once: a CPU then reads the rewards once and stores no array."""
     starts = tuple(jnp.full((), start, x_NG.dtype) for x_NG in xs_NG)
     return lax.reduce(xs_NG, starts, lambda totals, xs: tuple(map(combine, totals, xs)), (1,))
 

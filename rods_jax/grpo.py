@@ -1,14 +1,13 @@
 """GRPO on device: statistics, advantages, loss, gradient, optimizer and boundary seeds in one jitted step.
 
-The choices between published variants are plain functions that the caller passes: the importance
-ratio (`token_ratio`, `sequence_ratio`), the aggregation (`sequence_mean`, `token_mean`) and the boundary
-signal (boundary.py).
+Published variants differ in plain functions that the caller passes: the importance ratio (`token_ratio`,
+`sequence_ratio`), the aggregation (`sequence_mean`, `token_mean`) and the boundary signal (boundary.py).
 
 Left out on purpose: a critic, several epochs over one batch (behaviour log-probabilities come from
 sampling, so one pass is on-policy), and filtering of zero-variance groups (the pool reduces them).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -30,6 +29,7 @@ from rods_jax.boundary import (
 )
 from rods_jax.group_statistics import GroupStatistics, group_statistics
 from rods_jax.log_probs import LogProbs, log_probs
+from rods_jax.micro_batches import accumulate
 from rods_jax.types import Policy, RolloutBatch, TrainState
 
 
@@ -47,14 +47,14 @@ def sequence_ratio(log_ratio_NGS, mask_NGS):
 def sequence_mean(loss_NGS, mask_NGS, whole_NGS):
     """Token mean per sequence, then mean over sequences that have action tokens (RODS section 3).
 
-    whole_NGS: the mask of the whole batch, of which these are a part; so the parts' results add up to the whole's.
+    whole_NGS: the mask of the whole batch; the other arguments may be one of its parts.  The parts' results add up.
     """
     means_NG = jnp.sum(loss_NGS * mask_NGS, axis=-1) / jnp.maximum(mask_NGS.sum(-1), 1)
     return means_NG.sum() / jnp.maximum((whole_NGS.sum(-1) > 0).sum(), 1)
 
 
 def token_mean(loss_NGS, mask_NGS, whole_NGS):
-    """Mean over all action tokens of the whole batch (DAPO, arXiv 2503.14476); its parts' results add up too."""
+    """Mean over all action tokens of the whole batch (DAPO, arXiv 2503.14476); results of its parts add up."""
     return jnp.sum(loss_NGS * mask_NGS) / jnp.maximum(whole_NGS.sum(), 1)
 
 
@@ -80,8 +80,8 @@ class Feedback(NamedTuple):
 
     statistics: GroupStatistics
     passed_turns_N: jax.Array  # int32, over valid rollouts
-    total_turns_N: jax.Array  # int32; 0 when fewer than half of the group is valid: no observation
-    zones_N: jax.Array  # by the mean reward, whatever the signal, so that runs compare
+    total_turns_N: jax.Array  # int32; 0, which is no observation, when fewer than half of the group is valid
+    zones_N: jax.Array  # by the mean reward, under every signal, so that runs can be compared
     seeds: Seeds
     metrics: dict[str, jax.Array]
 
@@ -126,11 +126,12 @@ def objective_value(
 
     clipped surrogate + kl_coefficient * k3(pi || reference) - entropy_coefficient * entropy, aggregated over
     the action tokens of valid rollouts.  reference_log_probs_NGS: None where the coefficient is 0.
-    whole_NGS: all action tokens of valid rollouts, where `batch` is a part of a batch; the parts' results add up.
+    whole_NGS: action tokens of all valid rollouts, if `batch` is a part of a batch; the parts' results add up.
     """
     mask_NGS = _mask(batch)
     whole_NGS = mask_NGS if whole_NGS is None else whole_NGS
     aggregate = partial(objective.aggregate, mask_NGS=mask_NGS, whole_NGS=whole_NGS)
+    # The clipped surrogate of each action token, with its rollout's advantage.
     log_ratio_NGS = jnp.where(mask_NGS, taken.log_probs_T - batch.behavior_log_probs_NGS, 0.0)
     advantages_NGS = jnp.broadcast_to(advantages_NG[..., None], mask_NGS.shape)
     surrogate_NGS = clipped_surrogate(
@@ -140,6 +141,7 @@ def objective_value(
         clip_high=objective.clip_high,
         dual_clip=objective.dual_clip,
     )
+    # Aggregate; add the KL penalty and subtract the entropy bonus where their coefficients are not 0.
     terms = {"surrogate": aggregate(surrogate_NGS)}
     total = terms["surrogate"]
     if objective.kl_coefficient:
@@ -148,7 +150,7 @@ def objective_value(
     if objective.entropy_coefficient:
         terms["entropy"] = aggregate(taken.entropy_T)
         total -= objective.entropy_coefficient * terms["entropy"]
-    # Clipping would hide a log-probability that is not finite, and train on it.
+    # The loss is NaN if a log-probability is not finite: the clip would hide it, and the update would train on it.
     finite = jnp.isfinite(log_ratio_NGS).all()
     if objective.kl_coefficient:
         finite &= jnp.isfinite(jnp.where(mask_NGS, reference_log_probs_NGS, 0.0)).all()
@@ -180,40 +182,6 @@ def _mask(batch: RolloutBatch):
     return batch.action_mask_NGS & batch.valid_NG[..., None]
 
 
-def micro_batches(arrays: Mapping[str, jax.Array], cuts: tuple[int, int]) -> dict[str, jax.Array]:
-    """Arrays whose names end in their axes, N first, as `[tasks * rollouts, N / tasks, G / rollouts, ...]`.
-
-    cuts: (tasks, rollouts).  Neighbours go to different parts: so a device that holds some of N and G holds as
-    much of every part, and nothing moves.  What has no G (the prompts) is in each of its rollouts' parts.
-    """
-    tasks, rollouts = cuts
-
-    def cut(name: str, x: jax.Array) -> jax.Array:
-        x = jnp.moveaxis(x.reshape(-1, tasks, *x.shape[1:]), 1, 0)
-        if "G" in name.rsplit("_", 1)[1]:
-            x = jnp.moveaxis(x.reshape(*x.shape[:2], -1, rollouts, *x.shape[3:]), 3, 1)
-        else:
-            x = jnp.broadcast_to(x[:, None], (tasks, rollouts, *x.shape[1:]))
-        return x.reshape(tasks * rollouts, *x.shape[2:])
-
-    return {name: cut(name, x) for name, x in arrays.items()}
-
-
-def accumulate(function: Callable[..., Any], arrays: Mapping[str, jax.Array], cuts: tuple[int, int], place):
-    """The sum over micro-batches of `function(**arrays)`, a tree of floats, in float32; `place` says where it lies."""
-    if cuts == (1, 1):
-        return place(function(**arrays))
-    parts = micro_batches(arrays, cuts)
-    shapes = jax.eval_shape(function, **{name: x[0] for name, x in parts.items()})
-
-    def add(total, part):
-        return place(jax.tree.map(lambda a, b: a + b.astype(jnp.float32), total, function(**part))), None
-
-    nothing = place(jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes))
-    total, _ = jax.lax.scan(add, nothing, parts)
-    return jax.tree.map(lambda a, b: a.astype(b.dtype), total, shapes)
-
-
 def update_step(
     state: TrainState,
     batch: RolloutBatch,
@@ -229,17 +197,17 @@ def update_step(
 ) -> tuple[TrainState, Feedback]:
     """One GRPO update and the boundary statistics of its tasks; everything is computed on device.
 
-    cuts: the gradient is the sum over micro-batches, N cut into so many parts and G into so many; the result is
-    that of (1, 1), the memory of activations that of a part.  place: on a mesh, lays the gradient where the
-    parameters lie, so that it is scattered as it is reduced.
+    cuts: parts that N and G are cut into.  The gradient is summed over these micro-batches: the result is that of
+    (1, 1), with the activations of one micro-batch in memory.
+    place: lays the gradient where the parameters lie on a mesh, so that it is scattered as it is reduced.
     axis_name: mapped axis (pmap, shard_map) over which the batch is split: its rollouts, as for `group_statistics`,
     or its tasks with `split="N"`.  State and feedback are then those of the whole batch, the same on every device.
     Under plain jit with shardings leave it None: the compiler inserts the collectives.
 
-    AssertionError: as for `check`.
+    Parameters and optimizer state keep every bit if the loss or the gradient is not finite (`skipped` is True).  They
+    also do if the gradient is 0: momentum or weight decay alone would move them.
 
-    Parameters and optimizer stay as they were, to the bit, where the loss or the gradient is not finite (`skipped` is
-    True), and where the norm of the gradient is 0: such a batch says nothing, and momentum or decay alone would move.
+    AssertionError: as for `check`.
     """
     check(batch)
     whole = _gathered(batch, axis_name, split)
@@ -257,14 +225,14 @@ def update_step(
             whole_NGS=_mask(whole),
         )
 
-    # The gradient, from this device's part of the batch, then summed over the parts.
+    # The gradient of this device's part of the batch, summed over the devices.
     advantages_NG = _own_part(statistics.advantages_NG, batch.rewards_NG.shape, axis_name, split)
     arrays = {"advantages_NG": advantages_NG} | batch._asdict()
     (total, terms), gradient = accumulate(differentiate, arrays, cuts, lambda results: (results[0], place(results[1])))
     if axis_name is not None:
         (total, terms), gradient = jax.lax.psum(((total, terms), gradient), axis_name)
 
-    # The optimizer's step, taken only where the batch had something to say and every number is finite.
+    # The optimizer's step, taken only if the loss and the gradient are finite and the gradient is not 0.
     grad_norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
@@ -274,7 +242,7 @@ def update_step(
     )
     state = state._replace(params=params, optimizer_state=optimizer_state, step=state.step + 1)
 
-    # What the host learns of the tasks: their measurements, their zones, and which of them become seeds.
+    # What the host learns of the tasks: measurements, zones and seeds. Half of a group must be valid to count.
     observed_N = 2 * statistics.count_N >= whole.rewards_NG.shape[1]  # RODS section 2.4
     evidence = Evidence(
         whole.passed_turns_NG,
@@ -308,7 +276,7 @@ def update_step(
 
 
 def check(batch: RolloutBatch) -> None:
-    """AssertionError: a field's shape is not that of its letters, or tokens, turns, rewards or masks have another dtype."""
+    """AssertionError: a field has another shape than its letters, or tokens, turns, rewards or masks another dtype."""
     sizes = dict(zip("NGS", batch.suffix_tokens_NGS.shape, strict=True)) | {"P": batch.prompt_tokens_NP.shape[1]}
     for name, x in batch._asdict().items():
         chex.assert_shape(x, tuple(sizes[axis] for axis in name.rsplit("_", 1)[1]))
@@ -318,9 +286,9 @@ def check(batch: RolloutBatch) -> None:
 
 
 def _gathered(batch: RolloutBatch, axis_name: str | None, split: str) -> RolloutBatch:
-    """All devices' parts of the small fields, joined along the axis of their names that is split; tokens stay apart.
+    """The batch with its small fields gathered from all devices along the split axis; tokens stay apart.
 
-    Of [N,G,S] arrays only the mask is gathered: the aggregations count its tokens and sequences.
+    Of the [N,G,S] arrays only the mask is gathered: the aggregations count its tokens and sequences.
     """
     if axis_name is None:
         return batch
@@ -358,8 +326,9 @@ def jit_update(
     """`update_step`, jitted once per shape, the old state donated; `how`: its `cuts` and `place`.
 
     shardings: those of the state, on a mesh; the feedback is then whole on every device.
-    Returns (state, batch, temperature, *frozen) -> (state, feedback).  Where not all weights train,
-    `complete(policy, *frozen)` is the policy of those that do: no gradient, optimizer state or copy of the others.
+    Returns (state, batch, temperature, *frozen) -> (state, feedback).  If only some weights train, `frozen` are the
+    others, and `complete(policy, *frozen)` is the policy of those that do.  Frozen weights have no gradient, no
+    optimizer state and no copy.
     """
 
     results = None if shardings is None else (shardings, shardings.step)
@@ -383,3 +352,39 @@ def create_state(params: Any, optimizer: optax.GradientTransformation, objective
     """Fresh optimizer state, and a reference policy equal to the start (RODS section 3: renewed at each stage)."""
     reference = jax.tree.map(jnp.copy, params) if objective.kl_coefficient else None
     return TrainState(params, reference, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+
+def create_optimizer(
+    learning_rate: float,
+    *,
+    warmup_steps: int = 0,
+    decay_steps: int | None = None,
+    max_grad_norm: float = 1.0,
+    weight_decay: float = 0.0,
+    b2: float = 0.999,
+) -> optax.GradientTransformation:
+    """AdamW behind a global-norm clip; linear warm-up, then constant, or linear down to a tenth at `decay_steps`.
+
+    weight_decay: for matrices; norms and biases do not decay (`decays`).
+    """
+    schedule = optax.linear_schedule(learning_rate / (warmup_steps + 1), learning_rate, warmup_steps)
+    if decay_steps is not None:
+        down = optax.linear_schedule(learning_rate, learning_rate / 10, decay_steps - warmup_steps)
+        schedule = optax.join_schedules([schedule, down], [warmup_steps])
+    return optax.chain(
+        optax.clip_by_global_norm(max_grad_norm),
+        optax.adamw(schedule, b2=b2, weight_decay=weight_decay, mask=decays),
+    )
+
+
+def decays(params: Any) -> Any:
+    """Which parameters decay: none that is a vector or a scalar, and none whose name contains norm, bias or scale.
+
+    The name counts because stacked layers make a matrix of their norms.
+    """
+
+    def matrix(path, x) -> bool:
+        name = jax.tree_util.keystr(path).lower()
+        return x.ndim > 1 and not any(word in name for word in ("norm", "bias", "scale"))
+
+    return jax.tree_util.tree_map_with_path(matrix, params)

@@ -1,9 +1,6 @@
-"""What a run measures on tasks that it does not train on: which of them, and what their rollouts add up to.
+"""What a run measures on tasks that it does not train on: which of them, and the scores of their rollouts.
 
-A rollout that the infrastructure broke is in no mean, and a mean over nothing is left out: it is not 0, and it is no
-number.
-
-Left out on purpose: intervals and other protocols (evaluation.py).
+A rollout that the infrastructure broke counts in no mean.  A mean over no rollouts is left out, and not 0 or NaN.
 """
 
 import random
@@ -14,12 +11,12 @@ from rods_jax.types import Task
 
 # ------------------------------------------------------------------------------------- which tasks
 def sample(tasks: Sequence[Task], count: int | None) -> tuple[Task, ...]:
-    """`count` of the tasks: of each category its share and at least one, from all over it; None: all, as they are."""
+    """`count` tasks: each category's share, at least one, from all over the category; None: all, in their order."""
     return tuple(tasks) if count is None or count >= len(tasks) else spread(tasks)[:count]
 
 
 def spread(tasks: Sequence[Task]) -> tuple[Task, ...]:
-    """The tasks in an order whose every beginning is such a sample, however they were sorted."""
+    """The tasks in an order of which every prefix is such a sample, in whatever order they came."""
     categories = dict.fromkeys(task.category for task in tasks)
     ranked = []
     for category in categories:
@@ -40,7 +37,8 @@ def _all_over(size: int) -> Iterator[int]:
 def set_aside(tasks: Sequence[Task], count: int, seed: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
     """(the others, at least `count` tasks drawn by whole scenarios), each in the tasks' order.
 
-    What `retention.best` selects on is taken from the training side so. Consumes its own Random(seed).
+    Validation tasks, on which `retention.best` selects, are taken from the training tasks this way.  Consumes its own
+    Random(seed).
     """
     scenarios = sorted({task.scenario for task in tasks})
     aside: set[str] = set()

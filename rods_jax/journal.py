@@ -4,12 +4,12 @@
         entries, place = journal.read(path)    # all records so far
         append({"seed": "task_7"})             # on the disk when it returns
 
-A line is `["check", record]`. Its check covers the check before it, so nothing can be changed, taken out or put in
-unseen. No byte is ever written twice: what a crash cut off stays, the next writer begins a line after it, and readers
-pass over it. Readers therefore need no lock, and see a record whole or not at all.
+A line is `["check", record]`.  Each check covers the check before it, so that no change, removal or insertion goes
+unseen.  No byte is written twice.  A line that a crash cut off stays; the next writer begins a new line after it, and
+readers skip it.  Readers therefore need no lock, and see a record whole or not at all.
 
-Left out on purpose: deletion, clocks and process ids. The operating system knows who holds a lock, and that a dead
-process holds none; on a shared file system its flock must reach other hosts, as on NFS it does.
+Left out on purpose: deletion, clocks and process ids.  The operating system knows who holds a lock, and that a dead
+process holds none.  On a shared file system, flock must reach the other hosts, as it does on NFS.
 """
 
 import contextlib
@@ -65,7 +65,7 @@ def read(path: Path, place: Place = Place()) -> tuple[list[Entry], Place]:
     except FileNotFoundError:
         return [], place
     entries: list[Entry] = []
-    torn = None  # the first line that is cut off: right only if a line follows that continues the one before
+    torn = None  # the first line that is cut off; it is skipped if a later line continues the one before it
     offset = place.offset
     for number, line in enumerate(lines, place.lines + 1):
         offset += len(line) + 1
@@ -99,7 +99,7 @@ def writing(path: Path, place: Place = Place(), *, wait: bool = True) -> Iterato
             raise InUse(f"{path} is being written by another process") from None
         _, place = read(path, place)
         if file.seek(0, os.SEEK_END) > place.offset and not _ends_a_line(file):
-            file.write(b"\n")  # a crash cut a line off, or its end alone
+            file.write(b"\n")  # a crash cut off a line, or only its end
             _, place = read(path, place)
         check = place.check
 
@@ -136,7 +136,7 @@ def _line(check: str, payload: bytes) -> bytes:
 
 
 def _is_cut_off(line: bytes) -> bool:
-    """The beginning of a line of ours is no JSON before its last character."""
+    """Whether a line may be the beginning of one: such a line is not JSON before its last character."""
     try:
         json.loads(line)
     except (ValueError, RecursionError):

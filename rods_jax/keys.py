@@ -1,7 +1,4 @@
-"""Keys of JAX from the seed of a run, a number of any size.
-
-Left out on purpose: seeds of other generators; Python's and NumPy's take integers of any size.
-"""
+"""Keys of JAX from the seed of a run, a number of any size."""
 
 import jax
 import numpy as np

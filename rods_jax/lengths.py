@@ -3,10 +3,10 @@
     task -> prompt tokens, suffix tokens of its gold dialogue, tokens of its longest gold call -> what exceeds a limit
 
 A gold dialogue makes all calls of a turn in one message, reads what the gold calls return, and ends each turn with the
-shortest answer.  No rollout that solves the task is much shorter, so a task whose gold dialogue does not fit can be
-played and not solved; one whose prompt does not fit cannot be played.
+shortest answer.  No rollout that solves the task is much shorter.  A task whose gold dialogue does not fit can be
+played, but not solved.  A task whose prompt does not fit cannot be played.
 
-Left out on purpose: lengths of generated tasks, whose prompts are those of their seeds but for the user's words.
+Generated tasks are not measured: their prompts differ from their seeds' only in the user's words.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ def length_of(domain: Domain, codec: Codec, task: Task, trace: GoldTrace) -> Len
     prompt = len(codec.encode_prompt(visible, task.turns[0].user))
     suffix, calls = 0, {0}
     for number, (turn, closed) in enumerate(zip(task.turns, trace, strict=True)):
-        # The question, which the first turn has in its prompt; then calls, what they return, and an answer.
+        # The user's message (the first is in the prompt), then the calls, what they return, and an answer.
         if number:
             released = tuple(tools[name] for name in turn.released_tools if name in tools)
             suffix += len(codec.encode_messages([Message("user", turn.user, released)]))
@@ -52,7 +52,7 @@ def length_of(domain: Domain, codec: Codec, task: Task, trace: GoldTrace) -> Len
 def measure(domain: Domain, codec: Codec, tasks: Sequence[Task]) -> dict[str, Length]:
     """Lengths by task id.  A task whose world or text breaks has none: its rollouts are recorded as failed.
 
-    Tasks with the same tools follow each other, since a codec keeps few of the long prompts that it has cut into tokens.
+    Tasks with the same tools follow each other, because a codec caches the tokens of a few long prompts only.
     """
     found = {}
     for task in sorted(tasks, key=lambda task: (task.classes, sorted(task.withheld_tools))):
@@ -96,8 +96,8 @@ def check_lengths(
 ) -> dict[str, Json]:
     """Says which tasks fit no rollout; returns lengths.json: every stage's limits and its tasks that exceed them.
 
-    ConfigError: of some stage's or the evaluation's tasks more do not fit than the share that `rollout.max_unfit_share`
-    states, or none has a prompt that does.
+    ConfigError: in some stage or in the evaluation, the share of tasks that do not fit is above
+    `rollout.max_unfit_share`, or no task's prompt fits.
     """
     everything = {task.id: task for part in (tasks.seeds, tasks.held_out, tasks.validation) for task in part}
     lengths = measure(domain, codec, list(everything.values()))

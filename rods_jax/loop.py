@@ -1,11 +1,9 @@
 """The straight line: tasks -> rollouts -> update with statistics -> seeds -> synthesis -> replay -> tasks.
 
-What travels round the circle is a `Position`: train state (device), replay state (host), the step, the place in the
-epoch, and how many outcomes of synthesis came back; a checkpoint is those, and every random number comes from (run
-seed, step, task, rollout).  The feedback of a step is read while the next one is under way, so that
-the host never makes the device wait; synthesis runs while the device updates, or beside it all.
-
-Left out on purpose: what a step is made of.  `Stages` holds the callables, scripts wire them.
+A `Position` travels round the circle: train state (device), replay state (host), the step, the place in the epoch, and
+how many outcomes of synthesis came back.  A checkpoint holds the same.  Every random number comes from (run seed, step,
+task, rollout).  The host reads a step's feedback one step later, so that it never makes the device wait.  Synthesis
+runs while the device updates, or beside training.  `Stages` holds the callables; scripts wire them.
 """
 
 import time
@@ -28,7 +26,7 @@ from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.dispatch import Dispatch, Synthesize
 from rods_jax.types import RolloutBatch, Task, TrainState
 
-NUM_FAILURES = 3  # reasons that a step's record keeps, of this process's own rollouts
+NUM_FAILURES = 3  # most frequent failures that a step's record keeps, of this process's own rollouts
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Position:
     step: int = 0
     epoch: int = 0  # counted over all stages
     batch: int = 0  # next batch of the epoch; 0: the epoch has not begun
-    outcomes: int = 0  # of synthesis, taken so far: none is taken twice, whatever a restart repeats
+    outcomes: int = 0  # of synthesis, taken so far; a restart takes none of them twice
 
 
 class Stages(NamedTuple):
@@ -63,7 +61,7 @@ class _Pending(NamedTuple):
     step: int
     epoch: int
     stage: StageConfig
-    left: int  # steps of the epoch from this one on; 0: no epoch follows that could play a variant
+    left: int  # steps of the epoch from this one on; 0 in the last epoch, after which no variant is played
     tasks: tuple[Task, ...]
     rollouts: Rollouts
     feedback: Feedback
@@ -85,6 +83,7 @@ def train(
 
     for epoch in range(position.epoch, num_epochs(config)):
         stage, is_first = stage_of(config, epoch)
+        # Begin the epoch, unless the run resumes within it; a stage's first epoch renews optimizer and seeds.
         if first_batch == 0:
             if is_first:
                 state = stages.renew(state)
@@ -96,10 +95,12 @@ def train(
             started = time.perf_counter()
             rollouts = stages.collect(state.params, batches[index], step, stage)
             seconds = time.perf_counter() - started
+            # Read the previous step's feedback, and start this step's update; the device computes on its own.
             replay, chosen = _observe(replay, pending)
             batch = _to_learn_from(rollouts) if config.update.mask_truncated else rollouts.batch
             batch = _with_history(batch, replay, batches[index], step)
             state, feedback = stages.update(state, batch)
+            # Meanwhile write the previous step's variants and its record.
             replay, taken = _settle(replay, pending, chosen, stages, known)
             outcomes += taken
             left = len(batches) - index if epoch + 1 < num_epochs(config) else 0
@@ -108,6 +109,7 @@ def train(
             last = index + 1 == len(batches)
             final = step == config.max_steps
             stop = stages.stop() or final
+            # Before a checkpoint and at an epoch's end, finish this step as well.
             if last or stop or step % config.checkpoint_every == 0:
                 replay, chosen = _observe(replay, pending)
                 held = stages.evaluate(state.params, step) if _due(config, epoch, last, final) else {}
@@ -124,7 +126,7 @@ def train(
 
 
 def _due(config: Config, epoch: int, last: bool, final: bool) -> bool:
-    """Held-out evaluation: every few epochs, and at the end."""
+    """Whether a held-out evaluation is due: every few epochs, and at the end."""
     ended = epoch + 1 == num_epochs(config)
     return final or last and (ended or (epoch + 1) % config.evaluation.every_epochs == 0)
 
@@ -149,7 +151,7 @@ def _observe(replay: ReplayState, pending: _Pending | None) -> tuple[ReplayState
 
 
 def _known_contents(held_out: Sequence[Task]) -> Callable[[ReplayState], frozenset[str]]:
-    """What no candidate may repeat: held-out tasks, pool and queue, each hashed once, since an id means one content."""
+    """Content hashes that no candidate may repeat: held-out tasks, pool, queue.  Each id is hashed once."""
     avoid, hashes = frozenset(map(content_hash, held_out)), {}
 
     def known(replay: ReplayState) -> frozenset[str]:

@@ -1,7 +1,6 @@
 """Metrics as JSON lines: one object a step, on the disk at once, floats exact; null where one is not finite.
 
-Other writers (a tracker, a progress display) are other `MetricWriter`s.  Left out on purpose:
-averaging, wall-clock stamps and log levels.
+Other writers (a tracker, a progress display) are other `MetricWriter`s.
 """
 
 import contextlib

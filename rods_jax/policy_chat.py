@@ -1,7 +1,4 @@
-"""The policy under training as a chat backend, beside chat.http_generate.
-
-Left out on purpose: tools in a request, which no role of synthesis sends, and caches kept between requests.
-"""
+"""The policy under training as a chat backend, beside chat.http_generate."""
 
 import threading
 from collections.abc import Callable, Sequence

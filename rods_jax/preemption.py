@@ -1,9 +1,9 @@
 """Asks a run to stop between two steps when the cluster, or a person, wants the machine back.
 
-SIGTERM (preemption, `kill`) and SIGINT (Ctrl-C) set an event that the loop looks at after every step; a maintenance
-notice of Google's cloud becomes a SIGTERM. A second signal, or a step that outlasts the deadline, ends the process at
-once, even while it waits for the device: the last checkpoint stands, and the resumed run is the same to the bit.
-Left out on purpose: saving (the caller's), and agreement between processes of one run.
+SIGTERM (preemption, `kill`) and SIGINT (Ctrl-C) set an event that the loop checks after every step.  A maintenance
+notice of Google's cloud becomes a SIGTERM.  A second signal, or a step that outlasts the deadline, ends the process at
+once, even while it waits for the device.  The last checkpoint remains, and the resumed run is the same to the bit.
+Saving, and agreement between the processes of one run, are the caller's.
 """
 
 import contextlib
@@ -28,15 +28,16 @@ class Stopped(Exception):
 SAVED = 75  # exit status: stopped by a signal after saving, to be resumed (EX_TEMPFAIL of sysexits.h)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LAST_WORDS = "what was saved stands; the same command goes on, or begins again (a run that has begun: with --resume)"
-# NONE, or from minutes before the host goes down TERMINATE_ON_HOST_MAINTENANCE; TPUs cannot migrate.
+# Answers NONE, or TERMINATE_ON_HOST_MAINTENANCE some minutes before the host goes down; TPUs cannot migrate.
 METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/maintenance-event"
 
 
 @contextlib.contextmanager
 def stop_requests(seconds: float = 25.0) -> Iterator[threading.Event]:
-    """An event that the first signal sets; `seconds` later, or at the second signal, the process ends with 128 + its
-    number, and says so on the standard error.  Main thread only; one block may stand in another, and is then heard alone.
+    """An event that the first signal sets.  `seconds` later, or at the second signal, the process ends.
 
+    Its exit status is then 128 + the signal's number, and the standard error says so.  Main thread only.  Of nested
+    blocks the inner one alone gets the signals.
     seconds=0: for a command, or a part of one, that has nothing to save: the first signal ends it.
     The interpreter runs handlers between two of its instructions, which may be a long step apart. So the handlers do
     nothing: the system writes each signal's number to a pipe, which a thread reads.
@@ -48,13 +49,13 @@ def stop_requests(seconds: float = 25.0) -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def interrupts(seconds: float = 3.0) -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt in the block, once; `seconds` later, or at the second, the process ends.
+    """Ctrl-C raises KeyboardInterrupt in the block, once; `seconds` later, or at the second Ctrl-C, the process ends.
 
-    Its exit status is then 130, whatever it waits for.  Main thread only.
+    Its exit status is then 130, even if it waits for something.  Main thread only.
     """
 
     def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGINT, lambda *_: None)  # the second is the watcher's alone
+        signal.signal(signal.SIGINT, lambda *_: None)  # only the watcher reacts to a second one
         raise KeyboardInterrupt
 
     with _watched({signal.SIGINT: interrupt}, threading.Event(), seconds):
@@ -94,7 +95,7 @@ def maintenance_notices(url: str = METADATA, every: float = 5.0) -> Iterator[Non
         yield
     finally:
         ended.set()
-        asker.join(every)  # a server that drips its notice holds a daemon, and no end of a run
+        asker.join(every)  # at most so long: a server that drips must not delay the end of a run
 
 
 def _ask(url: str, every: float, ended: threading.Event) -> None:

@@ -1,12 +1,12 @@
 """Several processes of one run, one for each host: which tasks are whose, and what all of them know.
 
-Every process runs the whole loop on the same replay state and rolls out its own share of each step's tasks.  The
-global batch is made of what lies on the processes' devices, and is gathered nowhere; `[N]` feedback is replicated;
-what one process alone finds out (files, synthesis) reaches the others through `on_first`.  In a run of one process
+Every process runs the whole loop on the same replay state, and rolls out its own share of each step's tasks.  The
+global batch consists of the parts on the processes' devices; no process gathers it.  `[N]` feedback is replicated.
+Files and synthesis are the first process's; `on_first` brings their results to the others.  In a run of one process
 every function here is the identity.
 
 Left out on purpose: going on without a process that died (jax.distributed ends the others; resume the run), and axes
-of the mesh other than `data` across processes (tasks are whole where their environments are).
+of the mesh other than `data` across processes (a task's rollouts stay with the process of its environments).
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from rods_jax.config import ConfigError, differences
 from rods_jax.sharding import AXES, batch_shardings
 from rods_jax.types import Json, RolloutBatch
 
-KNOWN = ("eligible_N", "earlier_passed_N", "earlier_total_N")  # of all tasks to every process, from the replay state
+KNOWN = ("eligible_N", "earlier_passed_N", "earlier_total_N")  # every process has them for all tasks (replay state)
 
 
 def start(coordinator: str, num_processes: int | None = None, process_id: int | None = None) -> None:
@@ -34,7 +34,7 @@ def start(coordinator: str, num_processes: int | None = None, process_id: int | 
 
     coordinator: HOST:PORT of the first process, which every other process reaches; "auto": asks the cluster (TPU
     slices, SLURM and others that jax.distributed knows) for all three.  ValueError: one of them is missing.
-    A process that ends alone, by an error of its own, ends the others a minute later.
+    A process that ends alone, by an error of its own, makes the others end after 60 seconds.
     """
     initialize = partial(jax.distributed.initialize, shutdown_timeout_seconds=60)
     if coordinator == "auto":
@@ -42,7 +42,7 @@ def start(coordinator: str, num_processes: int | None = None, process_id: int | 
     elif num_processes is None or process_id is None:
         raise ValueError("--coordinator HOST:PORT needs --num-processes and --process-id too")
     else:
-        # Or a cluster that is found all the same, as SLURM is, would hide all of a process's devices but one.
+        # Without "deactivate", a detected cluster such as SLURM would hide all but one of the process's devices.
         initialize(coordinator, num_processes, process_id, cluster_detection_method="deactivate")
 
 
@@ -52,7 +52,7 @@ def is_first() -> bool:
 
 
 def share_of(items: Any) -> Any:
-    """This process's stretch of a sequence or array that all processes hold alike; stretches differ by one at most."""
+    """This process's stretch of a sequence or array that all processes hold; lengths differ by at most 1."""
     index, count = jax.process_index(), jax.process_count()
     return items[index * len(items) // count : (index + 1) * len(items) // count]
 
@@ -70,7 +70,7 @@ def gather(value: Json) -> list[Json]:
 def on_first(function: Callable[[], Json]) -> Json:
     """Runs it in the first process alone; its result, which JSON can hold, is everybody's.
 
-    What it raises ends all: the first process gets it as it is, the others a ValueError with its name and words.
+    An exception ends all processes: the first raises it as it is, the others raise a ValueError with its name and text.
     """
     if jax.process_count() == 1:
         return function()
@@ -78,7 +78,7 @@ def on_first(function: Callable[[], Json]) -> Json:
     if is_first():
         try:
             data = json.dumps({"result": function()}).encode()
-        except Exception as raised:  # again below, when the others have heard of it
+        except Exception as raised:  # raised below, after the others have been told
             error = raised
             data = json.dumps({"error": f"{type(error).__name__}: {error}"}).encode()
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
@@ -110,7 +110,7 @@ def versions() -> dict[str, str]:
 
 
 def _padded(data: bytes, size: int) -> np.ndarray:
-    """JSON with blanks behind it, up to a power of two, so that few sizes are compiled."""
+    """JSON bytes, padded with blanks to a power of two, so that few sizes are compiled."""
     return np.frombuffer(data.ljust(1 << (size - 1).bit_length()), np.uint8)
 
 
@@ -137,9 +137,11 @@ def assemble(mesh: Mesh, batch: RolloutBatch) -> RolloutBatch:
 
 
 def copier(mesh: Mesh, count: int, on_host: Any, convert: Callable[[Any], Any]):
-    """Jitted: a tree of the mesh's arrays -> a converted copy for each of `count` processes, laid on its own devices as
-    `on_host` (a tree of NamedShardings) says. Only what a process has not is sent."""
-    # The same devices with one more axis, along which every process holds the same.
+    """Jitted: a tree of the mesh's arrays -> one converted copy for each of `count` processes, on its own devices.
+
+    on_host: a tree of NamedShardings, the copy's layout.  A process receives only what it lacks.
+    """
+    # The same devices with one more axis, along which all processes hold equal values.
     rows = Mesh(mesh.devices.reshape(count, -1, *mesh.devices.shape[1:]), ("process", *AXES))
     return jax.jit(convert, out_shardings=jax.tree.map(lambda s: NamedSharding(rows, s.spec), on_host))
 

@@ -1,7 +1,4 @@
-"""Rewards of a finished trajectory: the progress reward, the format reward, and their terms.
-
-Left out on purpose: anything an LLM would have to judge.
-"""
+"""Rewards of a finished trajectory: the progress reward, the format reward, and their terms."""
 
 from collections import Counter
 from collections.abc import Sequence

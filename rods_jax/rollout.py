@@ -2,16 +2,14 @@
 
     task     -> slot    slot s plays the tasks s, s + slots, ...: each prompt is computed once, for all its rollouts
     rollout  -> row     row r of a slot plays the rollouts r, r + rows, ... of its slot's task, one after the other
-    row      speaks     in segments of a few tokens, all speaking rows together, until its message has ended
-             waits      for its environment, which answers in a thread while the others go on speaking
-             listens    its answer enters the cache in chunks of one fixed width, a few rows at a time; then it speaks
+    row      speaks     decodes its message in segments of a few tokens, together with all speaking rows
+             waits      for its environment, which answers in a thread while other rows speak
+             listens    reads the answer into its KV cache, in chunks of one fixed width; then it speaks again
 
-So nobody waits for the slowest message, nor a row for the others of its group; a slot alone waits for its task's last
-rollout.  Nothing recompiles, but where the longest row needs larger caches.  A row's tokens depend on none of it: its
-array row, its shapes and its noise are fixed beforehand.  A rollout whose environment breaks is recorded, masked,
-and never a crash.
-
-Left out on purpose: several batches of answers at once (an environment is asked by one thread).
+A row waits neither for the slowest message nor for the other rollouts of its task.  A slot waits for its task's last
+rollout.  Nothing recompiles, except when the longest row needs larger caches.  A row's tokens do not depend on the
+schedule: its array row, its shapes and its noise are fixed beforehand.  A rollout whose environment breaks is recorded
+and masked; it never raises.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,13 +25,13 @@ from rods_jax.environments.episode import EpisodeBatch, Failure, StartEpisodes
 from rods_jax.generation import Generator, Sampling, capacities, generator, rollout_keys
 from rods_jax.types import CATEGORIES, Action, Codec, Policy, RolloutBatch, Step, Task, Trajectory
 
-SEGMENT = 16  # the most tokens that a speaking row says before the host looks
-PATIENCE = 0.01  # seconds that speaking rows wait for the environments: most answer sooner, and save a segment
-SHARE = 0.1  # of what a chunk would cost if it were said: rows that listen wait as long, and hold up the last ones
+SEGMENT = 16  # decode steps at most before the host looks
+PATIENCE = 0.01  # seconds that speaking rows wait for new answers; most come sooner and are read a segment earlier
+SHARE = 0.1  # cost of reading a token in a chunk, as a share of the cost of decoding a token
 
 
 class Player(NamedTuple):
-    """All that a rollout needs beside the parameters and the tasks."""
+    """All that a rollout needs besides the parameters and the tasks."""
 
     generator: Generator
     codec: Codec
@@ -41,7 +39,7 @@ class Player(NamedTuple):
     group_size: int  # G
     slots: int  # tasks at a time
     rows: int  # rollouts of a task at a time
-    columns: int  # of them, that listen at a time
+    columns: int  # rows of a task that listen at a time, one of every rows / columns neighbours
     sampling: Sampling
 
 
@@ -63,8 +61,8 @@ class _Row:
     log_probs: list[float] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     turns_passed: list[bool] = field(default_factory=list)  # of the turns that are closed
-    message: list[int] = field(default_factory=list)  # being said
-    pending: list[int] = field(default_factory=list)  # observed, not yet in the cache
+    message: list[int] = field(default_factory=list)  # tokens of the message under way
+    pending: list[int] = field(default_factory=list)  # tokens of an answer that are not yet in the cache
     waits: bool = False  # for its environment
     done: bool = False
     truncated: str | None = None
@@ -97,13 +95,14 @@ def player(
     group_size: int | None = None,
     num_tokens: int | None = None,
 ) -> Player:
-    """Plays tasks with a policy, in as many rows as `sizes` says: its generator, compiled when it is first used.
+    """A Player of this policy, with as many rows as `sizes` says; its generator compiles at the first use.
 
-    slots: tasks on the devices at a time.  group_size: rollouts of a task; None: those of `sizes`.  num_tokens: of the
-    tokenizer; the vocabulary's other rows are never sampled.
+    slots: tasks on the devices at a time.  group_size: rollouts of a task; None: as in `sizes`.  num_tokens: size of
+    the tokenizer; ids from there on are never sampled.
     """
     group_size = group_size or sizes.group_size
     rows = min(sizes.concurrent_rollouts or group_size, group_size)
+    # The largest divisor of the rows that is at most a quarter of them.
     columns = max(c for c in range(1, max(1, rows // 4) + 1) if rows % c == 0)
     generate = generator(
         policy,
@@ -129,47 +128,49 @@ def collect(
     step: int,
     reward: Callable[[Trajectory], float],
 ) -> Rollouts:
-    """Plays every task `player.group_size` times to the end; noise depends on (seed, step, task, rollout, position) only.
+    """Plays every task `player.group_size` times to the end.
 
-    start: `start_episodes` of a domain, or of worker processes.  reward: trajectory -> float.  The batch
-    calls every task eligible and new; the caller knows better.
+    start: `start_episodes` of a domain, or of worker processes.  reward: trajectory -> float.  Noise depends only on
+    (seed, step, task, rollout, position).  The batch marks every task as eligible and without history; the caller fills
+    in the true values.
     """
     environments = start([task for task in tasks for _ in range(player.group_size)])
     prompts, lengths_N, rows = _start(tasks, environments, player)
     keys_NG = rollout_keys(seed, step, [task.id for task in tasks], player.group_size)
     seats = _Seats(params, player, prompts, lengths_N, keys_NG, rows)
-    said: dict[int, _Said] = {}  # not yet given to an environment
+    said: dict[int, _Said] = {}  # messages that no environment has got yet
     asked: tuple[dict[int, _Said], Future] | None = None
-    waited = 0.0  # steps that listening rows have sat through, all together
+    waited = 0.0  # decode steps that listening rows have waited, summed over rows
 
     with ThreadPoolExecutor(1) as environment_thread:
         while True:
-            # Rollouts that are over make room for the next.
+            # Seat the next rollouts where one is over.
             seats.fill()
             speaking = [b for b in seats.taken() if rows[b].speaks]
             listening = [b for b in seats.taken() if rows[b].pending]
             patience = 0.0
-            # Messages that have ended go to their environments.
+            # Send the messages that have ended to their environments, one batch at a time.
             if said and asked is None:
                 actions = {b: one.action for b, one in said.items()}
                 asked, said = (said, environment_thread.submit(environments.act, actions)), {}
                 patience = PATIENCE
-            # What the environments answer is going to be read.
+            # Take the environments' answers. Rows that can go on wait for them at most `patience` seconds.
             if asked is not None and wait([asked[1]], patience if speaking or listening else None).done:
                 _answer(rows, asked[0], asked[1].result(), player)
                 asked = None
                 continue
-            # A chunk of answers is read when nobody speaks, or when waiting for it has cost what it costs.
+            # Read a chunk when nobody speaks, or when its readers have waited as many decode steps as it costs.
             if listening and (not speaking or waited >= seats.chunk_costs):
                 seats.listen(listening)
                 waited = max(0.0, waited - seats.chunk_costs)
-            # All others speak.
+            # Else decode a segment of all speaking rows.
             elif speaking:
                 spoken = seats.speak(speaking)
                 waited += len(listening) * max(len(tokens) for tokens, _, _ in spoken.values())
                 said |= _hear(rows, spoken, player)
             elif asked is None and not said and not seats.taken():
                 break
+    # All rollouts are over: the records for people, and the arrays for the update.
     trajectories = tuple(
         _trajectory(task, g, rows[n * player.group_size + g])
         for n, task in enumerate(tasks)
@@ -201,6 +202,7 @@ class _Seats:
         self.capacities = list(capacities(self.player.sizes.max_suffix_tokens))
         self.chunk_costs = SHARE * slots * self.player.columns * self.player.sizes.observation_chunk
         self.key_data_NG = np.asarray(jax.random.key_data(self.keys_NG))
+        # Slot s begins with task s, and row r with its rollout r; slots without a task stay empty.
         used = min(slots, num_tasks)
         prompts = np.zeros((slots, self.prompts_NP.shape[1]), np.int32)
         lengths = np.ones(slots, np.int32)
@@ -209,18 +211,19 @@ class _Seats:
         self.episodes = self.player.generator.start(self.params, prompts, lengths, self.keys())
 
     def keys(self) -> jax.Array:
-        """Of the rollouts that sit in the rows."""
+        """The keys of the rollouts that sit in the rows, `[slots, rows]`."""
         n, g = np.divmod(np.maximum(self.seat, 0), self.player.group_size)
         return jax.random.wrap_key_data(self.key_data_NG[n, g])
 
     def taken(self) -> list[int]:
-        """The rollouts that sit, by array row."""
+        """The rollouts that sit, in the order of their array rows."""
         return self.seat[self.seat >= 0].tolist()
 
     def fill(self) -> None:
-        """Gives rows whose rollout is over to their task's next one, and slots whose task is over to the next task."""
+        """Seats a task's next rollout where one is over, and a slot's next task where all rollouts of one are over."""
         group, fresh = self.player.group_size, np.zeros(self.seat.shape, bool)
         for slot, n in enumerate(self.task):
+            # Find the slot's task, and prefill its prompt if it is a new one.
             first = n
             while n is not None and all(row.done for row in self.rows[n * group : (n + 1) * group]):
                 n = n + self.player.slots if n + self.player.slots < len(self.prompts_NP) else None
@@ -231,7 +234,7 @@ class _Seats:
                 prompt = self.prompts_NP[n], self.lengths_N[n], self.keys()[slot]
                 self.episodes = self.player.generator.admit(self.params, self.episodes, np.int32(slot), *prompt)
             self.task[slot] = n
-            # Its rollouts sit in rows that are fixed beforehand: which one is over first changes no number.
+            # Each rollout's row is fixed beforehand: the order in which rollouts end changes no number.
             for row, b in enumerate(self.seat[slot].tolist()):
                 while b >= 0 and self.rows[b].done:
                     b = b + self.player.rows if b + self.player.rows < (n + 1) * group else -1
@@ -241,7 +244,7 @@ class _Seats:
             self.episodes = self.player.generator.renew(self.episodes, fresh, self.keys())
 
     def speak(self, speaking: Sequence[int]) -> dict[int, tuple[list[int], list[float], bool]]:
-        """A segment of all rows that speak: (tokens, log-probabilities, whether the message has ended)."""
+        """Decodes a segment of the speaking rows: (tokens, log-probabilities, is the message over) of each."""
         self._make_room(len(self.rows[b].tokens) + SEGMENT for b in speaking)
         active_NG = np.isin(self.seat, speaking)
         generated, self.episodes = self.player.generator.act(
@@ -254,9 +257,10 @@ class _Seats:
         }
 
     def listen(self, listening: Sequence[int]) -> None:
-        """A chunk of one row of each column, the one that has least to hear."""
+        """Reads one chunk in every column: that of the listening row with the fewest pending tokens."""
         slots, columns, chunk = self.player.slots, self.player.columns, self.player.sizes.observation_chunk
         width = self.player.rows // columns
+        # A column in which nobody listens extends its first row by 0 tokens.
         rows_NC = np.broadcast_to(np.arange(columns, dtype=np.int32) * width, (slots, columns)).copy()
         tokens_NCT, lengths_NC = np.zeros((slots, columns, chunk), np.int32), np.zeros((slots, columns), np.int32)
         listens = np.isin(self.seat, listening)
@@ -276,7 +280,7 @@ class _Seats:
         self.episodes = self.player.generator.observe(self.params, self.episodes, rows_NC, tokens_NCT, lengths_NC)
 
     def _make_room(self, lengths) -> None:
-        """Larger caches, where some row is going to need them."""
+        """Grows all caches to the smallest size that holds rows of these lengths."""
         needed = min(max(lengths), self.player.sizes.max_suffix_tokens)
         if needed > self.capacities[0]:
             self.capacities = [size for size in self.capacities if size >= needed]
@@ -284,7 +288,7 @@ class _Seats:
 
 
 def _start(tasks: Sequence[Task], environments: EpisodeBatch, player: Player):
-    """Prompts, once per task, and N * G rows."""
+    """Prompts, once per task, and N * G rows.  A rollout whose environment did not start is over at once."""
     group_size, limit = player.group_size, player.sizes.max_prompt_tokens
     prompts = np.zeros((len(tasks), limit), np.int32)
     lengths_N = np.ones(len(tasks), np.int32)
@@ -299,7 +303,7 @@ def _start(tasks: Sequence[Task], environments: EpisodeBatch, player: Player):
                     raise ValueError(f"the prompt has {len(tokens)} tokens, more than the limit of {limit}")
                 prompts[n, : len(tokens)] = tokens
                 lengths_N[n] = len(tokens)
-            except Exception as error:  # the world broke, not the policy: this group is recorded and masked
+            except Exception as error:  # the environment's fault, not the policy's: the group is recorded and masked
                 failures = [_reason(error)] * group_size
         rows += [_Row(done=failure is not None, failure=failure) for failure in failures]
     return prompts, lengths_N, rows
@@ -321,7 +325,7 @@ def _hear(rows: Sequence[_Row], spoken: Mapping[int, tuple], player: Player) -> 
 
 
 def _answer(rows: Sequence[_Row], said: Mapping[int, _Said], answers, player: Player) -> None:
-    """Queues what the environments answered, or ends the episode."""
+    """Queues the environments' answers to be read, or ends the episode."""
     codec, limit = player.codec, player.sizes.max_suffix_tokens
     for b, feedback in answers.items():
         row, (_, text, stopped) = rows[b], said[b]
@@ -340,6 +344,7 @@ def _answer(rows: Sequence[_Row], said: Mapping[int, _Said], answers, player: Pl
         row.done = feedback.done
         if row.done:
             continue
+        # A message that was cut at its limit gets its stop token before the answer.
         row.pending = ([] if stopped else [codec.stop_token]) + observed
         if len(row.tokens) + len(row.pending) >= limit:
             row.done, row.truncated, row.pending = True, f"the episode is longer than {limit} tokens", []
@@ -386,7 +391,7 @@ def _batch(tasks, prompts, lengths_N, rows, trajectories, limit, reward) -> Roll
 
 
 def trim(batch: RolloutBatch, sizes: Sequence[int], longest: int) -> RolloutBatch:
-    """Cuts the suffixes' padding to the smallest of `sizes` (increasing) that holds `longest` tokens."""
+    """Cuts the padded suffixes to the smallest of `sizes` (increasing) that holds `longest` tokens."""
     size = next(size for size in sizes if size >= longest)
     names = ("suffix_tokens_NGS", "action_mask_NGS", "behavior_log_probs_NGS")
     return batch._replace(**{name: getattr(batch, name)[:, :, :size] for name in names})

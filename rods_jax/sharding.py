@@ -3,10 +3,9 @@
 An axis of an array is a letter of the dimension key, so `rewards_NG` is cut as "NG" says.  Nothing else in the
 library names a device: the compiler inserts what has to be exchanged.
 
-    data, fsdp    tasks and their rollouts, and both together stored parameters and optimizer state along the width
+    data, fsdp    data cuts tasks, fsdp their rollouts; both together cut stored parameters and optimizer state (width)
     tensor        heads, feed-forward and vocabulary
-    sequence      tokens; while it attends, a layer holds all tokens of a part of its heads instead
-                  (all-to-all, arXiv 2309.14509)
+    sequence      tokens; while a layer attends, it cuts heads instead (all-to-all, arXiv 2309.14509)
 
 Left out on purpose: pipelines of layers, rings over keys.
 """
@@ -34,11 +33,11 @@ RULES = {
     "T": ("sequence",),  # tokens inside the model
     "D": ("data", "fsdp"),  # width of a stored parameter
     "K": ("tensor",),  # key/value heads, each with its queries
-    "H": ("tensor", "sequence"),  # the same while they attend, and in caches
+    "H": ("tensor", "sequence"),  # key/value heads while they attend, and in caches
     "F": ("tensor",),  # feed-forward
     "V": ("tensor",),  # vocabulary
-    "U": ("tensor", "fsdp"),  # the same on the way to W, the width still cut by data
-    "W": ("tensor", "fsdp", "data", "sequence"),  # the same for log-probabilities: no weight moves, tokens do
+    "U": ("tensor", "fsdp"),  # vocabulary on the way from V to W, while data still cuts the width
+    "W": ("tensor", "fsdp", "data", "sequence"),  # vocabulary while log-probabilities run: tokens move, weights do not
 }
 
 
@@ -57,20 +56,20 @@ def create_mesh(data: int, fsdp: int, tensor: int, sequence: int, devices: Seque
 
 
 def for_groups(mesh: Mesh, group_size: int) -> Mesh:
-    """The same devices for groups of this size: those along fsdp that get no rollouts of their own take tasks instead.
+    """The same devices for groups of this size: devices along fsdp that would get no rollouts take tasks instead.
 
-    Whatever the table cuts by data and fsdp together, as parameters, lies as before.
+    Arrays that data and fsdp cut together, such as parameters, keep their layout.
     """
     data, fsdp, *others = mesh.shape.values()
     cut = math.gcd(fsdp, group_size)
     sizes = data * fsdp // cut, cut, *others
-    if isinstance(mesh, AbstractMesh):  # of no devices: to count with
+    if isinstance(mesh, AbstractMesh):  # it has no devices, and serves to plan
         return AbstractMesh(sizes, AXES)
     return Mesh(mesh.devices.reshape(sizes), AXES)
 
 
 def spec(mesh: Mesh, axes: str, shape: Sequence[int]) -> PartitionSpec:
-    """The table's cut of an array: an axis by those of its mesh axes that divide it and cut none before it."""
+    """The table's cut of an array.  Skips a mesh axis that does not divide the array's axis, or cuts an earlier one."""
     cuts, taken = [], set()
     for letter, size in zip(axes, shape, strict=True):
         cut: tuple[str, ...] = ()
@@ -83,9 +82,9 @@ def spec(mesh: Mesh, axes: str, shape: Sequence[int]) -> PartitionSpec:
 
 
 def micro_batch_cuts(count: int, num_tasks: int, group_size: int, sizes: Sequence[int]) -> tuple[int, int] | None:
-    """Into how many parts tasks and rollouts are cut so that each of `count` micro-batches spans a mesh of `sizes`.
+    """(parts of the tasks, parts of the rollouts) such that each of `count` micro-batches spans a mesh of `sizes`.
 
-    Tasks first, so that few prompts are computed again for another part of their rollouts.  None: it cannot be.
+    Tasks are cut first: a cut of the rollouts computes their prompts once more.  None: there is no such cut.
     """
     here = [n if n % size else n // size for n, size in zip((num_tasks, group_size), sizes)]  # what a device holds
     tasks = math.gcd(count, here[0])
@@ -94,11 +93,13 @@ def micro_batch_cuts(count: int, num_tasks: int, group_size: int, sizes: Sequenc
 
 
 def layout(mesh: Mesh) -> dict[str, Any]:
-    """What a model that names the axes of its arrays needs to know of a mesh, the fields of its `Layout`.
+    """The fields of a model's `Layout` on a mesh.
 
-    constrain(x, axes) -> x; local(function, axes of its arguments, axes of its result) -> the function on every
-    device's own part, its result shaped like its first argument; cuts: of T and of G; cut_tokens: N, G and T may all be
-    cut; chunk_size: tokens whose logits exist at a time, since every device holds a part of them.
+    constrain(x, axes) -> x.
+    local(function, axes of its arguments, axes of its result) -> the function on every device's own part; the result is
+    shaped like the first argument.
+    cuts: of T and of G.  cut_tokens: N, G and T may all be cut.
+    chunk_size: tokens whose logits exist at a time; it grows with the mesh, because each device holds a part of them.
     """
 
     def constrain(x: jax.Array, axes: str) -> jax.Array:
@@ -108,7 +109,7 @@ def layout(mesh: Mesh) -> dict[str, Any]:
         def call(*arrays):
             specs = jax.tree.map(lambda axes, x: spec(mesh, axes, x.shape), inputs, arrays)
             out = spec(mesh, output, arrays[0].shape)
-            # The function tells devices apart by nothing but their data; custom gradients cannot say so.
+            # No check: only the data differ between devices, and functions with custom gradients cannot declare that.
             return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)(*arrays)
 
         return call
@@ -157,7 +158,7 @@ def state_shardings(mesh: Mesh, state: TrainState, params: Any, optimizer: optax
 
 
 def batch_shardings(mesh: Mesh, batch: RolloutBatch) -> RolloutBatch:
-    """Every field's name ends in its axes."""
+    """Shardings of a batch: every field's name ends in its axes."""
     cut = {
         name: NamedSharding(mesh, spec(mesh, name.rsplit("_", 1)[1], x.shape)) for name, x in batch._asdict().items()
     }

@@ -1,11 +1,9 @@
-"""Reads and writes JSON strictly: what is accepted here, every parser, printer and tokenizer bears.
+"""Reads and writes JSON strictly: every parser, printer and tokenizer can handle what is accepted here.
 
-Refused beyond what the standard's grammar refuses: NaN and infinities (also as 1e999), a key that stands twice
-in one object, half a surrogate pair, integers and nestings without measure, a byte order mark.
+Refused beyond the standard's grammar: NaN and infinities (also as 1e999), a key that stands twice in one object, half
+a surrogate pair, very long integers, very deep nestings, a byte order mark.
 
-What is written holds null where a number is not finite, so that any reader takes it.
-
-Left out on purpose: the shape of what is read, which its owner checks.
+A number that is not finite is written as null, so that any reader accepts it.
 """
 
 import json
@@ -29,7 +27,7 @@ class JsonError(ValueError):
 
 
 class _Refused(ValueError):
-    """What a hook of the decoder refuses; it does not know where that stands."""
+    """Raised by a hook of the decoder, which does not know the place."""
 
 
 def loads(text: str | bytes, where: str = "") -> Json:
@@ -48,11 +46,11 @@ def loads(text: str | bytes, where: str = "") -> Json:
         if not text.strip():
             raise JsonError(f"{where}: it is empty" if where else "it is empty")
         value = _DECODER.decode(text)
-        # Text with so few brackets cannot be deep: that is nearly always so, and much faster to see.
+        # Count brackets first: it is fast, and text with few brackets cannot be deep.
         if text.count("[") + text.count("{") > MAX_RECORD_NESTING and is_deeper(value, MAX_RECORD_NESTING):
             raise _Refused
-        text.encode()  # a half of a surrogate pair as it is
-        if "\\u" in text:  # or as an escape
+        text.encode()  # fails at half a surrogate pair
+        if "\\u" in text:  # the same for one that is written as an escape
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise JsonError(_at(where, text, error.pos, f"not JSON ({error.msg})")) from error
@@ -62,7 +60,7 @@ def loads(text: str | bytes, where: str = "") -> Json:
 
 
 def is_deeper(value: Json, levels: int) -> bool:
-    """Whether lists and objects stand within each other on more levels; needs no stack."""
+    """Whether lists and objects are nested deeper than `levels`; uses no recursion."""
     level: list[Any] = [value]
     for _ in range(levels + 1):
         level = [one for one in level if isinstance(one, dict | list | tuple)]

@@ -1,6 +1,6 @@
 """Supervised learning on demonstrations: the cold start before reinforcement learning.
 
-Left out on purpose: packing of several episodes into one row; rows of similar length share a batch.
+No row packs several episodes; rows of similar length share a batch.
 """
 
 import random

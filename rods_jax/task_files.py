@@ -1,7 +1,7 @@
 """Tasks as JSON: one task a line, strict on reading, all or nothing on writing.
 
-Left out on purpose: other schemas (an environment that has its own files converts them
-where it lives) and schema migration (`version` is there so that it can be added).
+An environment with files of its own converts them where it lives.  Older schemas are not migrated yet: `version` is for
+that.
 """
 
 import dataclasses

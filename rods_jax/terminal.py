@@ -1,9 +1,7 @@
-"""What a terminal gets to see: text of others harmless, and an output that may go away.
+"""Prints to a terminal: foreign text is made harmless, and a command survives the loss of its output.
 
-Servers, models, files and paths are foreign.  A terminal obeys control characters, and rich obeys markup such as
-`[red]` and `:smile:`: foreign text is printed with neither.  Everything that a command prints goes through this file.
-
-Left out on purpose: colours and layout, which are rich's.
+Texts of servers, models, files and paths are foreign.  A terminal obeys control characters, and rich obeys markup such
+as `[red]` and `:smile:`.  Foreign text is printed with neither.  All that a command prints goes through this file.
 """
 
 import os
@@ -77,7 +75,7 @@ class _Lasting:
         return getattr(self._file, name)
 
     def _leave(self) -> None:
-        """What is still in the buffer, and all that follows, goes to nowhere: the interpreter flushes it at its end."""
+        """Sends the buffer and all later writes to nowhere, because the interpreter flushes the buffer at its end."""
         try:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._file.fileno())
@@ -87,8 +85,10 @@ class _Lasting:
 
 
 def outlive_output() -> None:
-    """From here on a command survives the reader of its output: `train | head`, a full disk under a log, a terminal
-    that went away.  Letters that the output cannot encode are printed as escapes."""
+    """From here on a command survives the loss of its output: `train | head`, a full disk, a closed terminal.
+
+    Characters that the output cannot encode are printed as escapes.
+    """
     for name in ("stdout", "stderr"):
         file = getattr(sys, name)
         if file is None:  # the process was started without it

@@ -10,8 +10,8 @@ from typing import Any
 def in_threads(function: Callable[[Any], Any], items: Sequence[Any], threads: int) -> Iterator[tuple[int, Any]]:
     """(place, function(item)) of all items, as they are finished; at most so many threads.
 
-    An exception of `function` is raised here.  Whoever stops iterating, by Ctrl-C too, waits for none: the threads
-    are daemons, which the interpreter's end does not join, and no item is begun after that.
+    An exception of `function` is raised here.  A caller that stops iterating, also by Ctrl-C, waits for no thread: the
+    threads are daemons, which the interpreter's end does not join.  No further item is begun.
     """
     waiting = deque(enumerate(items))
     finished: queue.SimpleQueue = queue.SimpleQueue()

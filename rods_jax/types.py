@@ -9,8 +9,8 @@ Dimension key, used as suffix of array names everywhere (`rewards_NG`):
     F feed-forward          T tokens in a chunk     B rows without group structure
 
 Host records are frozen dataclasses of plain JSON values; device records are
-NamedTuples of arrays, hence pytrees.  Left out on purpose: behaviour.  Whatever
-computes lives in a function of the room that owns it.
+NamedTuples of arrays, hence pytrees.  Records have no behaviour: each
+function lives in the file that owns its computation.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +47,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Observation:
-    """What a call returned: str as is, a dict and what stands for one as JSON, anything else as str(x)."""
+    """A call's result: text as it is, a dict or an object like one as JSON, anything else as str(x)."""
 
     text: str
     ok: bool = True  # False: unknown or hidden tool, wrong arguments, or an exception
@@ -126,7 +126,7 @@ class Trajectory:
 
 # ------------------------------------------------------------------- callables passed around
 class Codec(NamedTuple):
-    """Text format of one model family. No function here ever evaluates text."""
+    """Text format of one model family.  No function of it evaluates text."""
 
     encode_prompt: Callable[[Sequence[ToolSpec], str], list[int]]  # (tools, first user message)
     encode_messages: Callable[[Sequence[Message]], list[int]]  # after a stop token, up to the next assistant header
@@ -138,7 +138,7 @@ class Codec(NamedTuple):
 
     @property
     def stop_token(self) -> int:
-        """What is appended where a message was cut."""
+        """The token that is appended to a message that was cut off."""
         return self.stop_tokens[0]
 
 
@@ -149,7 +149,7 @@ class Policy(NamedTuple):
     forward: Callable[..., jax.Array]  # (params, prompt_tokens_NP, prompt_lengths_N, suffix_tokens_NGS) -> hidden_NGSD
     unembedding: Callable[..., jax.Array]  # (params) -> unembedding_VD
     prefill: Callable[..., Any]  # (params, prompt_tokens_NP, prompt_lengths_N, suffix_tokens) -> (hidden_ND, prompts)
-    empty: Callable[..., Any]  # (num_tasks, group_size, capacity) -> suffixes: arrays [N,G,...] that grow at their ends
+    empty: Callable[..., Any]  # (num_tasks, group_size, capacity) -> suffixes: arrays [N,G,...] that grow by padding
     extend: Callable[
         ..., Any
     ]  # (params, prompts, suffixes, seen_NG, tokens_NGT, lengths_NG, rows_NC=None) -> (hidden_NGTD, suffixes)

@@ -1,12 +1,12 @@
-"""One HTTP exchange under one deadline: a server that drips, at whatever place, cannot hold a request beyond it.
+"""One HTTP exchange under one deadline, which a slow server cannot exceed, wherever it drips.
 
-The exchange runs in a thread of its own. The caller waits until the deadline and no longer, and then shuts the
-connection down, which ends every read and write of that thread at once: of headers, interim responses, chunk
-extensions, trailers and bodies that unpack to nothing, of a proxy's greeting and of a TLS handshake.  Only the
-system's look-up of a name goes on for as long as the system lets it; nobody waits for it.
+The exchange runs in its own thread.  The caller waits until the deadline, then shuts the connection down.  That ends
+every read and write of the thread at once: headers, interim responses, chunk extensions, trailers, bodies that unpack
+to nothing, a proxy's greeting, a TLS handshake.  Only a name's look-up continues as long as the system lets it, and
+nobody waits for it.
 
-Left out on purpose: redirects, cookies and .netrc, since each could carry a key to somewhere else; connections that
-are kept; SOCKS proxies.
+Left out on purpose: redirects, cookies and .netrc, because each could send a key elsewhere; connections that are kept;
+SOCKS proxies.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ def post(url: str, content: bytes, headers: Mapping[str, str], *, timeout: float
     def exchange() -> None:
         try:
             answer.set_result(_exchange(line, httpx2.URL(url), content, headers, timeout))
-        except BaseException as error:  # the caller's, if it still waits
+        except BaseException as error:  # raised in the caller, if it still waits
             answer.set_exception(error)
 
     # A daemon: the end of the interpreter waits for no server.
@@ -67,7 +67,7 @@ def post(url: str, content: bytes, headers: Mapping[str, str], *, timeout: float
 
 
 def proxy_of(url: httpx2.URL) -> httpx2.Proxy | None:
-    """The proxy that the environment names for `url`; None for an address of this host, whatever it names."""
+    """The proxy that the environment names for `url`; always None for an address of this host."""
     if _is_loopback(url.host):
         return None
     named = urllib.request.getproxies()
@@ -84,7 +84,7 @@ def proxy_of(url: httpx2.URL) -> httpx2.Proxy | None:
 
 
 def is_address(url: httpx2.URL) -> bool:
-    """Whether it names a host and, if any, a port that there can be."""
+    """Whether it names a host and, if it names a port, a valid one."""
     return bool(url.host) and (url.port is None or 0 < url.port < 2**16)
 
 
@@ -115,7 +115,7 @@ class _Line(httpcore2.SyncBackend):
         stream = super().connect_tcp(*args, **kwargs)
         with self._lock:
             if not self._is_cut:
-                # A descriptor of our own: TLS takes the socket's away, before it shakes hands.
+                # A second descriptor, because TLS detaches the socket's own before its handshake.
                 self._socket = stream.get_extra_info("socket").dup()
                 return stream
         stream.close()
@@ -140,7 +140,7 @@ class _Parts(httpx2.SyncByteStream):
 
 
 def _exchange(line: _Line, url: httpx2.URL, content: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
-    # A pool for one connection: httpx2's own client would follow the environment and build redirects.
+    # A pool for one connection. httpx2's own client would read the environment's settings and prepare redirects.
     proxy = proxy_of(url)
     pool: httpcore2.ConnectionPool
     if proxy is None:
@@ -160,7 +160,7 @@ def _exchange(line: _Line, url: httpx2.URL, content: bytes, headers: Mapping[str
             b"POST", _core_url(url), headers=dict(headers), content=content, extensions={"timeout": timeouts}
         ) as raw,
     ):
-        # httpx2 knows how bodies are packed, and unpacks them piece by piece.
+        # httpx2 unpacks compressed bodies piece by piece, so that MAX_BYTES bounds the unpacked size.
         response = httpx2.Response(raw.status, headers=raw.headers, stream=_Parts(raw.iter_stream()))
         body = bytearray()
         for piece in response.iter_bytes():

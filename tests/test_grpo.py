@@ -12,7 +12,8 @@ import pytest
 from models.decoder import DecoderConfig
 from models.policy import callables
 from rods_jax import grpo
-from rods_jax.optimizer import create_optimizer
+from rods_jax.grpo import create_optimizer
+from rods_jax.micro_batches import micro_batches
 from rods_jax.types import Policy, RolloutBatch
 
 V, N, G, P, S = 19, 8, 4, 6, 10
@@ -204,7 +205,7 @@ def test_micro_batches_add_up_to_the_whole_batch(objective):
 
 def test_a_micro_batch_takes_every_other_task_and_rollout():
     x = np.arange(4 * 4 * 2).reshape(4, 4, 2)
-    parts = grpo.micro_batches({"x_NGS": x, "y_N": np.arange(4), "z_NP": x[:, 0]}, (2, 2))
+    parts = micro_batches({"x_NGS": x, "y_N": np.arange(4), "z_NP": x[:, 0]}, (2, 2))
     np.testing.assert_array_equal(parts["x_NGS"], [x[a::2, b::2] for a in range(2) for b in range(2)])
     assert parts["y_N"].tolist() == [[0, 2], [0, 2], [1, 3], [1, 3]]
     np.testing.assert_array_equal(parts["z_NP"][1], x[::2, 0])

@@ -16,6 +16,7 @@ from models.layout import Layout, for_rows, rows_of
 from models.policy import callables
 from rods_jax import grpo, sharding
 from rods_jax.generation import Sampling, generator, rollout_keys
+from rods_jax.micro_batches import micro_batches
 from rods_jax.types import Policy, RolloutBatch
 
 CONFIG = DecoderConfig(
@@ -112,7 +113,7 @@ def test_a_layout_computes_what_one_device_computes(alone, sizes, count):
 def test_a_micro_batch_spans_all_devices_and_moves_nothing():
     mesh = sharding.create_mesh(2, 2, 1, 2)
     given = batch()
-    cut = jax.jit(partial(grpo.micro_batches, cuts=(2, 2)))
+    cut = jax.jit(partial(micro_batches, cuts=(2, 2)))
     arrays = jax.device_put(given, sharding.batch_shardings(mesh, given))._asdict()
     suffix = cut(arrays)["suffix_tokens_NGS"]
     assert suffix.shape == (4, 2, 2, 16) and suffix.addressable_shards[0].data.shape == (4, 1, 1, 8)

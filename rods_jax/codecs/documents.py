@@ -1,7 +1,4 @@
-"""Tools as the policy reads them, in three sizes and as a bare name: the `document` of every codec.
-
-Left out on purpose: XML and stub-file documents.
-"""
+"""Tools as the policy reads them, in three sizes and as a bare name: the `document` of every codec."""
 
 import json
 from collections.abc import Mapping

@@ -11,7 +11,7 @@
 The families (qwen, llama, python_list) add how a call is written.  Beside `parse`, each has `official`: what the
 leaderboard's own handler reads in the same text, except that nothing is ever evaluated.
 
-Left out on purpose: checking names and arguments against the tools, which is the environment's.
+The environment checks names and arguments against the tools.
 """
 
 import json
@@ -37,7 +37,7 @@ _JSON_CALL = (
 )
 _FENCE = re.compile(r"\A\s*```\w*|```\s*\Z")
 _PYTHON_CALL = re.compile(r"[\[\s]*[A-Za-z_][\w.]*\(\s*(?:\)|\w+\s*=[^=])")
-# Extents alone: numbers are not converted, which strict_json does.
+# Finds only where a JSON value ends; strict_json converts its numbers.
 _EXTENT = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
 
 
@@ -47,7 +47,7 @@ class MessageError(ValueError):
 
 
 def read_message(read: Callable[[str], Action], text: str) -> Action:
-    """`read` of what stands behind the thought; never an exception, and never a call taken for an answer."""
+    """`read` of the text behind the thought.  Never raises, and never takes a call for an answer."""
     try:
         action = read(_bounded(_without_thought(text)))
         if action.answer:
@@ -62,7 +62,7 @@ def read_message(read: Callable[[str], Action], text: str) -> Action:
 
 
 def read_official(read: Callable[[str], Action], text: str) -> Action:
-    """`read` of what stands behind the last </think>; whatever it raises makes the message unreadable."""
+    """`read` of the text behind the last </think>; any exception makes the message unreadable."""
     try:
         return read(_bounded(text.rpartition(END_OF_THOUGHT)[2].lstrip("\n")))
     except Exception as error:  # the leaderboard's handlers give up on any
@@ -107,7 +107,7 @@ def _bounded(text: str) -> str:
 
 
 def _without_thought(text: str) -> str:
-    """What stands behind the last </think> that no call holds as a value."""
+    """The text behind the last </think> that is not part of a call's arguments."""
     calls_alone = _STARTS_AS_CALLS.match(text) is not None
     end = -1 if calls_alone else text.rfind(END_OF_THOUGHT)
     while end >= 0:

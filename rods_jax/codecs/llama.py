@@ -48,7 +48,7 @@ def parse(text: str) -> Action:
 
 
 def official(text: str) -> Action:
-    """What the leaderboard's handler for Llama 3 reads (bfcl_eval's llama_3_1.py); it evaluates, here literals alone."""
+    """What the leaderboard's handler for Llama 3 reads (bfcl_eval's llama_3_1.py); it evaluates, this does not."""
     return grammar.read_official(_read_officially, text)
 
 

@@ -1,9 +1,9 @@
 """A codec through a tokenizer's own chat template: everything but the text of a call.
 
-The template is rendered with holes, once for each shape of conversation.  What tools, users and documents say
-fills the holes, and everything between two control tokens of the template is encoded as one text, as the
-tokenizer does it: token ids are those of the whole conversation.  Control tokens are looked for in the
-template's own text alone, so nothing that fills a hole can open or close a message.
+The template is rendered with holes, once for each shape of conversation.  Texts of tools, users and documents fill the
+holes.  Everything between two control tokens of the template is encoded as one text, as the tokenizer does, so token
+ids are those of the whole conversation.  Control tokens are searched in the template's own text only: no text in a hole
+can open or close a message.
 
 Left out on purpose: re-tokenising what was generated, so a template that rewrites earlier messages
 (dropping what was thought, trimming an answer) is not followed there.
@@ -88,7 +88,7 @@ def template_codec(
     def following(roles: tuple[str, ...]) -> _Frame:
         return _cut(after(roles).removeprefix(end[0]), len(roles))
 
-    # The prompt may have begun the thought: a reply is read as if it had begun itself, and written without more of it.
+    # The prompt may open the thought. A reply is then read as if it had opened it, and a gold action closes it at once.
     begun = grammar.THOUGHT if following(("user",))[-1].rstrip().endswith(grammar.THOUGHT) else ""
     end_of_thought = begun and f"\n{grammar.END_OF_THOUGHT}\n\n"
 
@@ -115,7 +115,7 @@ def template_codec(
         said = tokens[:-1] if tokens and tokens[-1] in stop_tokens else tokens
         return tokenizer.decode(said, skip_special_tokens=False)
 
-    # What every run meets is rendered and checked now, before anything is spent.
+    # Render and check the frames that every run needs now, before anything is spent.
     opening(0)
     following(("tool",))
     _check_tokens(tokenizer, encode, render)
@@ -136,7 +136,7 @@ def template_codec(
 
 # ----------------------------------------------------------------------------------------- frames
 def _cut(rendered: str, num_messages: int, num_tools: int = 0) -> _Frame:
-    """The template's text and its holes in turn. ValueError: it prints another number of messages or tools."""
+    """The template's text and its holes, in order.  ValueError: it prints a wrong number of messages or tools."""
     parts: list[str | _Hole] = []
     position = 0
     for match in _PRINTED.finditer(rendered):
@@ -188,7 +188,7 @@ def _stop_tokens(tokenizer: Any, end: str, control: Mapping[str, int], stops: Se
 
 
 def _check_tokens(tokenizer: Any, encode: Callable[..., list[int]], render: Callable[..., str]) -> None:
-    """ValueError: cut at its control tokens, a conversation has other tokens than as a whole."""
+    """ValueError: a conversation that is cut at its control tokens has other tokens than the whole."""
     said = {"user": "Hello, is it 17?", "assistant": "Yes.", "tool": '{"a": [1]}'}
     whole = render([{"role": role, "content": said[role]} for role in ("user", "assistant", "tool", "user")])
     if encode([(whole, True)]) != tokenizer.encode(whole, add_special_tokens=False):
@@ -196,7 +196,7 @@ def _check_tokens(tokenizer: Any, encode: Callable[..., list[int]], render: Call
 
 
 def _check_calls(render: Callable[..., str], end: str, parse: Callable[[str], Action]) -> None:
-    """ValueError: the template writes calls, and `parse` reads them otherwise."""
+    """ValueError: `parse` does not read the calls that the template writes."""
     function = {"name": _PROBE.name, "arguments": dict(_PROBE.arguments)}
     user = {"role": "user", "content": "Hello."}
     answer, call = (

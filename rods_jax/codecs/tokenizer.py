@@ -4,7 +4,7 @@ Frequent words are single tokens, with the space before them where there is one;
 (so that an id can be copied), and every other text falls back to bytes.  The chat template follows
 Qwen's, without its instructions.
 
-Left out on purpose: merges. A run's vocabulary is closed, so counting whole words is enough.
+There are no merges: a run's vocabulary is closed, so counting whole words is enough.
 """
 
 import json

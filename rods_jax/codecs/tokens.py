@@ -1,7 +1,7 @@
-"""Text to tokens, where some of the text is not to be trusted.
+"""Text to tokens, if some of the text is not trusted.
 
-A tokenizer cuts a text at its control tokens (all that were added to its vocabulary: <|im_end|>, <tool_call>),
-and encodes what stands between two of them as one piece.  Here trusted text is cut so, text of others never.
+A tokenizer cuts a text at its control tokens (all that were added to its vocabulary: <|im_end|>, <tool_call>), and
+encodes the text between two of them as one piece.  Here only trusted text is cut.
 """
 
 import json

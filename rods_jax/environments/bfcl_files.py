@@ -5,8 +5,9 @@
 
 `scripts/import_tasks.py` does both.
 
-A question has id, question (a list of messages for every turn), initial_config and involved_classes, and where functions
-are withheld missed_function; an answer has the same id and ground_truth, a list of calls as text for every turn.
+A question has id, question (a list of messages for every turn), initial_config and involved_classes; also
+missed_function, if functions are withheld.  An answer has the same id and ground_truth, a list of calls as text for
+every turn.
 Text is parsed, never run.  Left out on purpose: single-turn categories, whose answers are checked in another way.
 """
 

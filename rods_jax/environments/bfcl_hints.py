@@ -4,7 +4,7 @@ A row is a failure of bfcl-eval 2026.3.23: a pattern of its text, what a caller 
 names.  The methods are those that EnvTuning explains (files, travel, vehicle), and the classes that it leaves as
 they are: trading, posts, tickets, messages.  Source: Environment Tuning, arXiv 2510.10197.
 
-Left out on purpose: the values that would solve a task.
+No hint holds a value that would solve a task.
 """
 
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 A split file names tasks by their ids: a Parquet file in EnvTuning's layout (`extra_info.interaction_kwargs.id`), JSON
 lines with such rows or with an `id`, a JSON list of ids, or plain text with an id on each line.  Parquet needs pyarrow,
 which the project does not install.
-
-Left out on purpose: anything but the ids; questions, gold and states are the release's (bfcl.py).
 """
 
 from collections.abc import Iterable, Sequence

@@ -2,10 +2,8 @@
 
 An Episode turns parsed actions into messages, codes and passed turns; tokens are rollout.py's.
 `start_episodes` runs many of them in this process, workers.py in others: a rollout cannot tell which.
-Where RODS leaves a choice: a call in a turn whose gold is empty is not executed and closes
-the turn as failed (RODS 1.1), so that nothing done there can help or hurt later turns.
-
-Left out on purpose: threads, clocks and any text format.
+RODS leaves one choice open.  Here, a call in a turn without gold calls is not executed and closes the turn as failed
+(RODS 1.1), so that nothing done there can help or hurt later turns.
 """
 
 import copy
@@ -73,9 +71,9 @@ class Episode:
         return self._simulator.state()
 
     def snapshot(self) -> "Episode":
-        """An independent episode at the same place; restore by going on with a snapshot of the snapshot.
+        """An independent copy of the episode.  Restore by continuing with a snapshot of the snapshot.
 
-        Shares what no action changes: task, trace, rules and tools.
+        The copy shares what no action changes: task, trace, rules and tools.
         """
         other = copy.copy(self)
         other._simulator = copy.deepcopy(self._simulator)
@@ -118,7 +116,7 @@ class Episode:
         self._failed.append(call)
         try:
             hint = self._explain(failed)
-        except Exception as error:  # the author's slip, and no reason to lose the rollout: the trajectory shows it
+        except Exception as error:  # the domain author's bug must not lose the rollout; the trajectory shows it
             hint = f"(There is no hint: {told(error)})"[:MAX_HINT]
         return with_hint(observation.text, hint) if hint else observation.text
 

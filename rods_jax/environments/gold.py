@@ -1,7 +1,7 @@
 """Plays every task's gold calls before anything is trained or scored: what gold cannot pass, no policy can.
 
-A gold call that fails, a state that cannot be compared, and a world that answers differently when it is played
-again are the author's to mend.  Found later, they would be rollouts that never pass, without a word.
+The author must mend three faults: a gold call that fails, a state that cannot be compared, and an environment that
+answers differently when it is played again.  Without this check they would be rollouts that silently never pass.
 """
 
 from collections.abc import Iterable
@@ -43,7 +43,7 @@ def _fault(domain: Domain, task: Task, rules: Rules) -> str:
         trace = gold_trace(domain, task)
         episode = Episode(domain, task, trace, rules)
         for number, turn in enumerate(task.turns):
-            # What a policy does that knows the gold: all calls of the turn in one message, then an answer.
+            # Act as a policy that knows the gold: all calls of the turn in one message, then an answer.
             outputs = episode.act(Action(calls=turn.gold)).observations if turn.gold else ()
             state = episode.state
             if episode.turn == number and not episode.act(Action(answer="Done.")).passed:
@@ -58,7 +58,7 @@ def _fault(domain: Domain, task: Task, rules: Rules) -> str:
 
 
 def _difference(trace: GoldTrace, number: int, outputs: tuple[str, ...], state) -> str:
-    """What the second play had otherwise than the first."""
+    """How the second play differs from the first."""
     for first, second in zip(trace[number].outputs, outputs, strict=True):
         if first != second:
             return f"a call first gave {_cut(first)} and then {_cut(second)}"

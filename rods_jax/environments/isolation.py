@@ -3,9 +3,9 @@
     def add(self, item: str, tags: list[str] = []): ...      # one list for all calls
     items: list[str] = []                                    # one list for all instances
 
-While a constructor or a method of the rollout runs, the default values of the class's functions are fresh copies,
-and the attributes of the class and its bases are the rollout's own; afterwards they are what they were.  One thread
-at a time does so; classes that share nothing never wait.
+While a constructor or a method of the rollout runs, the default values of the class's functions are fresh copies, and
+the attributes of the class and its bases are the rollout's own.  Afterwards all are as before.  One thread at a time
+does this; classes that share nothing never wait.
 
 Left out on purpose: what modules hold, closures, and objects that cannot be copied.  A gold dialogue that is played
 twice shows those (gold.py).
@@ -53,13 +53,13 @@ def shared_by(cls: type) -> Shared:
 
 
 def copied(attributes: Attributes, memo: dict[int, Any]) -> Attributes:
-    """What a new rollout, or a copy of one, begins with.  memo: as in `copy.deepcopy`, of all that is copied with it."""
+    """Fresh attributes for a new rollout or a copy of one.  memo: as in `copy.deepcopy`, shared by the whole copy."""
     return {place: _copied(value, memo) for place, value in attributes.items()}
 
 
 @contextlib.contextmanager
 def exchanged(shared: Shared, own: Attributes) -> Iterator[None]:
-    """Runs what stands in the `with` on fresh defaults and on `own`, which keeps what became of the attributes."""
+    """Runs the `with` block on fresh defaults and on the attributes `own`, and stores their new values in `own`."""
     if not (shared.functions or own):
         yield
         return
@@ -75,7 +75,7 @@ def exchanged(shared: Shared, own: Attributes) -> Iterator[None]:
                 setattr(base, name, value)
             yield
         finally:
-            # What stands in the classes now is the rollout's: attributes that were added too, and not those deleted.
+            # Store the classes' present attributes in `own`: added ones too, deleted ones not.
             now = {
                 (base, name): value
                 for base in shared.classes
@@ -84,6 +84,7 @@ def exchanged(shared: Shared, own: Attributes) -> Iterator[None]:
             }
             own.clear()
             own.update(now)
+            # Put the classes back as they were.
             for base, name in now.keys() - theirs.keys():
                 delattr(base, name)
             for (base, name), value in theirs.items():

@@ -1,6 +1,6 @@
 """What a tool world must offer; any Python classes can (see toolkit.py), BFCL does (bfcl.py).
 
-Left out on purpose: scoring and the interaction loop (episode.py), text formats (codecs/).
+Scoring and the interaction loop are in episode.py, text formats in codecs/.
 """
 
 import random

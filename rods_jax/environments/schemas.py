@@ -91,8 +91,8 @@ def as_json(value: Any) -> Json:
 
 
 def copy_json(value: Json) -> Json:
-    """A deep copy of a JSON value, several times faster than `copy.deepcopy`, which starting a simulator lives on."""
-    if isinstance(value, SCALARS):  # most values are, and asking first whether one is a Mapping is slow
+    """A deep copy of a JSON value, several times faster than `copy.deepcopy`; every simulator's start needs it."""
+    if isinstance(value, SCALARS):  # first, because most values are, and the check for a Mapping is slow
         return value
     if isinstance(value, Mapping):
         return {key: copy_json(item) for key, item in value.items()}

@@ -1,7 +1,6 @@
 """Scores turns against a gold trace, over any Domain (RODS section 1.1, BFCL V3 multi-turn checker).
 
 What RODS and the leaderboard decide differently is a `Rules`: pass `RODS` or `OFFICIAL`.
-Left out on purpose: the reward of an episode (rewards.py) and the interaction itself (episode.py).
 """
 
 from collections import Counter

@@ -3,10 +3,10 @@
     with Workers(make_domain, num_workers=8) as workers:
         collect(..., start=workers.start)
 
-A batch is cut into one stretch of neighbours for each worker.  A task travels once to each worker that plays
-it and its gold trace is made there, once: no ground truth is copied per rollout.  A worker that dies, gives no
-answer in time or grows too large is ended and replaced before the next batch; its episodes become `Failure`s.
-Episodes share nothing, so what they answer does not depend on the number of workers.
+A batch is cut into one stretch of neighbours for each worker.  A task travels once to each worker that plays it.  Its
+gold trace is computed there once, so that no ground truth is copied per rollout.  A worker that dies, gives no answer
+in time or grows too large is ended, and replaced before the next batch; its episodes become `Failure`s.  Episodes share
+nothing, so their answers do not depend on the number of workers.
 
 Left out on purpose: other machines, rescuing the episodes of a lost worker, and two batches at once.
 """
@@ -127,7 +127,7 @@ class Workers:
 
     # -------------------------------------------------------------------------------- processes
     def _fill(self) -> dict[int, Failure]:
-        """Starts a process wherever there is none that lives; returns, by slot, why one could not start."""
+        """Starts a process in every slot without a living one; returns, by slot, why one could not start."""
         context = multiprocessing.get_context("spawn")  # a fork would inherit JAX's threads and locks
         started = []
         for slot, worker in enumerate(self._workers):
@@ -160,7 +160,7 @@ class Workers:
             try:
                 self._workers[slot].connection.send(request)
             except OSError:
-                pass  # it is dead, which receiving reports
+                pass  # the process is dead; `_receive` reports it
         return self._receive(requests, self._seconds)
 
     def _receive(self, slots: Iterable[int], seconds: float) -> dict[int, Any]:

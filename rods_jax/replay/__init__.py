@@ -7,11 +7,11 @@ A generated task waits in the staged queue until the epoch after its synthesis, 
 measurement, and leaves when the policy masters it or cannot do it.  All functions are pure; the state is a small host
 record.
 
-As many seeds are sent as the next epoch's start can take variants (`wanted`), so that what is written is played.  What
-has waited longer than `max_age` steps leaves the queue unplayed, as `stale`.
+The steps of an epoch send as many seeds as the next epoch's start can take variants (`wanted`), so that variants are
+played.  A variant leaves the queue unplayed, as `stale`, once its seed was chosen more than `max_age` steps ago.
 
-No class and no call pattern takes more than `max_share` of the pool by injection: neither do tasks that are
-overrepresented, the queue counted in, become seeds, nor do candidates enter that would make them so.
+Injection gives no class and no call pattern more than `max_share` of the pool.  A task with an overrepresented class or
+pattern, pool and queue together, does not become a seed.  A candidate that would exceed the share does not enter.
 
 Left out on purpose: retirement for staleness (every active task is in every epoch, so no measurement is older than one
 epoch) and the rank of seeds (boundary.py, on device).

@@ -58,6 +58,7 @@ def stage(state: ReplayState, outcomes: Sequence[Outcome], epoch: int) -> Replay
         else:
             taken.add(task.id)
             staged.append(Staged(task, epoch, step))
+    # The outcomes' seeds are no longer away.
     back = {(outcome.seed, outcome.step) for outcome in outcomes}
     state = replace(
         state,
@@ -72,15 +73,16 @@ def stage(state: ReplayState, outcomes: Sequence[Outcome], epoch: int) -> Replay
 def begin_epoch(state: ReplayState, epoch: int, step: int) -> tuple[ReplayState, Events]:
     """Retires, prunes and injects, in this order (RODS section 6), before `step`; each epoch begins once.
 
-    At most floor(injection_fraction * pool after retirement) candidates enter, oldest first (or by the
-    boundary scores foreseen of their seeds, newest first in ties), only ones that an earlier epoch staged
-    and that keep to `max_share` of the same pool, and no more than there are free slots.  The others wait, until
-    `max_age` steps have passed since their seeds were chosen: then they leave as `stale`.
+    A candidate may enter if an earlier epoch staged it and if it keeps to `max_share` of the pool after retirement.  At
+    most floor(injection_fraction * that pool) enter, and no more than there are free slots.  The oldest enter first;
+    with `nearest_first`, those whose seeds have the best foreseen boundary scores, newest first in ties.  The others
+    wait.  They leave as `stale` when more than `max_age` steps have passed since their seeds were chosen.
     """
     if epoch <= state.epoch:
         raise ValueError(f"epoch {epoch} cannot begin after epoch {state.epoch}")
     settings = state.settings
 
+    # Retire what the policy masters or cannot do.
     retired = [
         Retired(item.task.id, reason, epoch, item.measurements[-1])
         for item in state.items
@@ -88,14 +90,14 @@ def begin_epoch(state: ReplayState, epoch: int, step: int) -> tuple[ReplayState,
     ]
     state = _remove(state, retired)
 
-    # What is too old for the policy of now leaves the queue.
+    # Drop variants from the queue, and seeds that are away, that are too old for the present policy.
     stale = [entry.task.id for entry in state.staged if step - entry.seeded > settings.max_age]
     retired += [Retired(name, "stale", epoch, None) for name in stale]
     staged = tuple(entry for entry in state.staged if entry.task.id not in stale)
     away = tuple(entry for entry in state.away if step - entry.step <= settings.max_age)
     state = replace(state, staged=staged, away=away)
 
-    # Who may enter, in which order.
+    # Order the candidates that earlier epochs staged, and keep those that may enter.
     active = active_tasks(state)
     due = [entry.task for entry in staged if entry.epoch < epoch]
     if settings.nearest_first:
@@ -103,7 +105,7 @@ def begin_epoch(state: ReplayState, epoch: int, step: int) -> tuple[ReplayState,
         due = sorted(due[::-1], key=lambda task: -scores.get(task.ancestry[-1], 0))
     due = varied(due, active, settings)[: int(exact(settings.injection_fraction) * len(active))]
 
-    # By choice a full pool makes room.
+    # With `replace`, a full pool makes room: it prunes the measured variants farthest from the boundary.
     free = state.slots.count(None)
     if settings.replace and len(due) > free:
         measured = [item for item in state.slots if item is not None and item.measurements]
@@ -113,6 +115,7 @@ def begin_epoch(state: ReplayState, epoch: int, step: int) -> tuple[ReplayState,
         retired += pruned
         free += len(pruned)
 
+    # Inject into the free slots, and record each variant's age in steps.
     injected = due[:free]
     seeded = {entry.task.id: entry.seeded for entry in staged}
     ages = tuple(step - seeded[task.id] for task in injected)
@@ -145,9 +148,10 @@ def mark_seed(state: ReplayState, task_id: str, step: int) -> ReplayState:
 def eligible(state: ReplayState, task_ids: Sequence[str], step: int) -> list[bool]:
     """Whether each task's cooldown is over and the pool has room for its like; KeyError: one is not in the pool.
 
-    What became of the seeds of the step before does not count yet: it arrives when the update is under way, or
-    earlier, where the run was stopped between the two.
+    Variants of the previous step's seeds do not count yet.  They usually arrive later, while the update runs.  A run
+    that was stopped between the two steps has them already, and must choose the same seeds.
     """
+    # Traits of the pool and of the queue, without those variants.
     cooldown, active = state.settings.cooldown, active_tasks(state)
     fresh = {item.task.id for item in state.items if item.seeded == step - 1}
     queued = [entry.task for entry in state.staged if entry.task.ancestry[-1] not in fresh]
@@ -159,7 +163,7 @@ def eligible(state: ReplayState, task_ids: Sequence[str], step: int) -> list[boo
 
 
 def earlier(state: ReplayState, task_id: str, step: int) -> tuple[float, float]:
-    """Turns passed and all turns that were measured before `step`, halved after every `half_life` steps.
+    """(turns passed, all turns) that were measured before `step`; their weight halves every `half_life` steps.
 
     (0, 0) without a half-life. KeyError: the task is not in the pool.
     """
@@ -183,7 +187,7 @@ def active_tasks(state: ReplayState) -> tuple[Task, ...]:
 
 
 def epoch_batches(state: ReplayState, *, seed: int, epoch: int, batch_size: int) -> tuple[tuple[Task, ...], ...]:
-    """Every active task once, shuffled by (seed, epoch); the first ones again to fill the last batch."""
+    """Every active task once, shuffled by (seed, epoch); the first tasks come again to fill the last batch."""
     tasks = active_tasks(state)
     if len(tasks) < batch_size:
         raise ValueError(f"a batch of {batch_size} different tasks cannot be drawn from a pool of {len(tasks)}")
@@ -204,7 +208,7 @@ def counts(state: ReplayState) -> dict[str, int | float]:
             result[f"zone_{zone(item, state.settings)}"] += 1
     result |= {f"retired_{reason}": n for reason, n in zip(REASONS, state.retired_counts, strict=True)}
     result |= {"seeds_away": len(state.away), "injected": state.injected}
-    # Steps between a seed's rollouts and its variant's injection, mean over all that were injected so far.
+    # The mean, over all variants injected so far, of the steps from the seed's rollouts to the injection.
     return result | ({"age_at_injection": state.injected_ages / state.injected} if state.injected else {})
 
 

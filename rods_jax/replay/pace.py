@@ -1,7 +1,6 @@
-"""How many seeds a step sends: as many as the next epoch's start can take variants, spread over the epoch.
+"""How many seeds a step sends: the epoch's steps together send what the next epoch's start can take as variants.
 
-Left out on purpose: any memory of its own.  The number follows from the pool, the queue and what is away, so that a
-resumed run sends the same.
+The number follows from the pool, the queue and the seeds that are away alone, so that a resumed run sends the same.
 """
 
 from collections import defaultdict
@@ -15,18 +14,20 @@ from rods_jax.types import Task
 
 
 def wanted(state: ReplayState, step: int, left: int) -> int:
-    """Seeds that `step` should send, where `left` steps of the epoch have not been spent, `step` among them.
+    """Seeds that `step` should send; `left` steps of the epoch have not sent theirs, `step` among them.
 
-    Together with those of the steps to come they bring `surplus` variants for each that the next epoch's start can
-    take, at the share of seeds that has become variants so far.  What waits in the queue or is away counts, as long as it
-    will not be stale by then.  `left` 0: no epoch comes that could play what is written, so none is wanted.
+    The goal is `surplus` variants for each one that the next epoch's start can take.  Seeds are expected to become
+    variants at the rate seen so far.  Variants in the queue and seeds that are away count, unless they will be stale by
+    then.  `left` 0: no later epoch can play a variant, so none is wanted.
     """
     if not left:
         return 0
+    # The share of seeds that became variants; adding one to both counts keeps it above 0.
     settings, share = state.settings, Fraction(state.written + 1, state.settled + 1)
     oldest = step + left - settings.max_age  # a seed of an earlier step will be stale
     queued = sum(entry.seeded >= oldest for entry in state.staged)
     coming = share * sum(entry.step >= oldest for entry in state.away)
+    # Variants that are still missing, as seeds, spread evenly over the steps that are left.
     missing = exact(settings.surplus) * _room(state) - queued - coming
     return max(0, ceil(missing / share / left))
 
@@ -43,7 +44,7 @@ def spread(seeds: Sequence[Task], count: int) -> tuple[Task, ...]:
 
 
 def _room(state: ReplayState) -> int:
-    """Variants that the next epoch's start can take, if no task is measured again before."""
+    """Variants that the next epoch's start can take, if no task is measured again until then."""
     settings = state.settings
     leaving = [item for item in state.items if retirement(item, settings) is not None]
     pool = sum(1 for _ in state.items) - len(leaving)

@@ -25,7 +25,7 @@ def discounted(measurements: Sequence[Measurement], step: int, half_life: float)
 
 
 def mean(item: Item, settings: ReplaySettings) -> Fraction:
-    """Of the latest measurement, and of the ones before it as far as the half-life remembers them."""
+    """Mean progress of the latest measurement and of earlier ones, whose weight halves every `half_life` steps."""
     *before, latest = item.measurements
     passed, total = discounted(before, latest.step, settings.half_life)
     return (latest.passed + Fraction(passed)) / (latest.total + Fraction(total))
@@ -37,11 +37,13 @@ def boundary_score(reached: Fraction | float) -> Fraction | float:
 
 
 def foreseen_scores(state: ReplayState) -> dict[str, float]:
-    """Boundary scores of the measured tasks half an epoch ahead, if their means go on as the human seeds' do.
+    """Boundary scores of the measured tasks half an epoch ahead, if their means change as the human seeds' do.
 
-    How far those come in a step is the slope of the line through their measurements: an epoch visits them in random
-    order, so the ones of its beginning are like the ones of its end.  An epoch is as long as the latest lie apart.
+    The change in a step is the slope of the line through all measurements of human seeds.  An epoch visits them in
+    random order, so those of its beginning are like those of its end.  An epoch's length in steps is taken to be the
+    span of the latest measurements.
     """
+    # The slope, from at least two steps; then the middle of the next epoch.
     measured = [item for item in state.items if item.measurements]
     latest = [item.measurements[-1].step for item in measured]
     known = [(m.step, m.passed / m.total) for item in state.seeds for m in item.measurements]
@@ -63,7 +65,7 @@ def zone(item: Item, settings: ReplaySettings) -> str:
 
 
 def retirement(item: Item, settings: ReplaySettings) -> str | None:
-    """A human seed leaves only when mastered, and only by choice; a hard one stays to be learned."""
+    """Why a task leaves, or None.  A human seed leaves only when mastered, and only with `retire_seeds`."""
     human = item.status == "human"
     if not item.measurements or not (settings.retire_seeds if human else settings.retire_generated):
         return None
@@ -74,7 +76,7 @@ def retirement(item: Item, settings: ReplaySettings) -> str | None:
 
 
 def varied(candidates: Sequence[Task], active: Sequence[Task], settings: ReplaySettings) -> list[Task]:
-    """The candidates, in order, that can enter without overrepresenting a class or a call pattern."""
+    """The candidates, in order, that may enter: none makes a class or a call pattern overrepresented."""
     counts, limit, varied = traits_of(active), room_of_trait(active, settings), []
     for task in candidates:
         if has_room(task, counts, limit):

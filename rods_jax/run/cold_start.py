@@ -19,7 +19,7 @@ from rods_jax.config import Config, RetentionConfig
 from rods_jax.demonstrations import demonstrate
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.files import write_atomically
-from rods_jax.optimizer import create_optimizer
+from rods_jax.grpo import create_optimizer
 from rods_jax.preemption import SAVED, Stopped
 from rods_jax.run.directory import COLD_START, require_same_inputs
 from rods_jax.run.display import cold_start_display

@@ -2,7 +2,6 @@
 
 This finds effects on the state (a drawer must be open before it can be filled) and is blind to values that the gold
 answer already spells out, so it complements the flow of values in profile.py; docs/synthesis.md compares them.
-Left out on purpose: a cache on disk and worker processes. All 800 BFCL tasks take a second on one core.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Where a literal argument comes from: schema, domain, live state, earlier outputs, known examples, defaults.
 
-Left out on purpose: any check of the value beyond its JSON type. The simulator judges, by running the call.
+Beyond a value's JSON type nothing is checked here: the simulator judges it, by running the call.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 The rules are the system message, the same in every request of a role, so that a server can share its prefix.
 The data is one JSON object in which no tag can stand, so nothing that a tool returned can pose as a reply.
-Left out on purpose: templates (a rule that depends on data is a field of the data) and lenient parsing.
+A rule that depends on data is a field of the data, so that no template is needed. Parsing is never lenient.
 """
 
 import hashlib

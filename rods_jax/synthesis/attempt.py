@@ -1,7 +1,7 @@
 """What one synthesis attempt starts from, and the records that it leaves behind.
 
-Left out on purpose: anything that changes. An attempt follows from its seed, its number and the history alone,
-so that a restart continues where the last attempt ended.
+An attempt follows from its seed, its number and the history alone, so that a restart continues where the last attempt
+ended.
 """
 
 import random

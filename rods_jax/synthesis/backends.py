@@ -1,6 +1,6 @@
 """Who answers requests when it is no server: a recording, a script. A server is chat.http_generate.
 
-Left out on purpose: the rule-based author, which needs no requests at all (pipeline.RULE_BASED).
+The rule-based author needs no requests at all (pipeline.RULE_BASED).
 """
 
 import hashlib

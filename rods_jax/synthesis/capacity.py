@@ -2,7 +2,7 @@
 
     workers = seeds a step x questions a seed x seconds a question / seconds a step
 
-Left out on purpose: queues at the server.  Measure `seconds a question` with as many questions under way as workers.
+Queues at the server are not modelled: measure `seconds a question` with as many questions under way as workers.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Stage IV: deterministic gates; each returns None or the reason why a task is refused (RODS section 5).
 
-Left out on purpose: a quality judge and its refinement cycle. A judge is one more gate.
+A quality judge is one more gate.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
-"""The way of a seed to its author and back: at once, or through journals to workers beside training.
+"""Brings a seed to its author and its outcome back: at once, or through journals to workers beside training.
 
     seeds.jsonl      trainer -> workers: every seed, keyed by step and task
-    outcomes.jsonl   workers -> trainer: what became of it, the variant included
-    taken.jsonl      how many outcomes the trainer took at which step, so that a resumed run takes them there again
+    outcomes.jsonl   workers -> trainer: the outcome of each seed, with its variant
+    taken.jsonl      how many outcomes the trainer took at each step; a resumed run takes as many at the same steps
     work/            one journal for each seed that was begun, which worker.py keeps
 
 One line of outcomes.jsonl settles a seed and carries its variant, so that neither can be there without the other.
@@ -25,11 +25,11 @@ from rods_jax.task_files import TaskFileError, task_from_json, task_to_json
 from rods_jax.types import Json, Task
 
 SEEDS, OUTCOMES, TAKEN, WORK = "seeds.jsonl", "outcomes.jsonl", "taken.jsonl", "work"
-UNREADABLE = "unreadable_candidate"  # beside the error types of errors.py: a variant of another task version
+UNREADABLE = "unreadable_candidate"  # one more error type than errors.py has: a variant of another task version
 
 
 class Dispatch(NamedTuple):
-    """A seed, the step whose feedback chose it, and what became of it."""
+    """A seed, the step whose feedback chose it, and its outcome."""
 
     seed: Task
     step: int
@@ -44,22 +44,22 @@ def dispatch_to_json(dispatch: Dispatch) -> Json:
 
 
 def dispatch_from_json(record: Mapping[str, Json]) -> Dispatch:
-    """Inverse of `dispatch_to_json`. TaskFileError: its variant is none that a checkpoint could hold."""
+    """Inverse of `dispatch_to_json`.  TaskFileError: a task file cannot hold its variant."""
     candidate = record["candidate"] and task_from_json(record["candidate"])
     return Dispatch(task_from_json(record["seed"]), record["step"], Synthesis(candidate, *read_attempts(record)))
 
 
-# (seeds, step, hashes of known tasks) -> what became of them or of earlier ones, or nothing yet
+# (seeds, step, hashes of known tasks) -> the outcomes that have arrived, of these seeds or of earlier ones
 Synthesize = Callable[[Sequence[Task], int, frozenset[str]], Sequence[Dispatch]]
 
 
 def random_of(run_seed: int, step: int, seed: Task) -> str:
-    """What the author's random numbers for a seed are drawn from."""
+    """The seed of the author's random numbers, for one seed task of one step."""
     return f"{run_seed}/{step}/{seed.id}"
 
 
 def at_once(author: Callable[..., Synthesis], run_seed: int) -> Synthesize:
-    """Settles every seed before it returns; author(seed, rng=, step=, known_hashes=)."""
+    """Has the author settle every seed before it returns; author(seed, rng=, step=, known_hashes=)."""
 
     def synthesize(seeds: Sequence[Task], step: int, known: frozenset[str]) -> list[Dispatch]:
         dispatches = []
@@ -78,14 +78,15 @@ def at_once(author: Callable[..., Synthesis], run_seed: int) -> Synthesize:
 def beside(directory: Path, run_seed: int, *, taken: int, tell: Callable[[str], None]) -> Iterator[Synthesize]:
     """Sends seeds to workers and takes what they have settled: each outcome once, in the order of the journal.
 
-    taken: the outcomes that the checkpoint has had.  tell: gets sentences for people, each kind once.  What is known
-    is the workers' to find out.
-    JournalError: another trainer runs here, or the journals were edited or are not those of the checkpoint.
+    taken: how many outcomes the checkpoint has taken.  tell: gets sentences for people, each kind once.  The hashes of
+    known tasks are not used: workers find them in the journals.
+    JournalError: another trainer runs here, or the journals were edited or do not belong to the checkpoint.
     """
     directory.mkdir(parents=True, exist_ok=True)
     seeds_path, outcomes_path = directory / SEEDS, directory / OUTCOMES
-    # Held as long as the run: nobody else writes there, and so sending waits for nobody.
+    # Both locks are held for the whole run. No other process writes there, so sending never waits.
     with journal.writing(seeds_path, wait=False) as append, journal.writing(directory / TAKEN) as note:
+        # Which seeds were sent, and which of them still wait for an outcome.
         before, place = journal.read(outcomes_path)
         if len(before) < taken:
             raise JournalError(f"{outcomes_path} holds {len(before)} outcomes; the checkpoint has had {taken}")
@@ -94,8 +95,8 @@ def beside(directory: Path, run_seed: int, *, taken: int, tell: Callable[[str], 
         waiting = dict(read_seed(seeds_path, entry) for key, entry in seen.items() if key not in had)
         sent = set(seen)
         took = {entry.record["step"]: entry.record["outcomes"] for entry in journal.read(directory / TAKEN)[0]}
-        # What is sent and taken at a step depends on what was taken before it. So up to the last step that anybody
-        # heard of, a resumed run takes what was taken then, however much has arrived since.
+        # What a step sends and takes depends on what earlier steps took. A resumed run therefore repeats them: up to
+        # the journals' last step it takes as many outcomes as were taken then, even if more have arrived since.
         last = max((*took, *(entry.record["step"] for entry in seen.values())), default=-1)
         arrived = _arrivals(outcomes_path, before[taken:], waiting)
         told: set[str] = set()
@@ -107,18 +108,21 @@ def beside(directory: Path, run_seed: int, *, taken: int, tell: Callable[[str], 
 
         def synthesize(seeds: Sequence[Task], step: int, known: frozenset[str]) -> list[Dispatch]:
             nonlocal arrived, place
+            # Send the seeds that the journal does not hold yet.
             new = {f"{step}/{seed.id}": seed for seed in seeds}
-            new = {key: seed for key, seed in new.items() if key not in sent}  # a resumed run sends them again
+            new = {key: seed for key, seed in new.items() if key not in sent}  # a resumed run chooses them again
             if new:
                 append(*(_seed_record(key, seed, step, run_seed) for key, seed in new.items()))
             sent.update(new)
             waiting.update({key: (seed, step) for key, seed in new.items()})
+            # Read what has arrived; a damaged journal stops no training.
             try:
                 entries, after = journal.read(outcomes_path, place)
                 arrived += _arrivals(outcomes_path, entries, waiting)
-                place = after  # but not past a bad line: what is taken is counted from the first
+                place = after  # never past a bad line, because outcomes are counted from the first line
             except (JournalError, OSError) as error:
                 tell_once("outcomes", f"{error}; training goes on with the pool it has")
+            # Take all of it, or as many as the run before took at this step.
             count = took.get(step, 0) if step <= last else len(arrived)
             taking, arrived = arrived[:count], arrived[count:]
             if taking and step > last:
@@ -131,7 +135,7 @@ def beside(directory: Path, run_seed: int, *, taken: int, tell: Callable[[str], 
 
 
 def _arrivals(path: Path, entries: Sequence[Entry], waiting: dict[str, tuple[Task, int]]) -> list[tuple]:
-    """(seed, step, (path, line), record) of each outcome; its seed waits no longer."""
+    """(seed, step, (path, line), record) of each outcome; removes its seed from `waiting`."""
     arrived = []
     for line, record in entries:
         if record["key"] not in waiting:
@@ -154,7 +158,7 @@ def read_seed(path: Path, entry: Entry) -> tuple[str, tuple[Task, int]]:
 
 
 def outcome_record(key: str, result: Synthesis) -> Json:
-    """What `_read_result` reads, and the variant's content hash, which tells workers what is known."""
+    """What `_read_result` reads, and the variant's content hash, by which workers know it."""
     candidate = result.candidate
     return {
         "key": key,

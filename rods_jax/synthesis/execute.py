@@ -1,7 +1,7 @@
 """Stage II: fills in arguments and runs every call, before any user text exists (RODS section 5).
 
-Left out on purpose: patching the initial state after a failure, which needs a judge of what to patch;
-a failed call is tried with other arguments, then with the plan's spare tools, then the attempt ends.
+Left out on purpose: patching the initial state after a failure, which needs a judge of what to patch.
+A failed call is tried with other arguments, then with the plan's spare tools; then the attempt ends.
 """
 
 import itertools
@@ -220,7 +220,7 @@ def _references(session: _Session, name: str) -> list[list[tuple[str, Argument]]
             rank = _rank(session, producer, name, (key, parameter), value)
             if rank is not None:
                 options.append((parameter, Argument(value, Reference(producer, key, rank))))
-        # A thing that the domain has a noun for is what people refer to.
+        # People refer to things for which the domain has a noun: prefer those.
         references.append([option for option in options if option[0] in session.domain.nouns] or options)
     return references
 
@@ -272,8 +272,8 @@ def _parameters(session: _Session, name: str, bound: Mapping[str, Argument]) -> 
 def _rank(session: _Session, producer: int, name: str, pair: Pair, value: Json) -> int | None:
     """How to refer to a value without ambiguity (see Reference.rank), or None if one cannot.
 
-    "That ..." is the latest of its kind that was named or returned; otherwise the values returned under
-    one key can be counted, if none of their kind was named at all.
+    Rank 0, "that ...", is the latest value of its kind that was named or returned.  Otherwise the values that were
+    returned under one key are counted, provided that no value of their kind was named.
     """
     tools = session.domain.tools
     key, parameter = pair
@@ -285,7 +285,7 @@ def _rank(session: _Session, producer: int, name: str, pair: Pair, value: Json) 
 
     named = [of_kind(call, ((k, a.value) for k, a in call.arguments.items())) for call in session.done]
     returned = [of_kind(call, fields(call.output)) for call in session.done]
-    # "Reply to message 30, then delete that message" would mean message 30: the producer's arguments count.
+    # The producer's arguments count: "reply to message 30, then delete that message" would mean message 30.
     if not any(named[producer:]) and not any(returned[producer + 1 :]):
         return 0
     if any(named) or any(other != key for pairs in returned for other, _ in pairs):

@@ -1,7 +1,4 @@
-"""How faithful, varied and well placed a run's synthesised tasks are: one report from what the run recorded.
-
-Left out on purpose: reading files (scripts/fidelity.py) and a single score. Each figure has its own meaning.
-"""
+"""How faithful, varied and well placed a run's synthesised tasks are: one report from what the run recorded."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +17,7 @@ from rods_jax.types import CATEGORIES, Json, Task
 
 BAND = (0.25, 0.75)  # of the first measured mean reward: where the variance bound r(1-r) is above 3/4 of its peak
 
-# The stage that raises each error, in the order of the pipeline; gates and judges, by their own names, are the critique.
+# The stage that raises each error, in the order of the pipeline.  Errors named after gates and judges are critique.
 STAGE_ERRORS: Mapping[str, Sequence[str]] = {
     "plan": (errors.NO_PROMPTS, errors.NO_PATTERN, errors.LAYOUT_TOO_LONG, errors.DECOMPOSE_FAILED),
     "execute": (

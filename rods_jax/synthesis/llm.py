@@ -5,7 +5,7 @@
 
 Text of a model is only ever read, as tags and JSON; nothing here evaluates it.
 The paper's ablations of synthesis are roles too: `without_rewrite`, `without_narrative`, `without_feedback`.
-Left out on purpose: switches for other parts. Leave a role to the rules with `roles._replace(judge=RULE_BASED.judge)`.
+Leave a role to the rules with `roles._replace(judge=RULE_BASED.judge)`.
 """
 
 from collections.abc import Mapping

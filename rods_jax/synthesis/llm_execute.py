@@ -1,7 +1,6 @@
 """Stage II by a language model: arguments call by call, each executed, then each turn worded (RODS section 5).
 
 The first error ends the attempt: what went wrong is for the next plan, and the patcher, to learn from.
-Left out on purpose: a second choice of arguments for a call that the simulator refused.
 """
 
 import copy

@@ -1,7 +1,4 @@
-"""Stage IV and the environment feedback by a language model (RODS Appendices F and G, C.2 and C.4 to C.6).
-
-Left out on purpose: a second refinement. The pipeline asks for one, and then for the last verdict.
-"""
+"""Stage IV and the environment feedback by a language model (RODS Appendices F and G, C.2 and C.4 to C.6)."""
 
 import json
 from collections.abc import Mapping

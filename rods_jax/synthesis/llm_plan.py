@@ -1,7 +1,7 @@
 """Stage I by a language model: a story first, then the functions of every turn (RODS section 5, Appendix C.1).
 
-The layout is the seed's, whole, and not the model's to choose: the classes of the calls of every turn, and between which
-calls values flow.
+The model does not choose the layout: the classes of every turn's calls, and the calls between which values flow, are
+the seed's.
 Left out on purpose: high-level functions. The map to the functions that they stand for was never published.
 """
 
@@ -46,8 +46,9 @@ def layout(profile: Profile) -> Layout:
 def plan(ask: Ask, attempt: Attempt) -> Plan:
     """A story and a new sequence of functions; blocked ones, and plans that failed before, are refused.
 
-    Raises Rejected: "no_pattern" after 3 unusable replies, "structure_lost" where the last one's functions let no values
-    flow as in the seed, "no_prompts" for a class without tools, "func_sample_failed" where the block list leaves none.
+    Raises Rejected: "no_pattern" after 3 unusable replies; "structure_lost" if values cannot flow between the last
+    reply's functions as in the seed; "no_prompts" for a class without tools; "func_sample_failed" if every tool of a
+    class is blocked.
     """
     turns = layout(attempt.profile)
     tools = [tool for tool in attempt.domain.tools_of(attempt.profile.classes) if tool.name not in attempt.blocked]

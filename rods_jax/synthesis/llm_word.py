@@ -1,7 +1,4 @@
-"""Stages III and V by a language model: the whole dialogue in one pass, and the value that it withholds.
-
-Left out on purpose: withholding a function, which needs no new words (augment.py).
-"""
+"""Stages III and V by a language model: the whole dialogue in one pass, and the value that it withholds."""
 
 import random
 from collections.abc import Mapping, Sequence

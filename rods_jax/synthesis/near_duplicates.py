@@ -1,6 +1,6 @@
 """Near-duplicate tasks by shingles of tokens (Broder 1997): a search, and the gate against held-out tasks.
 
-Left out on purpose: hashing and sampling of shingles. Pools hold thousands of tasks, so exact sets do.
+Sets of shingles are exact, neither hashed nor sampled: pools hold only thousands of tasks.
 """
 
 import json

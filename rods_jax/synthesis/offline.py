@@ -1,10 +1,10 @@
-"""A large pool written before training: variants of every seed, round after round, that a run then trains on as static data.
+"""A large pool that is written before training: variants of every seed, in rounds; a run trains on it as static data.
 
     with fill(path, write, seeds, count=17_000, run_seed=0) as settled: ...     (scripts/offline_pool.py)
 
-Every settled seed is a line of an append-only journal, its variant and its rejections included, so that a call which was
-killed goes on where it ended.  Its seeds of chance are those of a run: (run seed, round, task).
-Left out on purpose: the boundary. Without a policy nothing is near it, which is what a static pool is compared for.
+Every settled seed is a line of an append-only journal, with its variant and its rejections.  A call that was killed
+therefore continues where it ended.  Random numbers come from (run seed, round, task), as in a run.
+The boundary is ignored: without a policy no task is near it.
 """
 
 import random
@@ -48,9 +48,9 @@ def fill(
 ) -> Iterator[Settled]:
     """Yields what the journal at `path` holds, then what is written until `count` variants are there.
 
-    known: content hashes that must not come.  workers: seeds at a time; more than one helps where `write` waits for
-    servers, and then which of two equal variants counts is chance.  JournalError: edited, or in use.
-    RuntimeError: a whole round has brought no variant, so more rounds would not either.
+    known: content hashes that no variant may have.  workers: seeds at a time; more than one helps if `write` waits for
+    servers; chance then decides which of two equal variants counts.  JournalError: the journal was edited, or is in
+    use.  RuntimeError: a whole round has brought no variant, so that more rounds would not either.
     """
     had: set[str] = set()
     lock, contents, accepted = threading.Lock(), set(known), 0

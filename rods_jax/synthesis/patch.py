@@ -1,7 +1,4 @@
-"""Environment feedback: small, type-safe changes of an initial state (RODS Appendix F).
-
-Left out on purpose: who proposes a change (llm_judge.py), and deletions, which no repair needs.
-"""
+"""Environment feedback: small, type-safe changes of an initial state (RODS Appendix F)."""
 
 import json
 import re

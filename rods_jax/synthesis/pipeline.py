@@ -1,7 +1,7 @@
 """The five stages in a straight line, for variants of a seed and for seed tasks from sampled profiles.
 
 Roles are functions: pass others (llm.py) to have language models plan, execute, reword, augment, judge or patch.
-Left out on purpose: queues, files and processes. The history of a seed is all that a restart needs.
+The history of a seed is all that a restart needs.
 """
 
 import random
@@ -90,10 +90,10 @@ def synthesize(
 ) -> Synthesis:
     """One variant with the seed's scenario, category and structure, in at most `attempts` full attempts.
 
-    Whatever goes wrong is a Rejection, never an exception; it feeds back into the next attempt (RODS Appendix
-    F): tools that it blames are avoided, and where its type is patchable the initial state is patched.
-    `known_hashes` are content hashes of tasks that must not come again. `history` holds the rejections of an
-    earlier call with an equal `rng`, and makes this one continue after them.
+    A failure is a Rejection, never an exception, and feeds back into the next attempt (RODS Appendix F): the tools that
+    it blames are avoided, and the initial state is patched if its type is patchable.
+    known_hashes: content hashes that no variant may have.  history: the rejections of an earlier call with an equal
+    `rng`; this call continues after them.
     """
     state_seed, *seeds = (rng.getrandbits(64) for _ in range(1 + attempts))
     exchanges: list[Exchange] = []
@@ -101,7 +101,7 @@ def synthesize(
         attempt, plan = None, None
         try:
             profile = extract_profile(domain, seed_task)
-            # The same in every attempt, or a patch would not fit the state that it was made for.
+            # Every attempt starts from the same state, because patches are made for it.
             state, examples = _initial_state(domain, profile, random.Random(state_seed), seed_task)
             recalled = roles.recall(history)
             for rejection in recalled:
@@ -158,7 +158,7 @@ def author_tasks(
     for index in range(first_index, first_index + count):
         own = random.Random(rng.getrandbits(64))
         category = categories[index % len(categories)]
-        # Drawn once: redrawing them with each profile would favour what is easy to realise.
+        # Drawn once. Redrawn with each profile, they would favour profiles that are easy to realise.
         dials = own.randint(*turns), own.randint(*classes_per_task), own.randint(*chain_length)
         for _ in range(MAX_PROFILES):
             profile = _sample_profile(domain, category, own, calls_per_turn, *dials)

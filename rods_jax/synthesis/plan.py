@@ -1,6 +1,6 @@
 """Stage I: a new sequence of tool names with the seed's profile (RODS section 5).
 
-Left out on purpose: arguments, which stage II fills as it executes; the narrative, which only a model writes.
+Stage II fills in the arguments as it executes; only a language model writes the narrative.
 """
 
 import random

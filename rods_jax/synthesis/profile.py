@@ -2,7 +2,7 @@
 
 Its edges are the flow of values, because a planner can promise those: which tools' outputs fit which arguments is known
 before anything runs.  What a call's effect on the state changes later is measured after the fact (ablation.py).
-Left out on purpose: any distance between profiles with weights to tune. Two profiles match part by part.
+Two profiles are compared part by part; no distance has weights to tune.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """Stage III: words the whole dialogue at once, from the calls that ran (RODS section 5).
 
 A domain's own phrases are used where it has them; otherwise a generic wording from the tool's description.
-Left out on purpose: any model. A language model's rewrite is another function of the same signature.
+A language model's rewrite is another function of the same signature.
 """
 
 import json

@@ -1,9 +1,8 @@
 """Whether a model's calls and words keep the flow of values of the seed (RODS section 5: the profile).
 
-A link is kept where an argument holds what the call of the link returned and no user message has named it so far: exactly
-what `extract_profile` finds again in the finished task.  Each check is made as soon as it can be, so that the role which
-is at fault is asked again.
-Left out on purpose: the number and classes of calls, which the planner's layout fixes.
+A link is kept if an argument holds a value that the link's call returned, and if no user message has named that value
+before.  `extract_profile` finds just these links again in the finished task.  Each check runs as early as it can, so
+that the role at fault is asked again.
 """
 
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from rods_jax.types import Call, Json, Task, Turn
 
 
 class Told(NamedTuple):
-    """Values of some calls that user messages must name, and those that none may name before its call is made."""
+    """Argument values that user messages must name, and values that no message may name before their call."""
 
     named: tuple[Json, ...] = ()
     unnamed: tuple[Json, ...] = ()
@@ -54,7 +53,7 @@ def check_arguments(
 
     done: the calls so far, those of this `turn` among them; queries: of the turns before.
     """
-    # What this turn's calls have from nowhere else, its user will name.
+    # The user of this turn will name every value that its calls have from nowhere else.
     text = "\n".join(queries)
     for index, earlier in enumerate(turn, len(done) - len(turn)):
         flowing = {edge.parameter for edge in _edges(attempt.domain, done[:index], earlier.call)}

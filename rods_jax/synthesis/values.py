@@ -1,6 +1,6 @@
 """Values as they stand in tool outputs and in user text; shared by all stages.
 
-Left out on purpose: anything that evaluates text. An output that is not JSON is one plain string.
+No text is evaluated: an output that is not JSON is one plain string.
 """
 
 import json

@@ -1,10 +1,9 @@
 """Settles seeds beside the trainer: threads of its process, or of any other that sees its folder.
 
-Every seed that was begun has a journal in work/: each reply of a language model before it is used, and each
-attempt that failed. Whoever holds its lock works on the seed; when they die, another goes on with the attempt under
-way and asks nothing again. A server that cannot be reached costs a seed no attempt: the seed waits.
-Left out on purpose: a table of who does what, since starting and starting again are the same; and how processes
-come to run on which host (scripts/synthesize.py, by itself or as Ray tasks).
+Every seed that was begun has a journal in work/.  It holds each reply of a language model, written before it is used,
+and each attempt that failed.  The worker that holds the journal's lock works on the seed.  If it dies, another worker
+continues the attempt and repeats no question.  A server that cannot be reached costs a seed no attempt: the seed waits.
+scripts/synthesize.py starts workers on other hosts, by itself or as Ray tasks.
 """
 
 import contextlib
@@ -47,18 +46,18 @@ from rods_jax.synthesis.pipeline import Roles, Synthesis, synthesize
 from rods_jax.task_files import task_from_json, task_to_json
 from rods_jax.types import Task
 
-# Errors that say nothing about the question, which is asked again later.
+# Errors that do not concern the question; it is asked again later.
 UNANSWERED = (CONNECTION, RATE_LIMITED, SERVER_ERROR, MISCONFIGURED, BUDGET_EXHAUSTED)
 
 
 class Author(NamedTuple):
-    """Who writes variants, and of what."""
+    """How variants are written, and for which domain."""
 
     domain: Domain
     backends: Mapping[str, Generate]  # by role
     roles: Callable[[Mapping[str, Generate]], Roles]
     attempts: int  # for each seed
-    known: frozenset[str]  # content hashes that must not come again; those of earlier variants are added
+    known: frozenset[str]  # content hashes that no variant may have; those of earlier variants are added
 
 
 class Seed(NamedTuple):
@@ -82,9 +81,9 @@ def working(
 ) -> Iterator[list[threading.Thread]]:
     """Threads that settle the seeds of `directory`, each one at a time, until the block ends.
 
-    tell: gets sentences for people, each once.  poll, pause: seconds between looks for new seeds, and before a server without an answer is asked again.  A thread
-    ends by itself where the budget is spent or a journal was edited.  None is waited for: what was under way goes on
-    when the next worker starts.
+    tell: gets sentences for people, each once.  poll: seconds between looks for new seeds.  pause: seconds before a
+    server that did not answer is asked again.  A thread ends by itself when the budget is spent or a journal was
+    edited.  The end of the block waits for no thread: the next worker continues what was under way.
     """
     (directory / WORK).mkdir(parents=True, exist_ok=True)
     desk, stop = _Desk(directory, author.known, tell), threading.Event()
@@ -99,15 +98,15 @@ def working(
 
 
 class _Stopped(BaseException):
-    """The block has ended. No `except Exception` of a stage may take it for a failure."""
+    """The block has ended.  A BaseException, so that no stage's `except Exception` takes it for a failure."""
 
 
 class _Unanswered(BaseException):
-    """A server said nothing about the question."""
+    """A server did not answer the question; one of UNANSWERED says why."""
 
 
 class _Desk:
-    """What the threads of a process know together: the journals as far as they were read, and who was told what."""
+    """What the threads of a process share: the journals as far as they were read, and what `tell` was told."""
 
     def __init__(self, directory: Path, known: frozenset[str], tell: Callable[[str], None]):
         self._directory, self._tell, self._lock = directory, tell, threading.Lock()
@@ -119,13 +118,13 @@ class _Desk:
         self.known = set(known)
 
     def waiting(self) -> list[Seed]:
-        """The newest first, since the boundary moves; but last, those that a server has left unanswered."""
+        """The newest seeds first, because the boundary moves; seeds that a server left unanswered come last."""
         with self._lock:
             self._look()
             return sorted(self._waiting.values(), key=lambda seed: (self._unanswered[seed.key], -seed.step))
 
     def begin(self, seed: Seed) -> contextlib.AbstractContextManager[Callable[..., None]]:
-        """The seed's journal, to append to. InUse: somebody works on it."""
+        """The seed's journal, locked, to append to.  InUse: another worker holds it."""
         return journal.writing(self.journal_of(seed), wait=False)
 
     def journal_of(self, seed: Seed) -> Path:
@@ -133,17 +132,17 @@ class _Desk:
         return self._directory / WORK / f"{seed.step:06}-{digest}.jsonl"
 
     def waits(self, seed: Seed) -> bool:
-        """Whether nobody has settled it yet."""
+        """Whether the seed is not settled yet."""
         with self._lock:
             self._look()
             return seed.key in self._waiting
 
     def settle(self, seed: Seed, result: Synthesis) -> bool:
-        """Writes the outcome, once. False: the variant has become known, so it must be refused first."""
+        """Writes the outcome, once.  False: another seed wrote the same variant meanwhile, so this one is refused."""
         path = self._directory / OUTCOMES
         with self._lock, journal.writing(path, self._outcomes_place) as append:
             self._look()
-            if seed.key in self._settled:  # somebody could not see our lock; theirs counts
+            if seed.key in self._settled:  # by a worker that could not see this one's lock; the first outcome counts
                 return True
             if result.candidate is not None and content_hash(result.candidate) in self.known:
                 return False
@@ -152,13 +151,13 @@ class _Desk:
         return True
 
     def leave(self, seed: Seed, error: Exception) -> None:
-        """This process passes the seed over."""
+        """Removes a seed that this process cannot settle; other processes may."""
         with self._lock:
             self._waiting.pop(seed.key, None)
         self.tell_once(seed.key, f"the seed {seed.key} is passed over: {type(error).__name__}: {error}")
 
     def unanswered(self, seed: Seed, role: str, reply: Reply) -> None:
-        """Puts the seed behind all others."""
+        """Puts the seed behind those that were left unanswered less often."""
         with self._lock:
             self._unanswered[seed.key] += 1
         sentence = f"{role}: {reply.error}: {reply.detail}: seeds wait, and training goes on with the pool it has"
@@ -172,7 +171,7 @@ class _Desk:
             self._tell(sentence)
 
     def _look(self) -> None:
-        """Reads what is new. Outcomes first: tasks of settled seeds need no decoding."""
+        """Reads new lines of both journals.  Outcomes come first: the tasks of settled seeds are then not decoded."""
         entries, self._outcomes_place = journal.read(self._directory / OUTCOMES, self._outcomes_place)
         for _, record in entries:
             self._settled.add(record["key"])
@@ -208,7 +207,7 @@ def _work(desk: _Desk, author: Author, stop: threading.Event, poll: float, pause
 
 
 def _begin(desk: _Desk, author: Author, seed: Seed, stop: threading.Event) -> bool:
-    """Settles the seed, unless somebody else does or has done so."""
+    """Settles the seed and returns True, unless another worker is at it or has settled it."""
     try:
         with desk.begin(seed) as append:
             if not desk.waits(seed):
@@ -219,15 +218,16 @@ def _begin(desk: _Desk, author: Author, seed: Seed, stop: threading.Event) -> bo
         return False
     except OSError:
         raise
-    except Exception as error:  # an edited journal of its own, or a fault of ours: the other seeds go on
+    except Exception as error:  # the seed's own journal was edited, or a bug: the other seeds go on
         desk.leave(seed, error)
         return False
 
 
 def _settle(desk: _Desk, author: Author, seed: Seed, append: Callable[..., None], stop: threading.Event) -> None:
-    """Goes on where the seed's journal ends, until its outcome is written."""
-    before = Synthesis(None)  # of the attempts that failed
-    replies: list[tuple[str, Reply]] = []  # of the attempt under way
+    """Continues where the seed's journal ends, until its outcome is written."""
+    # Read the journal: failed attempts, then the replies of the attempt under way.
+    before = Synthesis(None)
+    replies: list[tuple[str, Reply]] = []
     for _, record in journal.read(desk.journal_of(seed))[0]:
         if "question" in record:
             replies.append((record["question"], read_reply(record["reply"])))
@@ -235,6 +235,7 @@ def _settle(desk: _Desk, author: Author, seed: Seed, append: Callable[..., None]
             before, replies = _then(before, Synthesis(None, *read_attempts(record))), []
 
     def ask(role: str, request: Request) -> Reply:
+        """The server's reply, written to the journal before it is used."""
         if stop.is_set():
             raise _Stopped
         (reply,) = author.backends[role]([request])
@@ -245,6 +246,7 @@ def _settle(desk: _Desk, author: Author, seed: Seed, append: Callable[..., None]
         replies.append((question_key(request), reply))
         return reply
 
+    # One attempt a round, so that each failure is written when it ends.
     while True:
         roles = author.roles(_remembering(author.backends, tuple(replies), ask))
         result = synthesize(
@@ -253,7 +255,7 @@ def _settle(desk: _Desk, author: Author, seed: Seed, append: Callable[..., None]
             rng=random.Random(seed.random),
             step=seed.step,
             known_hashes=desk.known,
-            attempts=min(len(before.rejections) + 1, author.attempts),  # one, so that each is kept when it ends
+            attempts=min(len(before.rejections) + 1, author.attempts),  # one more than have failed
             roles=roles._replace(gates=(*roles.gates, storable)),
             history=before.rejections,
         )
@@ -273,7 +275,7 @@ def _then(before: Synthesis, new: Synthesis) -> Synthesis:
 def _remembering(
     backends: Mapping[str, Generate], replies: Sequence[tuple[str, Reply]], ask: Callable[[str, Request], Reply]
 ) -> dict[str, Generate]:
-    """Backends that give the n-th reply to a question the n-th time that it comes, and then ask."""
+    """Backends that answer a question's n-th time with its n-th reply, and call `ask` when no reply is left."""
     left: dict[str, deque[Reply]] = defaultdict(deque)
     for key, reply in replies:
         left[key].append(reply)
@@ -286,7 +288,7 @@ def _remembering(
 
 
 def storable(domain: Domain, task: Task) -> str | None:
-    """Gate: what is read from a journal is the task that was written."""
+    """Gate: the task survives the journal's JSON unchanged; else the reason why it does not."""
     task = replace(task, id="any")
     try:
         read = task_from_json(json.loads(json.dumps(task_to_json(task), allow_nan=False)))

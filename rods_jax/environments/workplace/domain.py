@@ -1,7 +1,6 @@
 """WORKPLACE: the six classes as a Domain, the values that they are filled with, and how thinly the seeds cover them.
 
-Left out on purpose: writing tasks. The synthesis stages plan, execute and write seed tasks and
-variants alike, from what is here.
+The synthesis stages write the tasks, seeds and variants alike, from what is here.
 """
 
 import random
