@@ -5,8 +5,8 @@
     python -m scripts.plan --config configs/bfcl_qwen3_4b.py --topology v5e:8x8     searches the layouts
     python -m scripts.plan --config configs/gpu_qwen3_06b.py --topology h100:8      1 to 8 cards of a host, counted
 
-Every program of the run (scripts/programs.py) is compiled for a TPU slice, on a machine without one; for cards it is
-counted from shapes.  It fits where all of them do.  Then come the hours of the whole run (scripts/hours.py).  Further
+Every program of the run (programs.py) is compiled for a TPU slice, on a machine without one; for cards it is
+counted from shapes.  It fits where all of them do.  Then come the hours of the whole run (hours.py).  Further
 options are the config's, as in scripts.train (--update.micro-batches 8).  Exit status: 0 it fits, 1 it does not, 2
 refused.  A search is over in a third of the time with jax's JAX_EXEC_TIME_OPTIMIZATION_EFFORT=-0.5, which asks the
 compiler for less.  What it makes so is slower and holds a little less or more: compile the choice again without it, and

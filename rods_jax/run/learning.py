@@ -14,7 +14,7 @@ from jax.sharding import SingleDeviceSharding
 
 from rods_jax import grpo, processes
 from rods_jax.config import Config
-from rods_jax.optimizer import create_optimizer
+from rods_jax.grpo import create_optimizer
 from rods_jax.run.learner import Learner
 from rods_jax.sharding import micro_batch_cuts, state_shardings
 from rods_jax.types import RolloutBatch, TrainState

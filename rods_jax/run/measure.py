@@ -1,6 +1,6 @@
 """Held-out evaluation of a run: the policy plays a sample of tasks once each, as many at a time as training has rollouts.
 
-Left out on purpose: what is scored (rods_jax/held_out.py), and evaluations of other players (scripts/evaluate.py).
+What the rollouts add up to is in held_out.py; other players, and other tasks, are evaluated by evaluating.py.
 """
 
 import itertools

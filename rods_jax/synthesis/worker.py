@@ -3,7 +3,7 @@
 Every seed that was begun has a journal in work/.  It holds each reply of a language model, written before it is used,
 and each attempt that failed.  The worker that holds the journal's lock works on the seed.  If it dies, another worker
 continues the attempt and repeats no question.  A server that cannot be reached costs a seed no attempt: the seed waits.
-scripts/synthesize.py starts workers on other hosts, by itself or as Ray tasks.
+`rods synthesize` starts workers on other hosts, by itself or as Ray tasks.
 """
 
 import contextlib
