@@ -9,7 +9,7 @@ runs while the device updates, or beside training.  `Stages` holds the callables
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +26,7 @@ from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.dispatch import Dispatch, Synthesize
 from rods_jax.types import RolloutBatch, Task, TrainState
 
+Known = Callable[[ReplayState], frozenset[str]]  # hashes of the contents that no candidate may repeat
 NUM_FAILURES = 3  # most frequent failures that a step's record keeps, of this process's own rollouts
 
 
@@ -76,66 +77,92 @@ def train(
     Returns where it stopped, which is saved.
     """
     known = _known_contents(held_out)
-    state, replay, step = position.train_state, position.replay, position.step
-    first_batch, outcomes = position.batch, position.outcomes
-    if step == 0:
-        stages.record(0, {"epoch": 0} | pool.counts(replay) | stages.evaluate(state.params, 0))
-
-    for epoch in range(position.epoch, num_epochs(config)):
-        stage, is_first = stage_of(config, epoch)
-        # Begin the epoch, unless the run resumes within it; a stage's first epoch renews optimizer and seeds.
-        if first_batch == 0:
-            if is_first:
-                state = stages.renew(state)
-                replay = pool.enter_stage(replay, [task for task in seeds if task.category in stage.categories])
-            replay, _ = pool.begin_epoch(replay, epoch, step)
-        batches = pool.epoch_batches(replay, seed=config.seed, epoch=epoch, batch_size=config.rollout.tasks_per_step)
-        pending = None
-        for index in range(first_batch, len(batches)):
-            started = time.perf_counter()
-            rollouts = stages.collect(state.params, batches[index], step, stage)
-            seconds = time.perf_counter() - started
+    if position.step == 0:
+        before = stages.evaluate(position.train_state.params, 0)
+        stages.record(0, {"epoch": 0, **pool.counts(position.replay), **before})
+    while position.epoch < num_epochs(config):
+        position, stage = _enter_epoch(config, seeds, stages, position)
+        batches, pending = _batches(config, position), None
+        for tasks in batches[position.batch :]:
+            rollouts, seconds = _timed(stages.collect, position.train_state.params, tasks, position.step, stage)
             # Read the previous step's feedback, and start this step's update; the device computes on its own.
-            replay, chosen = _observe(replay, pending)
-            batch = _to_learn_from(rollouts) if config.update.mask_truncated else rollouts.batch
-            batch = _with_history(batch, replay, batches[index], step)
-            state, feedback = stages.update(state, batch)
+            position, chosen = _observe(position, pending)
+            state, feedback = stages.update(position.train_state, _batch(config, position, tasks, rollouts))
             # Meanwhile write the previous step's variants and its record.
-            replay, taken = _settle(replay, pending, chosen, stages, known)
-            outcomes += taken
-            left = len(batches) - index if epoch + 1 < num_epochs(config) else 0
-            pending = _Pending(step, epoch, stage, left, batches[index], rollouts, feedback, seconds)
-            step += 1
-            last = index + 1 == len(batches)
-            final = step == config.max_steps
-            stop = stages.stop() or final
+            position = _settle(position, pending, chosen, stages, known)
+            left = _left(config, position, batches)
+            pending = _Pending(position.step, position.epoch, stage, left, tasks, rollouts, feedback, seconds)
+            position = _next(position, state, len(batches))
+            stop = stages.stop() or position.step == config.max_steps
             # Before a checkpoint and at an epoch's end, finish this step as well.
-            if last or stop or step % config.checkpoint_every == 0:
-                replay, chosen = _observe(replay, pending)
-                held = stages.evaluate(state.params, step) if _due(config, epoch, last, final) else {}
-                replay, taken = _settle(replay, pending, chosen, stages, known, held)
-                outcomes += taken
-                pending = None
-                place = (epoch + 1, 0) if last else (epoch, index + 1)
-                position = Position(state, replay, step, *place, outcomes)
-                stages.save(position, held)
+            if stop or position.batch == 0 or position.step % config.checkpoint_every == 0:
+                position, pending = _finish(config, position, pending, stages, known), None
             if stop:
                 return position
-        first_batch = 0
     return position
 
 
-def _due(config: Config, epoch: int, last: bool, final: bool) -> bool:
-    """Whether a held-out evaluation is due: every few epochs, and at the end."""
-    ended = epoch + 1 == num_epochs(config)
-    return final or last and (ended or (epoch + 1) % config.evaluation.every_epochs == 0)
+# ------------------------------------------------------------------------------------ from place to place
+def _enter_epoch(
+    config: Config, seeds: Sequence[Task], stages: Stages, position: Position
+) -> tuple[Position, StageConfig]:
+    """Begins the epoch, unless the run resumes within it; a stage's first epoch renews optimizer and seeds."""
+    stage, is_first = stage_of(config, position.epoch)
+    if position.batch > 0:
+        return position, stage
+    state, replay = position.train_state, position.replay
+    if is_first:
+        state = stages.renew(state)
+        replay = pool.enter_stage(replay, [task for task in seeds if task.category in stage.categories])
+    replay, _ = pool.begin_epoch(replay, position.epoch, position.step)
+    return replace(position, train_state=state, replay=replay), stage
 
 
-def _observe(replay: ReplayState, pending: _Pending | None) -> tuple[ReplayState, tuple[Task, ...]]:
+def _batches(config: Config, position: Position) -> Sequence[tuple[Task, ...]]:
+    """All batches of the epoch."""
+    size = config.rollout.tasks_per_step
+    return pool.epoch_batches(position.replay, seed=config.seed, epoch=position.epoch, batch_size=size)
+
+
+def _left(config: Config, position: Position, batches: Sequence[Any]) -> int:
+    """Steps of the epoch from this one on, or 0 where no epoch follows."""
+    return len(batches) - position.batch if position.epoch + 1 < num_epochs(config) else 0
+
+
+def _next(position: Position, state: TrainState, num_batches: int) -> Position:
+    """After an update: the epoch's next batch, or the next epoch."""
+    last = position.batch + 1 == num_batches
+    epoch, batch = (position.epoch + 1, 0) if last else (position.epoch, position.batch + 1)
+    return replace(position, train_state=state, step=position.step + 1, epoch=epoch, batch=batch)
+
+
+def _timed(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    started = time.perf_counter()
+    return work(*arguments), time.perf_counter() - started
+
+
+def _finish(config: Config, position: Position, pending: _Pending, stages: Stages, known: Known) -> Position:
+    """Reads and settles the step that was just taken, evaluates where that is due, and saves."""
+    position, chosen = _observe(position, pending)
+    held = stages.evaluate(position.train_state.params, position.step) if _due(config, position) else {}
+    position = _settle(position, pending, chosen, stages, known, held)
+    stages.save(position, held)
+    return position
+
+
+def _due(config: Config, position: Position) -> bool:
+    """Whether a held-out evaluation is due: after every few epochs, and at the end."""
+    ended = position.epoch == num_epochs(config)
+    after_epoch = position.batch == 0 and (ended or position.epoch % config.evaluation.every_epochs == 0)
+    return after_epoch or position.step == config.max_steps
+
+
+# ------------------------------------------------------------------------------------ what a step teaches
+def _observe(position: Position, pending: _Pending | None) -> tuple[Position, tuple[Task, ...]]:
     """Reads a step's `[N]` statistics and seed indices: the pool's measurements, and the seeds' cooldown."""
     if pending is None:
-        return replay, ()
-    tasks, step = pending.tasks, pending.step
+        return position, ()
+    replay, tasks, step = position.replay, pending.tasks, pending.step
     passed_N, total_N, seeds = jax.device_get(
         (pending.feedback.passed_turns_N, pending.feedback.total_turns_N, pending.feedback.seeds)
     )
@@ -147,12 +174,13 @@ def _observe(replay: ReplayState, pending: _Pending | None) -> tuple[ReplayState
     chosen = pool.spread(best_first, count)
     for task in chosen:
         replay = pool.mark_seed(replay, task.id, step)
-    return replay, chosen
+    return replace(position, replay=replay), chosen
 
 
-def _known_contents(held_out: Sequence[Task]) -> Callable[[ReplayState], frozenset[str]]:
+def _known_contents(held_out: Sequence[Task]) -> Known:
     """Content hashes that no candidate may repeat: held-out tasks, pool, queue.  Each id is hashed once."""
-    avoid, hashes = frozenset(map(content_hash, held_out)), {}
+    avoid = frozenset(map(content_hash, held_out))
+    hashes: dict[str, str] = {}
 
     def known(replay: ReplayState) -> frozenset[str]:
         tasks = pool.all_tasks(replay)
@@ -160,6 +188,12 @@ def _known_contents(held_out: Sequence[Task]) -> Callable[[ReplayState], frozens
         return avoid | {hashes[task.id] for task in tasks}
 
     return known
+
+
+def _batch(config: Config, position: Position, tasks: Sequence[Task], rollouts: Rollouts) -> RolloutBatch:
+    """What the update learns from: the rollouts, with what the pool knows of their tasks."""
+    batch = _to_learn_from(rollouts) if config.update.mask_truncated else rollouts.batch
+    return _with_history(batch, position.replay, tasks, position.step)
 
 
 def _to_learn_from(rollouts: Rollouts) -> RolloutBatch:
@@ -181,21 +215,19 @@ def _with_history(batch: RolloutBatch, replay: ReplayState, tasks: Sequence[Task
 
 
 def _settle(
-    replay: ReplayState,
+    position: Position,
     pending: _Pending | None,
     chosen: Sequence[Task],
     stages: Stages,
-    known: Callable[[ReplayState], frozenset[str]],
+    known: Known,
     held_out: Mapping[str, float] = {},
-) -> tuple[ReplayState, int]:
-    """Dispatches a step's seeds, stages what came back, and records the step; also returns how many came back."""
+) -> Position:
+    """Dispatches a step's seeds, stages what came back, and records the step."""
     if pending is None:
-        return replay, 0
-    started = time.perf_counter()
-    dispatches = stages.synthesize(chosen, pending.step, known(replay))
+        return position
+    dispatches, seconds = _timed(stages.synthesize, chosen, pending.step, known(position.replay))
     outcomes = [pool.Outcome(d.seed.id, d.step, d.result.candidate) for d in dispatches]
-    replay = pool.stage(replay, outcomes, pending.epoch)
-    seconds = time.perf_counter() - started
+    replay = pool.stage(position.replay, outcomes, pending.epoch)
 
     feedback = jax.device_get(pending.feedback)
     results = [dispatch.result for dispatch in dispatches]
@@ -222,4 +254,4 @@ def _settle(
     }
     stages.record(pending.step + 1, values)
     stages.show(pending.step + 1, pending.rollouts, dispatches)
-    return replay, len(dispatches)
+    return replace(position, replay=replay, outcomes=position.outcomes + len(dispatches))

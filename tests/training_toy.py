@@ -140,8 +140,8 @@ def soak(directory: str, cache: str, steps: int) -> None:
         nonlocal programs
         programs += event == "/jax/core/compile/backend_compile_duration"
 
-    def watched(replay, pending, *arguments):
-        result = settle(replay, pending, *arguments)
+    def watched(position, pending, *arguments):
+        result = settle(position, pending, *arguments)
         if pending is not None:
             memory = next(line for line in Path("/proc/self/status").open() if line.startswith("VmRSS"))
             held = int(memory.split()[1]), len(os.listdir("/proc/self/fd")), threading.active_count()
