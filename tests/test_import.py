@@ -1,7 +1,6 @@
 """What importing costs, who may import whom, what the wheel holds, and what product code never calls."""
 
 import ast
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
+from wheels import build_wheel
 
 import rods_jax
 
@@ -243,18 +243,7 @@ def test_the_call_test_can_tell_right_from_wrong(code, count):
 
 # --------------------------------------------------------------------------------------- the wheel
 def test_the_wheel_holds_the_library_and_nothing_else(tmp_path):
-    """Built from a copy, so that nothing is written into the checkout and nothing stale gets in."""
-    source = tmp_path / "source"
-    source.mkdir()
-    for name in (*PRODUCT, "tests"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in (ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE")):
-        if path.exists():
-            shutil.copy(path, source)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
-    built = subprocess.run(command, cwd=source, capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout + built.stderr
-    (wheel,) = tmp_path.glob("*.whl")
+    wheel = build_wheel(tmp_path)
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.split("/")[0] for name in names}
     (metadata,) = (name for name in top if name.endswith(".dist-info"))

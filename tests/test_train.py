@@ -38,7 +38,7 @@ from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.metrics import read_metrics
 from rods_jax.preemption import Stopped
 from rods_jax.rewards import format_reward, progress_reward
-from rods_jax.run import train
+from rods_jax.run import train, training
 from rods_jax.synthesis.pipeline import author_tasks
 
 
@@ -156,7 +156,7 @@ def test_a_cold_start_is_stopped_after_a_step_saved_and_resumed_to_the_same_bits
     asked = iter([False, False, True])
     event = SimpleNamespace(is_set=lambda: next(asked, False))
     with monkeypatch.context() as patch:
-        patch.setattr(train, "stop_requests", lambda: contextlib.nullcontext(event))
+        patch.setattr(training, "stop_requests", lambda: contextlib.nullcontext(event))
         with pytest.raises(Stopped, match="at step 3 of the cold start, which is saved: continue with --resume"):
             play(tmp_path / "run", max_steps=1)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
