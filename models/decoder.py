@@ -149,11 +149,12 @@ class Layer(nnx.Module):
             self.query_bias = nnx.Param(jnp.zeros((c.key_value_heads, group, c.head_width)))
             self.key_bias = nnx.Param(jnp.zeros((c.key_value_heads, c.head_width)))
             self.value_bias = nnx.Param(jnp.zeros((c.key_value_heads, c.head_width)))
-        for name in c.lora.targets if c.lora else ():
-            shape, inputs = getattr(self, name).shape, PROJECTIONS[name]
-            scale = math.prod(shape[:inputs]) ** -0.5
-            setattr(self, f"{name}_lora_a", weight(scale, *shape[:inputs], c.lora.rank))
-            setattr(self, f"{name}_lora_b", nnx.Param(jnp.zeros((c.lora.rank, *shape[inputs:]))))
+        if c.lora:
+            for name in c.lora.targets:
+                shape, inputs = getattr(self, name).shape, PROJECTIONS[name]
+                scale = math.prod(shape[:inputs]) ** -0.5
+                setattr(self, f"{name}_lora_a", weight(scale, *shape[:inputs], c.lora.rank))
+                setattr(self, f"{name}_lora_b", nnx.Param(jnp.zeros((c.lora.rank, *shape[inputs:]))))
 
     def ready(self, config: DecoderConfig, layout: Layout) -> dict[str, jax.Array]:
         """Weights as they are used, in the compute dtype: cut along the width in store, and whole in use or, where
@@ -180,7 +181,7 @@ class Layer(nnx.Module):
             y = linear(x, ready[name], inputs)
             if (bias := ready.get(f"{name}_bias")) is not None:
                 y += bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
-            if f"{name}_lora_a" in ready:
+            if config.lora and f"{name}_lora_a" in ready:
                 low = linear(x, ready[f"{name}_lora_a"], inputs)
                 y += linear(low, ready[f"{name}_lora_b"], 1) * (config.lora.alpha / config.lora.rank)
             return checkpoint_name(y, name)
@@ -226,10 +227,10 @@ class Decoder(nnx.Module):
         rotation = self._rotation(rows.join(_positions(prompt_tokens), suffix_positions))
 
         def attend(q, k, v):
-            prompts, suffixes = zip(*(rows.apart(x) for x in (q, k, v)))
+            prompts, (q, k, v) = zip(*(rows.apart(x) for x in (q, k, v)))
             prompt, (prompt_keys, prompt_values) = self._causal(*prompts)
             shared = attention.Shared(prompt_keys[:, 0], prompt_values[:, 0], prompt_lengths_N)
-            suffix, _ = self._attend(*suffixes, lambda k, v: (shared, attention.Causal(k, v)), self.layout)
+            suffix, _ = self._attend(q, k, v, lambda k, v: (shared, attention.Causal(k, v)), self.layout)
             return rows.join(prompt, suffix), None
 
         def step(layer, x, _):
