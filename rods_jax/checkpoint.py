@@ -143,10 +143,13 @@ def forget(checkpoints: ocp.CheckpointManager, after: int, retention: RetentionC
     """Deletes the checkpoints of steps after `after`, so that they can be saved again, what a crash left half-written,
     and those that were to go when a kill came: Orbax removes them after it commits the next one, and a run that has ended
     saves no next one."""
+
+    def sweep() -> None:
+        for path in Path(checkpoints.directory).glob(_HALF_WRITTEN):
+            shutil.rmtree(path)
+
     checkpoints.wait_until_finished()
-    processes.on_first(
-        lambda: [shutil.rmtree(path) for path in Path(checkpoints.directory).glob(_HALF_WRITTEN)] and None
-    )
+    processes.on_first(sweep)
     steps = sorted(checkpoints.all_steps())
     earlier = [_Info(step, checkpoints.metrics(step)) for step in steps if step <= after]
     kept = _policy(retention).should_preserve(earlier, context=preservation.PreservationContext())
@@ -215,16 +218,16 @@ def _undamaged(checkpoints: ocp.CheckpointManager, step: int | None, tell: Calla
         if wrong := damage(directory / str(step)):
             raise CheckpointError(f"{directory}/{step} is damaged: {wrong}")
         return step
-    wrong: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     for found in steps:
-        if reason := damage(directory / str(found)):
-            wrong[found] = reason
+        if wrong := damage(directory / str(found)):
+            reasons[found] = wrong
             continue
-        for damaged, reason in wrong.items():  # only now: where none is whole, nothing is touched
+        for damaged, reason in reasons.items():  # only now: where none is whole, nothing is touched
             aside = _set_aside(directory / str(damaged))
             tell(f"{directory}/{damaged} is damaged: {reason}. It is now {aside.name}; the one before it is taken")
         return found
-    newest = f"of {steps[0]}, {wrong[steps[0]]}"
+    newest = f"of {steps[0]}, {reasons[steps[0]]}"
     raise CheckpointError(f"{directory} holds damaged checkpoints alone: {steps[::-1]}; {newest}. Nothing was changed")
 
 
