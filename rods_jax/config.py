@@ -10,7 +10,7 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.fields import ConfigError, check_types, fraction, increasing, not_negative, positive, require
 from rods_jax.files import read_object
 from rods_jax.synthesis.pipeline import Roles
-from rods_jax.types import CATEGORIES, Codec, Json, Trajectory
+from rods_jax.types import CATEGORIES, Codec, Json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class StageConfig:
     """One stage of the curriculum (RODS section 4)."""
 
     name: str
-    reward: Callable[[Trajectory], float]  # rewards.progress_reward or rewards.format_reward
+    reward: Callable[..., float]  # rewards.progress_reward or rewards.format_reward
     epochs: int
     synthesis: bool
     refresh: bool = True  # False: seeds are chosen in the stage's first epoch alone
@@ -119,8 +119,8 @@ class UpdateConfig:
     """The GRPO update (RODS section 3)."""
 
     learning_rate: float
-    ratio: Callable[[jax.Array, jax.Array], jax.Array]  # grpo.token_ratio or grpo.sequence_ratio
-    aggregate: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # grpo.sequence_mean or grpo.token_mean
+    ratio: Callable[..., jax.Array]  # grpo.token_ratio or grpo.sequence_ratio
+    aggregate: Callable[..., jax.Array]  # grpo.sequence_mean or grpo.token_mean
     signal: Callable[..., Detection] = mean_band  # which tasks are at the boundary; boundary.py has others
     warmup_steps: int = 0
     weight_decay: float = 0.0
@@ -188,8 +188,8 @@ class ReplaySettings:
 class SynthesisConfig:
     """Language models write the variants beside the trainer (RODS sections 5 and 7)."""
 
-    backends: Callable[[], Mapping[str, Generate]]  # by role
-    roles: Callable[[Mapping[str, Generate]], Roles]  # synthesis.llm.llm_roles
+    backends: Callable[..., Mapping[str, Generate]]  # (); by role
+    roles: Callable[..., Roles]  # (backends); synthesis.llm.llm_roles
     attempts: int = 3  # for each seed
     workers: int = 8  # seeds at a time in the trainer's process; 0: those of scripts.synthesize alone
 
@@ -234,10 +234,10 @@ class Config:
     name: str
     seed: int
     run_dir: str
-    domain: Callable[[], Domain]
-    build_tasks: Callable[[Domain, int], TaskSplits]  # (domain, seed)
-    tokenizer: Callable[[Iterable[str]], Any]  # (texts) -> transformers tokenizer
-    codec: Callable[[Any], Codec]  # (tokenizer)
+    domain: Callable[..., Domain]  # ()
+    build_tasks: Callable[..., TaskSplits]  # (domain, seed)
+    tokenizer: Callable[..., Any]  # (texts) -> transformers tokenizer
+    codec: Callable[..., Codec]  # (tokenizer)
     model: Any  # models.decoder.DecoderConfig, its vocabulary the tokenizer's; or models.families.Pretrained
     mesh: tuple[int, ...] | None = None  # devices along data, fsdp, tensor, sequence (sharding.py); None: one device
     flash_attention: bool = False  # TPU's own kernel attends, in the update and the prefill (models/flash.py)

@@ -109,9 +109,8 @@ def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS
     the player, of the task or of the world is the record's `failure`.
     """
     moves: list[Move] = []
-    reasons: list[tuple[Difference, ...]] = [(Difference("turn", "closed", "the episode ended before"),)] * len(
-        task.turns
-    )
+    unreached: tuple[Difference, ...] = (Difference("turn", "closed", "the episode ended before"),)
+    reasons = [unreached] * len(task.turns)
     rods = [False] * len(task.turns)
     official = (False,) * len(task.turns)
     state, stop, tokens = False, Stop(), 0
