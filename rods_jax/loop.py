@@ -45,7 +45,7 @@ class Stages(NamedTuple):
     """The callables of the circle, in its order."""
 
     collect: Callable[[Any, Sequence[Task], int, StageConfig], Rollouts]  # (params, tasks, step, stage)
-    update: Callable[[TrainState, Any], tuple[TrainState, Feedback]]
+    update: Callable[[TrainState, RolloutBatch[np.ndarray]], tuple[TrainState, Feedback]]
     synthesize: Synthesize
     renew: Callable[[TrainState], TrainState]  # at a stage's start: fresh optimizer, reference = policy
     evaluate: Callable[[Any, int], Mapping[str, float]]  # (params, step) -> held-out metrics
@@ -79,7 +79,7 @@ def train(
     state, replay, step = position.train_state, position.replay, position.step
     first_batch, outcomes = position.batch, position.outcomes
     if step == 0:
-        stages.record(0, {"epoch": 0} | pool.counts(replay) | stages.evaluate(state.params, 0))
+        stages.record(0, {"epoch": 0, **pool.counts(replay), **stages.evaluate(state.params, 0)})
 
     for epoch in range(position.epoch, num_epochs(config)):
         stage, is_first = stage_of(config, epoch)
@@ -152,7 +152,8 @@ def _observe(replay: ReplayState, pending: _Pending | None) -> tuple[ReplayState
 
 def _known_contents(held_out: Sequence[Task]) -> Callable[[ReplayState], frozenset[str]]:
     """Content hashes that no candidate may repeat: held-out tasks, pool, queue.  Each id is hashed once."""
-    avoid, hashes = frozenset(map(content_hash, held_out)), {}
+    avoid = frozenset(map(content_hash, held_out))
+    hashes: dict[str, str] = {}
 
     def known(replay: ReplayState) -> frozenset[str]:
         tasks = pool.all_tasks(replay)
@@ -162,14 +163,16 @@ def _known_contents(held_out: Sequence[Task]) -> Callable[[ReplayState], frozens
     return known
 
 
-def _to_learn_from(rollouts: Rollouts) -> RolloutBatch:
+def _to_learn_from(rollouts: Rollouts) -> RolloutBatch[np.ndarray]:
     """The batch without the tokens of truncated rollouts; their rewards stay in their groups' statistics."""
     batch = rollouts.batch
     whole_NG = np.array([one.truncated is None for one in rollouts.trajectories]).reshape(batch.valid_NG.shape)
     return batch._replace(action_mask_NGS=batch.action_mask_NGS & whole_NG[..., None])
 
 
-def _with_history(batch: RolloutBatch, replay: ReplayState, tasks: Sequence[Task], step: int) -> RolloutBatch:
+def _with_history(
+    batch: RolloutBatch[np.ndarray], replay: ReplayState, tasks: Sequence[Task], step: int
+) -> RolloutBatch[np.ndarray]:
     """The batch with what the pool knows of its tasks: which may be seeds, and what was measured before."""
     ids = [task.id for task in tasks]
     passed, total = zip(*(pool.earlier(replay, task_id, step) for task_id in ids))
