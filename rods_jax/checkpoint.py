@@ -78,6 +78,8 @@ def save(
     latest = checkpoints.latest_step()
     if latest is not None and step <= latest:
         raise CheckpointError(f"{checkpoints.directory} already holds step {latest}: step {step} is not saved")
+    # An array that could not be computed, as for want of memory, raises here; Orbax would wait for it for ever.
+    jax.block_until_ready(train_state)
     arguments = ocp.args.Composite(train_state=ocp.args.StandardSave(train_state), host=ocp.args.JsonSave(host))
     checkpoints.save(step, args=arguments, metrics=dict(metrics) if metrics and BEST_BY in metrics else None)
 
