@@ -45,7 +45,7 @@ def running(console: Console, out_of_memory: str = "") -> Iterator[None]:
     except MemoryError:
         terminal.refuse(console, "out of the host's memory; the last checkpoint stands")
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory")):
             raise
         terminal.refuse(console, f"out of memory ({str(error).splitlines()[0]}){out_of_memory}")
     else:
