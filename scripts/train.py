@@ -57,7 +57,7 @@ from rods_jax.synthesis.worker import Author, working
 from rods_jax.task_files import task_to_json
 from rods_jax.types import Task
 from scripts import run_directory
-from scripts.commands import options_of, require_descriptors, running
+from scripts.commands import options_of, require_limits, running
 from scripts.display import training_display, warnings
 from scripts.fidelity import print_fidelity, write_fidelity
 from scripts.held_out import evaluation
@@ -97,7 +97,7 @@ def main() -> None:
     plan = f"python -m scripts.plan --config {config_file} --topology v5e:8x8"
     with running(console, f"; what fits a TPU slice, and what to change: {plan}"):
         options, config = options_of(Options, "python -m scripts.train", __doc__)
-        require_descriptors()
+        require_limits()
         if options.coordinator is not None:
             processes.start(options.coordinator, options.num_processes, options.process_id)
             processes.require_same(settings_of(config, options))
