@@ -7,6 +7,7 @@ for bit; seconds are left out. Exit status 0: no difference, 1: there is one, 2:
 """
 
 import json
+import logging
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -85,6 +86,7 @@ def _steps(directory: Path) -> set[int]:
 
 def leaves(path: Path) -> dict[str, Any]:
     """Every array by its path, whatever devices it lay on, and the parts of the host's record."""
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns that an item has no metadata; a run's never has
     state = path.absolute() / "train_state"  # Orbax finds nothing under a relative path
     with ocp.PyTreeCheckpointer() as reader:
         tree = reader.metadata(state).item_metadata.tree
