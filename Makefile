@@ -20,8 +20,8 @@ train: $(STAMP) ## set up, then train the quickstart on this machine; ARGS=--res
 test: $(STAMP) ## set up, then run the tests, two files at a time; ARGS goes to pytest (-n 0: one)
 	@XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=1" $(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: $(STAMP) ## set up, then look for mistakes of form: ruff's rules and its layout
-	@$(VENV)/bin/ruff check --quiet . && $(VENV)/bin/ruff format --quiet --check .
+check: $(STAMP) ## set up, then look for mistakes of form: ruff's rules and layout, mypy's types
+	@$(VENV)/bin/ruff check --quiet . && $(VENV)/bin/ruff format --quiet --check . && $(VENV)/bin/mypy --no-error-summary
 
 soak: $(STAMP) ## set up, then run the long tests
 	@$(VENV)/bin/python -m pytest -m slow $(ARGS)

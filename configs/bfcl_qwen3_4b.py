@@ -16,6 +16,7 @@ and of 24,576 in the third stage; held-out tasks are played with as many.
 """
 
 from functools import partial
+from typing import Any
 
 from configs.bfcl_cpu import bfcl_domain
 from models import presets
@@ -61,7 +62,7 @@ def qwen3_32b() -> dict[str, Generate]:
     return dict.fromkeys(ROLES, http_generate(endpoint))
 
 
-BASE = dict(epochs=5, synthesis=False, categories=("base",))
+BASE: dict[str, Any] = dict(epochs=5, synthesis=False, categories=("base",))
 
 CONFIG = Config(
     name="bfcl_qwen3_4b",

@@ -12,6 +12,7 @@ counts turns that were never reached; hints are of our own rules and words (envi
 """
 
 from dataclasses import replace
+from typing import Any
 
 from configs.bfcl_cpu import bfcl_domain
 from configs.bfcl_qwen3_4b import CONFIG as RODS
@@ -27,7 +28,7 @@ def explained_bfcl() -> Domain:
     return explained(bfcl_domain(), TOLD)
 
 
-HINTED = dict(explain_failures=True, warn_of_calls=True, synthesis=False, epochs=20)
+HINTED: dict[str, Any] = dict(explain_failures=True, warn_of_calls=True, synthesis=False, epochs=20)
 
 CONFIG = replace(
     RODS,

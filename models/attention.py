@@ -56,13 +56,10 @@ class Own(NamedTuple):
     lengths_NGT: jax.Array
 
     def rows(self, x_NGKQT):
-        """[N,G,K,Q,T,...] as [N,G,K, T*Q, ...]: neighbouring rows are neighbouring tokens."""
-        n, g, k, q, t, *rest = x_NGKQT.shape
-        return jnp.moveaxis(x_NGKQT, 3, 4).reshape(n, g, k, t * q, *rest)
+        return _by_token(x_NGKQT)
 
     def unrows(self, x, shape):
-        n, g, k, q, t = shape
-        return jnp.moveaxis(x.reshape(n, g, k, t, q, *x.shape[4:]), 4, 3)
+        return _from_tokens(x, shape)
 
     def limits(self, shape):
         """`[N,G,1,T*Q]`: a token's Q queries see equally many keys."""
@@ -75,11 +72,27 @@ class Causal(NamedTuple):
     key_NGKTE: jax.Array
     value_NGKTE: jax.Array
 
-    rows, unrows = Own.rows, Own.unrows
+    def rows(self, x_NGKQT):
+        return _by_token(x_NGKQT)
+
+    def unrows(self, x, shape):
+        return _from_tokens(x, shape)
 
     def limits(self, shape):
         *_, q, t = shape
         return (1 + jnp.arange(t * q, dtype=jnp.int32) // q)[None, None, None]
+
+
+def _by_token(x_NGKQT):
+    """[N,G,K,Q,T,...] as [N,G,K, T*Q, ...]: neighbouring rows are neighbouring tokens."""
+    n, g, k, q, t, *rest = x_NGKQT.shape
+    return jnp.moveaxis(x_NGKQT, 3, 4).reshape(n, g, k, t * q, *rest)
+
+
+def _from_tokens(x, shape):
+    """The inverse of `_by_token`."""
+    n, g, k, q, t = shape
+    return jnp.moveaxis(x.reshape(n, g, k, t, q, *x.shape[4:]), 4, 3)
 
 
 Part = Shared | Own | Causal
@@ -123,7 +136,7 @@ def _merge(*partials):
     # Each partial's share of the softmax's sum, relative to the largest, so that exp cannot overflow.
     highest = jnp.stack([log_sum for _, log_sum in partials]).max(0)
     scales = [jnp.exp(log_sum - highest) for _, log_sum in partials]
-    total = sum(scales)
+    total = sum(scales[1:], scales[0])
     output = sum(output * scale[..., None] for (output, _), scale in zip(partials, scales))
     return output / total[..., None], highest + jnp.log(total)
 
@@ -144,7 +157,7 @@ def blockwise(query_NGKQTE, part: Part):
             output = _product("...ms,...se->...me", weights.astype(rows.dtype), tiles.block(1, j))
             return output / total[..., None], maximum + jnp.log(total)
 
-        if tiles.count == 1:
+        if tiles.blocks == 1:
             return weigh(0)
         # Merge one key block after the other into the running output and log-sum-exp.
         nothing = jnp.zeros(rows.shape, jnp.float32), jnp.full(rows.shape[:-1], NOTHING, jnp.float32)
@@ -183,13 +196,13 @@ def _gradients(query, part: Part, d_output, log_sum, delta):
     blocks = *(tiles.rows(x) for x in (query, d_output, log_sum, delta)), tiles.limits
     # Scan the row blocks; the gradients of all key blocks are carried in float32.
     first = jax.eval_shape(lambda: tiles.block(0, 0))
-    zero = jnp.zeros((tiles.count, *first.shape[:-2], first.shape[-1], first.shape[-2]), jnp.float32)
+    zero = jnp.zeros((tiles.blocks, *first.shape[:-2], first.shape[-1], first.shape[-2]), jnp.float32)
     d_keys_values, d_rows = lax.scan(row_block, (zero, zero), blocks)
     # Undo the transposition and the cut into blocks. The lengths of a part are integers and get no gradient.
     d_key, d_value = (
         _join(jnp.swapaxes(x, -1, -2), x.ndim - 3, part[0].shape[-2]).astype(part[0].dtype) for x in d_keys_values
     )
-    return tiles.unrows(d_rows), type(part)(d_key, d_value, *[None] * (len(part) - 2))
+    return tiles.unrows(d_rows), type(part)._make((d_key, d_value, *[None] * (len(part) - 2)))
 
 
 class _Tiles(NamedTuple):
@@ -198,14 +211,14 @@ class _Tiles(NamedTuple):
     part: Part
     shape: tuple[int, ...]  # [N,G,K,Q,T] of the query
     limits: jax.Array  # [I, ..., M or 1]
-    count: int  # J
+    blocks: int  # J
     size: int  # S
     keys_values: tuple[jax.Array, jax.Array]  # [..., J * S, E], padded
 
     def block(self, which: int, j):
         """Block j of the keys (0) or the values (1), `[..., S, E]`: a slice, so that nothing is copied beforehand."""
         x = self.keys_values[which]
-        return x if self.count == 1 else lax.dynamic_slice_in_dim(x, j * self.size, self.size, x.ndim - 2)
+        return x if self.blocks == 1 else lax.dynamic_slice_in_dim(x, j * self.size, self.size, x.ndim - 2)
 
     def rows(self, x_NGKQT):
         return _split(self.part.rows(x_NGKQT), self.part[0].ndim - 2, len(self.limits))
@@ -222,10 +235,10 @@ class _Tiles(NamedTuple):
 
     def over_keys(self, limits, body, state):
         """Folds `body(j, state)` over the key blocks that some row sees."""
-        if self.count == 1:
+        if self.blocks == 1:
             return body(0, state)
         # The largest limit bounds the loop: no row sees a later block.
-        stop = jnp.minimum(-(-limits.max() // self.size), self.count)
+        stop = jnp.minimum(-(-limits.max() // self.size), self.blocks)
         return lax.fori_loop(0, stop, body, state)
 
 

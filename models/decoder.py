@@ -149,11 +149,12 @@ class Layer(nnx.Module):
             self.key_bias = nnx.Param(jnp.zeros((c.key_value_heads, c.head_width)))
             self.value_bias = nnx.Param(jnp.zeros((c.key_value_heads, c.head_width)))
         # Adapters: B starts at zero, so that a fresh adapter changes nothing.
-        for name in c.lora.targets if c.lora else ():
-            shape, inputs = getattr(self, name).shape, PROJECTIONS[name]
-            scale = math.prod(shape[:inputs]) ** -0.5
-            setattr(self, f"{name}_lora_a", weight(scale, *shape[:inputs], c.lora.rank))
-            setattr(self, f"{name}_lora_b", nnx.Param(jnp.zeros((c.lora.rank, *shape[inputs:]))))
+        if c.lora:
+            for name in c.lora.targets:
+                shape, inputs = getattr(self, name).shape, PROJECTIONS[name]
+                scale = math.prod(shape[:inputs]) ** -0.5
+                setattr(self, f"{name}_lora_a", weight(scale, *shape[:inputs], c.lora.rank))
+                setattr(self, f"{name}_lora_b", nnx.Param(jnp.zeros((c.lora.rank, *shape[inputs:]))))
 
     def ready(self, config: DecoderConfig, layout: Layout) -> dict[str, jax.Array]:
         """Weights in the compute dtype, gathered along the width for use; where tokens are few they stay cut."""
@@ -180,7 +181,7 @@ class Layer(nnx.Module):
             y = linear(x, ready[name], inputs)
             if (bias := ready.get(f"{name}_bias")) is not None:
                 y += bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
-            if f"{name}_lora_a" in ready:
+            if config.lora and f"{name}_lora_a" in ready:
                 low = linear(x, ready[f"{name}_lora_a"], inputs)
                 y += linear(low, ready[f"{name}_lora_b"], 1) * (config.lora.alpha / config.lora.rank)
             return checkpoint_name(y, name)
@@ -230,10 +231,10 @@ class Decoder(nnx.Module):
 
         def attend(q, k, v):
             # A prompt attends to itself; a suffix to its prompt and to itself.
-            prompts, suffixes = zip(*(rows.apart(x) for x in (q, k, v)))
+            prompts, (q, k, v) = zip(*(rows.apart(x) for x in (q, k, v)))
             prompt, (prompt_keys, prompt_values) = self._causal(*prompts)
             shared = attention.Shared(prompt_keys[:, 0], prompt_values[:, 0], prompt_lengths_N)
-            suffix, _ = self._attend(*suffixes, lambda k, v: (shared, attention.Causal(k, v)), self.layout)
+            suffix, _ = self._attend(q, k, v, lambda k, v: (shared, attention.Causal(k, v)), self.layout)
             return rows.join(prompt, suffix), None
 
         def step(layer, x, _):

@@ -15,7 +15,7 @@ from .decoder import DecoderConfig, LoraConfig
 from .rotary import RopeScaling
 
 # What sets a family apart; Hugging Face's name of it is config.json's model_type.
-FAMILIES = {
+FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": dict(query_key_norm=True, query_key_value_bias=False),
     "qwen2": dict(query_key_norm=False, query_key_value_bias=True),
     "llama": dict(query_key_norm=False, query_key_value_bias=False),
@@ -102,7 +102,7 @@ def from_json(values: Mapping[str, Any]) -> DecoderConfig:
     layers = values.get("layer_types") or []
     if not isinstance(layers, list) or any(layer != "full_attention" for layer in layers):
         raise ValueError(f"layer_types must be full_attention throughout: got {layers!r}"[:200])
-    sizes = {ours: _size(values, key) for ours, key in _KEYS.items() if ours != "norm_epsilon"}
+    sizes: dict[str, Any] = {ours: _size(values, key) for ours, key in _KEYS.items() if ours != "norm_epsilon"}
     tied = values.get("tie_word_embeddings", False)
     if not isinstance(tied, bool):
         raise ValueError(f"tie_word_embeddings must be true or false: got {tied!r}")

@@ -46,7 +46,10 @@ def for_rows(layout: Layout) -> Layout:
 def for_few(layout: Layout) -> Layout:
     """The layout for few tokens: each device computes its part of the width for all, and no weight is gathered."""
     letters = {"NGT-": "---D", "NGTF": "---F"}
-    constrain = lambda x, axes: layout.constrain(x, letters.get(axes, axes))
+
+    def constrain(x: jax.Array, axes: str) -> jax.Array:
+        return layout.constrain(x, letters.get(axes, axes))
+
     return layout._replace(constrain=constrain, weights_move=False)
 
 
@@ -103,6 +106,6 @@ class Rows(NamedTuple):
 def rows_of(prompt_shape: tuple[int, int], suffix_shape: tuple[int, int, int], layout: Layout) -> Rows:
     """Rows for prompts `[N,P]`, padded to a multiple of C, and suffixes `[N,G,S]`, uncut if a cut does not divide."""
     (num_tasks, prompt), (_, group_size, suffix) = prompt_shape, suffix_shape
-    cuts = tuple(cut if size % cut == 0 else 1 for cut, size in zip(layout.cuts, (suffix, group_size)))
-    count = cuts[0] * cuts[1]
-    return Rows(num_tasks, -(-prompt // count) * count, group_size, suffix, cuts)
+    tokens, rollouts = (cut if size % cut == 0 else 1 for cut, size in zip(layout.cuts, (suffix, group_size)))
+    count = tokens * rollouts
+    return Rows(num_tasks, -(-prompt // count) * count, group_size, suffix, (tokens, rollouts))

@@ -46,12 +46,13 @@ def merge(adapters: Params, base: Params, config: DecoderConfig, dtype: Any = No
 
     dtype: of the sum; None: the base's.
     """
-    layers = dict(base["layers"])
-    for name in config.lora.targets:
+    layers, lora = dict(base["layers"]), config.lora
+    assert lora is not None
+    for name in lora.targets:
         a, b = adapters["layers"][f"{name}_lora_a"], adapters["layers"][f"{name}_lora_b"]
         low = jnp.einsum("lir,lro->lio", a.reshape(a.shape[0], -1, a.shape[-1]), b.reshape(*b.shape[:2], -1))
         weight = layers[name]
-        change = low.reshape(weight.shape) * (config.lora.alpha / config.lora.rank)
+        change = low.reshape(weight.shape) * (lora.alpha / lora.rank)
         layers[name] = (weight.astype(jnp.float32) + change).astype(dtype or weight.dtype)
     return {**base, "layers": layers}, replace(config, lora=None)
 
@@ -62,7 +63,8 @@ def save_adapters(directory: str | Path, adapters: Params, config: DecoderConfig
     Of several processes that share a mesh all call it, and the first one writes.
     FolderError: the directory holds what no interrupted export left.
     """
-    directory, first = Path(directory), jax.process_index() == 0
+    directory, first, lora = Path(directory), jax.process_index() == 0, config.lora
+    assert lora is not None
     if first:
         files.begin(directory)
     weights.write_tensors(directory / "adapter_model.safetensors", adapters, weights.slots(adapters), jnp.float32)
@@ -70,11 +72,11 @@ def save_adapters(directory: str | Path, adapters: Params, config: DecoderConfig
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
-        "r": config.lora.rank,
-        "lora_alpha": config.lora.alpha,
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
         "lora_dropout": 0.0,
         "bias": "none",
-        "target_modules": [weights.module_name(name) for name in config.lora.targets],
+        "target_modules": [weights.module_name(name) for name in lora.targets],
     }
     if first:
         (directory / "adapter_config.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")

@@ -3,15 +3,22 @@
 A checkpoint's own config.json decides when weights are loaded; these serve to plan a run without one.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 from .decoder import DecoderConfig
 from .families import FAMILIES
 from .rotary import RopeScaling
 
-_qwen2 = partial(DecoderConfig, **FAMILIES["qwen2"], rope_theta=1e6, norm_epsilon=1e-6, max_positions=32_768)
-_qwen3 = partial(DecoderConfig, **FAMILIES["qwen3"], rope_theta=1e6, norm_epsilon=1e-6, max_positions=40_960)
-_llama3 = partial(DecoderConfig, **FAMILIES["llama"], rope_theta=5e5, norm_epsilon=1e-5, max_positions=131_072)
+_qwen2: Callable[..., DecoderConfig] = partial(
+    DecoderConfig, **FAMILIES["qwen2"], rope_theta=1e6, norm_epsilon=1e-6, max_positions=32_768
+)
+_qwen3: Callable[..., DecoderConfig] = partial(
+    DecoderConfig, **FAMILIES["qwen3"], rope_theta=1e6, norm_epsilon=1e-6, max_positions=40_960
+)
+_llama3: Callable[..., DecoderConfig] = partial(
+    DecoderConfig, **FAMILIES["llama"], rope_theta=5e5, norm_epsilon=1e-5, max_positions=131_072
+)
 _scaled = partial(RopeScaling, low_frequency_factor=1.0, high_frequency_factor=4.0, original_positions=8192)
 
 # vocabulary, layers, width, query heads, key/value heads, head width, feed-forward

@@ -35,7 +35,8 @@ def frequencies(width: int, theta: float, scaling: RopeScaling | None = None) ->
 def rotation(positions_NGT, frequency_e: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(sin, cos) of every position's rotation angles, `[N,G,T,1,1,E/2]`; computed once for all layers."""
     angle_NGTe = positions_NGT[..., None].astype(jnp.float32) * frequency_e[None, None, None]
-    return tuple(f(angle_NGTe)[:, :, :, None, None] for f in (jnp.sin, jnp.cos))
+    sin, cos = (f(angle_NGTe)[:, :, :, None, None] for f in (jnp.sin, jnp.cos))
+    return sin, cos
 
 
 def rotate(x_NGTKQE, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:

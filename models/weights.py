@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,7 +75,7 @@ def slots(params: Mapping[str, Any]) -> list[Slot]:
         weight, _, adapter = path[-1].partition("_lora_")
         name, layers = _NAMES[weight.removesuffix("_bias")], path[0] == "layers"
         shape = leaf.shape[1:] if layers else leaf.shape
-        axes = tuple((axis,) for axis in range(len(shape)))
+        axes: tuple[tuple[int, ...], ...] = tuple((axis,) for axis in range(len(shape)))
         if weight.endswith("_bias"):
             name, axes = f"{name.removesuffix('weight')}bias", (tuple(range(len(shape))),)
         elif weight in PROJECTIONS:  # [*inputs, *outputs] here, [outputs, inputs] there
@@ -109,9 +110,8 @@ def load(
     for slot in wanted:
         sharding = sharding_of[slot.path]
         part = sharding if slot.layer is None else _of_one_layer(sharding)
-        value = jax.make_array_from_callback(
-            slot.shape, part, lambda index, slot=slot: _read(files[slot.name], slot, index, dtype)
-        )
+        read = partial(_read, files[slot.name], slot, dtype=dtype)
+        value = jax.make_array_from_callback(slot.shape, part, read)
         if slot.layer is not None:
             if slot.layer == 0:
                 shape = config.layers, *slot.shape
@@ -157,7 +157,8 @@ def _read(file: Path, slot: Slot, index: tuple[slice, ...], dtype: Any) -> np.nd
 def _locate(directory: Path, wanted: Iterable[Slot], config: DecoderConfig) -> dict[str, Path]:
     """Each tensor's file, once every name, place, shape and dtype is as wanted."""
     placed = _index(directory)
-    files, shapes, dtypes = {}, {}, {}
+    files: dict[str, Path] = {}
+    shapes, dtypes = {}, {}
     for file in [directory / SINGLE] if placed is None else sorted(set(placed.values())):
         try:
             if not file.is_file():

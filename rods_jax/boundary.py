@@ -56,7 +56,7 @@ class Seeds(NamedTuple):
     """The selected tasks, best first."""
 
     indices_k: jax.Array  # int32 [sum(quotas)], positions in the batch, -1 after the last seed
-    count: jax.Array  # int32 scalar, number of seeds
+    count: jax.Array  # type: ignore[assignment]  # int32 scalar, number of seeds; hides the count() of tuples
 
 
 def boundary_score(mean: jax.Array) -> jax.Array:

@@ -163,7 +163,8 @@ def http_generate(endpoint: Endpoint, *, seed: int = 0) -> Generate:
     def answer(numbered: tuple[int, Request]) -> Reply:
         number, request = numbered
         rng = random.Random(f"{seed}:{number}")
-        for retry in itertools.count():
+        retry = 0
+        while True:
             with free:
                 if meter.exhausted():
                     return Reply("", error=BUDGET_EXHAUSTED, detail=f"{meter.tokens} tokens spent")
@@ -175,6 +176,7 @@ def http_generate(endpoint: Endpoint, *, seed: int = 0) -> Generate:
             if reply.error not in RETRIED or retry == endpoint.max_retries or wait > MAX_WAIT:
                 return _tidy(reply, key)
             time.sleep(wait)
+            retry += 1
 
     def generate(requests: Sequence[Request]) -> list[Reply]:
         numbered = [(next(numbers), request) for request in requests]
@@ -315,7 +317,7 @@ def _read_reply(text: str, max_tokens: int) -> Reply:
     thought = message[name] if name else thought
     calls, detail = _read_calls(message)  # the readable calls are kept; detail names the errors of the others
     usage = record.get("usage")
-    tokens = [_count(usage, name) for name in ("prompt_tokens", "completion_tokens")]
+    prompt_tokens, completion_tokens = (_count(usage, key) for key in ("prompt_tokens", "completion_tokens"))
     if said != (written := _whole(said)):
         detail = "half a surrogate pair is no character"
     error = MALFORMED_CALL if detail else None
@@ -325,7 +327,7 @@ def _read_reply(text: str, max_tokens: int) -> Reply:
         error, detail, calls = FILTERED, "the server's content filter withheld the message", ()
     elif finish in BROKEN_OFF:
         error, detail, calls = SERVER_ERROR, f"the server broke the message off: {finish}", ()
-    return Reply(written, calls, error, *tokens, detail, _whole(thought), name)
+    return Reply(written, calls, error, prompt_tokens, completion_tokens, detail, _whole(thought), name)
 
 
 def _texts(content: Json) -> tuple[str, str]:

@@ -74,6 +74,8 @@ def save(
     latest = checkpoints.latest_step()
     if latest is not None and step <= latest:
         raise CheckpointError(f"{checkpoints.directory} already holds step {latest}: step {step} is not saved")
+    # An array that could not be computed, as for want of memory, raises here; Orbax would wait for it for ever.
+    jax.block_until_ready(train_state)
     arguments = ocp.args.Composite(train_state=ocp.args.StandardSave(train_state), host=ocp.args.JsonSave(host))
     checkpoints.save(step, args=arguments, metrics=dict(metrics) if metrics and BEST_BY in metrics else None)
 
@@ -142,11 +144,14 @@ def forget(checkpoints: ocp.CheckpointManager, after: int, retention: RetentionC
     A crash can leave a half-written folder.  A kill after a save's commit can leave a checkpoint that `retention` does
     not keep: Orbax would remove it only after the next save, and a run that has ended saves nothing more.
     """
+
+    def sweep() -> None:
+        for path in Path(checkpoints.directory).glob(_HALF_WRITTEN):
+            shutil.rmtree(path)
+
     # Half-written folders first.
     checkpoints.wait_until_finished()
-    processes.on_first(
-        lambda: [shutil.rmtree(path) for path in Path(checkpoints.directory).glob(_HALF_WRITTEN)] and None
-    )
+    processes.on_first(sweep)
     # Then every checkpoint that retention would not keep, judged as if the run had just saved step `after`.
     steps = sorted(checkpoints.all_steps())
     earlier = [_Info(step, checkpoints.metrics(step)) for step in steps if step <= after]
@@ -217,16 +222,16 @@ def _undamaged(checkpoints: ocp.CheckpointManager, step: int | None, tell: Calla
         if wrong := damage(directory / str(step)):
             raise CheckpointError(f"{directory}/{step} is damaged: {wrong}")
         return step
-    wrong: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     for found in steps:
-        if reason := damage(directory / str(found)):
-            wrong[found] = reason
+        if wrong := damage(directory / str(found)):
+            reasons[found] = wrong
             continue
-        for damaged, reason in wrong.items():  # only now: if all are damaged, nothing is changed
+        for damaged, reason in reasons.items():  # only now: if all are damaged, nothing is changed
             aside = _set_aside(directory / str(damaged))
             tell(f"{directory}/{damaged} is damaged: {reason}. It is now {aside.name}; the one before it is taken")
         return found
-    newest = f"of {steps[0]}, {wrong[steps[0]]}"
+    newest = f"of {steps[0]}, {reasons[steps[0]]}"
     raise CheckpointError(f"{directory} holds damaged checkpoints alone: {steps[::-1]}; {newest}. Nothing was changed")
 
 

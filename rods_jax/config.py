@@ -15,13 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import tyro
 
 from rods_jax import sharding
-from rods_jax.boundary import mean_band
+from rods_jax.boundary import Detection, mean_band
+from rods_jax.chat import Generate
+from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.fields import ConfigError, check_types, fraction, increasing, not_negative, positive, require
 from rods_jax.files import read_object
-from rods_jax.types import CATEGORIES, Json
+from rods_jax.types import CATEGORIES, Codec, Json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +118,9 @@ class UpdateConfig:
     """The GRPO update (RODS section 3)."""
 
     learning_rate: float
-    ratio: Callable[..., Any]  # grpo.token_ratio or grpo.sequence_ratio
-    aggregate: Callable[..., Any]  # grpo.sequence_mean or grpo.token_mean
-    signal: Callable[..., Any] = mean_band  # which tasks are at the boundary; boundary.py has others
+    ratio: Callable[..., jax.Array]  # grpo.token_ratio or grpo.sequence_ratio
+    aggregate: Callable[..., jax.Array]  # grpo.sequence_mean or grpo.token_mean
+    signal: Callable[..., Detection] = mean_band  # which tasks are at the boundary; boundary.py has others
     warmup_steps: int = 0
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
@@ -184,8 +187,8 @@ class ReplaySettings:
 class SynthesisConfig:
     """Language models write the variants beside the trainer (RODS sections 5 and 7)."""
 
-    backends: Callable[..., Any]  # () -> {role: chat.Generate}
-    roles: Callable[..., Any]  # ({role: chat.Generate}) -> synthesis.pipeline.Roles; synthesis.llm.llm_roles
+    backends: Callable[..., Mapping[str, Generate]]  # (); by role
+    roles: Callable[..., Any]  # (backends) -> synthesis.pipeline.Roles; synthesis.llm.llm_roles
     attempts: int = 3  # for each seed
     workers: int = 8  # seeds at a time in the trainer's process; 0: those of scripts.synthesize alone
 
@@ -230,10 +233,10 @@ class Config:
     name: str
     seed: int
     run_dir: str
-    domain: Callable[..., Any]  # () -> environments.protocol.Domain
-    build_tasks: Callable[..., Any]  # (domain, seed) -> environments.protocol.TaskSplits
+    domain: Callable[..., Domain]  # ()
+    build_tasks: Callable[..., TaskSplits]  # (domain, seed)
     tokenizer: Callable[..., Any]  # (texts) -> transformers tokenizer
-    codec: Callable[..., Any]  # (tokenizer) -> Codec
+    codec: Callable[..., Codec]  # (tokenizer)
     learner: Callable[..., Any]  # (config) -> (vocab_size) -> run.learner.Learner; models.learner.decoder
     model: Any = None  # what the learner reads: models.decoder.DecoderConfig or models.families.Pretrained
     mesh: tuple[int, ...] | None = None  # devices along data, fsdp, tensor, sequence (sharding.py); None: one device
@@ -313,7 +316,7 @@ def from_file(path: str | Path) -> Config:
         sys.path.insert(0, folder)
     name = f"{Path(path).resolve().parent.name}.{Path(path).stem}"  # as an import would name it
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or not Path(path).is_file():
+    if spec is None or spec.loader is None or not Path(path).is_file():
         raise ConfigError(f"{path} is not a Python file")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
@@ -370,7 +373,7 @@ def require_same_run(config: Config, directory: str | Path) -> None:
         raise ConfigError(f"{directory} was started with another {', '.join(sorted(changed))}")
 
 
-def _where(path: str | Path, error: Exception) -> str:
+def _where(path: str | Path, error: BaseException) -> str:
     own = Path(path).resolve()
     if isinstance(error, SyntaxError) and error.filename is not None and Path(error.filename).resolve() == own:
         return f"line {error.lineno}"
@@ -378,7 +381,7 @@ def _where(path: str | Path, error: Exception) -> str:
     return f"line {frames[-1].lineno}" if frames else "line 0"
 
 
-def _what(error: Exception) -> str:
+def _what(error: BaseException) -> str:
     unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
     if unknown:
         return f"{unknown[1]} has no key {unknown[2]}"

@@ -106,7 +106,8 @@ def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS
     the task or the environment is the record's `failure`.
     """
     moves: list[Move] = []
-    reasons = [(Difference("turn", "closed", "the episode ended before"),)] * len(task.turns)
+    unreached: tuple[Difference, ...] = (Difference("turn", "closed", "the episode ended before"),)
+    reasons = [unreached] * len(task.turns)
     rods = [False] * len(task.turns)
     official = (False,) * len(task.turns)
     state, stop, tokens = False, Stop(), 0
@@ -178,8 +179,8 @@ def _why(
 ) -> tuple[Difference, ...]:
     """What a turn lacks that fails under the RODS rule; the arguments are those of `turn_passed`."""
     if not task.turns[turn].gold:
-        found = "a call" if called else "no answer within the attempts"
-        return (Difference("answer", "a plain answer and no call", found),)
+        instead = "a call" if called else "no answer within the attempts"
+        return (Difference("answer", "a plain answer and no call", instead),)
     if not called:
         return (Difference("calls", ", ".join(call.name for call in task.turns[turn].gold), "none"),)
     missing = Counter(trace[turn].outputs) - Counter(outputs)
@@ -247,13 +248,13 @@ def open_journal(
             file.flush()
 
         try:
-            head, *lines = read_lines(path) or [None]
-            records = [record_from_json(line) for line in lines]
+            lines = read_lines(path)
+            records = [record_from_json(line) for line in lines[1:]]
         except (KeyError, TypeError, ValueError) as error:
             raise JournalError(f"{path} is damaged: {error}") from error
-        if head is None:
+        if not lines:
             append(settings)
-        elif changed := differences(head, json.loads(json.dumps(settings))):
+        elif changed := differences(lines[0], json.loads(json.dumps(settings))):
             raise JournalError(f"{path} was begun with another {', '.join(changed)}: give another folder")
         yield {(r.task_id, r.rollout): r for r in records}, lambda record: append(asdict(record))
 
@@ -265,7 +266,8 @@ def record_from_json(line: Mapping[str, Json]) -> Record:
         for move in line["moves"]
     )
     reasons = (tuple(Difference(**item) for item in turn) for turn in line["reasons"])
-    return Record(**line | {"moves": tuple(moves), "reasons": tuple(reasons)} | _tuples(line, "rods", "official"))
+    tuples = {"moves": tuple(moves), "reasons": tuple(reasons), **_tuples(line, "rods", "official")}
+    return Record(**{**line, **tuples})
 
 
 def _tuples(line: Mapping[str, Json], *names: str) -> dict[str, tuple]:

@@ -20,7 +20,7 @@ def check_types(key: str, config: Any) -> None:
             raise ConfigError(f"{_join(key, name)} must be {_named(annotation)}: got {value!r}")
 
 
-_type_hints = functools.cache(typing.get_type_hints)
+_type_hints: Callable[[type], dict[str, Any]] = functools.cache(typing.get_type_hints)
 
 
 def require(condition: Any, sentence: str) -> None:

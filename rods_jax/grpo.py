@@ -63,7 +63,7 @@ class Objective(NamedTuple):
 
     ratio: Callable[[jax.Array, jax.Array], jax.Array] = token_ratio
     aggregate: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] = sequence_mean
-    normalize: str = "std"  # "none": mean-centred advantages (Dr. GRPO, arXiv 2503.20783)
+    normalize: Literal["std", "none"] = "std"  # "none": mean-centred advantages (Dr. GRPO, arXiv 2503.20783)
     clip_low: float = 0.2
     clip_high: float = 0.28
     dual_clip: float = 10.0
@@ -99,7 +99,9 @@ def k3(log_probs, reference_log_probs):
     return jnp.exp(difference) - difference - 1
 
 
-def action_log_probs(params, batch: RolloutBatch, temperature, *, policy: Policy, with_entropy: bool = False):
+def action_log_probs(
+    params, batch: RolloutBatch[jax.Array], temperature, *, policy: Policy, with_entropy: bool = False
+):
     """`LogProbs` of the tokens that the policy generated in valid rollouts; 0 elsewhere."""
     hidden = policy.forward(params, batch.prompt_tokens_NP, batch.prompt_lengths_N, batch.suffix_tokens_NGS)
     return log_probs(
@@ -117,7 +119,7 @@ def action_log_probs(params, batch: RolloutBatch, temperature, *, policy: Policy
 def objective_value(
     taken: LogProbs,
     reference_log_probs_NGS,
-    batch: RolloutBatch,
+    batch: RolloutBatch[jax.Array],
     advantages_NG,
     objective: Objective,
     whole_NGS=None,
@@ -130,7 +132,7 @@ def objective_value(
     """
     mask_NGS = _mask(batch)
     whole_NGS = mask_NGS if whole_NGS is None else whole_NGS
-    aggregate = partial(objective.aggregate, mask_NGS=mask_NGS, whole_NGS=whole_NGS)
+    aggregate = lambda loss_NGS: objective.aggregate(loss_NGS, mask_NGS, whole_NGS)
     # The clipped surrogate of each action token, with its rollout's advantage.
     log_ratio_NGS = jnp.where(mask_NGS, taken.log_probs_T - batch.behavior_log_probs_NGS, 0.0)
     advantages_NGS = jnp.broadcast_to(advantages_NG[..., None], mask_NGS.shape)
@@ -163,7 +165,7 @@ def objective_value(
 def loss(
     params,
     reference_params,
-    batch: RolloutBatch,
+    batch: RolloutBatch[jax.Array],
     advantages_NG,
     temperature,
     *,
@@ -178,13 +180,13 @@ def loss(
     return objective_value(taken, reference, batch, advantages_NG, objective, whole_NGS)
 
 
-def _mask(batch: RolloutBatch):
+def _mask(batch: RolloutBatch[jax.Array]):
     return batch.action_mask_NGS & batch.valid_NG[..., None]
 
 
 def update_step(
     state: TrainState,
-    batch: RolloutBatch,
+    batch: RolloutBatch[jax.Array],
     temperature: jax.Array,
     *,
     policy: Policy,
@@ -285,7 +287,7 @@ def check(batch: RolloutBatch) -> None:
     chex.assert_type([batch.behavior_log_probs_NGS, batch.rewards_NG], float)
 
 
-def _gathered(batch: RolloutBatch, axis_name: str | None, split: str) -> RolloutBatch:
+def _gathered(batch: RolloutBatch[jax.Array], axis_name: str | None, split: str) -> RolloutBatch[jax.Array]:
     """The batch with its small fields gathered from all devices along the split axis; tokens stay apart.
 
     Of the [N,G,S] arrays only the mask is gathered: the aggregations count its tokens and sequences.
@@ -334,7 +336,7 @@ def jit_update(
     results = None if shardings is None else (shardings, shardings.step)
 
     @partial(jax.jit, donate_argnums=0, out_shardings=results)
-    def step(state: TrainState, batch: RolloutBatch, temperature, *frozen):
+    def step(state: TrainState, batch: RolloutBatch[jax.Array], temperature, *frozen):
         return update_step(
             state,
             batch,

@@ -137,7 +137,7 @@ def scores_apart(values: Mapping[str, Any], record: Mapping[str, Json]) -> dict[
 
 def _sentence(room: Room, lengths: Mapping[str, Length], unfit: Mapping[str, Sequence[str]]) -> str:
     """What does not fit, by category and by limit, with the longest."""
-    categories = {category: [] for category in sorted({task.category for task in room.tasks})}
+    categories: dict[str, list[bool]] = {category: [] for category in sorted({task.category for task in room.tasks})}
     for task in room.tasks:
         categories[task.category].append(task.id in unfit)
     by_category = ", ".join(f"{sum(found)} of {len(found)} {name}" for name, found in categories.items() if any(found))

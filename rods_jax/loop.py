@@ -46,7 +46,7 @@ class Stages(NamedTuple):
     """The callables of the circle, in its order."""
 
     collect: Callable[[Any, Sequence[Task], int, StageConfig], Rollouts]  # (params, tasks, step, stage)
-    update: Callable[[TrainState, Any], tuple[TrainState, Feedback]]
+    update: Callable[[TrainState, RolloutBatch[np.ndarray]], tuple[TrainState, Feedback]]
     synthesize: Synthesize
     renew: Callable[[TrainState], TrainState]  # at a stage's start: fresh optimizer, reference = policy
     evaluate: Callable[[Any, int], Mapping[str, float]]  # (params, step) -> held-out metrics
@@ -190,20 +190,22 @@ def _known_contents(held_out: Sequence[Task]) -> Known:
     return known
 
 
-def _batch(config: Config, position: Position, tasks: Sequence[Task], rollouts: Rollouts) -> RolloutBatch:
+def _batch(config: Config, position: Position, tasks: Sequence[Task], rollouts: Rollouts) -> RolloutBatch[np.ndarray]:
     """What the update learns from: the rollouts, with what the pool knows of their tasks."""
     batch = _to_learn_from(rollouts) if config.update.mask_truncated else rollouts.batch
     return _with_history(batch, position.replay, tasks, position.step)
 
 
-def _to_learn_from(rollouts: Rollouts) -> RolloutBatch:
+def _to_learn_from(rollouts: Rollouts) -> RolloutBatch[np.ndarray]:
     """The batch without the tokens of truncated rollouts; their rewards stay in their groups' statistics."""
     batch = rollouts.batch
     whole_NG = np.array([one.truncated is None for one in rollouts.trajectories]).reshape(batch.valid_NG.shape)
     return batch._replace(action_mask_NGS=batch.action_mask_NGS & whole_NG[..., None])
 
 
-def _with_history(batch: RolloutBatch, replay: ReplayState, tasks: Sequence[Task], step: int) -> RolloutBatch:
+def _with_history(
+    batch: RolloutBatch[np.ndarray], replay: ReplayState, tasks: Sequence[Task], step: int
+) -> RolloutBatch[np.ndarray]:
     """The batch with what the pool knows of its tasks: which may be seeds, and what was measured before."""
     ids = [task.id for task in tasks]
     passed, total = zip(*(pool.earlier(replay, task_id, step) for task_id in ids))

@@ -124,7 +124,7 @@ def require_shares(data: int, num_tasks: int, count: int) -> None:
         )
 
 
-def assemble(mesh: Mesh, batch: RolloutBatch) -> RolloutBatch:
+def assemble(mesh: Mesh, batch: RolloutBatch[np.ndarray]) -> RolloutBatch[jax.Array]:
     """The batch of all tasks on the mesh, from this process's rollouts of its share; nothing is sent."""
     share = batch._replace(**{name: share_of(getattr(batch, name)) for name in KNOWN})
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(x) * jax.process_count(), *x.shape[1:]), x.dtype), share)

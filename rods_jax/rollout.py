@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rods_jax.config import RolloutConfig
@@ -46,7 +47,7 @@ class Player(NamedTuple):
 class Rollouts(NamedTuple):
     """A batch on its way to the device, and the same rollouts as a human reads them."""
 
-    batch: RolloutBatch
+    batch: RolloutBatch[np.ndarray]
     trajectories: tuple[Trajectory, ...]  # N * G, task by task
     failed: int = 0  # by their environments
     truncated: int = 0  # by a limit
@@ -213,7 +214,7 @@ class _Seats:
     def keys(self) -> jax.Array:
         """The keys of the rollouts that sit in the rows, `[slots, rows]`."""
         n, g = np.divmod(np.maximum(self.seat, 0), self.player.group_size)
-        return jax.random.wrap_key_data(self.key_data_NG[n, g])
+        return jax.random.wrap_key_data(jnp.asarray(self.key_data_NG[n, g]))
 
     def taken(self) -> list[int]:
         """The rollouts that sit, in the order of their array rows."""
@@ -227,13 +228,14 @@ class _Seats:
             first = n
             while n is not None and all(row.done for row in self.rows[n * group : (n + 1) * group]):
                 n = n + self.player.slots if n + self.player.slots < len(self.prompts_NP) else None
+            self.task[slot] = n
             if n is None:
                 self.seat[slot] = -1
-            elif n != first:
+                continue
+            if n != first:
                 self.seat[slot] = n * group + np.arange(self.player.rows)
                 prompt = self.prompts_NP[n], self.lengths_N[n], self.keys()[slot]
                 self.episodes = self.player.generator.admit(self.params, self.episodes, np.int32(slot), *prompt)
-            self.task[slot] = n
             # Each rollout's row is fixed beforehand: the order in which rollouts end changes no number.
             for row, b in enumerate(self.seat[slot].tolist()):
                 while b >= 0 and self.rows[b].done:
@@ -263,13 +265,13 @@ class _Seats:
         # A column in which nobody listens extends its first row by 0 tokens.
         rows_NC = np.broadcast_to(np.arange(columns, dtype=np.int32) * width, (slots, columns)).copy()
         tokens_NCT, lengths_NC = np.zeros((slots, columns, chunk), np.int32), np.zeros((slots, columns), np.int32)
-        listens = np.isin(self.seat, listening)
+        seats, listens = self.seat.tolist(), np.isin(self.seat, listening)
         heard = []
         for slot, column in np.ndindex(slots, columns):
             ready = [row for row in range(column * width, (column + 1) * width) if listens[slot, row]]
             if ready:
-                chosen = min(ready, key=lambda row: len(self.rows[self.seat[slot, row]].pending))
-                row = self.rows[self.seat[slot, chosen]]
+                chosen = min(ready, key=lambda row: len(self.rows[seats[slot][row]].pending))
+                row = self.rows[seats[slot][chosen]]
                 part, row.pending = row.pending[:chunk], row.pending[chunk:]
                 row.append(part, False)
                 heard.append(len(row.tokens))
@@ -296,9 +298,10 @@ def _start(tasks: Sequence[Task], environments: EpisodeBatch, player: Player):
     for n, task in enumerate(tasks):
         group = environments.tools[n * group_size : (n + 1) * group_size]
         failures = [tools.reason if isinstance(tools, Failure) else None for tools in group]
-        if None in failures:
+        offered = next((tools for tools in group if not isinstance(tools, Failure)), None)
+        if offered is not None:
             try:
-                tokens = player.codec.encode_prompt(group[failures.index(None)], task.turns[0].user)
+                tokens = player.codec.encode_prompt(offered, task.turns[0].user)
                 if len(tokens) > limit:
                     raise ValueError(f"the prompt has {len(tokens)} tokens, more than the limit of {limit}")
                 prompts[n, : len(tokens)] = tokens
@@ -360,7 +363,7 @@ def _trajectory(task: Task, rollout: int, row: _Row) -> Trajectory:
     return Trajectory(task.id, rollout, passed, tuple(row.steps), row.truncated, row.failure)
 
 
-def _batch(tasks, prompts, lengths_N, rows, trajectories, limit, reward) -> RolloutBatch:
+def _batch(tasks, prompts, lengths_N, rows, trajectories, limit, reward) -> RolloutBatch[np.ndarray]:
     shape = (len(tasks), len(rows) // len(tasks))
 
     def padded(lists, dtype):
@@ -390,7 +393,7 @@ def _batch(tasks, prompts, lengths_N, rows, trajectories, limit, reward) -> Roll
     )
 
 
-def trim(batch: RolloutBatch, sizes: Sequence[int], longest: int) -> RolloutBatch:
+def trim(batch: RolloutBatch[np.ndarray], sizes: Sequence[int], longest: int) -> RolloutBatch[np.ndarray]:
     """Cuts the padded suffixes to the smallest of `sizes` (increasing) that holds `longest` tokens."""
     size = next(size for size in sizes if size >= longest)
     names = ("suffix_tokens_NGS", "action_mask_NGS", "behavior_log_probs_NGS")

@@ -154,12 +154,11 @@ def state_shardings(mesh: Mesh, state: TrainState, params: Any, optimizer: optax
         transform_non_params=lambda _: everywhere,
     )
     reference = None if state.reference_params is None else params
-    return TrainState(params, reference, optimizer_state, everywhere)
+    return TrainState._make((params, reference, optimizer_state, everywhere))
 
 
 def batch_shardings(mesh: Mesh, batch: RolloutBatch) -> RolloutBatch:
     """Shardings of a batch: every field's name ends in its axes."""
-    cut = {
-        name: NamedSharding(mesh, spec(mesh, name.rsplit("_", 1)[1], x.shape)) for name, x in batch._asdict().items()
-    }
-    return RolloutBatch(**cut)
+    return RolloutBatch._make(
+        NamedSharding(mesh, spec(mesh, name.rsplit("_", 1)[1], x.shape)) for name, x in batch._asdict().items()
+    )

@@ -6,7 +6,7 @@ No row packs several episodes; rows of similar length share a batch.
 import random
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +15,16 @@ import optax
 
 from rods_jax.demonstrations import Demonstration
 from rods_jax.log_probs import log_probs
-from rods_jax.types import Policy
+from rods_jax.types import Array, Policy
 
 
-class DemonstrationBatch(NamedTuple):
+class DemonstrationBatch(NamedTuple, Generic[Array]):
     """N episodes of one rollout each."""
 
-    prompt_tokens_NP: jax.Array
-    prompt_lengths_N: jax.Array
-    suffix_tokens_NGS: jax.Array  # G = 1
-    weights_NGS: jax.Array  # float32; 1 where the demonstrator speaks, less where it listens, 0 in the padding
+    prompt_tokens_NP: Array
+    prompt_lengths_N: Array
+    suffix_tokens_NGS: Array  # G = 1
+    weights_NGS: Array  # float32; 1 where the demonstrator speaks, less where it listens, 0 in the padding
 
 
 class SupervisedState(NamedTuple):
@@ -34,7 +34,7 @@ class SupervisedState(NamedTuple):
     optimizer_state: Any
 
 
-def loss(params, batch: DemonstrationBatch, policy: Policy):
+def loss(params, batch: DemonstrationBatch[jax.Array], policy: Policy):
     """Weighted mean of -log pi(token) over a batch of demonstrations."""
     hidden = policy.forward(params, batch.prompt_tokens_NP, batch.prompt_lengths_N, batch.suffix_tokens_NGS)
     scored = log_probs(hidden, policy.unembedding(params), batch.suffix_tokens_NGS, mask_T=batch.weights_NGS > 0)
@@ -45,7 +45,7 @@ def jit_step(policy: Policy, optimizer: optax.GradientTransformation):
     """(state, batch) -> (state, loss), jitted, the old state donated."""
 
     @partial(jax.jit, donate_argnums=0)
-    def step(state: SupervisedState, batch: DemonstrationBatch):
+    def step(state: SupervisedState, batch: DemonstrationBatch[jax.Array]):
         value, gradient = jax.value_and_grad(loss)(state.params, batch, policy)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
         return SupervisedState(optax.apply_updates(state.params, updates), optimizer_state), value
@@ -61,7 +61,7 @@ def stream(
     suffix_sizes: Sequence[int],
     observed_weight: float,
     rng: random.Random,
-) -> Iterator[DemonstrationBatch]:
+) -> Iterator[DemonstrationBatch[np.ndarray]]:
     """Endless passes in random order; each batch holds rows of one suffix size.
 
     Demonstrations that do not fit the largest size, or whose prompt does not fit, are left out.  Raises
@@ -88,7 +88,9 @@ def stream(
             yield _batch(rows, prompt_size, size, observed_weight)
 
 
-def _batch(rows: Sequence[Demonstration], prompt_size: int, suffix_size: int, observed_weight: float):
+def _batch(
+    rows: Sequence[Demonstration], prompt_size: int, suffix_size: int, observed_weight: float
+) -> DemonstrationBatch[np.ndarray]:
     prompts = np.zeros((len(rows), prompt_size), np.int32)
     suffixes = np.zeros((len(rows), 1, suffix_size), np.int32)
     weights = np.zeros((len(rows), 1, suffix_size), np.float32)

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import json
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,8 @@ def read_tasks(path: str | Path) -> tuple[Task, ...]:
         lines = Path(path).read_bytes().split(b"\n")
     except OSError as error:
         raise TaskFileError(f"{path} cannot be read: {error}") from error
-    tasks, first_line = [], {}
+    tasks: list[Task] = []
+    first_line: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -93,7 +94,7 @@ def _encode(value: Any) -> Json:
 
 def _decode(annotation: Any, value: Json, path: str) -> Any:
     """Builds what the annotation says out of JSON; the annotations of types.py are the schema."""
-    if dataclasses.is_dataclass(annotation):
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         _require(isinstance(value, dict), path, "an object", value)
         fields = {field.name: field for field in dataclasses.fields(annotation)}
         for name in value:
@@ -117,7 +118,7 @@ def _decode(annotation: Any, value: Json, path: str) -> Any:
     return value
 
 
-_type_hints = functools.cache(typing.get_type_hints)
+_type_hints: Callable[[type], dict[str, Any]] = functools.cache(typing.get_type_hints)
 
 
 def _join(path: str, name: str) -> str:

@@ -15,9 +15,10 @@ function lives in the file that owns its computation.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
+import numpy as np
 
 Json = Any  # None, bool, int, float, str, or lists and string-keyed dicts of them
 SCALARS = type(None), bool, int, float, str  # those that hold no others
@@ -158,23 +159,26 @@ class Policy(NamedTuple):
 
 
 # ------------------------------------------------------------------------- device records
-class RolloutBatch(NamedTuple):
+Array = TypeVar("Array", jax.Array, np.ndarray)  # of a batch: numpy's on the host, jax's on the device
+
+
+class RolloutBatch(NamedTuple, Generic[Array]):
     """A group-shared batch: each prompt is stored once, its G suffixes beside it."""
 
-    prompt_tokens_NP: jax.Array  # int32, padded on the right
-    prompt_lengths_N: jax.Array  # int32
-    suffix_tokens_NGS: jax.Array  # int32, padded on the right
-    suffix_lengths_NG: jax.Array  # int32
-    action_mask_NGS: jax.Array  # bool, True where the policy generated the token
-    behavior_log_probs_NGS: jax.Array  # float32, recorded when sampled
-    rewards_NG: jax.Array  # float32
-    valid_NG: jax.Array  # bool, False where the infrastructure failed
-    passed_turns_NG: jax.Array  # int32
-    num_turns_N: jax.Array  # int32
-    categories_N: jax.Array  # int32, index into CATEGORIES
-    eligible_N: jax.Array  # bool, may be selected as a seed
-    earlier_passed_N: jax.Array  # float32, turns passed in earlier steps, discounted by age
-    earlier_total_N: jax.Array  # float32, all turns of those rollouts, discounted alike
+    prompt_tokens_NP: Array  # int32, padded on the right
+    prompt_lengths_N: Array  # int32
+    suffix_tokens_NGS: Array  # int32, padded on the right
+    suffix_lengths_NG: Array  # int32
+    action_mask_NGS: Array  # bool, True where the policy generated the token
+    behavior_log_probs_NGS: Array  # float32, recorded when sampled
+    rewards_NG: Array  # float32
+    valid_NG: Array  # bool, False where the infrastructure failed
+    passed_turns_NG: Array  # int32
+    num_turns_N: Array  # int32
+    categories_N: Array  # int32, index into CATEGORIES
+    eligible_N: Array  # bool, may be selected as a seed
+    earlier_passed_N: Array  # float32, turns passed in earlier steps, discounted by age
+    earlier_total_N: Array  # float32, all turns of those rollouts, discounted alike
 
 
 class TrainState(NamedTuple):

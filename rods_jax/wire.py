@@ -157,7 +157,7 @@ def _exchange(line: _Line, url: httpx2.URL, content: bytes, headers: Mapping[str
     with (
         pool,
         pool.stream(
-            b"POST", _core_url(url), headers=dict(headers), content=content, extensions={"timeout": timeouts}
+            b"POST", _core_url(url), headers=list(headers.items()), content=content, extensions={"timeout": timeouts}
         ) as raw,
     ):
         # httpx2 unpacks compressed bodies piece by piece, so that MAX_BYTES bounds the unpacked size.

@@ -83,6 +83,15 @@ def test_a_save_that_fails_in_the_background_is_an_error_and_no_traceback_in_the
     assert not any(record.exc_info for record in caplog.records)
 
 
+def test_an_array_that_memory_did_not_hold_is_an_error_when_it_is_saved(tmp_path):
+    """It is one when it is used: the call that makes it returns at once."""
+    far_too_large = jax.jit(lambda key: jax.random.normal(key, (4_000_000, 4_000_000)))(jax.random.key(0))
+    with open_checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(jax.errors.JaxRuntimeError, match="Out of memory allocating"):
+            save(checkpoints, 0, {"w": far_too_large}, HOST)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_oldest_go_and_an_earlier_step_can_be_chosen(tmp_path):
     state = {"x": jnp.zeros(2)}
     with open_checkpoints(tmp_path) as checkpoints:

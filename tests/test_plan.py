@@ -296,13 +296,20 @@ def test_bad_input_is_one_sentence_before_compiling(monkeypatch, capsys, argumen
     assert sentence in refused(monkeypatch, capsys, *CONFIG, *arguments)
 
 
-def test_a_run_out_of_memory_names_the_plan(monkeypatch, capsys):
+def dispatched_too_large(*_, **__):
+    """As a computation says it that was under way already."""
+    raise jax.errors.JaxRuntimeError("INTERNAL: Error dispatching computation: Out of memory allocating 9 bytes.")
+
+
+@pytest.mark.parametrize(
+    "run, words", [(lambda *_, **__: jnp.zeros(1 << 46), "RESOURCE_EXHAUSTED"), (dispatched_too_large, "INTERNAL")]
+)
+def test_a_run_out_of_memory_names_the_plan(monkeypatch, capsys, run, words):
     monkeypatch.setattr(sys, "argv", ["train", *CONFIG])
-    monkeypatch.setattr(train, "run", lambda *_, **__: jnp.zeros(1 << 46))
     with pytest.raises(SystemExit) as stopped:
-        train.main()
+        train.main(train=run)
     told = capsys.readouterr().out
-    assert stopped.value.code == 2 and told.startswith("error: out of memory (RESOURCE_EXHAUSTED")
+    assert stopped.value.code == 2 and told.startswith(f"error: out of memory ({words}")
     assert "python -m scripts.plan --config configs/bfcl_qwen3_4b.py --topology" in told
 
 

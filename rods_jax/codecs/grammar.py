@@ -134,6 +134,12 @@ def read_json(text: str, position: int) -> tuple[Json, int]:
     return strict_json.loads(text[position:end]), end
 
 
+def skip(pattern: re.Pattern[str], text: str, position: int) -> int:
+    """The end of what matches at a position; the position itself where nothing does."""
+    found = pattern.match(text, position)
+    return found.end() if found else position
+
+
 def to_call(record: Json, arguments_key: str) -> Call:
     """An object that was read strictly, as a Call. ValueError: it has another shape."""
     if not isinstance(record, dict) or not isinstance(record.get("name"), str):

@@ -33,8 +33,16 @@ def llama_codec(
     date: str = DATE,
 ) -> Codec:
     """The codec of a tokenizer whose template follows Llama 3's; the arguments are `template_codec`'s."""
-    grammar_of_llama = {"write": write, "parse": parse, "official": official, "stops": STOPS}
-    return template_codec(tokenizer, document=document, template=template, date=date, **grammar_of_llama)
+    return template_codec(
+        tokenizer,
+        document=document,
+        write=write,
+        parse=parse,
+        official=official,
+        stops=STOPS,
+        template=template,
+        date=date,
+    )
 
 
 def write(calls: Sequence[Call]) -> str:
@@ -58,11 +66,11 @@ def _read(text: str) -> Action:
     if position < 0 or not text:
         return grammar.answer(text)
     records: list[Json] = []
-    position = _BETWEEN.match(text, position).end()
+    position = grammar.skip(_BETWEEN, text, position)
     while position < len(text):
         value, end = grammar.read_json(text, position)
         records += value if isinstance(value, list) else [value]
-        position = _BETWEEN.match(text, end).end()
+        position = grammar.skip(_BETWEEN, text, end)
     if not records:
         raise grammar.MessageError("the message holds no call")
     return Action(tuple(grammar.to_call(record, "parameters") for record in records))

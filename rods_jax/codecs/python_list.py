@@ -157,11 +157,13 @@ def _value(node: ast.expr) -> Json:
             return _bounded(value)
         case ast.List(elements) | ast.Tuple(elements):
             return [_value(element) for element in elements]
-        case ast.Dict(keys, values) if all(isinstance(k, ast.Constant) and isinstance(k.value, str) for k in keys):
-            read = {key.value: _value(value) for key, value in zip(keys, values)}
-            if len(read) < len(keys):
-                raise ValueError("a key stands twice")
-            return read
+        case ast.Dict(keys, values):
+            names = [key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)]
+            if len(names) == len(keys):
+                read = dict(zip(names, map(_value, values)))
+                if len(read) < len(names):
+                    raise ValueError("a key stands twice")
+                return read
     raise ValueError("an argument is not a literal")
 
 

@@ -36,8 +36,16 @@ def qwen_codec(
 
     template={"enable_thinking": False} turns the thinking of Qwen3's hybrid models off.
     """
-    grammar_of_qwen = {"write": write, "parse": parse, "official": official, "stops": STOPS}
-    return template_codec(tokenizer, document=document, template=template, date=date, **grammar_of_qwen)
+    return template_codec(
+        tokenizer,
+        document=document,
+        write=write,
+        parse=parse,
+        official=official,
+        stops=STOPS,
+        template=template,
+        date=date,
+    )
 
 
 def write(calls: Sequence[Call]) -> str:
@@ -81,7 +89,7 @@ def _read(text: str) -> Action:
 
 def _block(text: str, position: int) -> tuple[Call, int]:
     """(call, end) of the block whose tag ends at a position; strings in it may hold tags, as templates print them."""
-    record, end = grammar.read_json(text, _BLANK.match(text, position).end())
+    record, end = grammar.read_json(text, grammar.skip(_BLANK, text, position))
     close = _END_OF_BLOCK.match(text, end)
     if close is None:
         raise ValueError(f"{_CLOSE} must follow the object")

@@ -89,7 +89,9 @@ def template_codec(
         return _cut(after(roles).removeprefix(end[0]), len(roles))
 
     # The prompt may open the thought. A reply is then read as if it had opened it, and a gold action closes it at once.
-    begun = grammar.THOUGHT if following(("user",))[-1].rstrip().endswith(grammar.THOUGHT) else ""
+    last = following(("user",))[-1]
+    assert isinstance(last, str)
+    begun = grammar.THOUGHT if last.rstrip().endswith(grammar.THOUGHT) else ""
     end_of_thought = begun and f"\n{grammar.END_OF_THOUGHT}\n\n"
 
     def encode_prompt(tools: Sequence[ToolSpec], user: str) -> list[int]:

@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from rods_jax.files import CheckpointError
 
@@ -105,10 +106,9 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         _read_object(directory / name, required=name == "tokenizer.json")
     ends = _end_tokens(directory / "generation_config.json")
+    kept: dict[str, Any] = {"stop_tokens": ends} if ends else {}
     try:
-        return PreTrainedTokenizerFast.from_pretrained(
-            directory, local_files_only=True, **({"stop_tokens": ends} if ends else {})
-        )
+        return PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True, **kept)
     except Exception as error:  # of whatever kind the libraries raise
         raise CheckpointError(
             f"{directory / 'tokenizer.json'} holds no tokenizer: {type(error).__name__}: {error}"

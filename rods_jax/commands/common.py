@@ -22,6 +22,7 @@ from rods_jax.config import Config
 from rods_jax.preemption import Stopped, stop_requests
 
 Chosen = TypeVar("Chosen")
+ADDRESS_SPACE = 4 * 10**9  # bytes: with less, native libraries abort before a step is done; the quickstart has 3e9
 DESCRIPTORS = 256  # open files: a run has 11, three for each environment worker, and up to 128 while it saves
 
 
@@ -49,7 +50,7 @@ def running(console: Console, out_of_memory: str = "") -> Iterator[None]:
     except MemoryError:
         terminal.refuse(console, "out of the host's memory; the last checkpoint stands")
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory")):
             raise
         terminal.refuse(console, f"out of memory ({str(error).splitlines()[0]}){out_of_memory}")
     else:
@@ -78,8 +79,14 @@ def options_of(
     return found.options, found.settings
 
 
-def require_descriptors() -> None:
-    """Lets the process open as many files as it may; OSError: too few for training."""
+def require_limits() -> None:
+    """Lets the process open as many files as it may; OSError: too few of them, or too little memory, for training."""
+    space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if space not in (resource.RLIM_INFINITY, -1) and space < ADDRESS_SPACE:
+        raise OSError(
+            f"a process may have {space / 1e9:.1f} GB of address space here, and training needs at least "
+            f"{ADDRESS_SPACE / 1e9:.0f}: raise `ulimit -v`"
+        )
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS:
         raise OSError(f"a process may open {hard} files here, and training needs {DESCRIPTORS}: raise `ulimit -n`")

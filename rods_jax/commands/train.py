@@ -25,7 +25,7 @@ from rich.console import Console
 
 from rods_jax import config as configuration
 from rods_jax import processes
-from rods_jax.commands.common import options_of, program, require_descriptors, running
+from rods_jax.commands.common import options_of, program, require_limits, running
 from rods_jax.config import Config, ConfigError
 from rods_jax.run import train
 
@@ -56,7 +56,7 @@ def main(console: Console | None = None, train: Callable[..., Any] = train) -> N
     plan = f"{program('plan')} --config {config_file} --topology v5e:8x8"
     with running(console, f"; what fits a TPU slice, and what to change: {plan}"):
         options, config = options_of(Options, program("train"), __doc__)
-        require_descriptors()
+        require_limits()
         if options.coordinator is not None:
             processes.start(options.coordinator, options.num_processes, options.process_id)
             processes.require_same(settings_of(config, options))

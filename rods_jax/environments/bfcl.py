@@ -94,7 +94,7 @@ def release_root() -> Path:
         package = importlib.import_module("bfcl_eval")
     except ImportError as error:
         raise ImportError(f"BFCL needs bfcl_eval, which is not installed: {INSTALL}") from error
-    root = Path(package.__file__).parent
+    root = Path(package.__path__[0])
     verify(root)
     return root
 
@@ -170,6 +170,7 @@ def task_of(category: str, entry: Mapping[str, Json], ground_truth: Sequence[Seq
 def _gold_call(text: str) -> Call:
     """`f(1, b='x')` as a Call; positional arguments take the documented names in documented order."""
     node = ast.parse(text, mode="eval").body
+    assert isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     names = _backend().tools[node.func.id].parameters["properties"]
     arguments = dict(zip(names, map(ast.literal_eval, node.args)))
     return Call(node.func.id, arguments | {item.arg: ast.literal_eval(item.value) for item in node.keywords})

@@ -86,10 +86,10 @@ class Episode:
         """Executes an action of the current turn: calls, an answer that closes the turn, or a parse error."""
         action = readable(action)
         if action.error is not None and not action.calls:
-            texts = (f"Error: {action.error}.",)
+            unreadable = (f"Error: {action.error}.",)
             if self._rules.unreadable_ends_turn:
-                return self._close(False, PARSE_ERROR, texts)
-            return self._attempt(PARSE_ERROR, texts)
+                return self._close(False, PARSE_ERROR, unreadable)
+            return self._attempt(PARSE_ERROR, unreadable)
         if not action.calls:
             return self._close(True)
         self._called = True

@@ -106,7 +106,7 @@ def changed(shared: Shared, own: Attributes) -> dict[str, Any]:
 def _functions(member: Any) -> Iterator[FunctionType]:
     """The Python functions behind one entry of a class, decorated ones included."""
     if isinstance(member, property):
-        members = (member.fget, member.fset, member.fdel)
+        members: tuple[Any, ...] = (member.fget, member.fset, member.fdel)
     elif isinstance(member, staticmethod | classmethod):
         members = (member.__func__,)
     else:

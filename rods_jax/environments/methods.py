@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from rods_jax.environments import schemas
 from rods_jax.environments.docstrings import read_docstring
-from rods_jax.types import ToolSpec
+from rods_jax.types import Json, ToolSpec
 
 _NO_TOOLS = (type, property, functools.cached_property)
 _HEAP = 1 << 9  # the flag of classes that are written in Python
@@ -32,7 +32,8 @@ def methods(cls: type) -> Iterator[Method]:
         if not base.__flags__ & _HEAP:
             raise TypeError(f"{cls.__name__} is a {base.__name__}, whose contents are no attributes: keep one on self")
     if inspect.isabstract(cls):
-        raise TypeError(f"{cls.__name__} is abstract: define {', '.join(sorted(cls.__abstractmethods__))}")
+        names = sorted(cls.__abstractmethods__)  # type: ignore[attr-defined]  # every abstract class has it
+        raise TypeError(f"{cls.__name__} is abstract: define {', '.join(names)}")
     members = {name: member for base in reversed(cls.__mro__[:-1]) for name, member in vars(base).items()}
     for name, member in members.items():
         if not (name.startswith("_") or isinstance(member, _NO_TOOLS)) and _is_callable(member):
@@ -107,7 +108,8 @@ def _arguments(
             raise TypeError(f"{place} cannot be passed by name")
         if parameter.annotation is parameter.empty:
             raise TypeError(f"{place} has no type hint")
-        kind, shown = kind_of(parameter.annotation, place), {}
+        kind = kind_of(parameter.annotation, place)
+        shown: dict[str, Json] = {}
         if parameter.default is parameter.empty:
             required.append(name)
         else:

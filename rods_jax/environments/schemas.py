@@ -142,8 +142,7 @@ def _kind(hint: Any, where: str) -> Kind:
         if issubclass(hint, dict) and hasattr(hint, "__required_keys__"):
             return _typed_dict(hint, where)
         if issubclass(hint, tuple) and hasattr(hint, "_fields"):
-            items = [again(one) for one in resolved(hint, where).values()]
-            return _fixed(hint._make, items) if len(items) == len(hint._fields) else _refused(hint, where)
+            return _named_tuple(hint, where)
         if dataclasses.is_dataclass(hint):
             return _dataclass(hint, where)
     return _refused(hint, where)
@@ -192,7 +191,7 @@ def _array(make: Callable, items: list[Kind], base: Any, arguments: tuple) -> Ki
     if base is tuple and items and arguments[-1] is not ...:
         return _fixed(tuple, items)
     item = items[0] if items else _ANY
-    schema = {"type": "array"} | ({"items": item.schema} if items else {})
+    schema: dict[str, Json] = {"type": "array"} | ({"items": item.schema} if items else {})
     schema |= {"uniqueItems": True} if make in (set, frozenset) else {}
     return Kind(schema, partial(_list, make, item.read), make is list and item.plain)
 
@@ -211,12 +210,18 @@ def _object(key: Kind | None = None, item: Kind = _ANY) -> Kind | None:
 def _fixed(make: Callable, items: list[Kind]) -> Kind:
     """An array with one kind for each place."""
     same = all(item.schema == items[0].schema for item in items)
-    schema = {"type": "array"} | ({"items": items[0].schema} if same else {"prefixItems": [i.schema for i in items]})
+    schema: dict[str, Json] = {"type": "array"}
+    schema |= {"items": items[0].schema} if same else {"prefixItems": [i.schema for i in items]}
     schema |= {"minItems": len(items), "maxItems": len(items)}
     return Kind(schema, partial(_tuple, make, [item.read for item in items]), False)
 
 
-def _typed_dict(cls: type, where: str) -> Kind:
+def _named_tuple(cls: Any, where: str) -> Kind:
+    items = [_kind(hint, where) for hint in resolved(cls, where).values()]
+    return _fixed(cls._make, items) if len(items) == len(cls._fields) else _refused(cls, where)
+
+
+def _typed_dict(cls: Any, where: str) -> Kind:
     hints = resolved(cls, where)
     required = [name for name, hint in hints.items() if _is_required(hint, name in cls.__required_keys__)]
     return record({name: _kind(hint, f"{where}, field {name!r}") for name, hint in hints.items()}, required)

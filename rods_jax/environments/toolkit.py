@@ -82,10 +82,11 @@ def _class(cls: type) -> _Class:
 
 def _constructor_reads(cls: type) -> Iterator[tuple[str, Callable]]:
     """Only hints that make an object of their JSON count; a constructor's other hints are its own affair."""
-    hints = getattr(cls.__init__, "__annotations__", {})
+    constructor = cls.__init__  # type: ignore[misc]  # cls is the class itself, no instance
+    hints = getattr(constructor, "__annotations__", {})
     for name, hint in hints.items():
         try:
-            kind = schemas.kind_of(resolved(hint, cls.__init__, cls, name), name)
+            kind = schemas.kind_of(resolved(hint, constructor, cls, name), name)
         except TypeError:
             continue
         if not kind.plain and name != "return":

@@ -158,25 +158,25 @@ class Workers:
         """By slot: the answer, or the Failure of all episodes there."""
         for slot, request in requests.items():
             try:
-                self._workers[slot].connection.send(request)
+                self._living(slot).connection.send(request)
             except OSError:
                 pass  # the process is dead; `_receive` reports it
         return self._receive(requests, self._seconds)
 
     def _receive(self, slots: Iterable[int], seconds: float) -> dict[int, Any]:
         deadline = time.monotonic() + seconds
-        waiting = {self._workers[slot].connection: slot for slot in slots}
+        waiting = {slot: self._living(slot).connection for slot in slots}
         answers: dict[int, Any] = {}
         while waiting:
-            ready = wait(list(waiting), max(0.0, deadline - time.monotonic()))
-            for connection in ready:
-                slot = waiting.pop(connection)
+            ready = wait(waiting.values(), max(0.0, deadline - time.monotonic()))
+            for slot in [slot for slot, connection in waiting.items() if connection in ready]:
+                connection = waiting.pop(slot)
                 try:
                     answers[slot] = self._checked(slot, connection.recv())
                 except (EOFError, OSError):
                     answers[slot] = Failure(f"the worker process died with exit code {self._died(slot)}")
             if not ready:
-                for slot in waiting.values():
+                for slot in waiting:
                     self._end(slot)
                     answers[slot] = Failure(f"the worker process gave no answer within {seconds:g} s")
                 waiting = {}
@@ -192,8 +192,14 @@ class Workers:
         return answer.value
 
     def _died(self, slot: int) -> int | None:
-        self._workers[slot].process.join(1.0)  # its pipe closes a moment before it has ended
+        self._living(slot).process.join(1.0)  # its pipe closes a moment before it has ended
         return self._end(slot)
+
+    def _living(self, slot: int) -> _Worker:
+        """The worker of a slot that `_fill` has filled."""
+        worker = self._workers[slot]
+        assert worker is not None
+        return worker
 
 
 # ------------------------------------------------------------------------------- in the process

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from functools import cache
 from statistics import linear_regression
+from typing import TypeVar
 
 from rods_jax.config import ReplaySettings
 from rods_jax.replay.state import Item, Measurement, ReplayState
@@ -31,7 +32,10 @@ def mean(item: Item, settings: ReplaySettings) -> Fraction:
     return (latest.passed + Fraction(passed)) / (latest.total + Fraction(total))
 
 
-def boundary_score(reached: Fraction | float) -> Fraction | float:
+Mean = TypeVar("Mean", Fraction, float)
+
+
+def boundary_score(reached: Mean) -> Mean:
     """4 r (1 - r) of a mean reward r."""
     return 4 * reached * (1 - reached)
 

@@ -130,7 +130,10 @@ def from_json(record: Mapping[str, Json]) -> ReplayState:
         settled=record["settled"],
         written=record["written"],
         staged=tuple(Staged(task_from_json(task), *rest) for task, *rest in record["staged"]),
-        retired=tuple(Retired(*entry, last and Measurement(*last)) for *entry, last in record["retired"]),
+        retired=tuple(
+            Retired(task_id, reason, epoch, last and Measurement(*last))
+            for task_id, reason, epoch, last in record["retired"]
+        ),
         retired_counts=tuple(record["retired_counts"]),
         injected=record["injected"],
         injected_ages=record["injected_ages"],

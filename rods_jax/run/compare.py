@@ -4,6 +4,7 @@ Seconds are left out.  Of the checkpoints those are compared that both runs hold
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ def _steps(directory: Path) -> set[int]:
 
 def leaves(path: Path) -> dict[str, Any]:
     """Every array by its path, whatever devices it lay on, and the parts of the host's record."""
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns that an item has no metadata; a run's never has
     state = path.absolute() / "train_state"  # Orbax finds nothing under a relative path
     with ocp.PyTreeCheckpointer() as reader:
         tree = reader.metadata(state).item_metadata.tree

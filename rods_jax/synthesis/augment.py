@@ -62,12 +62,14 @@ def augment(
         Turn(query, tuple(executed.call for executed in calls))
         for query, calls in zip(queries, execution.turns, strict=True)
     ]
+    if category not in ("missing_function", "missing_parameter"):
+        return tuple(turns)
+    assert withheld_turn is not None
     if category == "missing_function":
-        turns[withheld_turn : withheld_turn + 1] = _withhold_function(domain, execution, turns, withheld_turn, rng)
-    elif category == "missing_parameter":
+        withheld = _withhold_function(domain, execution, turns, withheld_turn, rng)
+    else:
         withheld = _withhold_parameter(domain, execution, turns, withheld_turn, rng, word)
-        turns[withheld_turn : withheld_turn + 1] = withheld
-    return tuple(turns)
+    return (*turns[:withheld_turn], *withheld, *turns[withheld_turn + 1 :])
 
 
 def _withhold_function(

@@ -127,20 +127,27 @@ def beside(directory: Path, run_seed: int, *, taken: int, tell: Callable[[str], 
             taking, arrived = arrived[:count], arrived[count:]
             if taking and step > last:
                 note({"step": step, "outcomes": count})
-            return [
-                Dispatch(seed, step, _read_result(tell_once, *where, record)) for seed, step, where, record in taking
-            ]
+            return [Dispatch(one.seed, one.step, _read_result(tell_once, outcomes_path, one.outcome)) for one in taking]
 
         yield synthesize
 
 
-def _arrivals(path: Path, entries: Sequence[Entry], waiting: dict[str, tuple[Task, int]]) -> list[tuple]:
-    """(seed, step, (path, line), record) of each outcome; removes its seed from `waiting`."""
+class _Arrival(NamedTuple):
+    """A seed, the step that sent it, and its outcome, not yet taken."""
+
+    seed: Task
+    step: int
+    outcome: Entry
+
+
+def _arrivals(path: Path, entries: Sequence[Entry], waiting: dict[str, tuple[Task, int]]) -> list[_Arrival]:
+    """What has arrived, in order; removes each seed from `waiting`."""
     arrived = []
-    for line, record in entries:
-        if record["key"] not in waiting:
-            raise JournalError(f"{path}, line {line}: {record['key']} does not wait for an outcome")
-        arrived.append((*waiting.pop(record["key"]), (path, line), record))
+    for entry in entries:
+        key = entry.record["key"]
+        if key not in waiting:
+            raise JournalError(f"{path}, line {entry.line}: {key} does not wait for an outcome")
+        arrived.append(_Arrival(*waiting.pop(key), entry))
     return arrived
 
 
@@ -176,14 +183,15 @@ def attempts_record(result: Synthesis) -> dict[str, Json]:
     }
 
 
-def _read_result(tell_once: Callable[[str, str], None], path: Path, line: int, record: Mapping[str, Json]) -> Synthesis:
+def _read_result(tell_once: Callable[[str, str], None], path: Path, outcome: Entry) -> Synthesis:
+    record = outcome.record
     result = Synthesis(None, *read_attempts(record))
     if record["candidate"] is None:
         return result
     try:
         return replace(result, candidate=task_from_json(record["candidate"]))
     except TaskFileError as error:
-        detail = f"{path}, line {line}: {error}"
+        detail = f"{path}, line {outcome.line}: {error}"
         tell_once(UNREADABLE, f"{detail}; this variant is left out and counted as {UNREADABLE}")
         refused = Rejection(len(result.rejections), UNREADABLE, detail)
         return replace(result, rejections=(*result.rejections, refused))

@@ -96,14 +96,14 @@ def execute(
     Every kept call changes state or returns something new, and every planned link carries a value that a
     user can refer to without ambiguity. Raises Rejected with a type of errors.py and the tool to avoid.
     """
-    rejected = None
+    rejections: list[Rejected] = []
     for restart in range(RESTARTS):
         session = _Session(domain, plan, tuple(classes), initial_state, long_context, rng, examples)
         try:
             return Execution(session.classes, initial_state, _run_plan(session, shuffled=restart > 0))
-        except Rejected as reason:
-            rejected = rejected or reason
-    raise rejected
+        except Rejected as rejected:
+            rejections.append(rejected)
+    raise rejections[0]
 
 
 def _run_plan(session: _Session, shuffled: bool) -> tuple[tuple[ExecutedCall, ...], ...]:

@@ -45,6 +45,9 @@ class Outcome(NamedTuple):
     model_calls: int  # questions to language models, over all attempts
 
 
+Accepted = tuple[Outcome, Task]  # and its candidate
+
+
 class Measurement(NamedTuple):
     """A task's first training step and its mean reward there."""
 
@@ -62,8 +65,8 @@ def fidelity(
 
     KeyError: a gold call of a tool that the domain lacks.
     """
-    accepted = [outcome for outcome in outcomes if outcome.candidate is not None]
-    variants = [outcome.candidate for outcome in accepted]
+    accepted = [(outcome, outcome.candidate) for outcome in outcomes if outcome.candidate is not None]
+    variants = [candidate for _, candidate in accepted]
     return {
         "acceptance": _acceptance(outcomes),
         "stages": _stages(outcomes),
@@ -114,15 +117,15 @@ def _stages(outcomes: Sequence[Outcome]) -> dict[str, Json]:
     return stages
 
 
-def _latency(accepted: Sequence[Outcome], measured: Mapping[str, Measurement]) -> dict[str, Json]:
-    trained = [(measured[o.candidate.id].step, o) for o in accepted if o.candidate.id in measured]
+def _latency(accepted: Sequence[Accepted], measured: Mapping[str, Measurement]) -> dict[str, Json]:
+    trained = [measured[task.id].step - outcome.dispatched for outcome, task in accepted if task.id in measured]
     return {
-        "to_candidate": _spread([outcome.settled - outcome.dispatched for outcome in accepted]),
-        "to_first_training": _spread([step - outcome.dispatched for step, outcome in trained]),
+        "to_candidate": _spread([outcome.settled - outcome.dispatched for outcome, _ in accepted]),
+        "to_first_training": _spread(trained),
     }
 
 
-def _profile_match(domain: Domain, accepted: Sequence[Outcome]) -> dict[str, Json]:
+def _profile_match(domain: Domain, accepted: Sequence[Accepted]) -> dict[str, Json]:
     """Means of `profile_match` by category, and how often the longest chain of ablation links is as long.
 
     No gate asks for the latter: it tells what the value flow leaves open.
@@ -133,8 +136,8 @@ def _profile_match(domain: Domain, accepted: Sequence[Outcome]) -> dict[str, Jso
         return longest_chain(sum(len(turn.gold) for turn in task.turns), ablation(task))
 
     rows: dict[str, list[Mapping[str, bool | float]]] = {}
-    for outcome in accepted:
-        seed, variant = outcome.seed, outcome.candidate
+    for outcome, variant in accepted:
+        seed = outcome.seed
         same = profile_match(extract_profile(domain, variant), extract_profile(domain, seed))
         same_ablation = ablation_depth(variant) == ablation_depth(seed)
         rows.setdefault(seed.category, []).append({**same, "ablation_depth": same_ablation})
@@ -146,13 +149,14 @@ def _profile_match(domain: Domain, accepted: Sequence[Outcome]) -> dict[str, Jso
     }
 
 
-def _diversity(accepted: Sequence[Outcome]) -> dict[str, Json]:
-    variants = [outcome.candidate for outcome in accepted]
+def _diversity(accepted: Sequence[Accepted]) -> dict[str, Json]:
+    variants = [candidate for _, candidate in accepted]
     among, to_seed = shingle_index(variants), []
-    for outcome in accepted:
-        found = nearest(outcome.candidate, shingle_index([outcome.seed]))
+    for outcome, candidate in accepted:
+        found = nearest(candidate, shingle_index([outcome.seed]))
         to_seed.append(found.similarity if found else 0.0)
-    reuse = [share for outcome in accepted if (share := _entity_reuse(outcome)) is not None]
+    shares = (_entity_reuse(outcome.seed, candidate) for outcome, candidate in accepted)
+    reuse = [share for share in shares if share is not None]
     sequences = {tuple(call.name for turn in task.turns for call in turn.gold) for task in variants}
     return {
         "call_sequences": len(sequences),
@@ -163,9 +167,9 @@ def _diversity(accepted: Sequence[Outcome]) -> dict[str, Json]:
     }
 
 
-def _entity_reuse(outcome: Outcome) -> float | None:
+def _entity_reuse(seed: Task, variant: Task) -> float | None:
     """Share of the values in a variant's gold calls that its seed's gold calls hold too; short ones tell nothing."""
-    old, new = _entities(outcome.seed), _entities(outcome.candidate)
+    old, new = _entities(seed), _entities(variant)
     return _ratio(len(old & new), len(new))
 
 

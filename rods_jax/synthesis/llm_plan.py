@@ -111,8 +111,10 @@ def plan(ask: Ask, attempt: Attempt) -> Plan:
             _read_turn(parts[f"turn_{number}"], turn, class_of, repeats[number - 1])
             for number, turn in enumerate(turns, 1)
         )
-        if profile.category == "missing_function" and not set(chosen[withheld]).difference(*chosen[:withheld]):
-            raise ValueError(f"turn {withheld + 1} must use a function that no earlier turn uses")
+        if profile.category == "missing_function":
+            assert withheld is not None  # as `layout` has checked
+            if not set(chosen[withheld]).difference(*chosen[:withheld]):
+                raise ValueError(f"turn {withheld + 1} must use a function that no earlier turn uses")
         if chosen in failed_plans:
             raise ValueError("this plan has failed before; make a completely different one")
         names = [name for turn in chosen for name in turn]

@@ -11,7 +11,7 @@ from rods_jax.synthesis.errors import CONVERSATION_CONSTRUCT_FAILED
 from rods_jax.synthesis.execute import ExecutedCall, Execution
 from rods_jax.synthesis.llm_execute import call_data, wordings
 from rods_jax.synthesis.plan import Plan
-from rods_jax.synthesis.structure import check_words, told
+from rods_jax.synthesis.structure import Told, check_words, told
 from rods_jax.synthesis.told import check_query, numbers_are_told
 from rods_jax.synthesis.values import mentions
 from rods_jax.types import Task, Turn
@@ -23,7 +23,8 @@ def rewrite(ask: Ask, attempt: Attempt, plan: Plan, execution: Execution) -> tup
     Rejected: "conversation_construct_failed" after 3 replies with another number of queries, or unusable ones;
     "structure_lost" where the last one names what must flow, or does not name what must not.
     """
-    said, done = [], []
+    said: list[Told] = []
+    done: list[ExecutedCall] = []
     for turn in execution.turns:
         said.append(told(attempt, done, turn))
         done += turn

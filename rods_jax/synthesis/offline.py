@@ -10,7 +10,7 @@ The boundary is ignored: without a policy no task is near it.
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from itertools import count as numbers
 from pathlib import Path
@@ -79,7 +79,8 @@ def fill(
         with ThreadPoolExecutor(workers) as threads:
             for number in numbers():
                 left = (seed for seed in seeds if f"{number}/{seed.id}" not in had)
-                before, waiting, asked = accepted, set(), 0
+                before, asked = accepted, 0
+                waiting: set[Future[Settled]] = set()
                 while accepted < count:
                     for seed in _take(left, workers - len(waiting)):
                         waiting.add(threads.submit(settle, number, seed))

@@ -11,7 +11,7 @@ import string
 from collections.abc import Sequence
 
 from rods_jax.environments.protocol import Domain
-from rods_jax.synthesis.execute import ORDINALS, Argument, ExecutedCall, Execution
+from rods_jax.synthesis.execute import ORDINALS, Argument, ExecutedCall, Execution, Reference
 from rods_jax.synthesis.values import words
 from rods_jax.types import Json, ToolSpec
 
@@ -77,21 +77,21 @@ def _field(domain: Domain, parameter: str, argument: Argument, hidden: bool) -> 
     if hidden:
         return f"a certain {name}"
     if argument.origin is not None:
-        return _refer(domain, parameter, argument)
+        return _refer(domain, parameter, argument.value, argument.origin)
     return f"{name} {show(argument.value)}" if parameter in domain.nouns else show(argument.value)
 
 
-def _refer(domain: Domain, parameter: str, argument: Argument) -> str:
+def _refer(domain: Domain, parameter: str, value: Json, origin: Reference) -> str:
     """`that ticket`, or `the second ticket` of several; named after the output where that tells more."""
-    name = noun(domain, parameter if _same_thing(domain, parameter, argument) else argument.origin.key)
-    if argument.origin.rank:
-        return f"the {ORDINALS[argument.origin.rank - 1]} {name}"
-    return f"those {name}" if isinstance(argument.value, list) else f"that {name}"
+    name = noun(domain, parameter if _same_thing(domain, parameter, origin) else origin.key)
+    if origin.rank:
+        return f"the {ORDINALS[origin.rank - 1]} {name}"
+    return f"those {name}" if isinstance(value, list) else f"that {name}"
 
 
-def _same_thing(domain: Domain, parameter: str, argument: Argument) -> bool:
+def _same_thing(domain: Domain, parameter: str, origin: Reference) -> bool:
     """Whether the output's key tells no more than the parameter: `price` for `min_price` does."""
-    return parameter in domain.nouns or argument.origin.key in (parameter, "id")
+    return parameter in domain.nouns or origin.key in (parameter, "id")
 
 
 def _word_generically(domain: Domain, call: ExecutedCall, rng: random.Random, hidden: str | None) -> str:
@@ -101,8 +101,8 @@ def _word_generically(domain: Domain, call: ExecutedCall, rng: random.Random, hi
         if parameter == hidden:
             details.append(f"a certain {noun(domain, parameter)}")
         elif argument.origin is not None:
-            referred = _refer(domain, parameter, argument)
-            same = _same_thing(domain, parameter, argument)
+            referred = _refer(domain, parameter, argument.value, argument.origin)
+            same = _same_thing(domain, parameter, argument.origin)
             details.append(referred if same else f"{referred} as {words(parameter)}")
         else:
             shown = show(argument.value)

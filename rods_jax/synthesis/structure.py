@@ -32,7 +32,9 @@ def producers(attempt: Attempt, consumer: int) -> tuple[int, ...]:
 
 def told(attempt: Attempt, done: Sequence[ExecutedCall], calls: Sequence[ExecutedCall]) -> Told:
     """What users must and must not name of `calls`, which follow `done`, for values to flow as in the seed."""
-    named, unnamed, before = [], [], list(done)
+    named: list[Json] = []
+    unnamed: list[Json] = []
+    before = list(done)
     for call in calls:
         wanted = producers(attempt, len(before))
         for edge in _edges(attempt.domain, before, call.call):

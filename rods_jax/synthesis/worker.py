@@ -156,12 +156,11 @@ class _Desk:
             self._waiting.pop(seed.key, None)
         self.tell_once(seed.key, f"the seed {seed.key} is passed over: {type(error).__name__}: {error}")
 
-    def unanswered(self, seed: Seed, role: str, reply: Reply) -> None:
+    def unanswered(self, seed: Seed, role: str, error: str, detail: str) -> None:
         """Puts the seed behind those that were left unanswered less often."""
         with self._lock:
             self._unanswered[seed.key] += 1
-        sentence = f"{role}: {reply.error}: {reply.detail}: seeds wait, and training goes on with the pool it has"
-        self.tell_once(reply.error, sentence)
+        self.tell_once(error, f"{role}: {error}: {detail}: seeds wait, and training goes on with the pool it has")
 
     def tell_once(self, kind: str, sentence: str) -> None:
         with self._lock:
@@ -240,7 +239,7 @@ def _settle(desk: _Desk, author: Author, seed: Seed, append: Callable[..., None]
             raise _Stopped
         (reply,) = author.backends[role]([request])
         if reply.error in UNANSWERED:
-            desk.unanswered(seed, role, reply)
+            desk.unanswered(seed, role, reply.error, reply.detail)
             raise _Unanswered(reply.error)
         append({"question": question_key(request), "reply": asdict(reply)})
         replies.append((question_key(request), reply))

@@ -117,7 +117,7 @@ def _sample_tickets(rng: random.Random) -> dict[str, Json]:
 
 def _sample_orders(rng: random.Random) -> dict[str, Json]:
     # Distinct prices leave one cheapest item.
-    stock = [
+    stock: list[dict[str, Json]] = [
         {"item": item, "price": price, "stock": rng.choice((0, rng.randint(1, 30), rng.randint(1, 30)))}
         for item, price in zip(ITEMS, rng.sample(range(2, 2 + len(ITEMS)), len(ITEMS)))
     ]

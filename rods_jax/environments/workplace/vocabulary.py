@@ -10,9 +10,9 @@ Day = Literal["monday", "tuesday", "wednesday", "thursday", "friday"]
 Room = Literal["north", "south", "east", "west"]
 Priority = Literal["low", "normal", "high"]
 
-DAYS: tuple[str, ...] = get_args(Day)
-ROOMS: tuple[str, ...] = get_args(Room)
-PRIORITIES: tuple[str, ...] = get_args(Priority)
+DAYS: tuple[Day, ...] = get_args(Day)
+ROOMS: tuple[Room, ...] = get_args(Room)
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 PEOPLE = ("alice", "bob", "carol", "david", "emma", "frank", "grace", "henry", "irene", "jack", "kate", "leo")
 ITEMS = ("bags", "cables", "chairs", "desks", "lamps", "pens", "phones", "screens")
 WORDS = (
