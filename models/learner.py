@@ -3,7 +3,7 @@
 The one module here that knows the training library; the models themselves do not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, SingleDeviceSharding
+from jax.sharding import AbstractMesh, Mesh, SingleDeviceSharding
 
 from rods_jax import processes, sharding
 from rods_jax.config import Config, ConfigError
@@ -39,7 +39,7 @@ def decoder(config: Config, checkpoint: Path | None = None) -> Callable[[int], L
     read = chosen.decoder(read_config(chosen.directory)) if hasattr(chosen, "directory") else None
 
     def make(vocab_size: int) -> Learner:
-        mesh = None if config.mesh is None else sharding.create_mesh(*config.mesh)
+        mesh = None if config.mesh is None else sharding.create_mesh(*mesh_of(config))
         data = 1 if mesh is None else mesh.shape["data"]
         processes.require_shares(data, config.rollout.tasks_per_step, jax.process_count())
         model = replace(chosen, vocab_size=vocab_size) if read is None else read
@@ -54,6 +54,7 @@ def decoder(config: Config, checkpoint: Path | None = None) -> Callable[[int], L
         # What gives the whole model's parameters, in their places.
         bare = replace(model, lora=None)
         cut = jax.tree.map(lambda x: x.sharding, placed(bare, mesh))
+        init: Callable[[jax.Array], Mapping[str, Any]]
         if read is not None:
             trains = model.lora is None and checkpoint is None
             dtype = jnp.float32 if trains else jnp.dtype(model.compute_dtype)
@@ -74,6 +75,14 @@ def decoder(config: Config, checkpoint: Path | None = None) -> Callable[[int], L
     return make
 
 
+def mesh_of(config: Config) -> tuple[int, int, int, int]:
+    """Devices along data, fsdp, tensor and sequence. ConfigError: the run has no mesh."""
+    if config.mesh is None:
+        raise ConfigError("mesh must be given: devices along data, fsdp, tensor, sequence")
+    data, fsdp, tensor, sequence = config.mesh
+    return data, fsdp, tensor, sequence
+
+
 class Parts(NamedTuple):
     """A decoder on its devices."""
 
@@ -89,7 +98,7 @@ class Parts(NamedTuple):
     @property
     def hosts(self) -> int:
         """Processes that share the mesh."""
-        return 1 if self.mesh is None else self.mesh.size // self.host.size
+        return 1 if self.mesh is None or self.host is None else self.mesh.size // self.host.size
 
     @property
     def shardings(self) -> Any:
@@ -119,13 +128,14 @@ def describe(config: Config, model: DecoderConfig, mesh: Mesh | None, host: Mesh
     host: the mesh's part that is a process's own.
     """
     policy = policy_on(mesh, model, config.flash_attention)
-    shapes, frozen = placed(model, mesh), ()
+    shapes = placed(model, mesh)
+    frozen: tuple[Any, ...] = ()
     if model.lora is not None:
         base = placed(replace(model, lora=None), mesh)
         frozen = (jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=x.sharding), base),)
         shapes = lora.split(shapes)[0]
     parts = Parts(model, policy, shapes, frozen, mesh, host)
-    if parts.hosts == 1:
+    if mesh is None or host is None or parts.hosts == 1:
         return parts
     params = lora.join(shapes, *frozen) if frozen else shapes
     on_host = sharding.parameter_shardings(host, params, parameter_axes)
@@ -133,7 +143,7 @@ def describe(config: Config, model: DecoderConfig, mesh: Mesh | None, host: Mesh
     return parts._replace(copy=copy, on_host=on_host)
 
 
-def policy_on(mesh: Mesh | None, model: DecoderConfig, flash_attention: bool = False) -> Policy:
+def policy_on(mesh: Mesh | AbstractMesh | None, model: DecoderConfig, flash_attention: bool = False) -> Policy:
     """A model's functions, its arrays cut as the table says of the mesh; flash_attention: for TPUs alone."""
     layout = Layout() if mesh is None else Layout(**sharding.layout(mesh))
     return Policy(**callables(model, layout._replace(attend=flash.attend) if flash_attention else layout))

@@ -55,7 +55,7 @@ def create_mesh(data: int, fsdp: int, tensor: int, sequence: int, devices: Seque
     return Mesh(np.array(devices).reshape(sizes), AXES)
 
 
-def for_groups(mesh: Mesh, group_size: int) -> Mesh:
+def for_groups(mesh: Mesh | AbstractMesh, group_size: int) -> Mesh | AbstractMesh:
     """The same devices for groups of this size: devices along fsdp that would get no rollouts take tasks instead.
 
     Arrays that data and fsdp cut together, such as parameters, keep their layout.
@@ -68,7 +68,7 @@ def for_groups(mesh: Mesh, group_size: int) -> Mesh:
     return Mesh(mesh.devices.reshape(sizes), AXES)
 
 
-def spec(mesh: Mesh, axes: str, shape: Sequence[int]) -> PartitionSpec:
+def spec(mesh: Mesh | AbstractMesh, axes: str, shape: Sequence[int]) -> PartitionSpec:
     """The table's cut of an array.  Skips a mesh axis that does not divide the array's axis, or cuts an earlier one."""
     cuts, taken = [], set()
     for letter, size in zip(axes, shape, strict=True):
@@ -92,7 +92,7 @@ def micro_batch_cuts(count: int, num_tasks: int, group_size: int, sizes: Sequenc
     return None if here[1] % rollouts else (tasks, rollouts)
 
 
-def layout(mesh: Mesh) -> dict[str, Any]:
+def layout(mesh: Mesh | AbstractMesh) -> dict[str, Any]:
     """The fields of a model's `Layout` on a mesh.
 
     constrain(x, axes) -> x.
@@ -124,7 +124,7 @@ def layout(mesh: Mesh) -> dict[str, Any]:
 
 
 # -------------------------------------------------------------------------------- whole states
-def parameter_shardings(mesh: Mesh, params: Any, axes_of: Callable[[tuple[str, ...]], str]) -> Any:
+def parameter_shardings(mesh: Mesh | AbstractMesh, params: Any, axes_of: Callable[[tuple[str, ...]], str]) -> Any:
     """A tree of shardings for nested dicts of parameters (arrays or shapes); `axes_of` names the axes at a path.
 
     Raises ValueError, naming the parameter, where the mesh does not divide it.
@@ -143,7 +143,9 @@ def parameter_shardings(mesh: Mesh, params: Any, axes_of: Callable[[tuple[str, .
     return jax.tree_util.tree_map_with_path(sharding, params)
 
 
-def state_shardings(mesh: Mesh, state: TrainState, params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+def state_shardings(
+    mesh: Mesh | AbstractMesh, state: TrainState, params: Any, optimizer: optax.GradientTransformation
+) -> TrainState:
     """Shardings of a train state (arrays or shapes): what is shaped like the parameters lies like them."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     optimizer_state = optax.tree.map_params(
@@ -157,7 +159,7 @@ def state_shardings(mesh: Mesh, state: TrainState, params: Any, optimizer: optax
     return TrainState._make((params, reference, optimizer_state, everywhere))
 
 
-def batch_shardings(mesh: Mesh, batch: RolloutBatch) -> RolloutBatch:
+def batch_shardings(mesh: Mesh | AbstractMesh, batch: RolloutBatch) -> RolloutBatch:
     """Shardings of a batch: every field's name ends in its axes."""
     return RolloutBatch._make(
         NamedSharding(mesh, spec(mesh, name.rsplit("_", 1)[1], x.shape)) for name, x in batch._asdict().items()

@@ -14,8 +14,9 @@ import math
 import os
 import re
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -86,7 +87,8 @@ def parse(topology: str) -> tuple[Chip, int]:
     )
 
 
-class Slice(NamedTuple):
+@dataclass(frozen=True)
+class Slice:
     """Devices or their descriptions; of cards, which are counted, neither."""
 
     chip: Chip
@@ -179,7 +181,7 @@ def collectives(program: str) -> dict[str, float]:
     all-to-all: the result; reduce-scatter: the operand; all-reduce, which is both: twice the operand.
     """
     computations, entry = _computations(program)
-    totals: Counter[str] = Counter()
+    totals: dict[str, float] = defaultdict(float)
 
     def visit(name: str, times: float, seen: set[str]) -> None:
         lines = computations.get(name, ())
@@ -241,7 +243,7 @@ def _operands(rest: str) -> list[str]:
     return re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
 
 
-def _bytes(shape: str) -> int:
+def _bytes(shape: str) -> float:
     """Of a shape as HLO writes it, tuples too; layouts are ignored."""
     return sum(
         math.prod(map(int, filter(None, dimensions.split(",")))) * _itemsize(dtype)

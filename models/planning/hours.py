@@ -21,7 +21,7 @@ from rods_jax.rollout import Player
 from .. import counts
 from ..counts import Shape
 from ..decoder import DecoderConfig
-from ..learner import describe
+from ..learner import describe, mesh_of
 from .ahead_of_time import Slice, Work, roofline
 from .layouts import cuts_of
 from .programs import meshes_of, players_of, update_sizes
@@ -97,7 +97,7 @@ def play_seconds(
     exchanged: tuple[float, float],
 ) -> float:
     """Of a host's `episodes`, at the peaks. exchanged: bytes that a device receives for a token, and for a chunk."""
-    data, fsdp, *others = config.mesh
+    data, fsdp, *others = mesh_of(config)
     cut = math.gcd(fsdp, play.rows)
     sizes = data // found.hosts * fsdp // cut, cut, *others
     n, g, c, chunk = play.slots, play.rows, play.columns, play.sizes.observation_chunk

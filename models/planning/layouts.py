@@ -19,6 +19,7 @@ from .. import counts
 from ..attention import LONGEST
 from ..counts import Cuts, Shape
 from ..decoder import DecoderConfig, parameter_axes
+from ..learner import mesh_of
 from ..policy import callables
 from .ahead_of_time import GIB, Chip, Work, meshes, roofline
 
@@ -30,8 +31,9 @@ def parameter_shapes(model: DecoderConfig) -> Any:
 
 def check(config: Config, model: DecoderConfig, count: int, hosts: int = 1) -> None:
     """Raises ValueError, in one sentence, where the layout or the lengths cannot be."""
-    sharding.create_mesh(*config.mesh, devices=[None] * count)
-    processes.require_shares(config.mesh[0], config.rollout.tasks_per_step, hosts)
+    mesh = mesh_of(config)
+    sharding.create_mesh(*mesh, devices=[None] * count)
+    processes.require_shares(mesh[0], config.rollout.tasks_per_step, hosts)
     for stage in config.stages:
         r = rollout_of(config, stage)
         needed = r.max_prompt_tokens + r.max_suffix_tokens
@@ -40,7 +42,7 @@ def check(config: Config, model: DecoderConfig, count: int, hosts: int = 1) -> N
                 f"rollout.max_prompt_tokens + rollout.max_suffix_tokens = {needed} in stages.{stage.name}, and the model "
                 f"has {model.max_positions} positions"
             )
-    sharding.parameter_shardings(AbstractMesh(config.mesh, sharding.AXES), parameter_shapes(model), parameter_axes)
+    sharding.parameter_shardings(AbstractMesh(mesh, sharding.AXES), parameter_shapes(model), parameter_axes)
 
 
 def cuts_of(model: DecoderConfig, sizes: Sequence[int], shape: Shape) -> Cuts:
@@ -104,7 +106,7 @@ def update_work(
     shape = part_of(whole, sizes, micro_batches)
     cuts = cuts_of(model, sizes, shape)
     parts = counts.executed_update(model, shape, reference=reference, tile=LONGEST, flash_attention=flash_attention)
-    how = dict(reference=reference, micro_batches=micro_batches, cuts=cuts)
+    how: dict[str, Any] = dict(reference=reference, micro_batches=micro_batches, cuts=cuts)
     work = Work(
         micro_batches * counts.on_device(parts, cuts).total,
         counts.update_bytes(model, shape, **how),
@@ -116,11 +118,11 @@ def update_work(
 def generation_memory(config: Config, model: DecoderConfig, hosts: int, shape: Shape) -> float:
     """Bytes that one device holds at least while it plays so many tasks and rows: the state, a host's copy of the
     weights, caches, and a layer at work on all prompts."""
-    data, fsdp, *others = config.mesh
+    data, fsdp, *others = mesh_of(config)
     cut = math.gcd(fsdp, shape.group_size)  # as sharding.for_groups
     cuts = cuts_of(model, (max(1, data // hosts * fsdp // cut), cut, *others), shape)
     prompts, suffixes = counts.cache_bytes(model, shape)
-    stored = math.prod(config.mesh)
+    stored = math.prod(mesh_of(config))
     copied = 0 if hosts == 1 else counts.parameters(model) * counts.itemsize(model) * hosts / stored
     state = counts.state(model, reference=config.update.kl_coefficient != 0, stored=stored).total
     at_work = counts.activation_bytes(model, shape.tasks * shape.prompt / cuts.prompts) / model.layers / cuts.tensor
@@ -138,15 +140,15 @@ def spare_caches(config: Config, model: DecoderConfig, chip: Chip, hosts: int) -
             shape = shape._replace(**{axis: max(least, getattr(shape, axis) // 2)})
         return shape
 
-    share, (data, fsdp, *_) = share_of(config, hosts), config.mesh
+    share, (data, fsdp, *_) = share_of(config, hosts), mesh_of(config)
     held = halved(halved(share, "tasks"), "group_size")
-    fewer = {} if held.group_size == share.group_size else {"concurrent_rollouts": held.group_size}
+    rows = config.rollout.concurrent_rollouts if held.group_size == share.group_size else held.group_size
     every = config.evaluation.concurrent_tasks or -(-config.evaluation.num_tasks // hosts)
     alone = Shape(min(every, held.tasks * held.group_size), 1, share.prompt, config.rollout.max_suffix_tokens)
     alone = halved(alone, "tasks", data // hosts * fsdp)
     return replace(
         config,
-        rollout=replace(config.rollout, concurrent_tasks=held.tasks, **fewer),
+        rollout=replace(config.rollout, concurrent_tasks=held.tasks, concurrent_rollouts=rows),
         evaluation=replace(config.evaluation, concurrent_tasks=alone.tasks),
     )
 

@@ -34,7 +34,7 @@ from rods_jax.run.learning import learning
 
 from ..decoder import DecoderConfig
 from ..families import read_config
-from ..learner import describe, learner_of
+from ..learner import describe, learner_of, mesh_of
 from . import hours
 from .ahead_of_time import GIB, Chip, Compiled, Slice, compile_step, parse, roofline, slice_of
 from .hours import Lengths
@@ -131,7 +131,7 @@ def search(
     if len(candidates) > 1:
         print(f"{len(candidates)} layouts may fit; the fastest on paper comes first")
     for tried, config in enumerate(candidates[:TRIED], 1):
-        print(f"\nmesh {' '.join(map(str, config.mesh))} (data, fsdp, tensor, sequence), "
+        print(f"\nmesh {' '.join(map(str, mesh_of(config)))} (data, fsdp, tensor, sequence), "
               f"{config.update.micro_batches} micro-batches")  # fmt: skip
         reports, last = [], tried == min(len(candidates), TRIED)
         for program in (program for program in programs(config, model, found) if program.part in parts):
@@ -151,16 +151,17 @@ def search(
         "--evaluation.concurrent-tasks": config.evaluation.concurrent_tasks,
     }
     flags = " ".join(f"{name} {value}" for name, value in chosen.items() if value)
-    layout = f"--mesh {' '.join(map(str, config.mesh))} {flags}"
+    layout = f"--mesh {' '.join(map(str, mesh_of(config)))} {flags}"
     what = "the run" if set(parts) == set(PARTS) else "of the run, " + " and ".join(parts)
     print(f"\n{what} {'fits' if fits else 'does not fit'} with {layout}")
-    return config, {"mesh": config.mesh, "flags": chosen, "fits": fits, "programs": reports}
+    return config, {"mesh": mesh_of(config), "flags": chosen, "fits": fits, "programs": reports}
 
 
 # ----------------------------------------------------------------------------------------- report
 def report(program: Program, compiled: Compiled | None, chip: Chip, config: Config) -> dict[str, Any]:
     """The figures of a program as plain values; without a compilation, memory is what was counted, with its part's margin."""
     work = program.work
+    memory: dict[str, Any] | None
     if compiled is None:
         memory = program.held._asdict()
         margin = MARGINS[program.part]
@@ -172,7 +173,7 @@ def report(program: Program, compiled: Compiled | None, chip: Chip, config: Conf
         held = compiled.memory and compiled.memory.total + program.resident
         memory = compiled.memory and compiled.memory._asdict() | {"resident": program.resident, "total": held}
     seconds = roofline(chip, work)
-    slowest = max(seconds, key=seconds.get)
+    slowest = max(seconds, key=lambda part: seconds[part])
     fits = memory is not None and memory["total"] <= chip.memory
     return {
         "program": program.name,
@@ -249,7 +250,7 @@ def compare(config: Config, model: DecoderConfig, found: Slice) -> dict[str, Any
         rollout=replace(config.rollout, tasks_per_step=lonely.tasks),
         update=replace(config.update, micro_batches=lonely.tasks // data),
     )
-    mesh, host = meshes_of(alone, found._replace(host=found.devices))
+    mesh, host = meshes_of(alone, replace(found, host=found.devices))
     parts = describe(alone, model, mesh, host)
     there = Resident(alone, model, found, mesh, host, parts.shapes, 0.0)
     learn = learning(alone, learner_of(alone, parts))

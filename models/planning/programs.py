@@ -30,7 +30,7 @@ from rods_jax.types import RolloutBatch
 from .. import counts, lora
 from ..counts import Held, Shape
 from ..decoder import DecoderConfig
-from ..learner import Parts, describe, learner_of
+from ..learner import Parts, describe, learner_of, mesh_of
 from .ahead_of_time import Slice, Work
 from .layouts import cuts_of, part_of, update_work
 
@@ -108,14 +108,14 @@ class Resident(NamedTuple):
 
 def meshes_of(config: Config, found: Slice) -> tuple[Any, Any]:
     """(the run's mesh, that of one process): of the slice's devices, or of none where it is only counted."""
-    data, *others = config.mesh
+    data, fsdp, tensor, sequence = mesh_of(config)
     if not found.devices:
-        mesh = AbstractMesh(config.mesh, sharding.AXES)
-        return mesh, mesh
-    mesh = sharding.create_mesh(*config.mesh, devices=found.devices)
+        counted = AbstractMesh((data, fsdp, tensor, sequence), sharding.AXES)
+        return counted, counted
+    mesh = sharding.create_mesh(data, fsdp, tensor, sequence, devices=found.devices)
     if found.hosts == 1:
         return mesh, mesh
-    return mesh, sharding.create_mesh(data // found.hosts, *others, devices=found.host)
+    return mesh, sharding.create_mesh(data // found.hosts, fsdp, tensor, sequence, devices=found.host)
 
 
 def placed(shapes: Any, shardings: Any) -> Any:
@@ -152,7 +152,7 @@ def state_programs(there: Resident, parts: Parts, learn: Learning, whole: Any) -
 
 
 # ----------------------------------------------------------------------------------------- update
-def batch_shapes(whole: Shape, mesh: Mesh) -> RolloutBatch:
+def batch_shapes(whole: Shape, mesh: Mesh | AbstractMesh) -> RolloutBatch:
     sizes = dict(N=whole.tasks, G=whole.group_size, P=whole.prompt, S=whole.suffix)
     kinds = {"behavior_log_probs_NGS": jnp.float32, "rewards_NG": jnp.float32, "earlier_passed_N": jnp.float32}
     kinds |= {"earlier_total_N": jnp.float32, "action_mask_NGS": bool, "valid_NG": bool, "eligible_N": bool}
@@ -160,7 +160,7 @@ def batch_shapes(whole: Shape, mesh: Mesh) -> RolloutBatch:
     def field(name: str) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct([sizes[axis] for axis in name.rsplit("_", 1)[1]], kinds.get(name, jnp.int32))
 
-    shapes = RolloutBatch(**{name: field(name) for name in RolloutBatch._fields})
+    shapes = RolloutBatch._make(map(field, RolloutBatch._fields))
     return placed(shapes, sharding.batch_shardings(mesh, shapes))
 
 
@@ -217,7 +217,7 @@ def generation_programs(there: Resident, part: str, play: Player, suffix: str) -
     passed = counts.forward(model, shape)
     prefill = counts.Parts(passed.prompt_layers, passed.prompt_attention, 0.0, 0.0, 0.0)
     tokens, all_bytes = n * p / cuts.prompts, counts.activation_bytes(model, n * p / cuts.prompts) / cuts.tensor
-    arguments = there.params, *prompts, keys
+    arguments: tuple[Any, ...] = there.params, *prompts, keys
     yield program("start", generate.start, arguments, prefill, weights + all_bytes, tokens)
 
     # What follows is compiled for the largest caches, into which an episode's have grown.
