@@ -83,8 +83,8 @@ def synthesis_of(
         yield dispatch
 
 
-def heard_by_all(dispatch: Synthesize | None, *seeds) -> list[Dispatch]:
-    """What the first process's `dispatch` brings, in every process; the others have none."""
+def heard_by_all(dispatch: Synthesize, *seeds) -> list[Dispatch]:
+    """What the first process's `dispatch` brings, in every process; that of the others is not called."""
     records = processes.on_first(lambda: [dispatch_to_json(settled) for settled in dispatch(*seeds)])
     return [dispatch_from_json(record) for record in records]
 

@@ -42,6 +42,7 @@ from rods_jax.run.learning import Learning, cache_compilations, learning, updati
 from rods_jax.run.measure import evaluation
 from rods_jax.run.reporting import report
 from rods_jax.run.stages import collector, episodes_of, heard_by_all, host_of, save, shower, synthesis_of
+from rods_jax.synthesis.dispatch import Synthesize
 from rods_jax.synthesis.worker import Author
 from rods_jax.types import Codec, Json
 
@@ -100,7 +101,7 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
         display = stack.enter_context(
             training_display(run.console, num_epochs(config), config.rollout.tasks_per_step, start.step)
         )
-        dispatch = None  # the first process alone has an author, or sends seeds to others
+        dispatch: Synthesize = lambda *seeds: ()  # the first process alone has an author, or sends seeds to others
         if run.first:
             dispatch = stack.enter_context(
                 synthesis_of(config, run.domain, run.tasks, run.author, start.outcomes, run.console)
@@ -183,24 +184,25 @@ def enter(config: Config, resume: bool, console: Console, stack: contextlib.Exit
     console = console if first else Console(quiet=True)
     make_learner = config.learner(config)  # what is not there is said before anything is built
     domain, say = config.domain(), teller(console)
-    seen: Inputs | None = None  # in the first process; all others read them when they are written
+    seen: list[Inputs] = []  # one in the first process; all others read it when it is written
     require_hints(config, domain)
 
     def look() -> tuple[bool, int, dict[str, Any]]:
-        nonlocal seen
-        begins, seen = place.look(config, domain, directory, resume, console, stack)
-        for sentence in check_start(config, seen.tasks):
+        begins, inputs = place.look(config, domain, directory, resume, console, stack)
+        seen.append(inputs)
+        for sentence in check_start(config, inputs.tasks):
             say(sentence)
-        lengths = check_lengths(config, seen.tasks, domain, config.codec(seen.tokenizer), say)
-        return begins, len(seen.tokenizer), lengths
+        lengths = check_lengths(config, inputs.tasks, domain, config.codec(inputs.tokenizer), say)
+        return begins, len(inputs.tokenizer), lengths
 
     begins, vocab_size, lengths = processes.on_first(look)
     learner = make_learner(vocab_size)
     learn = learning(config, learner)
-    own_workers = first and config.synthesis is not None and config.synthesis.workers > 0
-    author = author_of(config.synthesis, domain, seen.tasks) if own_workers else None
+    author = None
+    if first and config.synthesis is not None and config.synthesis.workers > 0:
+        author = author_of(config.synthesis, domain, seen[0].tasks)
     if begins:
-        processes.on_first(lambda: place.take(config, seen, directory, stack))
+        processes.on_first(lambda: place.take(config, seen[0], directory, stack))
     tasks, tokenizer = place.read(directory)
     codec = config.codec(tokenizer)
     if first:
