@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rich.console import Console
 from rich.progress import track
@@ -231,7 +231,7 @@ def has_scores(result: Mapping[str, Json]) -> bool:
 
 
 # ------------------------------------------------------------------------------- tasks and player
-TABLE1 = {"num_tasks": None, "rollouts": 1, "rules": "rods", "temperature": 0.0, "top_p": 1.0}
+TABLE1: dict[str, Any] = {"num_tasks": None, "rollouts": 1, "rules": "rods", "temperature": 0.0, "top_p": 1.0}
 
 
 def under_protocol(settings: Evaluation) -> Evaluation:
@@ -313,7 +313,7 @@ def player_of(settings: Evaluation, split: Split, rules: Rules, config: Config |
     name = settings.player
     if name in ("gold", "null"):
         return name, players.scripted(split.domain, gold_player if name == "gold" else null_player, rules)
-    if _is_address(name):
+    if config is None or _is_address(name):  # a server: what plays on the devices here has a configuration
         endpoint = Endpoint(
             url=name,
             model=settings.model,
