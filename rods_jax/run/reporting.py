@@ -14,7 +14,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patheffects import withStroke
+from matplotlib.typing import RcKeyType
 from rich.console import Console
 from rich.table import Table
 
@@ -43,7 +45,7 @@ LISTS = ("task_mean", "task_variance")  # a number for each group of a step
 DRAWN = (*LISTS, "progress_mean", "held_out_progress", "zone_", "pool_", "seconds_", *FLOWS, "candidates", "rejected")
 TRAIN, HELD_OUT = "#8FA3BF", "#C2571A"
 BAND = (0.20, 0.85)  # boundary band, RODS section 2.2
-STYLE = {
+STYLE: dict[RcKeyType, Any] = {
     "font.size": 10.5,
     "text.color": INK,
     "axes.edgecolor": MUTED,
@@ -239,7 +241,7 @@ def draw_variance(axes: Axes, records: Records) -> None:
     means, variances, steps = _groups(records)
     grid = np.linspace(0, 1, 201)
     axes.axvspan(*BAND, color=ZONES["boundary"], alpha=0.10, linewidth=0)
-    axes.text(np.mean(BAND), 0.263, "boundary band", color="#9A6414", ha="center", va="center", fontsize=9.5)
+    axes.text(float(np.mean(BAND)), 0.263, "boundary band", color="#9A6414", ha="center", va="center", fontsize=9.5)
     axes.plot(grid, grid * (1 - grid), color=INK, linewidth=1.8)
     axes.text(0.185, 0.168, "bound r(1\u2212r)", color=INK, ha="right")
     axes.set(title="Reward variance of the groups", xlabel="mean reward r of the group", ylabel="variance")
@@ -250,7 +252,8 @@ def draw_variance(axes: Axes, records: Records) -> None:
     places = np.round(np.stack([means, variances], axis=1), 9)
     places, which, sizes = np.unique(places, axis=0, return_inverse=True, return_counts=True)
     average_step = np.bincount(which.ravel(), weights=steps) / sizes
-    dots = axes.scatter(*places.T, c=average_step, cmap="cividis_r", s=14 * sizes**0.6, linewidths=0, zorder=3)
+    xs, ys = places.T
+    dots = axes.scatter(xs, ys, c=average_step, cmap="cividis_r", s=14 * sizes**0.6, linewidths=0, zorder=3)
     dots.set_clim(steps.min(), steps.max())
     bins = np.clip((means * 10).astype(int), 0, 9)
     filled = np.unique(bins)
@@ -289,9 +292,9 @@ def _mark_stages(axes: Axes, records: Records) -> None:
 
 
 def _save(path: Path, records: Records, rows: Sequence[Sequence[Callable]], size: tuple[float, float]) -> None:
-    figure = Figure(figsize=size, dpi=160, layout="constrained")
+    spaced = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08, hspace=0.03, wspace=0.03)
+    figure = Figure(figsize=size, dpi=160, layout=spaced)
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08, hspace=0.03, wspace=0.03)
     grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
     for axes_row, draws in zip(grid, rows, strict=True):
         for axes, draw in zip(axes_row, draws, strict=True):
