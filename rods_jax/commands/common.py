@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import resource
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -59,7 +59,7 @@ def running(console: Console, out_of_memory: str = "") -> Iterator[None]:
 
 
 def options_of(
-    kind: type[Chosen], prog: str, description: str | None, args: Sequence[str] | None = None
+    kind: Callable[..., Chosen], prog: str, description: str | None, args: Sequence[str] | None = None
 ) -> tuple[Chosen, Config]:
     """The command's own options and the configuration that its --config names, with the keys that are given beside it.
 
