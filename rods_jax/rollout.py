@@ -13,7 +13,6 @@ and masked; it never raises.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ import numpy as np
 
 from rods_jax.config import RolloutConfig
 from rods_jax.environments.episode import EpisodeBatch, Failure, StartEpisodes
+from rods_jax.environments.lanes import Lanes
 from rods_jax.generation import Generator, Sampling, capacities, generator, rollout_keys
 from rods_jax.types import CATEGORIES, Action, Codec, Policy, RolloutBatch, Step, Task, Trajectory
 
@@ -140,25 +140,20 @@ def collect(
     keys_NG = rollout_keys(seed, step, [task.id for task in tasks], player.group_size)
     seats = _Seats(params, player, prompts, lengths_N, keys_NG, rows)
     said: dict[int, _Said] = {}  # messages that no environment has got yet
-    asked: tuple[dict[int, _Said], Future] | None = None
+    asked: dict[int, _Said] = {}  # messages whose answer is to come
     waited = 0.0  # decode steps that listening rows have waited, summed over rows
 
-    with ThreadPoolExecutor(1) as environment_thread:
+    with Lanes(environments, len(rows), PATIENCE) as lanes:
         while True:
             # Seat the next rollouts where one is over.
             seats.fill()
             speaking = [b for b in seats.taken() if rows[b].speaks]
             listening = [b for b in seats.taken() if rows[b].pending]
-            patience = 0.0
-            # Send the messages that have ended to their environments, one batch at a time.
-            if said and asked is None:
-                actions = {b: one.action for b, one in said.items()}
-                asked, said = (said, environment_thread.submit(environments.act, actions)), {}
-                patience = PATIENCE
-            # Take the environments' answers. Rows that can go on wait for them at most `patience` seconds.
-            if asked is not None and wait([asked[1]], patience if speaking or listening else None).done:
-                _answer(rows, asked[0], asked[1].result(), player)
-                asked = None
+            # Send the messages that have ended to their environments, where a lane is free.
+            asked |= {b: said.pop(b) for b in lanes.ask({b: one.action for b, one in said.items()})}
+            # Take the environments' answers. Rows that can go on wait only a moment for them.
+            if answers := lanes.answers(idle=not (speaking or listening)):
+                _answer(rows, {b: asked.pop(b) for b in answers}, answers, player)
                 continue
             # Read a chunk when nobody speaks, or when its readers have waited as many decode steps as it costs.
             if listening and (not speaking or waited >= seats.chunk_costs):
@@ -169,7 +164,7 @@ def collect(
                 spoken = seats.speak(speaking)
                 waited += len(listening) * max(len(tokens) for tokens, _, _ in spoken.values())
                 said |= _hear(rows, spoken, player)
-            elif asked is None and not said and not seats.taken():
+            elif not lanes and not said and not seats.taken():
                 break
     # All rollouts are over: the records for people, and the arrays for the update.
     trajectories = tuple(

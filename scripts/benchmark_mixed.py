@@ -1,11 +1,12 @@
 """How fast rollouts of mixed lengths are played: messages, answers and numbers of turns are all lognormal.
 
     python -m scripts.benchmark_mixed --rows 4
+    python -m scripts.benchmark_mixed --seconds 0.005 --slow-seconds 0.5 [--only-slow]     environments that answer late
 
 A decoder with random weights speaks; a term added to the stop token's logit gives each message the length of a
 lognormal draw, by its hazard.  The environment's answers are lognormal runs of one token, and so is how many there are.
 So nothing depends on who is done first, and another version of the loop plays the same rollouts from the same seed.
-Left out on purpose: environments that take time (benchmark_environment.py), real codecs.
+With --slow-seconds every eighth rollout's environment takes so long for an answer, and each rollout is a lane of its own.
 """
 
 import json
@@ -46,6 +47,9 @@ class Options:
     turns: float = 4.0  # median messages of an episode
     chunk: int = 32
     repeats: int = 2
+    seconds: float = 0.0  # an environment takes for an answer
+    slow_seconds: float = 0.0  # ... that of every eighth rollout, where this is above 0
+    only_slow: bool = False  # the other rollouts are over after their first message
 
 
 class Counted(NamedTuple):
@@ -116,13 +120,16 @@ def episodes(options: Options):
         left = [max(1, round(draw.lognormvariate(math.log(options.turns), SPREAD / 2))) for draw in draws]
 
         def one(place: int) -> Feedback:
-            left[place] -= 1
+            slow = options.slow_seconds > 0 and place % 8 == 0
+            time.sleep(options.slow_seconds if slow else options.seconds)
+            left[place] = 0 if options.only_slow and not slow else left[place] - 1
             if not left[place]:
                 return Feedback(1, (), (), True, True)
             length = max(1, round(draws[place].lognormvariate(math.log(options.told), SPREAD)))
             return Feedback(0, (Message("user", str(min(length, options.limit))),), (), False)
 
-        return EpisodeBatch(((),) * len(tasks), lambda actions: {place: one(place) for place in actions})
+        lanes = tuple((place,) for place in range(len(tasks))) if options.slow_seconds else ()
+        return EpisodeBatch(((),) * len(tasks), lambda actions: {place: one(place) for place in actions}, lanes)
 
     return start
 

@@ -158,6 +158,36 @@ def test_the_device_goes_on_while_an_environment_thinks(params, play):
     assert gather(params, watched(play, act=act), sampling=HOT, start=start).batch.valid_NG.all()
 
 
+def test_an_environment_that_answers_late_holds_up_nobody(params, play, sampled):
+    """One rollout's first answer comes when all others are over; every place is a lane of its own."""
+    over, lock, done = threading.Event(), threading.Lock(), set()
+
+    def start(tasks):
+        batch = start_episodes(WORKPLACE, tasks)
+        others = len(tasks) - 1
+
+        def act(actions):
+            ((place, action),) = actions.items()
+            if place == 0:
+                assert over.wait(60.0), "the others did not go on"
+            answers = batch.act({place: action})
+            with lock:
+                done.update([place] if answers[place].done else [])
+                if len(done - {0}) == others:
+                    over.set()
+            return answers
+
+        return batch._replace(act=act, lanes=tuple((place,) for place in range(len(tasks))))
+
+    cut = {place for place, one in enumerate(sampled.trajectories) if one.truncated is not None}
+    if cut - {0}:
+        pytest.skip("an episode that is cut at its limit tells no environment of its end")
+    again = gather(params, play, sampling=HOT, start=start)
+    assert again.trajectories == sampled.trajectories
+    for before, after in zip(sampled.batch, again.batch):
+        np.testing.assert_array_equal(before, after)
+
+
 def test_a_row_waits_for_no_other_message(params, play):
     """Rows begin their next message while others of their group are in the middle of one."""
     speaking = []

@@ -158,6 +158,7 @@ class EpisodeBatch(NamedTuple):
 
     tools: tuple[tuple[ToolSpec, ...] | Failure, ...]  # visible at the start, per episode
     act: Callable[[Mapping[int, Action]], dict[int, Feedback | Failure]]  # by place in the batch
+    lanes: tuple[Sequence[int], ...] = ()  # places that answer together; lanes are asked at once, each in a thread
 
 
 StartEpisodes = Callable[[Sequence[Task]], EpisodeBatch]  # one task per episode; neighbours share a task's trace

@@ -55,7 +55,7 @@ class _Worker(NamedTuple):
 
 
 class Workers:
-    """A pool of processes that own episodes. Use it in a `with` statement and from one thread."""
+    """A pool of processes that own episodes, in a `with` statement.  Each worker is a lane: threads may ask several."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class Workers:
 
         answers = ask({slot: _Start(tasks[s.start : s.stop], rules or self._rules) for slot, s in stretches.items()})
         tools = [lost.get(slot) or answers[slot][place - s.start] for slot, s in stretches.items() for place in s]
-        return EpisodeBatch(tuple(tools), act)
+        return EpisodeBatch(tuple(tools), act, tuple(stretches.values()))
 
     # -------------------------------------------------------------------------------- processes
     def _fill(self) -> dict[int, Failure]:

@@ -1,0 +1,51 @@
+"""Asks environments without waiting for them: each lane of a batch answers in a thread of its own."""
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+from rods_jax.environments.episode import EpisodeBatch, Failure, Feedback
+from rods_jax.types import Action
+
+
+class Lanes:
+    """The environments of a batch, asked from one thread.  Use it in a `with` statement."""
+
+    def __init__(self, environments: EpisodeBatch, num_places: int, patience: float):
+        """patience: seconds after a question in which `answers` waits, though its caller has other work."""
+        lanes = environments.lanes or (range(num_places),)
+        self._act, self._patience = environments.act, patience
+        self._lane_of = {place: lane for lane, places in enumerate(lanes) for place in places}
+        self._threads = ThreadPoolExecutor(max(1, len(lanes)))
+        self._asked: dict[int, Future[dict[int, Feedback | Failure]]] = {}  # by lane, one question at a time in each
+        self._until = 0.0
+
+    def __enter__(self) -> "Lanes":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown()
+
+    def __bool__(self) -> bool:
+        """Whether an answer is still to come."""
+        return bool(self._asked)
+
+    def ask(self, actions: Mapping[int, Action]) -> list[int]:
+        """Sends the actions whose lane is free; returns their places."""
+        questions: dict[int, dict[int, Action]] = {}
+        for place, action in actions.items():
+            if (lane := self._lane_of[place]) not in self._asked:
+                questions.setdefault(lane, {})[place] = action
+        for lane, some in questions.items():
+            self._asked[lane] = self._threads.submit(self._act, some)
+            self._until = time.monotonic() + self._patience
+        return [place for some in questions.values() for place in some]
+
+    def answers(self, idle: bool) -> dict[int, Feedback | Failure]:
+        """What has been answered, by place.  idle: nothing else is to be done, so one answer at least is waited for."""
+        if not self._asked:
+            return {}
+        patience = None if idle else max(0.0, self._until - time.monotonic())
+        done = wait(self._asked.values(), patience, FIRST_COMPLETED).done
+        lanes = [lane for lane, future in self._asked.items() if future in done]
+        return {place: answer for lane in lanes for place, answer in self._asked.pop(lane).result().items()}
