@@ -42,7 +42,7 @@ CONFIG = replace(
         max_unfit_share=0.15,  # 39 of 360 tasks, all of long context, have gold dialogues that are longer
         environment_workers=8,
     ),
-    update=replace(QWEN3_4B.update, learning_rate=1e-5, quotas=(1, 1, 1, 1)),
+    update=replace(QWEN3_4B.update, learning_rate=1e-5, quotas=1),
     replay=replace(QWEN3_4B.replay, cooldown=100),
     synthesis=None,
     evaluation=replace(QWEN3_4B.evaluation, num_tasks=100, concurrent_tasks=16),

@@ -91,7 +91,7 @@ CONFIG = Config(
         aggregate=grpo.sequence_mean,
         kl_coefficient=0.0,
         entropy_coefficient=0.0,
-        quotas=(2, 2, 2, 2),
+        quotas=2,
     ),
     replay=ReplaySettings(capacity=256, cooldown=8, surplus=3.0, nearest_first=True),
     evaluation=EvaluationConfig(num_tasks=128, every_epochs=2),

@@ -6,20 +6,31 @@ config.py checks single values when it is built, and lengths.py checks lengths.
 from collections.abc import Iterator, Sequence
 
 from rods_jax.config import Config, ConfigError
-from rods_jax.environments.protocol import TaskSplits
+from rods_jax.curriculum import tasks_of
+from rods_jax.environments.protocol import STRATA, TaskSplits
 from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.near_duplicates import NEAR, nearest, shingle_index
 from rods_jax.types import Task
 
 
-def check_start(config: Config, tasks: TaskSplits) -> tuple[str, ...]:
+def check_start(config: Config, tasks: TaskSplits, strata: Sequence[str] = STRATA) -> tuple[str, ...]:
     """Compares a configuration with its tasks, before anything is written or computed; returns what to say.
 
-    ConfigError: a stage cannot draw a batch, a part that a setting needs is empty, or a task is in two parts.
+    strata: the domain's.  ConfigError: a stage cannot draw a batch, a part that a setting needs is empty, a task is in
+    two parts, or a task or a stage names a stratum that the domain has not.
     """
+    _check_strata(config, tasks, strata)
     _check_parts(config, tasks)
     _check_stages(config, tasks.seeds)
     return (*_sizes(config, tasks), *_overlaps(tasks))
+
+
+def _check_strata(config: Config, tasks: TaskSplits, strata: Sequence[str]) -> None:
+    named = {task.category: f"task {task.id}" for some in tasks for task in some}
+    named |= {name: f"stages.{stage.name}.categories" for stage in config.stages for name in stage.categories or ()}
+    for name, where in named.items():
+        if name not in strata:
+            raise ConfigError(f"{where} names the stratum {name!r}: the domain's are {', '.join(strata)}")
 
 
 def _check_parts(config: Config, tasks: TaskSplits) -> None:
@@ -41,12 +52,12 @@ def _check_stages(config: Config, seeds: Sequence[Task]) -> None:
     """A stage before which nothing was synthesised has its human seeds alone."""
     size = config.rollout.tasks_per_step
     for number, stage in enumerate(config.stages):
-        own = sum(task.category in stage.categories for task in seeds)
+        own = len(tasks_of(stage, seeds))
         grown = any(earlier.synthesis for earlier in config.stages[:number])
         if own < size and not grown:
             raise ConfigError(
                 f"rollout.tasks_per_step is {size}, and a batch of so many different tasks cannot be drawn in "
-                f"stages.{stage.name}: of its categories ({', '.join(stage.categories)}) there are {own} tasks"
+                f"stages.{stage.name}: of its categories ({', '.join(stage.categories or ('all',))}) there are {own} tasks"
             )
 
 

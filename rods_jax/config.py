@@ -24,7 +24,7 @@ from rods_jax.chat import Generate
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.fields import ConfigError, check_types, fraction, increasing, not_negative, positive, require
 from rods_jax.files import read_object
-from rods_jax.types import CATEGORIES, Codec, Json
+from rods_jax.types import Codec, Json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class StageConfig:
     epochs: int
     synthesis: bool
     refresh: bool = True  # False: seeds are chosen in the stage's first epoch alone
-    categories: tuple[str, ...] = CATEGORIES
+    categories: tuple[str, ...] | None = None  # strata of the domain; None: all
     max_prompt_tokens: int | None = None  # None: those of the rollout, and so are the next two
     max_suffix_tokens: int | None = None
     max_action_tokens: int | None = None
@@ -68,11 +68,7 @@ class StageConfig:
         key = f"stages.{self.name}"
         check_types(key, self)
         positive(key, self, "epochs", "max_prompt_tokens", "max_suffix_tokens", "max_action_tokens")
-        unknown = [category for category in self.categories if category not in CATEGORIES]
-        require(
-            not unknown and self.categories,
-            f"{key}.categories must be some of {CATEGORIES}: got {self.categories}",
-        )
+        require(self.categories != (), f"{key}.categories must name a stratum, or be None for all")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +129,7 @@ class UpdateConfig:
     mask_truncated: bool = False  # episodes that a limit cut off are in their groups' means, and not in the loss
     micro_batches: int = 1  # parts whose gradients are added up: as the whole batch, with a part's activations
     on_nonfinite: Literal["skip", "stop"] = "skip"  # what NaN or Inf does to the step, or to the run
-    quotas: tuple[int, ...] = (4, 4, 4, 4)  # seeds per step of each category, in the order of CATEGORIES
+    quotas: int | dict[str, int] = 4  # seeds per step of each stratum; by name, those that are not named get none
 
     def __post_init__(self) -> None:
         check_types("update", self)
@@ -144,10 +140,8 @@ class UpdateConfig:
             self.dual_clip > 1 + self.clip_high,
             f"update.dual_clip must be above 1 + update.clip_high: got {self.dual_clip} <= 1 + {self.clip_high}",
         )
-        require(
-            len(self.quotas) == len(CATEGORIES) and min(self.quotas) >= 0,
-            f"update.quotas must be {len(CATEGORIES)} numbers that are not negative: got {self.quotas}",
-        )
+        numbers = self.quotas.values() if isinstance(self.quotas, dict) else [self.quotas]
+        require(all(count >= 0 for count in numbers), f"update.quotas must not be negative: got {self.quotas}")
 
 
 @dataclass(frozen=True, kw_only=True)

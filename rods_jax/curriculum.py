@@ -3,11 +3,13 @@
 Left out on purpose: switching on a measured criterion; the paper gives none.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from rods_jax.config import Config, ConfigError, StageConfig
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import RODS, Rules
+from rods_jax.types import Task
 
 
 def num_epochs(config: Config) -> int:
@@ -25,6 +27,11 @@ def stage_of(config: Config, epoch: int) -> tuple[StageConfig, bool]:
             return replace(stage, synthesis=stage.synthesis and (stage.refresh or epoch == 0)), epoch == 0
         epoch -= stage.epochs
     raise ValueError("the epoch lies after the last stage")
+
+
+def tasks_of(stage: StageConfig, tasks: Iterable[Task]) -> list[Task]:
+    """The tasks of the stage's strata, in their order."""
+    return [task for task in tasks if stage.categories is None or task.category in stage.categories]
 
 
 def rules_of(config: Config, stage: StageConfig | None = None) -> Rules:

@@ -26,7 +26,7 @@ from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import RODS, GoldTrace, Rules, gold_trace, official_turn_passed, replay
 from rods_jax.metrics import read_lines
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
-from rods_jax.types import CATEGORIES, Action, Call, Json, Message, Task
+from rods_jax.types import Action, Call, Json, Message, Task
 
 CODES = {
     PARSE_ERROR: "parse_error",
@@ -292,7 +292,7 @@ def score(
     max_k = max(map(len, by_task.values()))
     names = ["official", "rods", "state", "progress"]
     names += [f"pass{sign}{k}" for k in range(1, max_k + 1) for sign in "@^"]
-    groups = {c: [task for task in tasks if task.category == c] for c in CATEGORIES}
+    groups = {c: [task for task in tasks if task.category == c] for c in dict.fromkeys(task.category for task in tasks)}
     groups = {ALL: list(tasks)} | {category: some for category, some in groups.items() if some}
     categories = [name for name in groups if name != ALL]
     if clean := [task for task in tasks if task.id not in disputed]:

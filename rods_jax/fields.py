@@ -68,6 +68,9 @@ def _matches(value: Any, annotation: Any) -> bool:
         return isinstance(value, str) and value in arguments
     if origin is tuple:
         return isinstance(value, tuple) and all(_matches(item, arguments[0]) for item in value)
+    if origin is dict:
+        pairs = value.items() if isinstance(value, dict) else [(None, None)]
+        return all(_matches(key, arguments[0]) and _matches(item, arguments[1]) for key, item in pairs)
     if origin is Callable:
         return callable(value)
     if annotation is float:
@@ -83,6 +86,8 @@ def _named(annotation: Any) -> str:
         return " or ".join(_named(option) for option in arguments)
     if origin is tuple:
         return f"a tuple of {_named(arguments[0])}"
+    if origin is dict:
+        return f"a mapping to {_named(arguments[1])}"
     if origin is Callable:
         return "a function"
     return "None" if annotation is type(None) else annotation.__name__

@@ -72,7 +72,7 @@ class Objective(NamedTuple):
     signal: Callable[..., Detection] = mean_band  # boundary.py has others
     lower: float = 0.20
     upper: float = 0.85
-    quotas: tuple[int, ...] = (4, 4, 4, 4)  # seeds per category and step, in the order of CATEGORIES
+    quotas: tuple[int, ...] = (4, 4, 4, 4)  # seeds per step of each of the domain's strata, in their order
 
 
 class Feedback(NamedTuple):

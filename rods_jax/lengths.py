@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rods_jax.config import Config, ConfigError, RolloutConfig, rollout_of
+from rods_jax.curriculum import tasks_of
 from rods_jax.demonstrations import ANSWER
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.environments.scoring import GoldTrace, gold_trace
@@ -74,7 +75,7 @@ class Room(NamedTuple):
 def rooms(config: Config, tasks: TaskSplits) -> Iterator[Room]:
     """Where a run's tasks are played: each stage with its own limits, and the evaluation with those of the rollout."""
     for stage in config.stages:
-        own = [task for task in tasks.seeds if task.category in stage.categories]
+        own = tasks_of(stage, tasks.seeds)
         yield Room(f"stages.{stage.name}", own, limits_of(rollout_of(config, stage)))
     for name in ("held_out", "validation"):
         if getattr(tasks, name):

@@ -17,7 +17,7 @@ import numpy as np
 
 from rods_jax import replay as pool
 from rods_jax.config import Config, StageConfig
-from rods_jax.curriculum import num_epochs, stage_of
+from rods_jax.curriculum import num_epochs, stage_of, tasks_of
 from rods_jax.grpo import Feedback
 from rods_jax.metrics import MetricWriter
 from rods_jax.replay import ReplayState
@@ -70,7 +70,12 @@ class _Pending(NamedTuple):
 
 
 def train(
-    config: Config, seeds: Sequence[Task], held_out: Sequence[Task], stages: Stages, position: Position
+    config: Config,
+    strata: Sequence[str],
+    seeds: Sequence[Task],
+    held_out: Sequence[Task],
+    stages: Stages,
+    position: Position,
 ) -> Position:
     """Runs from `position` to the end of the last epoch, or of `config.max_steps`, or until `stages.stop`.
 
@@ -87,7 +92,7 @@ def train(
             rollouts, seconds = _timed(stages.collect, position.train_state.params, tasks, position.step, stage)
             # Read the previous step's feedback, and start this step's update; the device computes on its own.
             position, chosen = _observe(position, pending)
-            state, feedback = stages.update(position.train_state, _batch(config, position, tasks, rollouts))
+            state, feedback = stages.update(position.train_state, _batch(config, strata, position, tasks, rollouts))
             # Meanwhile write the previous step's variants and its record.
             position = _settle(position, pending, chosen, stages, known)
             left = _left(config, position, batches)
@@ -113,7 +118,7 @@ def _enter_epoch(
     state, replay = position.train_state, position.replay
     if is_first:
         state = stages.renew(state)
-        replay = pool.enter_stage(replay, [task for task in seeds if task.category in stage.categories])
+        replay = pool.enter_stage(replay, tasks_of(stage, seeds))
     replay, _ = pool.begin_epoch(replay, position.epoch, position.step)
     return replace(position, train_state=state, replay=replay), stage
 
@@ -190,9 +195,12 @@ def _known_contents(held_out: Sequence[Task]) -> Known:
     return known
 
 
-def _batch(config: Config, position: Position, tasks: Sequence[Task], rollouts: Rollouts) -> RolloutBatch[np.ndarray]:
-    """What the update learns from: the rollouts, with what the pool knows of their tasks."""
+def _batch(
+    config: Config, strata: Sequence[str], position: Position, tasks: Sequence[Task], rollouts: Rollouts
+) -> RolloutBatch[np.ndarray]:
+    """What the update learns from: the rollouts, with their tasks' strata and what the pool knows of them."""
     batch = _to_learn_from(rollouts) if config.update.mask_truncated else rollouts.batch
+    batch = batch._replace(categories_N=np.array([strata.index(task.category) for task in tasks], np.int32))
     return _with_history(batch, position.replay, tasks, position.step)
 
 

@@ -26,7 +26,12 @@ from rods_jax.config import ConfigError, differences
 from rods_jax.sharding import AXES, batch_shardings
 from rods_jax.types import Json, RolloutBatch
 
-KNOWN = ("eligible_N", "earlier_passed_N", "earlier_total_N")  # every process has them for all tasks (replay state)
+KNOWN = (
+    "categories_N",
+    "eligible_N",
+    "earlier_passed_N",
+    "earlier_total_N",
+)  # every process has them for all tasks (replay state)
 
 
 def start(coordinator: str, num_processes: int | None = None, process_id: int | None = None) -> None:

@@ -24,7 +24,7 @@ from rods_jax.config import RolloutConfig
 from rods_jax.environments.episode import EpisodeBatch, Failure, StartEpisodes
 from rods_jax.environments.lanes import Lanes
 from rods_jax.generation import Generator, Sampling, capacities, generator, rollout_keys
-from rods_jax.types import CATEGORIES, Action, Codec, Policy, RolloutBatch, Step, Task, Trajectory
+from rods_jax.types import Action, Codec, Policy, RolloutBatch, Step, Task, Trajectory
 
 SEGMENT = 16  # decode steps at most before the host looks
 PATIENCE = 0.01  # seconds that speaking rows wait for new answers; most come sooner and are read a segment earlier
@@ -381,7 +381,7 @@ def _batch(tasks, prompts, lengths_N, rows, trajectories, limit, reward) -> Roll
         valid_NG=per_row((row.failure is None for row in rows), bool),
         passed_turns_NG=per_row((sum(t.turns_passed) for t in trajectories), np.int32),
         num_turns_N=np.array([len(task.turns) for task in tasks], np.int32),
-        categories_N=np.array([CATEGORIES.index(task.category) for task in tasks], np.int32),
+        categories_N=np.zeros(len(tasks), np.int32),
         eligible_N=np.ones(len(tasks), bool),
         earlier_passed_N=np.zeros(len(tasks), np.float32),
         earlier_total_N=np.zeros(len(tasks), np.float32),

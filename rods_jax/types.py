@@ -23,8 +23,6 @@ import numpy as np
 Json = Any  # None, bool, int, float, str, or lists and string-keyed dicts of them
 SCALARS = type(None), bool, int, float, str  # those that hold no others
 
-CATEGORIES = ("base", "missing_function", "missing_parameter", "long_context")
-
 
 # --------------------------------------------------------------------------- host records
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class Task:
 
     id: str
     scenario: str  # leak-safe key: no train / held-out split may cross it
-    category: str  # one of CATEGORIES
+    category: str  # the stratum: one of its domain's
     classes: tuple[str, ...]
     initial_state: Mapping[str, Json]  # class name -> state; a missing class starts in its default
     turns: tuple[Turn, ...]
@@ -175,7 +173,7 @@ class RolloutBatch(NamedTuple, Generic[Array]):
     valid_NG: Array  # bool, False where the infrastructure failed
     passed_turns_NG: Array  # int32
     num_turns_N: Array  # int32
-    categories_N: Array  # int32, index into CATEGORIES
+    categories_N: Array  # int32, index into the domain's strata
     eligible_N: Array  # bool, may be selected as a seed
     earlier_passed_N: Array  # float32, turns passed in earlier steps, discounted by age
     earlier_total_N: Array  # float32, all turns of those rollouts, discounted alike

@@ -26,7 +26,7 @@ from rods_jax.config import (
     SynthesisConfig,
     UpdateConfig,
 )
-from rods_jax.environments.protocol import TaskSplits
+from rods_jax.environments.protocol import STRATA, TaskSplits
 from rods_jax.files import write_atomically
 from rods_jax.group_statistics import GroupStatistics
 from rods_jax.grpo import Feedback, sequence_mean, token_ratio
@@ -38,9 +38,9 @@ from rods_jax.synthesis.ask import ROLES
 from rods_jax.synthesis.dispatch import beside
 from rods_jax.synthesis.llm import llm_roles
 from rods_jax.synthesis.worker import working
-from rods_jax.types import CATEGORIES, RolloutBatch, TrainState
+from rods_jax.types import RolloutBatch, TrainState
 
-SEEDS = tuple(replace(seed_of(c, LOOSE), id=f"{c}_{i}", scenario=f"{c}_{i}") for i in range(2) for c in CATEGORIES)
+SEEDS = tuple(replace(seed_of(c, LOOSE), id=f"{c}_{i}", scenario=f"{c}_{i}") for i in range(2) for c in STRATA)
 TASKS = TaskSplits(seeds=SEEDS, held_out=(), validation=(), practice=())
 
 
@@ -142,7 +142,7 @@ def run(directory: Path, dispatch, *, until: int, seconds: float = 0.0, record=a
         save=save,
         stop=lambda: False,
     )
-    return train(replace(CONFIG, max_steps=until), SEEDS, (), stages, start)
+    return train(replace(CONFIG, max_steps=until), STRATA, SEEDS, (), stages, start)
 
 
 # ------------------------------------------------------------------- as processes, to be killed

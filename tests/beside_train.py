@@ -23,7 +23,7 @@ CONFIG = replace(
     TINY,
     cold_start=None,
     synthesis=SynthesisConfig(backends=backends, roles=judged, workers=2),
-    update=replace(TINY.update, signal=any_task, quotas=(1, 1, 1, 1)),
+    update=replace(TINY.update, signal=any_task, quotas=1),
     replay=replace(TINY.replay, retire_generated=False, capacity=40, cooldown=1, surplus=100.0, max_age=10**6),
     stages=(TINY.stages[0], replace(TINY.stages[1], epochs=6)),
     checkpoint_every=1,

@@ -26,6 +26,6 @@ def twin(config, **model):
             r, **lengths(r, *names), tasks_per_step=4, group_size=4, observation_chunk=8, concurrent_tasks=2,
             suffix_sizes=tuple(sorted(set(map(small, r.suffix_sizes)) - {small(r.max_suffix_tokens)})),
         ),
-        update=replace(config.update, micro_batches=2, quotas=(1, 1, 1, 1)),
+        update=replace(config.update, micro_batches=2, quotas=1),
         evaluation=replace(config.evaluation, num_tasks=4),
     )  # fmt: skip

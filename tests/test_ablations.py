@@ -26,6 +26,7 @@ from rods_jax.config import (
     resolved,
 )
 from rods_jax.curriculum import stage_of
+from rods_jax.environments.protocol import STRATA
 from rods_jax.loop import Position, Stages, train
 from rods_jax.rewards import format_reward, progress_reward
 from rods_jax.rollout import Rollouts
@@ -36,7 +37,7 @@ from rods_jax.synthesis.critique import has_profile
 from rods_jax.synthesis.dispatch import Dispatch
 from rods_jax.synthesis.pipeline import Synthesis, synthesize
 from rods_jax.synthesis.profile import extract_profile
-from rods_jax.types import CATEGORIES, Call, Policy, RolloutBatch, Task, Turn
+from rods_jax.types import Call, Policy, RolloutBatch, Task, Turn
 
 N, G, U = 8, 4, 4  # tasks of a step, rollouts, turns
 
@@ -51,7 +52,7 @@ CONFIG = Config(
         tasks_per_step=N, group_size=G, max_prompt_tokens=4, max_suffix_tokens=4, max_action_tokens=4,
         observation_chunk=4,
     ),
-    update=UpdateConfig(learning_rate=1e-3, ratio=grpo.token_ratio, aggregate=grpo.sequence_mean, quotas=(1,) * 4),
+    update=UpdateConfig(learning_rate=1e-3, ratio=grpo.token_ratio, aggregate=grpo.sequence_mean, quotas=1),
     replay=ReplaySettings(capacity=40, cooldown=2, surplus=100.0),
     evaluation=EvaluationConfig(num_tasks=1, every_epochs=9),
     synthesis=SynthesisConfig(backends=dict, roles=llm.llm_roles),
@@ -86,7 +87,7 @@ def task(name, category="base", ancestry=()):
     return Task(name, name, category, ("C",), {}, turns, ancestry)
 
 
-SEEDS = [task(f"h{i}", CATEGORIES[i % 4]) for i in range(16)]
+SEEDS = [task(f"h{i}", STRATA[i % 4]) for i in range(16)]
 
 
 def passed_turns(task, step):
@@ -104,7 +105,7 @@ def batch_of(tasks, step) -> RolloutBatch:
     return RolloutBatch(
         tokens[:, 0], 3 * ones, tokens, np.full((n, G), 3, np.int32), np.ones((n, G, 3), bool),
         np.full((n, G, 3), -1.5, np.float32), (passed / U).astype(np.float32), np.ones((n, G), bool), passed,
-        U * ones, np.array([CATEGORIES.index(t.category) for t in tasks], np.int32), ones == 1, zeros, zeros,
+        U * ones, np.array([STRATA.index(t.category) for t in tasks], np.int32), ones == 1, zeros, zeros,
     )  # fmt: skip
 
 
@@ -123,9 +124,7 @@ def update_of(config):
     """(update, first state) with the config's signal, compiled once for each."""
     signal = config.update.signal
     if signal not in UPDATES:
-        objective = grpo.Objective(
-            signal=signal, quotas=config.update.quotas, kl_coefficient=0.0, entropy_coefficient=0.0
-        )
+        objective = grpo.Objective(signal=signal, quotas=(1,) * 4, kl_coefficient=0.0, entropy_coefficient=0.0)
         update = jax.jit(
             lambda state, batch: grpo.update_step(
                 state, batch, 1.0, policy=POLICY, optimizer=optax.sgd(0.1), objective=objective
@@ -165,7 +164,7 @@ def run(config):
         save=lambda position, metrics: None,
         stop=lambda: False,
     )
-    position = train(config, SEEDS, (), stages, Position(state, replay.create(SEEDS, config.replay)))
+    position = train(config, STRATA, SEEDS, (), stages, Position(state, replay.create(SEEDS, config.replay)))
     return position, records, dispatched, batches
 
 
@@ -220,7 +219,7 @@ def test_any_task_of_a_shuffled_epoch_is_a_uniform_draw():
     counts, epochs = Counter(), 300
     for epoch in range(epochs):
         for tasks in replay.epoch_batches(state, seed=0, epoch=epoch, batch_size=N):
-            chosen = select(np.array([CATEGORIES.index(task.category) for task in tasks]))
+            chosen = select(np.array([STRATA.index(task.category) for task in tasks]))
             counts.update(tasks[index].id for index in chosen.tolist() if index >= 0)
     expected = sum(counts.values()) / len(SEEDS)
     chi_square = sum((counts[task.id] - expected) ** 2 / expected for task in SEEDS)
@@ -309,7 +308,7 @@ def write(model, name, seed=TASK, rng=0):
     return synthesize(TOY, seed, rng=random.Random(rng), step=3, known_hashes=(), roles=roles)
 
 
-@pytest.mark.parametrize("category", CATEGORIES)
+@pytest.mark.parametrize("category", STRATA)
 def test_without_rewrite_the_same_calls_keep_their_first_wording(category):
     full, other = Model(), Model()
     with_rewrite = write(full, None, seed_of(category))
@@ -323,7 +322,7 @@ def test_without_rewrite_the_same_calls_keep_their_first_wording(category):
     assert all("Ada here" not in ours for ours, _ in said) and any("Ada here" in theirs for _, theirs in said)
 
 
-@pytest.mark.parametrize("category", CATEGORIES)
+@pytest.mark.parametrize("category", STRATA)
 def test_without_narrative_the_rules_draw_the_functions_and_nobody_is_told_a_story(category):
     seed, accepted = seed_of(category), 0
     for rng in range(6):

@@ -18,8 +18,9 @@ from bfcl_official import domain, tasks, trace
 
 from rods_jax.environments import bfcl
 from rods_jax.environments.bfcl_safety import MAX_RESPONSE_CHARACTERS
+from rods_jax.environments.protocol import STRATA
 from rods_jax.environments.scoring import official_turn_passed, replay, turn_passed
-from rods_jax.types import CATEGORIES, Call
+from rods_jax.types import Call
 
 FILES = {"a.txt": {"type": "file", "content": "x"}, "sub": {"type": "directory", "contents": {}}}
 FILE_SYSTEM = {"root": {"home": {"type": "directory", "contents": FILES}}}
@@ -36,7 +37,7 @@ def call(sim, name, **arguments):
 
 # ---------------------------------------------------------------------------------------- tasks
 def test_tasks_as_published():
-    assert [task.category for task in tasks()] == [name for name in CATEGORIES for _ in range(200)]
+    assert [task.category for task in tasks()] == [name for name in STRATA for _ in range(200)]
     assert len({task.id for task in tasks()}) == 800
     turns = Counter()
     for task in tasks():
@@ -91,7 +92,7 @@ def test_tools_have_json_schema_types():
 def test_split_halves_every_category_and_block_by_scenario(seed):
     train, held_out = bfcl.split(tasks(), seed=seed)
     for half in (train, held_out):
-        assert Counter(task.category for task in half) == dict.fromkeys(CATEGORIES, 100)
+        assert Counter(task.category for task in half) == dict.fromkeys(STRATA, 100)
         assert Counter(int(scenario[5:]) // 50 for scenario in {task.scenario for task in half}) == dict.fromkeys(
             range(4), 25
         )

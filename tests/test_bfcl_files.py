@@ -8,8 +8,8 @@ pytest.importorskip("bfcl_eval", reason="needs pip install --no-deps bfcl-eval==
 
 from rods_jax.environments import bfcl
 from rods_jax.environments.bfcl_files import read_bfcl_tasks
+from rods_jax.environments.protocol import STRATA
 from rods_jax.task_files import TaskFileError, read_tasks, write_tasks
-from rods_jax.types import CATEGORIES
 from scripts.import_tasks import main as import_tasks
 
 QUESTION = {
@@ -35,7 +35,7 @@ def test_the_release_read_as_files_is_the_release(tmp_path):
         file = f"BFCL_v4_multi_turn_{name}.json"
         found += read_bfcl_tasks(data / file, data / "possible_answer" / file)
     assert {task.id: task for task in found} == {task.id: task for task in bfcl.load_tasks()} and len(found) == 800
-    assert {task.category for task in found} == set(CATEGORIES)
+    assert {task.category for task in found} == set(STRATA)
 
 
 def test_a_file_of_ones_own_becomes_tasks(tmp_path):

@@ -9,9 +9,9 @@ from training_toy import CONFIG
 from rods_jax.checks import check_start
 from rods_jax.config import ColdStartConfig, ConfigError, RetentionConfig, StageConfig
 from rods_jax.demonstrations import Habits
-from rods_jax.environments.protocol import TaskSplits
+from rods_jax.environments.protocol import STRATA, TaskSplits
 from rods_jax.rewards import progress_reward
-from rods_jax.types import CATEGORIES, Call, Task, Turn
+from rods_jax.types import Call, Task, Turn
 
 
 def make(name: str, number: int, category: str = "base") -> Task:
@@ -20,8 +20,8 @@ def make(name: str, number: int, category: str = "base") -> Task:
     return Task(f"{name}_{number}", f"{name}_{number}", category, (), {}, (Turn(words, (Call(f"f{number}"),)),))
 
 
-SEEDS = tuple(make("seed", number, CATEGORIES[number % 4]) for number in range(8))
-HELD_OUT = tuple(make("held", 10 + number, CATEGORIES[number % 4]) for number in range(4))
+SEEDS = tuple(make("seed", number, STRATA[number % 4]) for number in range(8))
+HELD_OUT = tuple(make("held", 10 + number, STRATA[number % 4]) for number in range(4))
 TASKS = TaskSplits(seeds=SEEDS, held_out=HELD_OUT)
 COLD_START = ColdStartConfig(
     learning_rate=1e-3,
@@ -34,7 +34,7 @@ COLD_START = ColdStartConfig(
 )
 
 
-def stage(name: str, synthesis: bool = False, categories=CATEGORIES) -> StageConfig:
+def stage(name: str, synthesis: bool = False, categories=STRATA) -> StageConfig:
     return StageConfig(name=name, reward=progress_reward, epochs=1, synthesis=synthesis, categories=categories)
 
 
@@ -97,3 +97,13 @@ def test_what_an_earlier_stage_may_have_grown_is_not_refused():
 def test_what_is_odd_is_said(changes, tasks, words):
     (sentence,) = check_start(replace(CONFIG, **changes), tasks)
     assert re.search(words, sentence)
+
+
+def test_a_stratum_that_the_domain_has_not_is_named():
+    odd = replace(CONFIG, stages=(stage("only", categories=("base", "hard")),))
+    with pytest.raises(ConfigError, match="stages.only.categories names the stratum 'hard': the domain's are base, "):
+        check_start(odd, TASKS)
+    easy = TASKS._replace(seeds=(replace(SEEDS[0], category="easy"), *SEEDS[1:]))
+    with pytest.raises(ConfigError, match="task seed_0 names the stratum 'easy': the domain's are base, "):
+        check_start(CONFIG, easy)
+    assert check_start(CONFIG, easy, (*STRATA, "easy")) == ()

@@ -215,7 +215,8 @@ def test_a_file_that_is_not_there(tmp_path):
             r"update.dual_clip must be above 1 \+ update.clip_high: got 1.2 <= 1 \+ 0.28",
         ),
         ("update.normalize", "mean", "update.normalize must be one of 'std', 'none': got 'mean'"),
-        ("update.quotas", (4, 4), r"update.quotas must be 4 numbers that are not negative: got \(4, 4\)"),
+        ("update.quotas", {"base": -1}, "update.quotas must not be negative: got {'base': -1}"),
+        ("update.quotas", (4, 4), "update.quotas must be int or a mapping to int"),
         ("replay.lower", 1 / 3, "replay.lower must have at most four decimals: got 0.333"),
         ("replay.upper", 0.1, "replay.upper must be above replay.lower: got 0.1 <= 0.2"),
         ("replay.retire_above", 0.85, "replay.retire_above must be above replay.upper: got 0.85 <= 0.85"),
@@ -243,8 +244,8 @@ def test_a_stage_names_itself():
         StageConfig(name="full", reward="progress", epochs=1, synthesis=True)
     with pytest.raises(ConfigError, match="stages.full.epochs must be above 0: got 0"):
         StageConfig(name="full", reward=progress_reward, epochs=0, synthesis=True)
-    with pytest.raises(ConfigError, match="stages.full.categories must be some of"):
-        StageConfig(name="full", reward=progress_reward, epochs=1, synthesis=True, categories=("basic",))
+    with pytest.raises(ConfigError, match="stages.full.categories must name a stratum, or be None for all"):
+        StageConfig(name="full", reward=progress_reward, epochs=1, synthesis=True, categories=())
 
 
 def test_a_stage_may_have_lengths_of_its_own(config):
@@ -327,7 +328,7 @@ def test_defaults_are_the_published_ones():
     assert (replay.retire_above, replay.cooldown, replay.retire_seeds) == (0.95, 13, False)
     assert (replay.retire_generated, replay.max_share, replay.half_life) == (True, 1.0, 0.0)
     update = UpdateConfig(learning_rate=1e-6, ratio=max, aggregate=sum)
-    assert update.signal is mean_band and update.quotas == (4, 4, 4, 4)
+    assert update.signal is mean_band and update.quotas == 4
     assert StageConfig(name="a", reward=progress_reward, epochs=1, synthesis=True).refresh
 
 

@@ -7,10 +7,11 @@ import pytest
 
 from rods_jax.environments import toolkit
 from rods_jax.environments.episode import Episode, Feedback
+from rods_jax.environments.protocol import STRATA
 from rods_jax.environments.scoring import OFFICIAL, RODS, gold_trace
 from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.synthesis.pipeline import author_tasks
-from rods_jax.types import CATEGORIES, Action, Call, Message, Task, Turn
+from rods_jax.types import Action, Call, Message, Task, Turn
 
 
 class Shelf:
@@ -301,7 +302,7 @@ def play(a_task, trace, turns):
 
 
 def test_gold_passes_every_turn_and_silence_completes_no_task(tasks):
-    assert {a_task.category for a_task in tasks} == set(CATEGORIES)
+    assert {a_task.category for a_task in tasks} == set(STRATA)
     for a_task in tasks:
         trace = gold_trace(WORKPLACE, a_task)
         untouched = copy.deepcopy((a_task, trace))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rods_jax.environments import toolkit
+from rods_jax.environments.protocol import STRATA
 from rods_jax.environments.scoring import OFFICIAL, RODS
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.evaluation import (
@@ -36,7 +37,7 @@ from rods_jax.evaluation import (
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
 from rods_jax.strict_json import MAX_NESTING
 from rods_jax.synthesis.pipeline import author_tasks
-from rods_jax.types import CATEGORIES, Action, Call, Task, Turn
+from rods_jax.types import Action, Call, Task, Turn
 
 ANSWER = Action(answer="Done.")
 NAN = float("nan")
@@ -314,7 +315,7 @@ def test_a_category_without_a_valid_episode_has_no_score():
     rows = score(tasks, [record("a", 0, [1]), record("b", 0, [0], failure="x")], seed=0)["rows"]
     assert rows["long_context"]["official"] is None and rows[MACRO]["official"] is None
     assert rows[ALL]["official"]["mean"] == 1
-    assert all(category in CATEGORIES for category in list(rows)[1:-1])
+    assert all(category in STRATA for category in list(rows)[1:-1])
 
 
 # ----------------------------------------------------------------------------------- the journal

@@ -7,21 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rods_jax.environments.protocol import STRATA
 from rods_jax.held_out import sample, scores, set_aside, spread
-from rods_jax.types import CATEGORIES, Task, Turn
+from rods_jax.types import Task, Turn
 
 
 def make(category: str, number: int) -> Task:
     return Task(f"{category}_{number}", f"scenario_{number}", category, (), {}, (Turn("?"),))
 
 
-SORTED = tuple(make(category, number) for category in CATEGORIES for number in range(100))
+SORTED = tuple(make(category, number) for category in STRATA for number in range(100))
 
 
 def test_a_sample_of_a_sorted_list_holds_every_category_from_all_over_it():
     chosen = sample(SORTED, 100)
-    assert Counter(task.category for task in chosen) == dict.fromkeys(CATEGORIES, 25)
-    for category in CATEGORIES:  # one of every four neighbours, give or take
+    assert Counter(task.category for task in chosen) == dict.fromkeys(STRATA, 25)
+    for category in STRATA:  # one of every four neighbours, give or take
         numbers = sorted(int(task.id.rsplit("_", 1)[1]) for task in chosen if task.category == category)
         assert max(np.diff(numbers)) <= 8 and numbers[0] < 8 and numbers[-1] > 91
 
@@ -36,7 +37,7 @@ def test_no_fewer_tasks_than_asked_for_are_all_as_they_stand():
     assert sample((), 8) == ()
 
 
-@given(st.lists(st.sampled_from(CATEGORIES), max_size=40))
+@given(st.lists(st.sampled_from(STRATA), max_size=40))
 @settings(deadline=None, max_examples=25)
 def test_every_beginning_of_the_order_has_each_categorys_share(categories):
     tasks = [make(category, number) for number, category in enumerate(categories)]

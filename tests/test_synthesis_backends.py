@@ -12,13 +12,14 @@ from synthesis_toy import TOY
 
 from rods_jax import chat
 from rods_jax.chat import Endpoint, Reply, Request, http_generate
+from rods_jax.environments.protocol import STRATA
 from rods_jax.environments.scoring import replay as run
 from rods_jax.environments.scoring import turn_passed
 from rods_jax.synthesis.backends import record, replay, scripted
 from rods_jax.synthesis.critique import GATES, critique
 from rods_jax.synthesis.errors import ADVICE, JUDGE
 from rods_jax.synthesis.told import numbers_are_told, value_is_withheld
-from rods_jax.types import CATEGORIES, Call
+from rods_jax.types import Call
 
 
 # ------------------------------------------------------------------------------------- backends
@@ -137,7 +138,7 @@ def test_whatever_a_server_does_becomes_an_item_or_a_typed_rejection():
         results = []
         for number in range(16):
             calm[0] = (60, 30, 10, 2)[number // 4]  # to one of each fault
-            results.append(write(None, seed_of(CATEGORIES[number % 4]), rng=number, roles=roles))
+            results.append(write(None, seed_of(STRATA[number % 4]), rng=number, roles=roles))
     assert set(drawn) == set(FAULTS)
     written = [result.candidate for result in results if result.candidate is not None]
     for task in written:

@@ -10,10 +10,10 @@ pytest.importorskip("bfcl_eval", reason="needs the BFCL wheel")
 import bfcl_official
 
 from rods_jax.environments.bfcl import CLASSES, bfcl_domain, load_tasks, split
+from rods_jax.environments.protocol import STRATA
 from rods_jax.synthesis.fidelity import Outcome, fidelity
 from rods_jax.synthesis.near_duplicates import far_from
 from rods_jax.synthesis.pipeline import RULE_BASED, synthesize
-from rods_jax.types import CATEGORIES
 
 
 def official(task, turns, name):
@@ -37,7 +37,7 @@ def test_most_seeds_have_a_variant_and_every_variant_is_right(every):
     report = fidelity(domain, outcomes, {}, held_out)
     assert report["acceptance"]["share"] >= 0.75
     assert all(row["share"] >= 0.6 for row in report["acceptance"]["by_category"].values())
-    assert set(report["profile_match"]) == set(CATEGORIES)
+    assert set(report["profile_match"]) == set(STRATA)
     for row in report["profile_match"].values():
         assert all(row[part] == 1 for part in ("num_turns", "calls_per_turn", "classes", "depth", "edges"))
     leakage = report["leakage"]

@@ -7,12 +7,13 @@ import pytest
 from synthesis_model import LOOSE, Model, roles_of, seed_of, tags, write
 from synthesis_toy import TASK, TOY
 
+from rods_jax.environments.protocol import STRATA
 from rods_jax.synthesis.ask import PARSES
 from rods_jax.synthesis.errors import STRUCTURE_LOST
 from rods_jax.synthesis.pipeline import RULE_BASED
 from rods_jax.synthesis.plan import broken_flow
 from rods_jax.synthesis.profile import extract_profile, profile_match
-from rods_jax.types import CATEGORIES, Call, Turn
+from rods_jax.types import Call, Turn
 
 
 def same_structure(seed, task) -> bool:
@@ -132,7 +133,7 @@ def test_what_users_named_does_not_flow():
     assert rejection.error == STRUCTURE_LOST
 
 
-@pytest.mark.parametrize("category", CATEGORIES)
+@pytest.mark.parametrize("category", STRATA)
 def test_long_wide_and_mixed_seeds_are_kept_whole(category):
     """Eight turns with the recovery, four calls in one of them, two classes in another; functions may repeat there."""
     add, fine = (

@@ -6,6 +6,7 @@ from synthesis_toy import PHRASED, TASK, TOY
 
 from rods_jax import chat
 from rods_jax.chat import Reply
+from rods_jax.environments.protocol import STRATA
 from rods_jax.synthesis.ask import PARSES, ROLES, load_prompts
 from rods_jax.synthesis.critique import GATES, critique, has_profile
 from rods_jax.synthesis.errors import JUDGE
@@ -13,11 +14,10 @@ from rods_jax.synthesis.llm import keep_queries
 from rods_jax.synthesis.pipeline import RULE_BASED
 from rods_jax.synthesis.profile import extract_profile
 from rods_jax.synthesis.told import numbers_are_told, value_is_withheld
-from rods_jax.types import CATEGORIES
 
 
 # ----------------------------------------------------------------------------------- all roles
-@pytest.mark.parametrize("category", CATEGORIES)
+@pytest.mark.parametrize("category", STRATA)
 def test_a_capable_model_writes_variants_of_every_category(category):
     seed = seed_of(category)
     for rng in range(4):

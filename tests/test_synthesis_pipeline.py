@@ -8,13 +8,14 @@ from dataclasses import replace
 import pytest
 from synthesis_toy import TASK, TOY
 
+from rods_jax.environments.protocol import STRATA
 from rods_jax.environments.scoring import replay, turn_passed
 from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.synthesis import critique as gates
 from rods_jax.synthesis.pipeline import RULE_BASED, author_tasks, synthesize
 from rods_jax.synthesis.profile import extract_profile, profile_match
 from rods_jax.synthesis.values import atoms, fields, mentions, parse_output
-from rods_jax.types import CATEGORIES, Call, Turn
+from rods_jax.types import Call, Turn
 
 
 # -------------------------------------------------------------------------------------- gates
@@ -76,7 +77,7 @@ def authored():
 
 
 def test_the_author_keeps_to_its_dials(authored):
-    assert Counter(task.category for task in authored) == dict.fromkeys(CATEGORIES, 50)
+    assert Counter(task.category for task in authored) == dict.fromkeys(STRATA, 50)
     assert len({task.id for task in authored}) == len({task.scenario for task in authored}) == 200
     assert all(("long_context" in task.id) == task.long_context for task in authored)
     profiles = [extract_profile(WORKPLACE, task) for task in authored]
@@ -157,7 +158,7 @@ def test_consecutive_ranges_share_no_id_and_no_scenario():
     both = first + second
     assert len({task.id for task in both}) == len({task.scenario for task in both}) == 12
     assert [task.scenario for task in both] == [f"{WORKPLACE.name}_{index}" for index in range(12)]
-    assert [task.category for task in both] == list(CATEGORIES) * 3  # in turn, across the seam too
+    assert [task.category for task in both] == list(STRATA) * 3  # in turn, across the seam too
     assert both == author_tasks(WORKPLACE, count=12, rng=random.Random(0))
     assert first == author_tasks(WORKPLACE, count=6, rng=random.Random(0), first_index=0)
 

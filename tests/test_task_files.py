@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rods_jax.environments.protocol import STRATA
 from rods_jax.task_files import TaskFileError, read_tasks, task_from_json, task_to_json, write_tasks
-from rods_jax.types import CATEGORIES, Call, Task, Turn
+from rods_jax.types import Call, Task, Turn
 
 TASK = Task(
     id="t1",
@@ -35,7 +36,7 @@ tasks = st.builds(
     Task,
     id=names,
     scenario=st.text(),
-    category=st.sampled_from(CATEGORIES),
+    category=st.sampled_from(STRATA),
     classes=st.lists(names, max_size=2).map(tuple),
     initial_state=objects,
     turns=st.lists(turns, min_size=1, max_size=3).map(tuple),
@@ -69,7 +70,7 @@ def _edited(**changes):
         (_edited(colour="red"), "unknown field colour"),
         (_edited(id=3), "field id must be a string: got 3"),
         (_edited(id=""), "field id must not be empty"),
-        (_edited(category="bases"), "field category must be one of base"),
+        (_edited(category=""), "field category must not be empty"),
         (_edited(version=2), "field version must be 1: got 2"),
         (_edited(classes="Files"), "field classes must be a list: got 'Files'"),
         (_edited(initial_state=[]), "field initial_state must be an object"),

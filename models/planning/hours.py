@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rods_jax.config import Config, StageConfig, rollout_of
+from rods_jax.curriculum import tasks_of
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.rollout import Player
 
@@ -129,7 +130,7 @@ def play_seconds(
 
 def steps_of(config: Config, stage: StageConfig, tasks: TaskSplits) -> int:
     """Steps of a stage. Its pool grows in each epoch after the first by the most that may be injected."""
-    seeds = sum(task.category in stage.categories for task in tasks.seeds)
+    seeds = len(tasks_of(stage, tasks.seeds))
     pool, total = seeds, 0
     for epoch in range(stage.epochs):
         if epoch and stage.synthesis:

@@ -34,8 +34,8 @@ from rods_jax.environments.bfcl_safety import (
     refusal,
     with_sorted_error,
 )
-from rods_jax.environments.protocol import Domain
-from rods_jax.types import CATEGORIES, Call, Json, Observation, Task, ToolSpec, Turn
+from rods_jax.environments.protocol import STRATA, Domain
+from rods_jax.types import Call, Json, Observation, Task, ToolSpec, Turn
 
 RELEASE = "2026.3.23"
 INSTALL = f"pip install --no-deps bfcl-eval=={RELEASE} 'mpmath>=1.3,<1.4'"
@@ -53,7 +53,7 @@ CLASSES = (
 )
 RELEASE_MESSAGE = "I have updated some more functions you can choose from. What about now?"
 
-_FILE_NAMES = dict(zip(CATEGORIES, ("base", "miss_func", "miss_param", "long_context"), strict=True))
+_FILE_NAMES = dict(zip(STRATA, ("base", "miss_func", "miss_param", "long_context"), strict=True))
 _JSON_TYPES = {"dict": "object", "float": "number"}
 
 
@@ -132,7 +132,7 @@ def _schema(node: Mapping[str, Json]) -> dict[str, Json]:
 
 
 # ---------------------------------------------------------------------------------------- tasks
-def load_tasks(categories: Sequence[str] = CATEGORIES) -> tuple[Task, ...]:
+def load_tasks(categories: Sequence[str] = STRATA) -> tuple[Task, ...]:
     """The tasks with their gold calls: 200 for each category, in the order of the files.
 
     ImportError and ValueError as in `release_root`.

@@ -17,9 +17,10 @@ from pathlib import Path
 from rods_jax import strict_json
 from rods_jax.environments.bfcl import bfcl_domain, task_of
 from rods_jax.environments.gold import check_gold
+from rods_jax.environments.protocol import STRATA
 from rods_jax.environments.scoring import GoldError
 from rods_jax.task_files import TaskFileError, task_from_json, task_to_json
-from rods_jax.types import CATEGORIES, Json, Task, ToolSpec
+from rods_jax.types import Json, Task, ToolSpec
 
 _MARKS = {"miss_func": "missing_function", "miss_param": "missing_parameter", "long_context": "long_context"}
 _QUESTION = {"id": str, "question": list, "initial_config": dict, "involved_classes": list}
@@ -33,8 +34,8 @@ def read_bfcl_tasks(questions: str | Path, answers: str | Path, category: str | 
     Gold is played, and what fails is refused.  TaskFileError names file, line and field.  ImportError and ValueError
     as `bfcl.release_root`.
     """
-    if category is not None and category not in CATEGORIES:
-        raise TaskFileError(f"the category must be one of {', '.join(CATEGORIES)}: got {category}")
+    if category is not None and category not in STRATA:
+        raise TaskFileError(f"the category must be one of {', '.join(STRATA)}: got {category}")
     domain = bfcl_domain()
     tools = domain.tools
     truths = dict(_records(Path(answers), _ANSWER))

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 
 from rods_jax.types import Call, Json, Observation, Task, ToolSpec
 
+STRATA = ("base", "missing_function", "missing_parameter", "long_context")  # that the author writes for any domain
+
 
 class Simulator(Protocol):
     """Live tool objects of one rollout. Deterministic, picklable, no shared state."""
@@ -43,6 +45,7 @@ class Domain(NamedTuple):
     )
     phrases: Mapping[str, Sequence[str]] = {}  # tool name -> wordings with {parameter} fields
     nouns: Mapping[str, str] = {}  # parameter -> noun: "ticket 41" (without: "41"), "that ticket"
+    strata: tuple[str, ...] = STRATA  # what its tasks are told apart by: quotas, scores and plots follow it
     explain: Callable[[FailedCall], str] | None = None  # a hint for the policy, or ""; hints.explained makes one
 
     def tools_of(self, classes: Sequence[str]) -> tuple[ToolSpec, ...]:

@@ -3,7 +3,7 @@
 The computations are in grpo.py and optimizer.py; this file gives them the run's settings.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,15 +13,20 @@ import optax
 from jax.sharding import SingleDeviceSharding
 
 from rods_jax import grpo, processes
-from rods_jax.config import Config
+from rods_jax.config import Config, ConfigError
+from rods_jax.environments.protocol import STRATA
 from rods_jax.grpo import create_optimizer
 from rods_jax.run.learner import Learner
 from rods_jax.sharding import micro_batch_cuts, state_shardings
 from rods_jax.types import RolloutBatch, TrainState
 
 
-def objective_of(config: Config) -> grpo.Objective:
+def objective_of(config: Config, strata: Sequence[str] = STRATA) -> grpo.Objective:
+    """What the run's update minimises, and how many seeds of each stratum it reports."""
     u = config.update
+    quotas = u.quotas if isinstance(u.quotas, dict) else dict.fromkeys(strata, u.quotas)
+    if unknown := sorted(quotas.keys() - set(strata)):
+        raise ConfigError(f"update.quotas names {', '.join(unknown)}: the domain's strata are {', '.join(strata)}")
     return grpo.Objective(
         ratio=u.ratio,
         aggregate=u.aggregate,
@@ -34,7 +39,7 @@ def objective_of(config: Config) -> grpo.Objective:
         signal=u.signal,
         lower=config.replay.lower,
         upper=config.replay.upper,
-        quotas=u.quotas,
+        quotas=tuple(quotas.get(stratum, 0) for stratum in strata),
     )
 
 
@@ -54,9 +59,9 @@ class Learning(NamedTuple):
     update: Any  # (state, donated, batch, temperature, *frozen) -> (TrainState, Feedback)
 
 
-def learning(config: Config, learner: Learner) -> Learning:
-    """What a run trains with; of a described policy, what it would train with."""
-    objective, optimizer, mesh = objective_of(config), optimizer_of(config), learner.mesh
+def learning(config: Config, learner: Learner, strata: Sequence[str] = STRATA) -> Learning:
+    """What a run trains with; of a described policy, what it would train with.  strata: the domain's."""
+    objective, optimizer, mesh = objective_of(config, strata), optimizer_of(config), learner.mesh
     create = partial(grpo.create_state, optimizer=optimizer, objective=objective)
     state = jax.eval_shape(create, learner.shapes)
     if mesh is None:

@@ -13,7 +13,7 @@ from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.near_duplicates import NEAR, ShingleIndex, nearest, shingle_index
 from rods_jax.synthesis.profile import extract_profile, longest_chain, profile_match
 from rods_jax.synthesis.values import atoms, is_distinctive
-from rods_jax.types import CATEGORIES, Json, Task
+from rods_jax.types import Json, Task
 
 BAND = (0.25, 0.75)  # of the first measured mean reward: where the variance bound r(1-r) is above 3/4 of its peak
 
@@ -68,7 +68,7 @@ def fidelity(
     accepted = [(outcome, outcome.candidate) for outcome in outcomes if outcome.candidate is not None]
     variants = [candidate for _, candidate in accepted]
     return {
-        "acceptance": _acceptance(outcomes),
+        "acceptance": _acceptance(outcomes, domain.strata),
         "stages": _stages(outcomes),
         "latency": _latency(accepted, measured),
         "profile_match": _profile_match(domain, accepted),
@@ -78,7 +78,7 @@ def fidelity(
     }
 
 
-def _acceptance(outcomes: Sequence[Outcome]) -> dict[str, Json]:
+def _acceptance(outcomes: Sequence[Outcome], strata: Sequence[str]) -> dict[str, Json]:
     """Over dispatches, and over distinct seeds; attempts and model calls of failed dispatches count as well."""
 
     def yields(some: Sequence[Outcome]) -> dict[str, Json]:
@@ -95,7 +95,7 @@ def _acceptance(outcomes: Sequence[Outcome]) -> dict[str, Json]:
             "model_calls_per_accepted": _ratio(sum(o.model_calls for o in some), num_accepted),
         }
 
-    by_category = {c: yields([o for o in outcomes if o.seed.category == c]) for c in CATEGORIES}
+    by_category = {c: yields([o for o in outcomes if o.seed.category == c]) for c in strata}
     return yields(outcomes) | {"by_category": by_category}
 
 
@@ -144,7 +144,7 @@ def _profile_match(domain: Domain, accepted: Sequence[Accepted]) -> dict[str, Js
     return {
         category: {"variants": len(rows[category])}
         | {part: float(np.mean([row[part] for row in rows[category]])) for part in rows[category][0]}
-        for category in CATEGORIES
+        for category in domain.strata
         if category in rows
     }
 

@@ -19,7 +19,7 @@ from rods_jax.synthesis.patch import Patch, accept_patches, deep_merge
 from rods_jax.synthesis.plan import Plan, sample_plan
 from rods_jax.synthesis.profile import Edge, Profile, extract_profile
 from rods_jax.synthesis.rewrite import rewrite
-from rods_jax.types import CATEGORIES, Json, Task, Turn
+from rods_jax.types import Json, Task, Turn
 
 MAX_PROFILES = 200  # profiles that the author samples for one task
 
@@ -136,14 +136,14 @@ def author_tasks(
     count: int,
     rng: random.Random,
     first_index: int = 0,
-    categories: Sequence[str] = CATEGORIES,
+    categories: Sequence[str] | None = None,
     turns: tuple[int, int] = (2, 4),
     calls_per_turn: tuple[int, int] = (1, 2),
     classes_per_task: tuple[int, int] = (1, 2),
     chain_length: tuple[int, int] = (1, 3),
     tool_weights: Mapping[str, float] | None = None,
 ) -> tuple[Task, ...]:
-    """Seed tasks, categories in turn, each its own scenario; the ranges are inclusive.
+    """Seed tasks, categories (None: all strata of the domain) in turn, each its own scenario; the ranges are inclusive.
 
     Ids count from `first_index`, so that several calls can fill one pool.
 
@@ -151,6 +151,7 @@ def author_tasks(
     before returned; 1 is no chain. A weight below 1 makes a tool rare, 0 absent. ValueError: the domain
     cannot start by itself. RuntimeError: 200 profiles in a row led to no task.
     """
+    categories = categories or domain.strata
     if domain.sample_state is None:
         raise ValueError(f"domain {domain.name} has no sample_state to author tasks from")
     tasks: list[Task] = []
