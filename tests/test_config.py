@@ -3,8 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -27,8 +25,6 @@ from rods_jax.config import (
     rollout_of,
 )
 from rods_jax.rewards import progress_reward
-
-ROOT = Path(__file__).parent.parent
 
 FILE = """
 from dataclasses import dataclass
@@ -384,21 +380,3 @@ def test_one_help_lists_the_command_s_options_and_the_config_s_keys(path, capsys
     with pytest.raises(SystemExit):
         options_of(Options, prog, "About.", ["--help"])
     assert "lists every key of it too" in " ".join(capsys.readouterr().out.split())
-
-
-# ------------------------------------------------------------------------------- limits of the shell
-@pytest.mark.parametrize(
-    "limit, words",
-    [
-        ("-v 1200000", "1.2 GB of address space here, and training needs at least 4"),
-        ("-n 100", "a process may open 100 files here"),
-    ],
-)
-def test_limits_of_the_shell_are_named_before_anything_is_built(tmp_path, limit, words):
-    train = f"exec {sys.executable} -m scripts.train --config tests/training_toy.py --run-dir {tmp_path / 'run'}"
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    ended = subprocess.run(
-        ["sh", "-c", f"ulimit {limit} && {train}"], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert ended.returncode == 2 and words in " ".join(ended.stdout.split()), ended.stdout + ended.stderr
-    assert not (tmp_path / "run").exists()

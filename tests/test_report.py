@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+from functools import partial
 
 import matplotlib
 import numpy as np
@@ -13,6 +14,7 @@ from rich.console import Console
 from rods_jax.commands.report import report as report_of
 from rods_jax.metrics import open_metrics
 from rods_jax.run.reporting import (
+    band_of,
     draw_pool,
     draw_reward,
     draw_variance,
@@ -22,6 +24,7 @@ from rods_jax.run.reporting import (
     tell,
     write_report,
 )
+from rods_jax.strict_json import JsonError
 
 PLOTS = ("reward", "zones", "pool", "variance", "overview")
 
@@ -150,12 +153,24 @@ def test_the_stacks_add_up_and_are_named():
 
 def test_every_group_lies_below_the_bound_and_equal_ones_share_a_dot():
     records = [*_records(), {"step": 21, "task_mean": [0.5] * 7, "task_variance": [0.25] * 7}]
-    axes = _axes(draw_variance, records)
+    axes = _axes(partial(draw_variance, band=(0.2, 0.85)), records)
     dots = axes.collections[0]
     means, variances = np.asarray(dots.get_offsets()).T
     assert (variances <= means * (1 - means) + 1e-9).all()
     assert ((means == 0.5) & (variances == 0.25)).sum() == 1
     assert dots.get_sizes().max() == dots.get_sizes()[(means == 0.5) & (variances == 0.25)][0]
+
+
+def test_the_band_that_is_drawn_is_the_runs_own(tmp_path):
+    assert band_of(tmp_path) is None
+    (tmp_path / "config.json").write_text('{"replay": {"lower": 0.4, "upper": 0.6}}')
+    assert band_of(tmp_path) == (0.4, 0.6)
+    axes = _axes(partial(draw_variance, band=band_of(tmp_path)), _records())
+    (band,) = axes.patches
+    assert (band.get_x(), band.get_width()) == (0.4, pytest.approx(0.2))
+    (tmp_path / "config.json").write_text('{"replay": {"lower": "low", "upper": 0.6}}')
+    with pytest.raises(JsonError, match="config.json, replay: lower must be"):
+        band_of(tmp_path)
 
 
 @pytest.mark.parametrize(

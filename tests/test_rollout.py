@@ -11,7 +11,6 @@ from rollout_toy import CODEC, GOLD, SIZES, STOP, TASKS, G, N, V, actions_of, co
 
 from rods_jax.demonstrations import Habits, demonstrate
 from rods_jax.environments.episode import Episode
-from rods_jax.environments.protocol import STRATA
 from rods_jax.environments.scoring import gold_trace
 from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.rewards import format_reward

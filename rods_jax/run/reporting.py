@@ -6,6 +6,7 @@ prints the summary.  Of the metrics, `injected` and `retired_*` are totals so fa
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,6 @@ FLOWS = {
 LISTS = ("task_mean", "task_variance")  # a number for each group of a step
 DRAWN = (*LISTS, "progress_mean", "held_out_progress", "zone_", "pool_", "seconds_", *FLOWS, "candidates", "rejected")
 TRAIN, HELD_OUT = "#8FA3BF", "#C2571A"
-BAND = (0.20, 0.85)  # boundary band, RODS section 2.2
 STYLE: dict[RcKeyType, Any] = {
     "font.size": 10.5,
     "text.color": INK,
@@ -86,16 +86,26 @@ def write_report(run_dir: str | Path) -> dict[str, Any]:
     if not records:
         raise ValueError(f"{run_dir / 'metrics.jsonl'} holds no step yet")
     (run_dir / "plots").mkdir(exist_ok=True)
+    variance = partial(draw_variance, band=band_of(run_dir))
     with matplotlib.rc_context(STYLE):
         _save(run_dir / "plots" / "reward.png", records, [[draw_reward]], (7.2, 4.2))
         _save(run_dir / "plots" / "zones.png", records, [[draw_zones]], (7.2, 4.2))
         _save(run_dir / "plots" / "pool.png", records, [[draw_pool], [draw_flows]], (7.2, 6.4))
-        _save(run_dir / "plots" / "variance.png", records, [[draw_variance]], (7.2, 4.6))
-        overview = [[draw_reward, draw_zones], [draw_pool, draw_variance]]
+        _save(run_dir / "plots" / "variance.png", records, [[variance]], (7.2, 4.6))
+        overview = [[draw_reward, draw_zones], [draw_pool, variance]]
         _save(run_dir / "plots" / "overview.png", records, overview, (12.4, 8.2))
     summary = summarize(records)
     write_atomically(run_dir / "summary.json", strict_json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def band_of(run_dir: Path) -> tuple[float, float] | None:
+    """The run's own boundary zone, where its configuration is there."""
+    path = run_dir / "config.json"
+    if not path.is_file():
+        return None
+    settings = require_object(read_object(path, replay=dict)["replay"], f"{path}, replay", lower=float, upper=float)
+    return settings["lower"], settings["upper"]
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -236,12 +246,17 @@ def draw_flows(axes: Axes, records: Records) -> None:
         axes.legend(loc="upper left")
 
 
-def draw_variance(axes: Axes, records: Records) -> None:
-    """Each group's population variance against its mean, below the bound r(1-r) (RODS section 2.1)."""
+def draw_variance(axes: Axes, records: Records, band: tuple[float, float] | None) -> None:
+    """Each group's population variance against its mean, below the bound r(1-r) (RODS section 2.1).
+
+    band: (lower, upper) of the run's boundary zone (RODS section 2.2).
+    """
     means, variances, steps = _groups(records)
     grid = np.linspace(0, 1, 201)
-    axes.axvspan(*BAND, color=ZONES["boundary"], alpha=0.10, linewidth=0)
-    axes.text(float(np.mean(BAND)), 0.263, "boundary band", color="#9A6414", ha="center", va="center", fontsize=9.5)
+    if band is not None:
+        middle = sum(band) / 2
+        axes.axvspan(*band, color=ZONES["boundary"], alpha=0.10, linewidth=0)
+        axes.text(middle, 0.263, "boundary band", color="#9A6414", ha="center", va="center", fontsize=9.5)
     axes.plot(grid, grid * (1 - grid), color=INK, linewidth=1.8)
     axes.text(0.185, 0.168, "bound r(1\u2212r)", color=INK, ha="right")
     axes.set(title="Reward variance of the groups", xlabel="mean reward r of the group", ylabel="variance")
