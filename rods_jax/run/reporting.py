@@ -30,6 +30,7 @@ from rods_jax.strict_json import JsonError
 from rods_jax.terminal import plain, say
 
 Records = Sequence[Mapping[str, Any]]
+Draw = Callable[[Axes, Records], None]
 
 INK, MUTED, GRID = "#1F2933", "#697586", "#E4E7EB"
 # Lightness falls from one zone to the next, so that the order survives grey print and any colour vision.
@@ -92,7 +93,7 @@ def write_report(run_dir: str | Path) -> dict[str, Any]:
         _save(run_dir / "plots" / "zones.png", records, [[draw_zones]], (7.2, 4.2))
         _save(run_dir / "plots" / "pool.png", records, [[draw_pool], [draw_flows]], (7.2, 6.4))
         _save(run_dir / "plots" / "variance.png", records, [[variance]], (7.2, 4.6))
-        overview = [[draw_reward, draw_zones], [draw_pool, variance]]
+        overview: list[list[Draw]] = [[draw_reward, draw_zones], [draw_pool, variance]]
         _save(run_dir / "plots" / "overview.png", records, overview, (12.4, 8.2))
     summary = summarize(records)
     write_atomically(run_dir / "summary.json", strict_json.dumps(summary, indent=2) + "\n")
@@ -306,7 +307,7 @@ def _mark_stages(axes: Axes, records: Records) -> None:
         axes.text(start, 1.04, f"{name} ", color=MUTED, fontsize=9, rotation=90, ha="right", va="top")
 
 
-def _save(path: Path, records: Records, rows: Sequence[Sequence[Callable]], size: tuple[float, float]) -> None:
+def _save(path: Path, records: Records, rows: Sequence[Sequence[Draw]], size: tuple[float, float]) -> None:
     spaced = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08, hspace=0.03, wspace=0.03)
     figure = Figure(figsize=size, dpi=160, layout=spaced)
     FigureCanvasAgg(figure)
