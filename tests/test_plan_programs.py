@@ -133,6 +133,14 @@ def test_the_count_for_cards_says_what_holds_the_memory():
     assert act["memory"]["caches"] > 0 == act["memory"]["gradients"]
 
 
+@pytest.mark.parametrize("mesh, cut", [((1, 2, 1, 1), 2), ((1, 1, 1, 2), 1)])
+def test_a_sequence_axis_cuts_no_state(mesh, cut):
+    config = replace(twin(QWEN3_4B), mesh=mesh)
+    _, result = plan.search([config], plan.model_of(config), ahead_of_time.slice_of("h100:2"), ("state",))
+    renew = next(one for one in result["programs"] if one["program"] == "renew")
+    assert renew["memory"]["parameters"] == 4 * counts.parameters(plan.model_of(config)) / cut
+
+
 def test_8b_with_a_reference_needs_more_than_one_card():
     config = replace(LLAMA31_8B, rollout=replace(LLAMA31_8B.rollout, concurrent_tasks=1))
     for cards, fits in ((1, False), (8, True)):

@@ -103,7 +103,8 @@ class Resident(NamedTuple):
         return self.config.update.kl_coefficient != 0
 
     def state(self) -> Held:
-        return counts.state(self.model, reference=self.reference, stored=self.mesh.size)
+        stored = self.mesh.size // self.mesh.shape["sequence"]  # along which no parameter is cut
+        return counts.state(self.model, reference=self.reference, stored=stored)
 
 
 def meshes_of(config: Config, found: Slice) -> tuple[Any, Any]:
