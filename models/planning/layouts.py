@@ -118,11 +118,11 @@ def update_work(
 def generation_memory(config: Config, model: DecoderConfig, hosts: int, shape: Shape) -> float:
     """Bytes that one device holds at least while it plays so many tasks and rows: the state, a host's copy of the
     weights, caches, and a layer at work on all prompts."""
-    data, fsdp, *others = mesh_of(config)
+    data, fsdp, tensor, sequence = mesh_of(config)
     cut = math.gcd(fsdp, shape.group_size)  # as sharding.for_groups
-    cuts = cuts_of(model, (max(1, data // hosts * fsdp // cut), cut, *others), shape)
+    cuts = cuts_of(model, (max(1, data // hosts * fsdp // cut), cut, tensor, sequence), shape)
     prompts, suffixes = counts.cache_bytes(model, shape)
-    stored = math.prod(mesh_of(config))
+    stored = data * fsdp * tensor  # no parameter is cut along the sequence
     copied = 0 if hosts == 1 else counts.parameters(model) * counts.itemsize(model) * hosts / stored
     state = counts.state(model, reference=config.update.kl_coefficient != 0, stored=stored).total
     at_work = counts.activation_bytes(model, shape.tasks * shape.prompt / cuts.prompts) / model.layers / cuts.tensor
