@@ -7,7 +7,6 @@ for bit; seconds are left out. Exit status 0: no difference, 1: there is one, 2:
 """
 
 import json
-import logging
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ import orbax.checkpoint as ocp
 import tyro
 from rich.console import Console
 
-from rods_jax import terminal
+from rods_jax import checkpoint, terminal
 from rods_jax.config import ConfigError, differences
 from rods_jax.files import read_object
 from rods_jax.metrics import read_metrics
@@ -86,7 +85,7 @@ def _steps(directory: Path) -> set[int]:
 
 def leaves(path: Path) -> dict[str, Any]:
     """Every array by its path, whatever devices it lay on, and the parts of the host's record."""
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns that an item has no metadata; a run's never has
+    checkpoint.hush()
     state = path.absolute() / "train_state"  # Orbax finds nothing under a relative path
     with ocp.PyTreeCheckpointer() as reader:
         tree = reader.metadata(state).item_metadata.tree
