@@ -52,7 +52,7 @@ def open_checkpoints(directory: str | Path, retention: RetentionConfig = Retenti
         "train_state": ocp.StandardCheckpointHandler(use_ocdbt=False),
         "host": ocp.JsonCheckpointHandler(),
     }
-    logging.getLogger("absl").addFilter(_is_news)
+    hush()
     try:
         return ocp.CheckpointManager(directory, options=options, item_handlers=handlers)
     except Exception as error:  # opening reads every checkpoint's times, and one of them may be damaged
@@ -273,15 +273,21 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:400]
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Drops two kinds of Orbax's log records.
+def hush() -> None:
+    """Keeps what is no news out of Orbax's log."""
+    logging.getLogger("absl").addFilter(_is_news)
 
-    Every save without OCDBT logs that there is nothing to merge.  A save that fails in the background logs a traceback;
-    the same error is raised when somebody waits for the save.
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Drops three kinds of Orbax's log records.
+
+    Every save without OCDBT logs that there is nothing to merge.  Every reader of one item logs that the item has no
+    metadata file.  A save that fails in the background logs a traceback; the same error is raised when somebody waits
+    for the save.
     """
     message = str(record.msg)
-    of_merging = message.startswith("[process=%s][thread=%s] Skipping merge of OCDBT")
-    return not of_merging and not (record.exc_info and message.startswith("[process="))
+    idle = message.startswith(("[process=%s][thread=%s] Skipping merge of OCDBT", "Metadata file does not exist"))
+    return not idle and not (record.exc_info and message.startswith("[process="))
 
 
 def _seal_unfinished(directory: Path) -> None:

@@ -20,7 +20,6 @@ import tyro
 
 from rods_jax import sharding
 from rods_jax.boundary import Detection, mean_band
-from rods_jax.chat import Generate
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.fields import ConfigError, check_types, fraction, increasing, not_negative, positive, require
 from rods_jax.files import read_object
@@ -181,7 +180,7 @@ class ReplaySettings:
 class SynthesisConfig:
     """Language models write the variants beside the trainer (RODS sections 5 and 7)."""
 
-    backends: Callable[..., Mapping[str, Generate]]  # (); by role
+    backends: Callable[..., Mapping[str, Any]]  # (); chat.Generate by role
     roles: Callable[..., Any]  # (backends) -> synthesis.pipeline.Roles; synthesis.llm.llm_roles
     attempts: int = 3  # for each seed
     workers: int = 8  # seeds at a time in the trainer's process; 0: those of scripts.synthesize alone

@@ -43,7 +43,7 @@ from .programs import Program, Resident, meshes_of, programs, update_program
 
 PARTS = ("update", "rollouts", "evaluation", "state", "export")
 TRIED = 6  # layouts that a search compiles at most
-# What may be held for each byte that is counted: the most that compiled programs of each part have held (docs/plan.md).
+# What a card may hold for each byte that is counted, by what compiled programs of TPUs have held (docs/plan.md).
 MARGINS = {"update": 1.25, "rollouts": 1.4, "evaluation": 1.4, "state": 2.0, "export": 1.25}
 
 

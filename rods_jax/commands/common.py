@@ -82,7 +82,7 @@ def options_of(
 def require_limits() -> None:
     """Lets the process open as many files as it may; OSError: too few of them, or too little memory, for training."""
     space, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if space not in (resource.RLIM_INFINITY, -1) and space < ADDRESS_SPACE:
+    if space != resource.RLIM_INFINITY and space < ADDRESS_SPACE:
         raise OSError(
             f"a process may have {space / 1e9:.1f} GB of address space here, and training needs at least "
             f"{ADDRESS_SPACE / 1e9:.0f}: raise `ulimit -v`"

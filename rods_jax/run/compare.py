@@ -4,7 +4,6 @@ Seconds are left out.  Of the checkpoints those are compared that both runs hold
 """
 
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from rods_jax import checkpoint
 from rods_jax.config import ConfigError, differences
 from rods_jax.files import read_object
 from rods_jax.metrics import read_metrics
@@ -78,7 +78,7 @@ def _steps(directory: Path) -> set[int]:
 
 def leaves(path: Path) -> dict[str, Any]:
     """Every array by its path, whatever devices it lay on, and the parts of the host's record."""
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns that an item has no metadata; a run's never has
+    checkpoint.hush()
     state = path.absolute() / "train_state"  # Orbax finds nothing under a relative path
     with ocp.PyTreeCheckpointer() as reader:
         tree = reader.metadata(state).item_metadata.tree
