@@ -43,43 +43,66 @@ def stop_requests(seconds: float = 25.0) -> Iterator[threading.Event]:
     nothing: the system writes each signal's number to a pipe, which a thread reads.
     """
     requested = threading.Event()
-    with _watched(dict.fromkeys(SIGNALS, lambda *_: None), requested, seconds):
+    restore = _watch(dict.fromkeys(SIGNALS, _nothing), requested, seconds)
+    try:
         yield requested
+    finally:
+        restore()
 
 
 @contextlib.contextmanager
 def interrupts(seconds: float = 3.0) -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt in the block, once; `seconds` later, or at the second Ctrl-C, the process ends.
+    """Ctrl-C raises KeyboardInterrupt in the block, once, and the process is to end: `seconds` later it does by itself.
 
-    Its exit status is then 130, even if it waits for something.  Main thread only.
+    A second Ctrl-C in the block ends it at once. The exit status is 130 either way, even if the process waits for
+    something. After the block a further Ctrl-C is ignored: it would strike the process on its way out. Main thread only.
     """
+    interrupted = False
 
     def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGINT, lambda *_: None)  # only the watcher reacts to a second one
+        nonlocal interrupted
+        interrupted = True
+        signal.signal(signal.SIGINT, _nothing)  # only the watcher reacts to a second one
         raise KeyboardInterrupt
 
-    with _watched({signal.SIGINT: interrupt}, threading.Event(), seconds):
-        yield
-
-
-@contextlib.contextmanager
-def _watched(handlers: Mapping[int, Callable[..., None]], requested: threading.Event, seconds: float) -> Iterator[None]:
-    """These handlers, and a thread that hears the first signal and ends the process at the second or the deadline."""
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    watcher = threading.Thread(target=_watch, args=(reader, requested, seconds), daemon=True)
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    watcher.start()
+    restore = _watch({signal.SIGINT: interrupt}, threading.Event(), seconds)
     try:
         yield
     finally:
+        if interrupted:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the watcher stays, for the deadline
+        else:
+            restore()
+
+
+def _nothing(*_: object) -> None:
+    """A handler that leaves the reaction to the watcher."""
+
+
+def _watch(
+    handlers: Mapping[int, Callable[..., None]], requested: threading.Event, seconds: float
+) -> Callable[[], None]:
+    """Sets these handlers, and a thread that ends the process at the second signal or the deadline; returns the undoing.
+
+    A handler that somebody set since is left as it is.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    watcher = threading.Thread(target=_end, args=(reader, requested, seconds), daemon=True)
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    watcher.start()
+
+    def restore() -> None:
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is handlers[number]:
+                signal.signal(number, handler)
         os.close(writer)  # the watcher reads the end of the pipe
         watcher.join()
         os.close(reader)
+
+    return restore
 
 
 @contextlib.contextmanager
@@ -108,7 +131,7 @@ def _ask(url: str, every: float, ended: threading.Event) -> None:
                 return
 
 
-def _watch(reader: int, requested: threading.Event, seconds: float) -> None:
+def _end(reader: int, requested: threading.Event, seconds: float) -> None:
     first = _next(reader, None)
     if first is None:
         return
