@@ -13,7 +13,7 @@ from rods_jax.synthesis.near_duplicates import NEAR, nearest, shingle_index
 from rods_jax.types import Task
 
 
-def check_start(config: Config, tasks: TaskSplits, strata: Sequence[str] = STRATA) -> tuple[str, ...]:
+def check_start(config: Config, tasks: TaskSplits, strata: Sequence[str] = tuple(STRATA)) -> tuple[str, ...]:
     """Compares a configuration with its tasks, before anything is written or computed; returns what to say.
 
     strata: the domain's.  ConfigError: a stage cannot draw a batch, a part that a setting needs is empty, a task is in

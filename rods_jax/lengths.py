@@ -32,7 +32,7 @@ class Length(NamedTuple):
 
 def length_of(domain: Domain, codec: Codec, task: Task, trace: GoldTrace) -> Length:
     """Counts a task's prompt and its gold dialogue, `trace`, as `codec` writes them."""
-    tools = {tool.name: tool for tool in domain.tools_of(task.classes)}
+    tools = {tool.name: tool for tool in domain.tools_of(task.world.classes)}
     hidden = task.withheld_tools - set(task.turns[0].released_tools)
     visible = [tool for name, tool in tools.items() if name not in hidden]
     prompt = len(codec.encode_prompt(visible, task.turns[0].user))
@@ -56,7 +56,7 @@ def measure(domain: Domain, codec: Codec, tasks: Sequence[Task]) -> dict[str, Le
     Tasks with the same tools follow each other, because a codec caches the tokens of a few long prompts only.
     """
     found = {}
-    for task in sorted(tasks, key=lambda task: (task.classes, sorted(task.withheld_tools))):
+    for task in sorted(tasks, key=lambda task: (task.world.classes, sorted(task.withheld_tools))):
         try:
             found[task.id] = length_of(domain, codec, task, gold_trace(domain, task))
         except Exception:  # as `start_episodes`: whatever broke, the other tasks go on

@@ -1,7 +1,7 @@
 """Tasks as JSON: one task a line, strict on reading, all or nothing on writing.
 
-An environment with files of its own converts them where it lives.  Older schemas are not migrated yet: `version` is for
-that.
+An environment with files of its own converts them where it lives.  A file of an older schema is refused with what has
+changed.
 """
 
 import dataclasses
@@ -16,7 +16,8 @@ from rods_jax import strict_json
 from rods_jax.files import write_atomically
 from rods_jax.types import Json, Task
 
-VERSION = 1
+VERSION = 2
+CHANGED = {1: "since version 2, classes and initial_state stand in `world`, as classes and state, with its options"}
 
 
 class TaskFileError(ValueError):
@@ -33,7 +34,9 @@ def task_from_json(record: Json) -> Task:
     if not isinstance(record, dict):
         raise TaskFileError(f"a task must be an object: got {_shown(record)}")
     if record.get("version") != VERSION:
-        raise TaskFileError(f"field version must be {VERSION}: got {_shown(record.get('version'))}")
+        found = record.get("version")
+        changed = CHANGED.get(found, "") if isinstance(found, int) else ""
+        raise TaskFileError(f"field version must be {VERSION}: got {_shown(found)}{changed and f' ({changed})'}")
     task = _decode(Task, {name: value for name, value in record.items() if name != "version"}, "")
     for name in ("id", "category", "turns"):
         if not getattr(task, name):

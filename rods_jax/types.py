@@ -62,20 +62,24 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class World:
+    """What a task's tools start from."""
+
+    classes: tuple[str, ...]
+    state: Mapping[str, Json] = field(default_factory=dict)  # by class; a missing one starts in its default
+    options: Mapping[str, Json] = field(default_factory=dict)  # of the domain: {"long_context": True} is BFCL's
+
+
+@dataclass(frozen=True)
 class Task:
-    """A multi-turn task: initial state, user turns, and the gold calls of each turn."""
+    """A multi-turn task: its world, user turns, and the gold calls of each turn."""
 
     id: str
     scenario: str  # leak-safe key: no train / held-out split may cross it
     category: str  # the stratum: one of its domain's
-    classes: tuple[str, ...]
-    initial_state: Mapping[str, Json]  # class name -> state; a missing class starts in its default
+    world: World
     turns: tuple[Turn, ...]
     ancestry: tuple[str, ...] = ()  # ids from the human seed down to the parent; empty: human
-
-    @property
-    def long_context(self) -> bool:
-        return self.category == "long_context"
 
     @property
     def withheld_tools(self) -> frozenset[str]:

@@ -64,7 +64,7 @@ def ours(domain: Domain, tasks: Sequence[Task], repeats: int) -> dict[str, float
     golds = [gold_calls(task) for task in tasks]
 
     def construct() -> list:
-        return [domain.simulator(task.classes, task.initial_state, task.long_context) for task in tasks]
+        return [domain.simulator(task.world) for task in tasks]
 
     def call(simulators: list) -> None:
         for simulator, gold in zip(simulators, golds):
@@ -100,7 +100,12 @@ def official(tasks: Sequence[Task], repeats: int) -> dict[str, float]:
         for task, some in zip(tasks, steps):
             for step in some:
                 outputs, _ = multi_turn_utils.execute_multi_turn_func_call(
-                    step, task.initial_state, list(task.classes), name, task.id, task.long_context
+                    step,
+                    task.world.state,
+                    list(task.world.classes),
+                    name,
+                    task.id,
+                    "long_context" in task.world.options,
                 )
                 assert not any(output.startswith("Error during execution") for output in outputs)
 
@@ -111,7 +116,7 @@ def official(tasks: Sequence[Task], repeats: int) -> dict[str, float]:
     def check() -> None:
         for task in tasks:
             turns = [[text(call) for call in turn.gold] for turn in task.turns]
-            entry = {"id": task.id, "initial_config": task.initial_state, "involved_classes": list(task.classes)}
+            entry = {"id": task.id, "initial_config": task.world.state, "involved_classes": list(task.world.classes)}
             said = [[turn] if turn else [] for turn in turns]
             assert multi_turn_checker.multi_turn_checker(said, turns, entry, task.category, next(names))["valid"]
 

@@ -142,7 +142,7 @@ def run(directory: Path, dispatch, *, until: int, seconds: float = 0.0, record=a
         save=save,
         stop=lambda: False,
     )
-    return train(replace(CONFIG, max_steps=until), STRATA, SEEDS, (), stages, start)
+    return train(replace(CONFIG, max_steps=until), tuple(STRATA), SEEDS, (), stages, start)
 
 
 # ------------------------------------------------------------------- as processes, to be killed

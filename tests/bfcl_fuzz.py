@@ -182,10 +182,10 @@ def some_tasks():
 def player(domain, report, guard):
     """A function that plays one episode of messages drawn from an rng, and reports."""
     tasks, traces = some_tasks()
-    tools = [domain.tools_of(task.classes) for task in tasks]
+    tools = [domain.tools_of(task.world.classes) for task in tasks]
     values = []
     for task in tasks:
-        known = sorted({str(leaf) for leaf in leaves(task.initial_state)})[:100]
+        known = sorted({str(leaf) for leaf in leaves(task.world.state)})[:100]
         gold = [value for turn in task.turns for call in turn.gold for value in call.arguments.values()]
         values.append(EXTREMES + [text for text in HOSTILE if text.isprintable()] + 2 * known + 4 * gold)
     rules = OFFICIAL._replace(max_attempts=10**6, unreadable_ends_turn=False)  # everything runs

@@ -37,7 +37,7 @@ def text(call: Call) -> str:
 
 def verdict(task: Task, turns: Sequence[Steps], name: str) -> bool:
     """Whether the checker calls the trajectory valid; `name` must not have been used for this task before."""
-    entry = {"id": task.id, "initial_config": task.initial_state, "involved_classes": list(task.classes)}
+    entry = {"id": task.id, "initial_config": task.world.state, "involved_classes": list(task.world.classes)}
     gold = [[text(call) for call in turn.gold] for turn in task.turns]
     decoded = [[[text(call) for call in step] for step in steps] for steps in turns]
     try:
@@ -49,9 +49,9 @@ def verdict(task: Task, turns: Sequence[Steps], name: str) -> bool:
 def execute(task: Task, calls: Sequence[Call], name: str) -> list[str]:
     """What the executor answers; live objects stay until `forget`."""
     texts = [text(call) for call in calls]
-    state: Mapping = task.initial_state
+    state: Mapping = task.world.state
     outputs, _ = multi_turn_utils.execute_multi_turn_func_call(
-        texts, state, list(task.classes), name, task.id, task.long_context
+        texts, state, list(task.world.classes), name, task.id, "long_context" in task.world.options
     )
     return outputs
 

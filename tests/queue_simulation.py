@@ -21,7 +21,7 @@ from rods_jax import replay
 from rods_jax.boundary import boundary_score, partition, select_seeds
 from rods_jax.config import ReplaySettings
 from rods_jax.environments.protocol import STRATA
-from rods_jax.types import Task, Turn
+from rods_jax.types import Task, Turn, World
 
 TASKS, BATCH, ROLLOUTS, TURNS, EPOCHS, QUOTAS = 400, 32, 16, 4, 5, (4, 4, 4, 4)
 UNPACED = {"surplus": 1000.0, "max_age": 10**6}  # every seed is sent, and nothing leaves the queue
@@ -52,7 +52,7 @@ def simulate(
 ) -> Queue:
     """Runs the third stage.  accepted: share of seeds that become variants.  latency: steps until a seed's outcome."""
     rng, draw = np.random.default_rng(seed), random.Random(seed)
-    tasks = [Task(f"h{i}", f"s{i}", STRATA[i % 4], (f"C{i}",), {}, (Turn("u"),)) for i in range(TASKS)]
+    tasks = [Task(f"h{i}", f"s{i}", tuple(STRATA)[i % 4], World((f"C{i}",)), (Turn("u"),)) for i in range(TASKS)]
     difficulty = {task.id: rng.normal(0.6, 1.0) for task in tasks}
     state, step, sent, most, coming, ages, chances, lengths = (
         replay.create(tasks, settings),
@@ -79,7 +79,7 @@ def simulate(
                 state = replay.observe(state, task.id, passed, ROLLOUTS * TURNS, step)
 
             # Select seeds, and send as many as are wanted.
-            categories_N = np.array([STRATA.index(task.category) for task in batch])
+            categories_N = np.array([tuple(STRATA).index(task.category) for task in batch])
             seeds = _select(passed_N, np.full(BATCH, ROLLOUTS * TURNS, np.int32), categories_N, eligible_N)
             left = len(batches) - index if epoch + 1 < EPOCHS else 0
             best_first = [batch[i] for i in np.asarray(seeds.indices_k).tolist() if i >= 0]

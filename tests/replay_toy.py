@@ -2,11 +2,13 @@
 
 from rods_jax import replay
 from rods_jax.config import ReplaySettings
-from rods_jax.types import Task, Turn
+from rods_jax.types import Task, Turn, World
 
 
 def task_named(name, ancestry=("human0",)):
-    return Task(name, f"scenario-{name}", "base", ("Files",), {"Files": {"z": 1, "a": 2}}, (Turn("u"),), ancestry)
+    return Task(
+        name, f"scenario-{name}", "base", World(("Files",), {"Files": {"z": 1, "a": 2}}), (Turn("u"),), ancestry
+    )
 
 
 def human_seeds(n):

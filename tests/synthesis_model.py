@@ -11,7 +11,7 @@ from rods_jax.chat import Reply, Request
 from rods_jax.synthesis.ask import ROLES
 from rods_jax.synthesis.llm import llm_roles
 from rods_jax.synthesis.pipeline import Synthesis, synthesize
-from rods_jax.types import Call, Turn
+from rods_jax.types import Call, Turn, World
 
 
 def role_and_data(messages) -> tuple[str, dict]:
@@ -145,7 +145,9 @@ class Model:
 LOOSE = replace(
     TASK,
     id="toy_base_1",
-    initial_state=STATE | {"Library": {"books": [{"book_id": 200, "title": "Emma", "borrower": ""}]}},
+    world=World(
+        TASK.world.classes, STATE | {"Library": {"books": [{"book_id": 200, "title": "Emma", "borrower": ""}]}}
+    ),
     turns=(
         Turn(
             "Lend 200 to anna. What is the fine for 200?",

@@ -4,7 +4,7 @@ import random
 from typing import TypedDict
 
 from rods_jax.environments import toolkit
-from rods_jax.types import Call, Task, Turn
+from rods_jax.types import Call, Task, Turn, World
 
 
 class BookId(TypedDict):
@@ -96,8 +96,7 @@ TASK = Task(
     "toy_base_0",
     "toy_0",
     "base",
-    ("Library", "Till"),
-    STATE,
+    World(("Library", "Till"), STATE),
     (
         Turn(
             "Add 'Hamlet', then lend it to anna.",

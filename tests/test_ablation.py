@@ -30,9 +30,9 @@ def test_longest_chain():
 def test_equal_content_is_run_once():
     built = []
 
-    def counted(*start):
+    def counted(start):
         built.append(start)
-        return TOY.simulator(*start)
+        return TOY.simulator(start)
 
     links = remembered_ablation(TOY._replace(simulator=counted))
     assert links(TASK) == ablation_links(TOY, TASK)
@@ -83,10 +83,10 @@ def test_lists_shared_between_runs_would_make_up_edges(bfcl):
     backend = bfcl._backend()
 
     def responses(task, left_out=None):
-        objects = {name: backend.classes[name]() for name in task.classes}
+        objects = {name: backend.classes[name]() for name in task.world.classes}
         for name, instance in objects.items():
             if name not in backend.stateless:
-                instance._load_scenario(copy.deepcopy(task.initial_state.get(name, {})))
+                instance._load_scenario(copy.deepcopy(task.world.state.get(name, {})))
         for index, call in enumerate(call for turn in task.turns for call in turn.gold):
             try:
                 tool = getattr(objects[backend.tools[call.name].class_name], call.name)

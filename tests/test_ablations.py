@@ -37,7 +37,7 @@ from rods_jax.synthesis.critique import has_profile
 from rods_jax.synthesis.dispatch import Dispatch
 from rods_jax.synthesis.pipeline import Synthesis, synthesize
 from rods_jax.synthesis.profile import extract_profile
-from rods_jax.types import Call, Policy, RolloutBatch, Task, Turn
+from rods_jax.types import Call, Policy, RolloutBatch, Task, Turn, World
 
 N, G, U = 8, 4, 4  # tasks of a step, rollouts, turns
 
@@ -84,10 +84,10 @@ def test_each_is_one_key(key, config):
 # ------------------------------------------------------------------------- a run without a network
 def task(name, category="base", ancestry=()):
     turns = tuple(Turn(f"{name}, {turn}", (Call("f", {"x": name}),)) for turn in range(U))
-    return Task(name, name, category, ("C",), {}, turns, ancestry)
+    return Task(name, name, category, World(("C",), {}), turns, ancestry)
 
 
-SEEDS = [task(f"h{i}", STRATA[i % 4]) for i in range(16)]
+SEEDS = [task(f"h{i}", tuple(STRATA)[i % 4]) for i in range(16)]
 
 
 def passed_turns(task, step):
@@ -105,7 +105,7 @@ def batch_of(tasks, step) -> RolloutBatch:
     return RolloutBatch(
         tokens[:, 0], 3 * ones, tokens, np.full((n, G), 3, np.int32), np.ones((n, G, 3), bool),
         np.full((n, G, 3), -1.5, np.float32), (passed / U).astype(np.float32), np.ones((n, G), bool), passed,
-        U * ones, np.array([STRATA.index(t.category) for t in tasks], np.int32), ones == 1, zeros, zeros,
+        U * ones, np.array([tuple(STRATA).index(t.category) for t in tasks], np.int32), ones == 1, zeros, zeros,
     )  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def run(config):
         save=lambda position, metrics: None,
         stop=lambda: False,
     )
-    position = train(config, STRATA, SEEDS, (), stages, Position(state, replay.create(SEEDS, config.replay)))
+    position = train(config, tuple(STRATA), SEEDS, (), stages, Position(state, replay.create(SEEDS, config.replay)))
     return position, records, dispatched, batches
 
 
@@ -219,7 +219,7 @@ def test_any_task_of_a_shuffled_epoch_is_a_uniform_draw():
     counts, epochs = Counter(), 300
     for epoch in range(epochs):
         for tasks in replay.epoch_batches(state, seed=0, epoch=epoch, batch_size=N):
-            chosen = select(np.array([STRATA.index(task.category) for task in tasks]))
+            chosen = select(np.array([tuple(STRATA).index(task.category) for task in tasks]))
             counts.update(tasks[index].id for index in chosen.tolist() if index >= 0)
     expected = sum(counts.values()) / len(SEEDS)
     chi_square = sum((counts[task.id] - expected) ** 2 / expected for task in SEEDS)
@@ -317,7 +317,7 @@ def test_without_rewrite_the_same_calls_keep_their_first_wording(category):
     assert with_rewrite.rejections == without.rejections and "rewriter" in full.roles()
     assert other.roles() == [role for role in full.roles() if role != "rewriter"]
     assert [turn.gold for turn in found.turns] == [turn.gold for turn in expected.turns]
-    assert found.initial_state == expected.initial_state
+    assert found.world.state == expected.world.state
     said = [(a.user, b.user) for a, b in zip(found.turns, expected.turns, strict=True) if a.gold and b.gold]
     assert all("Ada here" not in ours for ours, _ in said) and any("Ada here" in theirs for _, theirs in said)
 

@@ -20,7 +20,7 @@ from rods_jax.environments import bfcl
 from rods_jax.environments.bfcl_safety import MAX_RESPONSE_CHARACTERS
 from rods_jax.environments.protocol import STRATA
 from rods_jax.environments.scoring import official_turn_passed, replay, turn_passed
-from rods_jax.types import Call
+from rods_jax.types import Call, World
 
 FILES = {"a.txt": {"type": "file", "content": "x"}, "sub": {"type": "directory", "contents": {}}}
 FILE_SYSTEM = {"root": {"home": {"type": "directory", "contents": FILES}}}
@@ -28,7 +28,7 @@ STATE = {"GorillaFileSystem": FILE_SYSTEM, "TwitterAPI": {"authenticated": True}
 
 
 def simulator(*classes, state=STATE, long_context=False):
-    return bfcl.BfclSimulator(classes, state, long_context)
+    return bfcl.BfclSimulator(World(classes, state, {"long_context": long_context}))
 
 
 def call(sim, name, **arguments):
@@ -66,7 +66,7 @@ def test_gold_calls_are_values_by_documented_name():
     for task in tasks():
         for gold in (gold for turn in task.turns for gold in turn.gold):
             tool = domain().tools[gold.name]
-            assert tool.class_name in task.classes
+            assert tool.class_name in task.world.classes
             assert set(gold.arguments) <= set(tool.parameters["properties"])
 
 
@@ -171,8 +171,8 @@ def test_initial_state_is_not_changed():
 def test_interleaved_rollouts_do_not_interact():
     for index in (0, 90, 650, 790):
         task = tasks()[index]
-        start = task.classes, task.initial_state, task.long_context
-        good, bad = bfcl.BfclSimulator(*start), bfcl.BfclSimulator(*start)
+        start = task.world
+        good, bad = bfcl.BfclSimulator(start), bfcl.BfclSimulator(start)
         for turn, calls in enumerate(turn.gold for turn in task.turns):
             outputs = []
             for gold in calls:
@@ -187,7 +187,7 @@ def test_a_copied_or_pickled_rollout_continues_alike(copied):
     for index in (0, 60, 110, 799):
         task = tasks()[index]
         gold = [a_call for turn in task.turns for a_call in turn.gold]
-        sim = domain().simulator(task.classes, task.initial_state, task.long_context)
+        sim = domain().simulator(task.world)
         sim.call(gold[0])
         other, before = copied(sim), copy.deepcopy(sim.state())
         answers = [sim.call(a_call) for a_call in gold[1:]]

@@ -22,14 +22,14 @@ from rods_jax.environments.bfcl_safety import MAX_RESPONSE_CHARACTERS  # noqa: E
 from rods_jax.environments.episode import Episode  # noqa: E402
 from rods_jax.environments.scoring import gold_trace  # noqa: E402
 from rods_jax.rewards import CALL_FAILED, PARSE_ERROR  # noqa: E402
-from rods_jax.types import Action, Call, Task, Turn  # noqa: E402
+from rods_jax.types import Action, Call, Task, Turn, World  # noqa: E402
 
 FILES = {"a.txt": {"type": "file", "content": "x"}, "sub": {"type": "directory", "contents": {}}}
 STATE = {"GorillaFileSystem": {"root": {"home": {"type": "directory", "contents": FILES}}}}
 
 
 def simulator(*classes, state=STATE, long_context=False):
-    return bfcl.BfclSimulator(classes, state, long_context)
+    return bfcl.BfclSimulator(World(classes, state, {"long_context": long_context}))
 
 
 def call(sim, name, **arguments):
@@ -59,7 +59,7 @@ HOSTILE = [
 def test_hostile_messages_are_errors_in_every_codec(tmp_path):
     """As a message, as a call in the Python format, and spliced as a name into each JSON format."""
     path = tmp_path / "made"
-    task = Task("t", "s", "base", ("GorillaFileSystem", "MathAPI"), STATE, (Turn("go", (Call("pwd"),)),))
+    task = Task("t", "s", "base", World(("GorillaFileSystem", "MathAPI"), STATE), (Turn("go", (Call("pwd"),)),))
     domain = bfcl.bfcl_domain()
     trace = gold_trace(domain, task)
     for text in [*HOSTILE[:-1], *(f"ls(a=open(file='{path}', mode='{mode}'))" for mode in "rw")]:
@@ -269,11 +269,11 @@ def test_threads_do_not_disturb_each_other():
 def test_error_texts_do_not_depend_on_the_hash_seed():
     script = """
 from rods_jax.environments.bfcl import BfclSimulator
-from rods_jax.types import Call
+from rods_jax.types import Call, World
 ticket = {"id": 1, "status": "Open"}
 travel = {"access_token": "t", "credit_card_list": {"1": {"balance": 1}}}
 state = {"TicketAPI": {"ticket_queue": [ticket]}, "TravelAPI": travel}
-sim = BfclSimulator(("TicketAPI", "TravelAPI"), state)
+sim = BfclSimulator(World(("TicketAPI", "TravelAPI"), state))
 print(sim.call(Call("edit_ticket", {"ticket_id": 1, "updates": {"b": 1, "a": 2, "d": 3, "c": 4}})).text)
 flight = dict(travel_date="2026-11-10", travel_from="SFO", travel_to="LAX", travel_class="no")
 print(sim.call(Call("book_flight", {"access_token": "t", "card_id": "1", **flight})).text)

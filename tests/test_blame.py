@@ -22,7 +22,7 @@ from rods_jax.evaluation import play, score
 from rods_jax.rewards import PARSE_ERROR
 from rods_jax.run.advice import EARLY, advice, calls_of, left_in_text
 from rods_jax.run.players import converse, served
-from rods_jax.types import Call, Task, Turn
+from rods_jax.types import Call, Task, Turn, World
 
 DOCS = Path(__file__).parent.parent / "docs" / "evaluation.md"
 TASK = next(task for task in TASKS if task.turns[0].gold and len(task.turns) > 1)
@@ -188,7 +188,7 @@ class Brittle:
 
 
 def test_a_world_that_breaks_is_the_environments():
-    task = Task("t", "s", "base", ("Brittle",), {}, (Turn("Touch it.", (Call("push"),)),))  # no such tool
+    task = Task("t", "s", "base", World(("Brittle",), {}), (Turn("Touch it.", (Call("push"),)),))  # no such tool
     record, _ = played(message(content="Done."), 0, task, toolkit.domain("brittle", {"Brittle": Brittle}))
     assert record.failure.startswith("GoldError") and record.truncated == ""
 

@@ -11,13 +11,13 @@ from rods_jax.config import ColdStartConfig, ConfigError, RetentionConfig, Stage
 from rods_jax.demonstrations import Habits
 from rods_jax.environments.protocol import STRATA, TaskSplits
 from rods_jax.rewards import progress_reward
-from rods_jax.types import Call, Task, Turn
+from rods_jax.types import Call, Task, Turn, World
 
 
 def make(name: str, number: int, category: str = "base") -> Task:
     """Its words are its own: no two numbers share a run of five."""
     words = " ".join(f"w{number}x{place}" for place in range(8))
-    return Task(f"{name}_{number}", f"{name}_{number}", category, (), {}, (Turn(words, (Call(f"f{number}"),)),))
+    return Task(f"{name}_{number}", f"{name}_{number}", category, World((), {}), (Turn(words, (Call(f"f{number}"),)),))
 
 
 SEEDS = tuple(make("seed", number, STRATA[number % 4]) for number in range(8))

@@ -51,7 +51,7 @@ def test_the_sizes_of_a_prompt_of_bfcl():
     pytest.importorskip("bfcl_eval", exc_type=ImportError)
     domain, tasks = bfcl.bfcl_domain(), bfcl.load_tasks(("base",))
     means = [
-        sum(len(document(tool)) for task in tasks for tool in domain.tools_of(task.classes)) / len(tasks)
+        sum(len(document(tool)) for task in tasks for tool in domain.tools_of(task.world.classes)) / len(tasks)
         for document in (tool_schema, tool_line, tool_signature)
     ]
     assert [round(mean, -2) for mean in means] == [35_700, 21_800, 2_600]

@@ -14,7 +14,7 @@ from rods_jax.environments.episode import Episode
 from rods_jax.environments.scoring import gold_trace
 from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.synthesis.pipeline import author_tasks
-from rods_jax.types import Action, Call, Task, Turn
+from rods_jax.types import Action, Call, Task, Turn, World
 
 TASKS = author_tasks(WORKPLACE, count=100, rng=random.Random(0))
 TOKENIZER = train_tokenizer(corpus(WORKPLACE, TASKS), vocab_size=2_000)
@@ -176,7 +176,9 @@ class Bell:
 
 def test_a_turn_that_the_attempt_limit_closes_needs_no_answer():
     bells = toolkit.domain("bells", {"Bell": Bell})
-    task = Task("b", "b", "base", ("Bell",), {}, (Turn("six", (Call("ring"),) * 6), Turn("once", (Call("ring"),))))
+    task = Task(
+        "b", "b", "base", World(("Bell",), {}), (Turn("six", (Call("ring"),) * 6), Turn("once", (Call("ring"),)))
+    )
     demo = demonstrate(bells, task, CODEC, Habits(), random.Random(0))
     six, once = by_turn(task, demo, bells)
     assert [len(six), len(once)] == [6, 2] and demo.turns_passed == (True, True)

@@ -11,7 +11,7 @@ from rods_jax.environments.protocol import STRATA
 from rods_jax.environments.scoring import OFFICIAL, RODS, gold_trace
 from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.synthesis.pipeline import author_tasks
-from rods_jax.types import Action, Call, Message, Task, Turn
+from rods_jax.types import Action, Call, Message, Task, Turn, World
 
 
 class Shelf:
@@ -56,7 +56,7 @@ def act(*calls):
 
 
 def task(*turns):
-    return Task("t", "s", "base", ("Shelf",), {"Shelf": {"books": ["x"]}}, turns)
+    return Task("t", "s", "base", World(("Shelf",), {"Shelf": {"books": ["x"]}}), turns)
 
 
 def start(a_task, rules=RODS):

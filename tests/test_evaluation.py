@@ -37,7 +37,7 @@ from rods_jax.evaluation import (
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
 from rods_jax.strict_json import MAX_NESTING
 from rods_jax.synthesis.pipeline import author_tasks
-from rods_jax.types import Action, Call, Task, Turn
+from rods_jax.types import Action, Call, Task, Turn, World
 
 ANSWER = Action(answer="Done.")
 NAN = float("nan")
@@ -72,7 +72,7 @@ def house(*gold, category="base", released=(), id="t"):
     turns = tuple(Turn(f"turn {i}", tuple(calls)) for i, calls in enumerate(gold))
     turns = (*turns[:-1], replace(turns[-1], released_tools=released))
     state = {"House": {"doors": {"front": False, "back": False}, "log": []}}
-    return Task(id, "s", category, ("House",), state, turns)
+    return Task(id, "s", category, World(("House",), state), turns)
 
 
 def says(*actions):

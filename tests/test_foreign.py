@@ -13,12 +13,12 @@ from rods_jax.environments import toolkit
 from rods_jax.environments.episode import Failure, start_episodes
 from rods_jax.environments.scoring import RODS, GoldError, gold_trace
 from rods_jax.evaluation import Said, gold_player, play
-from rods_jax.types import Action, Call, Task, Turn
+from rods_jax.types import Action, Call, Task, Turn, World
 
 
 def _domain(cls, *gold):
     domain = toolkit.domain("d", {cls.__name__: cls})
-    return domain, Task("t", "s", "base", (cls.__name__,), {}, (Turn("u", gold),))
+    return domain, Task("t", "s", "base", World((cls.__name__,), {}), (Turn("u", gold),))
 
 
 # ------------------------------------------------------------------------- tools that raise anything
@@ -103,7 +103,7 @@ class Machine:
 )
 def test_whatever_a_tool_raises_is_an_observation(call, text, capsys):
     domain, one = _domain(Machine, Call("nest", {"levels": 1}))
-    assert domain.simulator(["Machine"], {}, False).call(call).text.startswith(f"Error: {text}")
+    assert domain.simulator(World(("Machine",))).call(call).text.startswith(f"Error: {text}")
     batch = start_episodes(domain, [one])
     assert batch.act({0: Action(calls=(call,))})[0].code == -2
     record = play(domain, one, 0, _says(Action(calls=(call,)), Action(answer="")))
@@ -144,7 +144,7 @@ def test_ctrl_c_passes():
     domain, one = _domain(Machine, Call("nest", {"levels": 1}))
     action = Action(calls=(Call("stop"),))
     for run in (
-        lambda: domain.simulator(["Machine"], {}, False).call(Call("stop")),
+        lambda: domain.simulator(World(("Machine",))).call(Call("stop")),
         lambda: start_episodes(domain, [one]).act({0: action}),
         lambda: play(domain, one, 0, _says(action)),
     ):

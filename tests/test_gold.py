@@ -19,7 +19,7 @@ from rods_jax.evaluation import gold_player, null_player, play
 from rods_jax.run import evaluating
 from rods_jax.run.directory import build
 from rods_jax.synthesis.pipeline import author_tasks
-from rods_jax.types import Call, Task, Turn
+from rods_jax.types import Call, Task, Turn, World
 
 _TICKS = itertools.count()
 
@@ -54,7 +54,7 @@ CLOCK = toolkit.domain("clock", {"Clock": Clock})
 
 
 def task(name, *turns):
-    return Task(name, "s", "base", ("Clock",), {}, tuple(turns))
+    return Task(name, "s", "base", World(("Clock",), {}), tuple(turns))
 
 
 TICK, READ, STAMP = Turn("t", (Call("tick"),)), Turn("r", (Call("read"),)), Turn("s", (Call("stamp_it"),))
@@ -119,7 +119,7 @@ def test_the_example_of_the_documentation_passes_its_own_gold():
     text = (Path(__file__).parent.parent / "docs" / "environments.md").read_text("utf-8")
     names: dict = {"__name__": "example"}
     exec(text.split("```python\n")[1].split("```")[0], names)
-    lamp = names["LAMPS"].simulator(["Lamp"], names["TASK"].initial_state, False)
+    lamp = names["LAMPS"].simulator(names["TASK"].world)
     assert lamp.call(names["PAINT"]).text == '{"colour": "red"}'
     assert lamp.call(names["PAINT"]).text == "Error: the lamp is red"
     assert lamp.state() == {"Lamp": {"colour": names["Colour"].RED, "history": ["as asked"]}}

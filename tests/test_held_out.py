@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from rods_jax.environments.protocol import STRATA
 from rods_jax.held_out import sample, scores, set_aside, spread
-from rods_jax.types import Task, Turn
+from rods_jax.types import Task, Turn, World
 
 
 def make(category: str, number: int) -> Task:
-    return Task(f"{category}_{number}", f"scenario_{number}", category, (), {}, (Turn("?"),))
+    return Task(f"{category}_{number}", f"scenario_{number}", category, World((), {}), (Turn("?"),))
 
 
 SORTED = tuple(make(category, number) for category in STRATA for number in range(100))

@@ -16,7 +16,7 @@ from rods_jax.environments.scoring import RODS, gold_trace
 from rods_jax.environments.workers import Workers
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.metrics import read_metrics
-from rods_jax.types import Action, Call, Observation, Task, Turn
+from rods_jax.types import Action, Call, Observation, Task, Turn, World
 from tests import training_toy
 from tests.training_toy import toy, varied_reward
 
@@ -61,7 +61,7 @@ def safe_domain():
 
 
 def task(*turns: Turn) -> Task:
-    return Task("t", "t", "base", ("Safe",), {}, turns)
+    return Task("t", "t", "base", World(("Safe",), {}), turns)
 
 
 OPEN = Turn("Open it.", (Call("login", {"password": "7"}),))

@@ -107,5 +107,5 @@ def test_a_later_stage_is_counted_by_its_own_tasks(codec):
 
 
 def test_a_task_whose_world_breaks_has_no_length_and_stops_nothing(codec):
-    broken = replace(TASKS[0], id="broken", classes=("NoSuchClass",))
+    broken = replace(TASKS[0], id="broken", world=replace(TASKS[0].world, classes=("NoSuchClass",)))
     assert set(measure(WORKPLACE, codec, [broken, TASKS[1]])) == {TASKS[1].id}

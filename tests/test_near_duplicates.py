@@ -11,12 +11,12 @@ from synthesis_toy import TASK, TOY
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.synthesis.near_duplicates import far_from, nearest, shingle_index, shingles
 from rods_jax.synthesis.pipeline import author_tasks
-from rods_jax.types import Call, Task, Turn
+from rods_jax.types import Call, Task, Turn, World
 
 
 def task(name, *texts, gold=()):
     turns = tuple(Turn(text) for text in texts)
-    return Task(name, name, "base", (), {}, (replace(turns[0], gold=gold), *turns[1:]))
+    return Task(name, name, "base", World((), {}), (replace(turns[0], gold=gold), *turns[1:]))
 
 
 def test_shingles_by_hand():
@@ -58,7 +58,7 @@ def test_the_gate_stops_copies_and_slight_changes_only():
     held_out = author_tasks(WORKPLACE, count=40, rng=random.Random(0))
     gate = far_from(held_out[:20])
     for known in held_out[:20]:
-        copied = replace(known, id="copy", scenario="elsewhere", initial_state={})
+        copied = replace(known, id="copy", scenario="elsewhere", world=replace(known.world, state={}))
         assert known.id in gate(WORKPLACE, copied)
         politely = replace(known.turns[0], user=f"Hello, {known.turns[0].user}")
         assert gate(WORKPLACE, replace(copied, turns=(politely, *known.turns[1:]))) is not None

@@ -355,4 +355,4 @@ test_pool = Pool.TestCase
 
 def test_json_keeps_the_order_of_state_keys():
     task = _json_round_trip(pool_of(1, ["a"])).slots[0].task
-    assert list(task.initial_state["Files"]) == ["z", "a"]
+    assert list(task.world.state["Files"]) == ["z", "a"]

@@ -233,9 +233,9 @@ def breaking(where):
     """WORKPLACE, but the task whose initial state says "broken" breaks at `where`."""
     built = []
 
-    def simulator(classes, initial_state, long_context):
-        inner = WORKPLACE.simulator(classes, initial_state, long_context)
-        if "broken" not in initial_state:
+    def simulator(world):
+        inner = WORKPLACE.simulator(world)
+        if "broken" not in world.state:
             return inner
         built.append(where)
         if where == "trace" or where == "construction" and len(built) == 3:
@@ -264,11 +264,11 @@ def sound(recite):
 )
 def test_a_broken_world_is_a_masked_record_and_touches_no_other_task(recite, sound, where, complaint):
     worst = 1
-    bad = replace(TASKS[worst], initial_state={**TASKS[worst].initial_state, "broken": {}})
+    bad = replace(TASKS[worst], world=replace(TASKS[worst].world, state={**TASKS[worst].world.state, "broken": {}}))
     if where == "gold":
         bad = replace(bad, turns=(replace(bad.turns[0], gold=(Call("fly"),)), *bad.turns[1:]))
     if where == "classes":
-        bad = replace(bad, classes=("Nowhere",))
+        bad = replace(bad, world=replace(bad.world, classes=("Nowhere",)))
     tasks = [*TASKS[:worst], bad, *TASKS[worst + 1 :]]
     batch, trajectories, *_ = gather(gold_script(), recite, tasks=tasks, domain=breaking(where))
     for one in trajectories[worst * G : worst * G + G]:

@@ -214,7 +214,7 @@ def test_more_slots_than_tasks_stay_empty(policy, params, sampled):
 
 
 def test_a_task_that_fails_at_the_start_takes_no_slot(policy, params, sampled):
-    bad = replace(TASKS[0], classes=("Nowhere",))
+    bad = replace(TASKS[0], world=replace(TASKS[0].world, classes=("Nowhere",)))
     few = gather(params, compiled(policy, 1), sampling=HOT, tasks=[bad, *TASKS[1:]])
     assert [t.failure is not None for t in few.trajectories] == [True] * G + [False] * (N - 1) * G
     assert few.trajectories[G:] == sampled.trajectories[G:]

@@ -26,7 +26,7 @@ pydantic = pytest.importorskip("pydantic")
 from rods_jax.codecs.documents import tool_line, tool_signature  # noqa: E402
 from rods_jax.environments import toolkit  # noqa: E402
 from rods_jax.environments.schemas import kind_of  # noqa: E402
-from rods_jax.types import Call  # noqa: E402
+from rods_jax.types import Call, World  # noqa: E402
 
 
 class Colour(enum.Enum):
@@ -294,7 +294,7 @@ class Shop:
 
 
 def test_a_tool_gets_objects_and_answers_in_json():
-    simulator = toolkit.simulator({"Shop": Shop})(["Shop"], {"Shop": {"colour": "blue", "corners": [1]}}, False)
+    simulator = toolkit.simulator({"Shop": Shop})(World(("Shop",), {"Shop": {"colour": "blue", "corners": [1]}}))
     assert simulator.state() == {"Shop": {"colour": Colour.BLUE, "corners": (1,)}}
     arguments = {
         "item": {"name": "鐘"},
@@ -304,7 +304,7 @@ def test_a_tool_gets_objects_and_answers_in_json():
     }
     assert simulator.call(Call("sell", arguments)).text == '{"x": 1, "colour": "blue", "tags": ["鐘"]}'
     with pytest.raises(ValueError, match="colour must be one of red, blue"):
-        toolkit.simulator({"Shop": Shop})(["Shop"], {"Shop": {"colour": "green"}}, False)
+        toolkit.simulator({"Shop": Shop})(World(("Shop",), {"Shop": {"colour": "green"}}))
 
 
 def test_defaults_are_shown_where_json_has_them_and_every_tool_can_be_printed():
@@ -318,7 +318,7 @@ def test_defaults_are_shown_where_json_has_them_and_every_tool_can_be_printed():
     assert "anything: any, several: array[any], count: integer | null = null" in text
     assert "limit: number = ..., day: string = ..." in text
     assert '"default": "blue"' in tool_line(tool)
-    simulator = toolkit.simulator({"Shop": Shop})(["Shop"], {}, False)
+    simulator = toolkit.simulator({"Shop": Shop})(World(("Shop",)))
     assert simulator.call(Call("odd_defaults", {"anything": 1, "several": [], "count": None})).ok
 
 

@@ -11,14 +11,14 @@ from rods_jax.environments.scoring import (
     replay,
     turn_passed,
 )
-from rods_jax.types import Call, Observation, Task, ToolSpec, Turn
+from rods_jax.types import Call, Observation, Task, ToolSpec, Turn, World
 
 
 class Counter:
     """`add(n)` appends n and returns the total; `total()` returns it; anything else is an error."""
 
-    def __init__(self, classes, initial_state, long_context):
-        self.added = list(initial_state["Counter"]["added"])
+    def __init__(self, world):
+        self.added = list(world.state["Counter"]["added"])
 
     def call(self, call):
         if call.name == "add":
@@ -42,7 +42,7 @@ def add(n):
 
 def task(*gold):
     turns = tuple(Turn("please", tuple(calls)) for calls in gold)
-    return Task("t", "s", "base", ("Counter",), {"Counter": {"added": [1]}}, turns)
+    return Task("t", "s", "base", World(("Counter",), {"Counter": {"added": [1]}}), turns)
 
 
 def test_trace_is_a_copy_of_every_turn():

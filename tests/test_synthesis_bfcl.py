@@ -32,7 +32,7 @@ def test_most_seeds_have_a_variant_and_every_variant_is_right(every):
         result = synthesize(domain, seed, rng=random.Random(seed.id), step=0, known_hashes=(), roles=roles)
         outcomes.append(Outcome(seed, 0, 0, result.candidate, tuple(r.error for r in result.rejections), 0))
 
-    classes = Counter(name for outcome in outcomes if outcome.candidate for name in outcome.candidate.classes)
+    classes = Counter(name for outcome in outcomes if outcome.candidate for name in outcome.candidate.world.classes)
     assert set(classes) == set(CLASSES)
     report = fidelity(domain, outcomes, {}, held_out)
     assert report["acceptance"]["share"] >= 0.75

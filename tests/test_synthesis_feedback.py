@@ -19,7 +19,7 @@ from rods_jax.synthesis.patch import MAX_PATCHES, Patch, accept_patches, deep_me
 from rods_jax.synthesis.pipeline import RULE_BASED, synthesize
 from rods_jax.synthesis.plan import Plan, PlannedCall
 from rods_jax.synthesis.profile import Profile, extract_profile
-from rods_jax.types import Call, Task, Turn
+from rods_jax.types import Call, Task, Turn, World
 
 
 def write(roles, seed=TASK, domain=TOY, rng=0, **kwargs):
@@ -140,11 +140,11 @@ BANK_STATE = {
 BANK = toolkit.domain("bank", {"Bank": Bank}, sample_state=lambda rng, classes: BANK_STATE)
 PAY = Turn("Pay 40 for anna.", (Call("pay_bill", {"owner": "anna", "amount": 40}),))
 OPEN_STATE = deep_merge(BANK_STATE, {"Bank": {"is_open": True, "accounts": {"anna": {"locked": False}}}})
-BANK_TASK = Task("bank_base_0", "bank_0", "base", ("Bank",), OPEN_STATE, (PAY, PAY))
+BANK_TASK = Task("bank_base_0", "bank_0", "base", World(("Bank",), OPEN_STATE), (PAY, PAY))
 
 
 def accept(*patches, state=BANK_STATE):
-    return accept_patches(BANK, ("Bank",), state, False, [Patch("Bank", split_path(p), v) for p, v in patches])
+    return accept_patches(BANK, World(("Bank",), state), [Patch("Bank", split_path(p), v) for p, v in patches])
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_patches_build_on_each_other_and_are_few():
     assert change["Bank"]["rates"] == {"eur": 3} and len(refused) == 1
     change, refused = accept(*((f"rates.r{n}", n) for n in range(MAX_PATCHES + 2)))
     assert len(change["Bank"]["rates"]) == MAX_PATCHES and len(refused) == 2
-    _, refused = accept_patches(BANK, ("Bank",), BANK_STATE, False, [Patch("Shop", ("is_open",), True)])
+    _, refused = accept_patches(BANK, World(("Bank",), BANK_STATE), [Patch("Shop", ("is_open",), True)])
     assert refused == ("Shop.is_open: no class of this task",)
 
 
@@ -226,7 +226,7 @@ def test_a_field_left_to_its_default_keeps_the_rest_of_it():
             return str(self.room)
 
     domain = toolkit.domain("shelf", {"Shelf": Shelf})
-    change, refused = accept_patches(domain, ("Shelf",), {}, False, [Patch("Shelf", ("room", "width"), 9)])
+    change, refused = accept_patches(domain, World(("Shelf",)), [Patch("Shelf", ("room", "width"), 9)])
     assert (change, refused) == ({"Shelf": {"room": {"width": 9, "height": 4}}}, ())
 
 
@@ -256,7 +256,7 @@ def test_patches_accumulate_until_an_attempt_succeeds():
         {"Bank": {"is_open": True}},
         {"Bank": {"accounts": {"anna": {"locked": False}}}},
     ]
-    assert result.candidate.initial_state == OPEN_STATE
+    assert result.candidate.world.state == OPEN_STATE
     planners = [data for role, data in model.asked if role == "planner"]
     assert [data["state"]["Bank"]["is_open"] for data in planners] == [False, True, True]
     assert [len(data["patches"]) for data in planners] == [0, 1, 2]
@@ -313,7 +313,7 @@ def test_attempts_draw_afresh_and_from_one_state():
     states = []
 
     def refuse(attempt, plan):
-        states.append(attempt.initial_state)
+        states.append(attempt.world.state)
         raise Rejected("query_gen_failed", "no")
 
     plans = {r.plan for r in write(RULE_BASED._replace(execute=refuse)).rejections}

@@ -104,25 +104,25 @@ def test_a_variant_of_another_version_is_counted_and_said_once(tmp_path):
         with journal.writing(tmp_path / OUTCOMES) as append:
             for seed in SEEDS[:2]:
                 record = outcome_record(f"1/{seed.id}", Synthesis(at_first_go(seed, 1).candidate or TASK))
-                append(record | {"candidate": record["candidate"] | {"version": 2}})
+                append(record | {"candidate": record["candidate"] | {"version": 3}})
         with workers(tmp_path):
             results = ours.receive(3)
     assert [results[seed.id, 1].candidate for seed in SEEDS[:2]] == [None, None]
     assert [r.error for seed in SEEDS[:2] for r in results[seed.id, 1].rejections] == [UNREADABLE] * 2
     assert results[SEEDS[2].id, 1] == at_first_go(SEEDS[2], 1)
     (sentence,) = ours.told
-    assert "outcomes.jsonl, line 2: field version must be 1: got 2" in sentence
+    assert "outcomes.jsonl, line 2: field version must be 2: got 3" in sentence
 
 
 def test_a_seed_of_another_version_ends_the_worker(tmp_path):
-    record = {"key": "1/x", "step": 1, "random": "0", "task": task_to_json(TASK) | {"version": 2}}
+    record = {"key": "1/x", "step": 1, "random": "0", "task": task_to_json(TASK) | {"version": 3}}
     with journal.writing(tmp_path / "seeds.jsonl") as append:
         append(record)
     with working(tmp_path, AUTHOR, workers=1, tell=(told := []).append, poll=0.005) as (thread,):
         thread.join(60)
     assert not thread.is_alive()
     (sentence,) = told
-    assert "seeds.jsonl, line 2: field version must be 1: got 2" in sentence
+    assert "seeds.jsonl, line 2: field version must be 2: got 3" in sentence
 
 
 def test_a_checkpoint_that_the_journal_does_not_know_is_refused(tmp_path):

@@ -34,7 +34,7 @@ def test_a_good_task_passes_every_gate():
     ("gate", "task"),
     [
         (gates.available_tools, with_turn(2, released_tools=("add_book",))),  # used two turns before
-        (gates.available_tools, replace(TASK, classes=("Library",))),
+        (gates.available_tools, replace(TASK, world=replace(TASK.world, classes=("Library",)))),
         (gates.available_tools, with_turn(2, gold=(Call("no_such_tool"),))),
         (gates.available_tools, with_turn(2, released_tools=tuple(TOY.tools))),  # none left at the start
         (gates.modest_arguments, with_turn(0, gold=(Call("add_book", {"title": "x" * 201}),))),
@@ -56,8 +56,8 @@ def test_each_gate_refuses_what_it_must(gate, task):
 def test_gold_must_pass_on_a_world_that_is_not_deterministic():
     serial = iter(range(1000))
 
-    def fickle(classes, state, long_context):
-        return TOY.simulator(classes, {**state, "Till": {"balance": next(serial)}}, long_context)
+    def fickle(world):
+        return TOY.simulator(replace(world, state={**world.state, "Till": {"balance": next(serial)}}))
 
     assert "gold fails in turn" in gates.gold_passes(TOY._replace(simulator=fickle), TASK)
 
@@ -66,7 +66,7 @@ def test_content_hash_ignores_identity_and_sees_content():
     same = replace(TASK, id="x", scenario="y", ancestry=("z",))
     assert gates.content_hash(TASK) == gates.content_hash(same)
     others = [with_turn(0, user="Hi"), with_turn(2, gold=()), with_turn(2, released_tools=("deposit_cash",))]
-    others += [replace(TASK, initial_state={}), replace(TASK, category="long_context")]
+    others += [replace(TASK, world=replace(TASK.world, state={})), replace(TASK, category="long_context")]
     assert len({gates.content_hash(task) for task in (TASK, *others)}) == 6
 
 
@@ -79,7 +79,7 @@ def authored():
 def test_the_author_keeps_to_its_dials(authored):
     assert Counter(task.category for task in authored) == dict.fromkeys(STRATA, 50)
     assert len({task.id for task in authored}) == len({task.scenario for task in authored}) == 200
-    assert all(("long_context" in task.id) == task.long_context for task in authored)
+    assert all(("long_context" in task.id) == ("long_context" in task.world.options) for task in authored)
     profiles = [extract_profile(WORKPLACE, task) for task in authored]
     assert {sum(map(bool, profile.calls_per_turn)) for profile in profiles} == {2, 3, 4}
     assert {count for profile in profiles for count in profile.calls_per_turn} == {0, 1, 2}
@@ -106,7 +106,7 @@ def test_no_gold_turn_can_be_skipped(authored):
 
 def assert_every_value_is_told(domain, task):
     """Each string and number of a gold call stands in user text so far or in an earlier output."""
-    simulator = domain.simulator(task.classes, task.initial_state, task.long_context)
+    simulator = domain.simulator(task.world)
     text, returned = "", []
     for turn in task.turns:
         text += "\n" + turn.user
@@ -221,7 +221,7 @@ def test_synthesis_is_deterministic_and_refuses_known_content(authored):
 def test_rejections_are_records_and_blame_is_remembered():
     """Nothing can be lent from an empty library, and this one knows no other tool."""
     lend = Call("lend_book", {"book_id": 1, "borrower": "anna"})
-    seed = replace(TASK, classes=("Library",), turns=(Turn("Lend.", (lend,)),))
+    seed = replace(TASK, world=replace(TASK.world, classes=("Library",)), turns=(Turn("Lend.", (lend,)),))
     empty = TOY._replace(tools={"lend_book": TOY.tools["lend_book"]}, sample_state=lambda rng, classes: {"Library": {}})
     result = synthesize(empty, seed, rng=random.Random(0), step=1, known_hashes=())
     assert result.candidate is None

@@ -13,12 +13,12 @@ from rods_jax.synthesis.plan import Plan, PlannedCall, sample_plan
 from rods_jax.synthesis.profile import Edge, Profile, extract_profile, profile_match
 from rods_jax.synthesis.rewrite import rewrite, word_turn
 from rods_jax.synthesis.values import can_flow, has_type, mentions, words
-from rods_jax.types import Call, Turn
+from rods_jax.types import Call, Turn, World
 
 
 def run(plan, seed=0, domain=TOY, state=STATE):
     rng, classes = random.Random(seed), ("Library", "Till")
-    return execute(domain, plan, rng, classes=classes, initial_state=state, long_context=False)
+    return execute(domain, plan, rng, world=World(tuple(classes), state))
 
 
 # ------------------------------------------------------------------------------------- values
@@ -228,20 +228,20 @@ def test_one_query_per_turn():
 # ------------------------------------------------------------------------------------ augment
 def test_missing_function_withholds_a_tool_that_no_earlier_turn_used():
     execution = run(CHAIN)
-    turns = augment(TOY, execution, ("one", "two"), "missing_function", 1, random.Random(0))
+    turns = augment(TOY, execution, ("one", "two"), "function", 1, random.Random(0))
     assert [turn.user for turn in turns[:2]] == ["one", "two"]
     assert turns[1].gold == () and turns[2].released_tools == ("deposit_cash",)
     assert turns[2].gold == (Call("deposit_cash", {"amount": FINE}),)
-    again = Execution(("Library",), STATE, (execution.turns[0], execution.turns[0]))
+    again = Execution(World(("Library",), STATE), (execution.turns[0], execution.turns[0]))
     with pytest.raises(Rejected, match="no tool of turn 1"):
-        augment(TOY, again, ("one", "two"), "missing_function", 1, random.Random(0))
+        augment(TOY, again, ("one", "two"), "function", 1, random.Random(0))
 
 
 def test_missing_parameter_moves_one_value_to_the_next_message():
     execution = run(CHAIN)
     title = execution.turns[0][0].arguments["title"].value
     queries = rewrite(TOY, execution, random.Random(0))
-    turns = augment(TOY, execution, queries, "missing_parameter", 0, random.Random(0))
+    turns = augment(TOY, execution, queries, "parameter", 0, random.Random(0))
     assert not mentions(turns[0].user, title) and "a certain title" in turns[0].user and turns[0].gold == ()
     assert mentions(turns[1].user, title) and turns[1].gold == tuple(call.call for call in execution.turns[0])
     assert len(turns) == 3
@@ -250,14 +250,14 @@ def test_missing_parameter_moves_one_value_to_the_next_message():
 def test_a_value_that_the_history_tells_is_not_missing():
     execution = run(CHAIN)
     with pytest.raises(Rejected, match="no argument of turn 1"):  # its only argument is a reference
-        augment(TOY, execution, ("one", "two"), "missing_parameter", 1, random.Random(0))
+        augment(TOY, execution, ("one", "two"), "parameter", 1, random.Random(0))
     title = execution.turns[0][0].arguments["title"].value
-    said = Execution(("Library",), STATE, ((executed("lend_book"),), execution.turns[0]))
+    said = Execution(World(("Library",), STATE), ((executed("lend_book"),), execution.turns[0]))
     with pytest.raises(Rejected, match="no argument of turn 1"):
-        augment(TOY, said, (f"Talk about {title}.", "two"), "missing_parameter", 1, random.Random(0))
+        augment(TOY, said, (f"Talk about {title}.", "two"), "parameter", 1, random.Random(0))
 
 
 def test_a_rewrite_with_too_few_queries_is_rejected():
     with pytest.raises(Rejected) as rejected:
-        augment(TOY, run(CHAIN), ("one",), "base", None, random.Random(0))
+        augment(TOY, run(CHAIN), ("one",), "", None, random.Random(0))
     assert rejected.value.error == "conversation_construct_failed"

@@ -135,9 +135,13 @@ def test_content_that_another_worker_wrote_meanwhile_is_refused_and_the_next_att
 def test_what_json_cannot_hold_is_refused_by_a_gate():
     assert storable(TOY, TASK) is None
     for state in ({"Till": {"balance": (1, 2)}}, {"Till": {1: 2}}):
-        assert storable(TOY, replace(TASK, initial_state=state)).startswith("it holds a tuple or a key")
-    assert "JSON" in storable(TOY, replace(TASK, initial_state={"Till": {"balance": float("nan")}}))
-    assert "serializable" in storable(TOY, replace(TASK, initial_state={"Till": {"balance": object()}}))
+        assert storable(TOY, replace(TASK, world=replace(TASK.world, state=state))).startswith(
+            "it holds a tuple or a key"
+        )
+    assert "JSON" in storable(TOY, replace(TASK, world=replace(TASK.world, state={"Till": {"balance": float("nan")}})))
+    assert "serializable" in storable(
+        TOY, replace(TASK, world=replace(TASK.world, state={"Till": {"balance": object()}}))
+    )
 
 
 # ------------------------------------------------------------------------------- bad configurations

@@ -8,14 +8,15 @@ from hypothesis import strategies as st
 
 from rods_jax.environments.protocol import STRATA
 from rods_jax.task_files import TaskFileError, read_tasks, task_from_json, task_to_json, write_tasks
-from rods_jax.types import Call, Task, Turn
+from rods_jax.types import Call, Task, Turn, World
 
 TASK = Task(
     id="t1",
     scenario="s1",
     category="missing_function",
-    classes=("Files", "Tickets"),
-    initial_state={"Tickets": {"z": 1, "a": [1.5, None, True]}, "Files": {"root": {}}},
+    world=World(
+        ("Files", "Tickets"), {"Tickets": {"z": 1, "a": [1.5, None, True]}, "Files": {"root": {}}}, {"slow": True}
+    ),
     turns=(
         Turn("List the files.", (Call("ls", {"all": True}), Call("pwd"))),
         Turn("And now?", (), ("open_ticket",)),
@@ -37,8 +38,7 @@ tasks = st.builds(
     id=names,
     scenario=st.text(),
     category=st.sampled_from(STRATA),
-    classes=st.lists(names, max_size=2).map(tuple),
-    initial_state=objects,
+    world=st.builds(World, st.lists(names, max_size=2).map(tuple), objects, objects),
     turns=st.lists(turns, min_size=1, max_size=3).map(tuple),
     ancestry=st.lists(names, max_size=2).map(tuple),
 )
@@ -52,11 +52,11 @@ def test_any_task_survives_json(task):
 
 def test_file_round_trip_keeps_order_of_tasks_and_of_state(tmp_path):
     path = tmp_path / "tasks.jsonl"
-    other = Task("t2", "s2", "base", (), {}, (Turn("line\u2028separator\r\nand é"),))
+    other = Task("t2", "s2", "base", World((), {}), (Turn("line\u2028separator\r\nand é"),))
     write_tasks(path, [TASK, other])
     assert read_tasks(path) == (TASK, other)
-    assert list(read_tasks(path)[0].initial_state) == ["Tickets", "Files"]
-    assert list(read_tasks(path)[0].initial_state["Tickets"]) == ["z", "a"]
+    assert list(read_tasks(path)[0].world.state) == ["Tickets", "Files"]
+    assert list(read_tasks(path)[0].world.state["Tickets"]) == ["z", "a"]
     assert len(path.read_text().splitlines()) == 2
 
 
@@ -71,9 +71,11 @@ def _edited(**changes):
         (_edited(id=3), "field id must be a string: got 3"),
         (_edited(id=""), "field id must not be empty"),
         (_edited(category=""), "field category must not be empty"),
-        (_edited(version=2), "field version must be 1: got 2"),
-        (_edited(classes="Files"), "field classes must be a list: got 'Files'"),
-        (_edited(initial_state=[]), "field initial_state must be an object"),
+        (_edited(version=3), "field version must be 2: got 3"),
+        (_edited(version=1), "field version must be 2: got 1.*classes and initial_state.*world"),
+        (_edited(world={"classes": "Files"}), "field world.classes must be a list: got 'Files'"),
+        (_edited(world={"classes": [], "state": []}), "field world.state must be an object"),
+        (_edited(world={}), "missing field world.classes"),
         (_edited(turns=[]), "field turns must not be empty"),
         (
             _edited(turns=[{"user": "a"}, {"user": "b", "gold": [{"name": None}]}]),
@@ -156,7 +158,7 @@ def _deep():
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, value):
     path = tmp_path / "tasks.jsonl"
     write_tasks(path, [TASK])
-    wrong = Task("t3", "s", "base", (), {"Files": {"value": value}}, (Turn("u"),))
+    wrong = Task("t3", "s", "base", World((), {"Files": {"value": value}}), (Turn("u"),))
     with pytest.raises(TaskFileError, match="task t3 cannot be written"):
         write_tasks(path, [TASK, wrong])
     assert read_tasks(path) == (TASK,)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers.utils import get_json_schema
 
 from rods_jax.environments import toolkit
-from rods_jax.types import Call
+from rods_jax.types import Call, World
 
 
 class Point(TypedDict):
@@ -122,7 +122,7 @@ START = toolkit.simulator({"Counter": Counter})
 
 
 def start(state=None, long_context=False):
-    return START(["Counter"], {"Counter": state or {}}, long_context)
+    return START(World(("Counter",), {"Counter": state or {}}, {"long_context": long_context}))
 
 
 # ----------------------------------------------------------------------------------- schemas
@@ -334,7 +334,7 @@ def test_long_context_reaches_only_a_constructor_that_asks_for_it():
             """Tells."""
             return "told"
 
-    plain = toolkit.simulator({"Plain": Plain})(["Plain"], {}, True)
+    plain = toolkit.simulator({"Plain": Plain})(World(("Plain",), {}, {"long_context": True}))
     assert plain.call(Call("tell")).text == "told"
 
 
@@ -345,8 +345,8 @@ def test_only_the_tools_of_the_chosen_classes_answer():
             return "pong"
 
     both = toolkit.simulator({"Counter": Counter, "Other": Other})
-    assert both(["Other"], {}, False).call(Call("ping")).ok
-    assert not both(["Counter"], {}, False).call(Call("ping")).ok
+    assert both(World(("Other",))).call(Call("ping")).ok
+    assert not both(World(("Counter",))).call(Call("ping")).ok
 
 
 def test_a_state_that_does_not_fit_the_constructor_is_refused():
@@ -359,7 +359,7 @@ def test_domain_names_its_classes_and_refuses_a_shared_tool_name():
     built = toolkit.domain("tally", {"Tally": Counter}, phrases={"echo": ["say {text}"]})
     assert {tool.class_name for tool in built.tools.values()} == {"Tally"}
     assert built.tools_of(["Tally"]) == tuple(built.tools.values())
-    assert built.simulator(["Tally"], {}, False).call(Call("echo", {"text": "hi"})).text == "hi"
+    assert built.simulator(World(("Tally",))).call(Call("echo", {"text": "hi"})).text == "hi"
     with pytest.raises(ValueError, match="A and B both define add"):
         toolkit.domain("twice", {"A": Counter, "B": Counter})
 

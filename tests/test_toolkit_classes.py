@@ -14,11 +14,11 @@ import pytest
 
 from rods_jax.environments import toolkit
 from rods_jax.evaluation import gold_player, play
-from rods_jax.types import Call, Task, Turn
+from rods_jax.types import Call, Task, Turn, World
 
 
 def start(cls, state=None):
-    return toolkit.simulator({cls.__name__: cls})([cls.__name__], {cls.__name__: state or {}}, False)
+    return toolkit.simulator({cls.__name__: cls})(World((cls.__name__,), {cls.__name__: state or {}}))
 
 
 def class_with(**members):
@@ -303,7 +303,7 @@ class Below(Slotted):
 
 def test_slots_are_state_once_they_are_set():
     domain = toolkit.domain("d", {"Slotted": Slotted})
-    task = Task("t", "s", "base", ("Slotted",), {}, (Turn("u", (Call("add", {"k": 2}),)),))
+    task = Task("t", "s", "base", World(("Slotted",), {}), (Turn("u", (Call("add", {"k": 2}),)),))
     assert play(domain, task, 0, gold_player(task)).rods == (True,)
     below = start(Below, {"n": 3})
     assert below.state() == {"Below": {"n": 3}}

@@ -16,7 +16,7 @@ from rods_jax.environments.episode import Failure, Feedback, start_episodes
 from rods_jax.environments.scoring import RODS
 from rods_jax.environments.workers import WorkerError, Workers
 from rods_jax.run import train
-from rods_jax.types import Action, Call, Task, Turn
+from rods_jax.types import Action, Call, Task, Turn, World
 
 SECONDS, MEGABYTES = 5, 400
 DONE = Action(answer="Done.")
@@ -28,7 +28,7 @@ def act(name, **arguments):
 
 def task(number, *gold):
     turns = (Turn("add", gold), Turn("and wait"), Turn("add 1", (Call("add", {"n": 1}),)))
-    return Task(f"t{number}", "s", "base", ("Machine",), {"Machine": {"total": number}}, turns)
+    return Task(f"t{number}", "s", "base", World(("Machine",), {"Machine": {"total": number}}), turns)
 
 
 TASKS = [task(number, Call("add", {"n": number})) for number in range(4)]

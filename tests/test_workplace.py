@@ -10,11 +10,11 @@ import pytest
 from workplace_scripts import ALWAYS_SUCCEED, CLASSES, SCRIPTS, STATES
 
 from rods_jax.environments.workplace import WORKPLACE, tool_weights, vocabulary
-from rods_jax.types import Call
+from rods_jax.types import Call, World
 
 
 def start(class_name, long_context=False):
-    return WORKPLACE.simulator([class_name], STATES, long_context)
+    return WORKPLACE.simulator(World((class_name,), STATES, {"long_context": long_context}))
 
 
 def fields(wording):
@@ -86,7 +86,7 @@ def test_a_state_is_a_constructor_argument_again(class_name):
     simulator = start(class_name)
     for name, arguments, _ in SCRIPTS[class_name]:
         simulator.call(Call(name, arguments))
-    again = WORKPLACE.simulator([class_name], json.loads(json.dumps(simulator.state())), True)
+    again = WORKPLACE.simulator(World((class_name,), json.loads(json.dumps(simulator.state())), {"long_context": True}))
     assert again.state() == simulator.state()
 
 
@@ -106,7 +106,7 @@ def test_long_context_makes_outputs_several_times_longer_and_changes_nothing_els
 
 
 def test_default_states_are_empty_and_usable():
-    simulator = WORKPLACE.simulator(CLASSES, {}, False)
+    simulator = WORKPLACE.simulator(World(CLASSES))
     assert simulator.call(Call("create_ticket", {"title": "audit"})).text == '{"ticket_id": 1}'
     assert simulator.state()["Orders"] == {"stock": [], "orders": [], "next_order_id": 1}
 
@@ -118,7 +118,7 @@ def test_sampled_states_are_reproducible_varied_json_and_mostly_workable():
     assert len({json.dumps(state) for state in states}) == 30
     for state in states:
         assert json.loads(json.dumps(state)) == state and tuple(state) == CLASSES
-        assert WORKPLACE.simulator(CLASSES, state, False).state() == state
+        assert WORKPLACE.simulator(World(CLASSES, state)).state() == state
         for class_name, key in (("Messages", "message"), ("Tickets", "ticket"), ("Orders", "order")):
             ids = [record[f"{key}_id"] for record in state[class_name][f"{key}s"]]
             assert len(set(ids)) == len(ids) >= 3
@@ -141,7 +141,7 @@ def test_in_sampled_states_every_function_succeeds_sometimes_with_sampled_argume
             for parameter in tool.parameters["required"]:
                 value = WORKPLACE.sample_argument(rng, tool, parameter)
                 arguments[parameter] = rng.choice(known[parameter]) if value is None else value
-            if WORKPLACE.simulator(CLASSES, state, False).call(Call(tool.name, arguments)).ok:
+            if WORKPLACE.simulator(World(CLASSES, state)).call(Call(tool.name, arguments)).ok:
                 succeeded.add(tool.name)
     assert succeeded == set(WORKPLACE.tools)
 
@@ -234,4 +234,4 @@ def test_dials_weigh_thin_tools_and_refuse_what_cannot_be():
 def test_the_domain_is_picklable():
     again = pickle.loads(pickle.dumps(WORKPLACE))
     assert again.tools == WORKPLACE.tools
-    assert again.simulator(["Files"], STATES, False).state() == start("Files").state()
+    assert again.simulator(World(("Files",), STATES)).state() == start("Files").state()

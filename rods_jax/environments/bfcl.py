@@ -23,7 +23,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +35,7 @@ from rods_jax.environments.bfcl_safety import (
     with_sorted_error,
 )
 from rods_jax.environments.protocol import STRATA, Domain
-from rods_jax.types import Call, Json, Observation, Task, ToolSpec, Turn
+from rods_jax.types import Call, Json, Observation, Task, ToolSpec, Turn, World
 
 RELEASE = "2026.3.23"
 INSTALL = f"pip install --no-deps bfcl-eval=={RELEASE} 'mpmath>=1.3,<1.4'"
@@ -132,7 +132,7 @@ def _schema(node: Mapping[str, Json]) -> dict[str, Json]:
 
 
 # ---------------------------------------------------------------------------------------- tasks
-def load_tasks(categories: Sequence[str] = STRATA) -> tuple[Task, ...]:
+def load_tasks(categories: Iterable[str] = STRATA) -> tuple[Task, ...]:
     """The tasks with their gold calls: 200 for each category, in the order of the files.
 
     ImportError and ValueError as in `release_root`.
@@ -161,8 +161,7 @@ def task_of(category: str, entry: Mapping[str, Json], ground_truth: Sequence[Seq
         id=entry["id"],
         scenario=f"bfcl_{number[1]}" if number else entry["id"],
         category=category,
-        classes=tuple(entry["involved_classes"]),
-        initial_state=entry["initial_config"],
+        world=World(tuple(entry["involved_classes"]), entry["initial_config"], STRATA[category].options),
         turns=tuple(turns),
     )
 
@@ -196,13 +195,13 @@ def split(tasks: Sequence[Task], *, seed: int = 0) -> tuple[tuple[Task, ...], tu
 class BfclSimulator:
     """Live tool objects of one rollout; picklable. Raises KeyError for a class that BFCL lacks."""
 
-    def __init__(self, classes: Sequence[str], initial_state: Mapping[str, Json], long_context: bool = False):
-        backend = _backend()
+    def __init__(self, world: World):
+        backend, long_context = _backend(), bool(world.options.get("long_context", False))
         self._objects: dict[str, Any] = {}
-        for name in classes:
+        for name in world.classes:
             self._objects[name] = instance = backend.classes[name]()
             if name not in backend.stateless:
-                instance._load_scenario(copy.deepcopy(initial_state.get(name, {})), long_context=long_context)
+                instance._load_scenario(copy.deepcopy(world.state.get(name, {})), long_context=long_context)
             if name == "TravelAPI" and long_context:  # these hold references to module-level dicts
                 instance.credit_card_list = copy.deepcopy(instance.credit_card_list)
                 instance.booking_record = copy.deepcopy(instance.booking_record)
@@ -225,7 +224,7 @@ class BfclSimulator:
             return _error(str(error))
 
     def state(self) -> Mapping[str, Mapping[str, Json]]:
-        """Public attributes by class; the file system as a tree in the shape of `initial_state`."""
+        """Public attributes by class; the file system as a tree in the shape of `World.state`."""
         return {
             name: {key: _plain(value) for key, value in vars(instance).items() if not key.startswith("_")}
             for name, instance in self._objects.items()
@@ -273,13 +272,13 @@ def argument_vocabulary(tasks: Sequence[Task]) -> Mapping[tuple[str, str], tuple
     with that class do not (doors and well-known stocks are everywhere). A parameter whose values mostly
     are not free (ids, names of existing files) is left out: it must come from state or outputs.
     """
-    simulators = [BfclSimulator(task.classes, task.initial_state, task.long_context) for task in tasks]
+    simulators = [BfclSimulator(task.world) for task in tasks]
     held = [
         {(name, leaf) for name, state in simulator.state().items() for leaf in _leaves(state)}
         for simulator in simulators
     ]  # per task: (class, leaf of its initial state)
     num_holding = Counter(pair for pairs in held for pair in pairs)
-    num_tasks = Counter(name for task in tasks for name in task.classes)
+    num_tasks = Counter(name for task in tasks for name in task.world.classes)
     uses: dict[tuple[str, str], list[tuple[Json, bool]]] = {}
     for task, simulator, pairs in zip(tasks, simulators, held):
         known = {leaf for name, leaf in pairs if 2 * num_holding[name, leaf] < num_tasks[name]}

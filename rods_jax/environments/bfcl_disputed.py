@@ -78,7 +78,7 @@ def find(domain: Domain, tasks: Sequence[Task]) -> dict[str, tuple[Place, ...]]:
 
 def _unknown(domain: Domain, task: Task, trace: GoldTrace) -> Iterator[Place]:
     documents = " ".join(
-        _words(json.dumps(tool.parameters) + tool.description) for tool in domain.tools_of(task.classes)
+        _words(json.dumps(tool.parameters) + tool.description) for tool in domain.tools_of(task.world.classes)
     )
     read = documents
     for number, turn in enumerate(task.turns):

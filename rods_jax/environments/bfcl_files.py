@@ -59,7 +59,9 @@ def read_bfcl_tasks(questions: str | Path, answers: str | Path, category: str | 
         except (ValueError, TypeError, LookupError, AttributeError, SyntaxError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise TaskFileError(f"{where} (answer on line {answer_line} of {answers}): {reason}") from error
-        foreign = [c.name for turn in task.turns for c in turn.gold if tools[c.name].class_name not in task.classes]
+        foreign = [
+            c.name for turn in task.turns for c in turn.gold if tools[c.name].class_name not in task.world.classes
+        ]
         if foreign:
             raise TaskFileError(f"{answers}, line {answer_line}: {foreign[0]} is of no class of involved_classes")
         try:

@@ -72,7 +72,7 @@ def refusal(tool: str, instance: Any, arguments: Mapping[str, Json]) -> str | No
 
 
 def file_tree(directory: Any) -> dict[str, Json] | None:
-    """A simulated directory in the shape of `initial_state`, or None beyond the limits (or endless)."""
+    """A simulated directory in the shape of `World.state`, or None beyond the limits (or endless)."""
     entries = characters = 0
 
     def contents(directory: Any, depth: int, path: int) -> dict[str, Json]:

@@ -54,8 +54,8 @@ class Episode:
         self._rules = rules
         self._explain = domain.explain if rules.explains_failures else None
         self._failed: list[Call] = []  # of this turn
-        self._simulator = domain.simulator(task.classes, task.initial_state, task.long_context)
-        self._tools = {tool.name: tool for tool in domain.tools_of(task.classes)}
+        self._simulator = domain.simulator(task.world)
+        self._tools = {tool.name: tool for tool in domain.tools_of(task.world.classes)}
         self._hidden = task.withheld_tools - set(task.turns[0].released_tools)
         self._outputs: list[str] = []
         self._attempts = 0

@@ -7,9 +7,22 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from rods_jax.types import Call, Json, Observation, Task, ToolSpec
+from rods_jax.types import Call, Json, Observation, Task, ToolSpec, World
 
-STRATA = ("base", "missing_function", "missing_parameter", "long_context")  # that the author writes for any domain
+
+class Stratum(NamedTuple):
+    """What sets the tasks of a stratum apart, for those who write them."""
+
+    options: Mapping[str, Json] = {}  # of their worlds
+    withholds: str = ""  # what one turn lacks, so that it asks for no call: a "function", or a "parameter"
+
+
+STRATA = {
+    "base": Stratum(),
+    "missing_function": Stratum(withholds="function"),
+    "missing_parameter": Stratum(withholds="parameter"),
+    "long_context": Stratum({"long_context": True}),
+}
 
 
 class Simulator(Protocol):
@@ -36,7 +49,7 @@ class Domain(NamedTuple):
 
     name: str
     tools: Mapping[str, ToolSpec]  # by tool name, unique over all classes
-    simulator: Callable[[Sequence[str], Mapping[str, Json], bool], Simulator]  # (classes, initial_state, long_context)
+    simulator: Callable[[World], Simulator]
     sample_state: Callable[[random.Random, Sequence[str]], Mapping[str, Json]] | None = (
         None  # None: reuse the seed's state
     )
@@ -45,7 +58,7 @@ class Domain(NamedTuple):
     )
     phrases: Mapping[str, Sequence[str]] = {}  # tool name -> wordings with {parameter} fields
     nouns: Mapping[str, str] = {}  # parameter -> noun: "ticket 41" (without: "41"), "that ticket"
-    strata: tuple[str, ...] = STRATA  # what its tasks are told apart by: quotas, scores and plots follow it
+    strata: Mapping[str, Stratum] = STRATA  # what its tasks are told apart by: quotas, scores and plots follow it
     explain: Callable[[FailedCall], str] | None = None  # a hint for the policy, or ""; hints.explained makes one
 
     def tools_of(self, classes: Sequence[str]) -> tuple[ToolSpec, ...]:

@@ -29,7 +29,7 @@ class GoldError(ValueError):
 
 def gold_trace(domain: Domain, task: Task) -> GoldTrace:
     """Runs the gold calls on a fresh simulator. GoldError names task, turn (from 0), and call or attribute."""
-    simulator = domain.simulator(task.classes, task.initial_state, task.long_context)
+    simulator = domain.simulator(task.world)
     trace = []
     for number, turn in enumerate(task.turns):
         outputs = []
@@ -113,7 +113,7 @@ def replay(
     Pass `trace` to share it between replays of one task. GoldError as in `gold_trace`.
     """
     trace = trace or gold_trace(domain, task)
-    simulator = domain.simulator(task.classes, task.initial_state, task.long_context)
+    simulator = domain.simulator(task.world)
     outputs: list[str] = []
     passed = []
     for turn, calls in enumerate(calls_per_turn):

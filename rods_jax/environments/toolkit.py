@@ -2,8 +2,8 @@
 
 What a class must do, and all that it must do:
 
-- its constructor's keyword arguments are its state, in JSON values, each with a default; if it accepts
-  `long_context`, it is told whether outputs should be bulky;
+- its constructor's keyword arguments are its state, in JSON values, each with a default; those that a world's options
+  name, such as `long_context`, are the option's value;
 - its public attributes are the state that is compared; names that start with `_` are private;
 - its public methods are the tools, static, class and cached ones included; a method that cannot do what
   it was asked raises, and does so before it changes anything;
@@ -35,7 +35,7 @@ from rods_jax.environments.foreign import reason
 from rods_jax.environments.isolation import Attributes, Shared, changed, copied, exchanged, shared_by
 from rods_jax.environments.methods import Method, methods, resolved
 from rods_jax.environments.protocol import Domain, Simulator
-from rods_jax.types import Call, Json, Observation, ToolSpec
+from rods_jax.types import Call, Json, Observation, ToolSpec, World
 
 # One observation must not use up a rollout's suffix: about a thousand tokens of English.
 MAX_RESPONSE_CHARACTERS = 4_000
@@ -51,7 +51,7 @@ class _Class(NamedTuple):
     reads: Mapping[str, Callable[[Json, str], Any]]  # constructor parameters that are no plain JSON values
     derived: frozenset[str]  # cached properties: no state of their own
     slots: tuple[str, ...]
-    bulky: bool  # the constructor takes long_context
+    parameters: frozenset[str]  # of the constructor
 
     def __reduce__(self):  # functions with decorators do not travel, and a class does
         return _class, (self.cls,)
@@ -69,14 +69,13 @@ def tool_specs(cls: type) -> tuple[ToolSpec, ...]:
 def _class(cls: type) -> _Class:
     members = {name: member for base in reversed(cls.__mro__) for name, member in vars(base).items()}
     slots = [getattr(base, "__slots__", ()) for base in reversed(cls.__mro__) if "__slots__" in vars(base)]
-    signature = inspect.signature(cls)
     return _Class(
         cls,
         shared_by(cls),
         dict(_constructor_reads(cls)),
         frozenset(name for name, member in members.items() if isinstance(member, functools.cached_property)),
         tuple(name for names in slots for name in ([names] if isinstance(names, str) else names)),
-        "long_context" in signature.parameters,
+        frozenset(inspect.signature(cls).parameters),
     )
 
 
@@ -162,30 +161,18 @@ def _bounded(text: str) -> str:
     return text.encode("utf-8", "replace").decode()  # a lone surrogate would stop the tokenizer
 
 
-def simulator(
-    classes: Mapping[str, type],
-) -> Callable[[Sequence[str], Mapping[str, Json], bool], Simulator]:
-    """The `Domain.simulator` of these classes: (class names, initial state, long_context) -> Simulator.
-
-    Raises as the classes' constructors do when the initial state does not fit them.
-    """
+def simulator(classes: Mapping[str, type]) -> Callable[[World], Simulator]:
+    """The `Domain.simulator` of these classes.  It raises as their constructors do when the state does not fit them."""
     return functools.partial(_start, {name: _class(cls) for name, cls in classes.items()}, _tools(classes))
 
 
-def _start(
-    plans: Mapping[str, _Class],
-    tools: Mapping[str, Method],
-    class_names: Sequence[str],
-    initial_state: Mapping[str, Json],
-    long_context: bool,
-) -> Simulator:
+def _start(plans: Mapping[str, _Class], tools: Mapping[str, Method], world: World) -> Simulator:
     objects, own = {}, {}
-    for name in class_names:
+    for name in world.classes:
         plan = plans[name]
-        given = initial_state.get(name, {})
+        given = world.state.get(name, {})
         keywords = {n: plan.reads[n](v, n) if n in plan.reads else schemas.copy_json(v) for n, v in given.items()}
-        if plan.bulky:
-            keywords["long_context"] = long_context
+        keywords |= {option: value for option, value in world.options.items() if option in plan.parameters}
         own[name] = copied(plan.shared.attributes, {})
         with exchanged(plan.shared, own[name]):
             objects[name] = plan.cls(**keywords)

@@ -102,7 +102,7 @@ def traits_of(tasks: Iterable[Task]) -> Counter:
 def _traits(task: Task) -> frozenset:
     """The classes of a task and its call pattern: the tools of each turn, in order."""
     pattern = tuple(tuple(call.name for call in turn.gold) for turn in task.turns)
-    return frozenset((*task.classes, pattern))
+    return frozenset((*task.world.classes, pattern))
 
 
 def has_room(task: Task, counts: Counter, limit: Fraction | float) -> bool:

@@ -21,10 +21,10 @@ def check(config: Config, console: Console | None = None) -> dict[str, Json]:
     make_learner, domain, say = config.learner(config), config.domain(), teller(console)
     require_hints(config, domain)
     inputs = build(config, domain, console)
-    for sentence in check_start(config, inputs.tasks, domain.strata):
+    for sentence in check_start(config, inputs.tasks, tuple(domain.strata)):
         say(sentence)
     lengths = check_lengths(config, inputs.tasks, domain, config.codec(inputs.tokenizer), say)
-    learning(config, make_learner(len(inputs.tokenizer)), domain.strata)
+    learning(config, make_learner(len(inputs.tokenizer)), tuple(domain.strata))
     if config.synthesis is not None:
         author_of(config.synthesis, domain, inputs.tasks)
     return lengths

@@ -21,7 +21,7 @@ from rods_jax.sharding import micro_batch_cuts, state_shardings
 from rods_jax.types import RolloutBatch, TrainState
 
 
-def objective_of(config: Config, strata: Sequence[str] = STRATA) -> grpo.Objective:
+def objective_of(config: Config, strata: Sequence[str] = tuple(STRATA)) -> grpo.Objective:
     """What the run's update minimises, and how many seeds of each stratum it reports."""
     u = config.update
     quotas = u.quotas if isinstance(u.quotas, dict) else dict.fromkeys(strata, u.quotas)
@@ -59,7 +59,7 @@ class Learning(NamedTuple):
     update: Any  # (state, donated, batch, temperature, *frozen) -> (TrainState, Feedback)
 
 
-def learning(config: Config, learner: Learner, strata: Sequence[str] = STRATA) -> Learning:
+def learning(config: Config, learner: Learner, strata: Sequence[str] = tuple(STRATA)) -> Learning:
     """What a run trains with; of a described policy, what it would train with.  strata: the domain's."""
     objective, optimizer, mesh = objective_of(config, strata), optimizer_of(config), learner.mesh
     create = partial(grpo.create_state, optimizer=optimizer, objective=objective)

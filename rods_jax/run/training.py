@@ -138,7 +138,7 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
             save=partial(save, checkpoints, run.inputs),
             stop=lambda: asked_to_stop() or halted(),
         )
-        step = loop.train(config, run.domain.strata, run.tasks.seeds, run.tasks.held_out, stages, start).step
+        step = loop.train(config, tuple(run.domain.strata), run.tasks.seeds, run.tasks.held_out, stages, start).step
         checkpoints.wait_until_finished()
         if halted():
             raise Stopped(HALTED, f"stopped at step {step}, which is saved: step {skipped[0]} was not finite")
@@ -190,14 +190,14 @@ def enter(config: Config, resume: bool, console: Console, stack: contextlib.Exit
     def look() -> tuple[bool, int, dict[str, Any]]:
         begins, inputs = place.look(config, domain, directory, resume, console, stack)
         seen.append(inputs)
-        for sentence in check_start(config, inputs.tasks, domain.strata):
+        for sentence in check_start(config, inputs.tasks, tuple(domain.strata)):
             say(sentence)
         lengths = check_lengths(config, inputs.tasks, domain, config.codec(inputs.tokenizer), say)
         return begins, len(inputs.tokenizer), lengths
 
     begins, vocab_size, lengths = processes.on_first(look)
     learner = make_learner(vocab_size)
-    learn = learning(config, learner, domain.strata)
+    learn = learning(config, learner, tuple(domain.strata))
     author = None
     if first and config.synthesis is not None and config.synthesis.workers > 0:
         author = author_of(config.synthesis, domain, seen[0].tasks)

@@ -37,6 +37,6 @@ def remembered_ablation(domain: Domain) -> Callable[[Task], Links]:
 
 
 def _responses(domain: Domain, task: Task, left_out: int | None = None) -> list[str | None]:
-    simulator = domain.simulator(task.classes, task.initial_state, task.long_context)
+    simulator = domain.simulator(task.world)
     calls = (call for turn in task.turns for call in turn.gold)
     return [None if index == left_out else simulator.call(call).text for index, call in enumerate(calls)]

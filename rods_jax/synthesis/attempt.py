@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from rods_jax.environments.protocol import Domain, Simulator
 from rods_jax.synthesis.profile import Profile
-from rods_jax.types import Json, Task
+from rods_jax.types import Json, Task, World
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Attempt:
 
     domain: Domain
     profile: Profile
-    initial_state: Mapping[str, Json]  # with every patch of the history
+    world: World  # with every patch of the history
     rng: random.Random
     seed: Task | None = None  # None: authored from the profile alone
     examples: Mapping[str, Sequence[Json]] = field(default_factory=dict)  # values that suit the state
@@ -53,13 +53,9 @@ class Attempt:
     history: tuple[Rejection, ...] = ()
     log: Callable[[Exchange], None] = lambda exchange: None
 
-    @property
-    def long_context(self) -> bool:
-        return self.profile.category == "long_context"
-
     def simulator(self) -> Simulator:
         """A new one, in the initial state."""
-        return self.domain.simulator(self.profile.classes, self.initial_state, self.long_context)
+        return self.domain.simulator(self.world)
 
     @property
     def blocked(self) -> tuple[str, ...]:

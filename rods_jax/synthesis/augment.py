@@ -46,12 +46,12 @@ def augment(
     domain: Domain,
     execution: Execution,
     queries: tuple[str, ...],
-    category: str,
+    withholds: str,
     withheld_turn: int | None,
     rng: random.Random,
     word: WordGap = word_gap,
 ) -> tuple[Turn, ...]:
-    """Joins queries and gold calls to turns; in the two missing categories the withheld turn becomes two.
+    """Joins queries and gold calls to turns; where something is withheld (`Stratum.withholds`), its turn becomes two.
 
     Raises Rejected("conversation_construct_failed") where nothing in that turn can be withheld.
     """
@@ -62,10 +62,10 @@ def augment(
         Turn(query, tuple(executed.call for executed in calls))
         for query, calls in zip(queries, execution.turns, strict=True)
     ]
-    if category not in ("missing_function", "missing_parameter"):
+    if not withholds:
         return tuple(turns)
     assert withheld_turn is not None
-    if category == "missing_function":
+    if withholds == "function":
         withheld = _withhold_function(domain, execution, turns, withheld_turn, rng)
     else:
         withheld = _withhold_parameter(domain, execution, turns, withheld_turn, rng, word)
@@ -78,7 +78,7 @@ def _withhold_function(
     """The query unanswered for want of a tool that no earlier turn used, then the tool."""
     used = {call.name for turn in turns[:index] for call in turn.gold}
     names = [call.name for call in turns[index].gold if call.name not in used]
-    if not names or len(domain.tools_of(execution.classes)) < 2:
+    if not names or len(domain.tools_of(execution.world.classes)) < 2:
         raise Rejected(CONVERSATION_CONSTRUCT_FAILED, f"no tool of turn {index} can be withheld")
     released = (rng.choice(names),)
     return [Turn(turns[index].user), Turn(rng.choice(RELEASES), turns[index].gold, released)]

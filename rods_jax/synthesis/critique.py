@@ -20,7 +20,7 @@ Gate = Callable[[Domain, Task], str | None]
 def available_tools(domain: Domain, task: Task) -> str | None:
     """Every gold call uses a tool of the task's classes that no later turn releases."""
     hidden = set(task.withheld_tools)
-    visible = {tool.name for tool in domain.tools_of(task.classes)}
+    visible = {tool.name for tool in domain.tools_of(task.world.classes)}
     if not visible - hidden:
         return "no tool is left at the start"
     for index, turn in enumerate(task.turns):
@@ -51,7 +51,7 @@ def distinct_calls(domain: Domain, task: Task) -> str | None:
 
 def executable(domain: Domain, task: Task) -> str | None:
     """All gold calls run on a new simulator."""
-    simulator = domain.simulator(task.classes, task.initial_state, task.long_context)
+    simulator = domain.simulator(task.world)
     for turn in task.turns:
         for call in turn.gold:
             observation = simulator.call(call)
@@ -133,5 +133,5 @@ def content_hash(task: Task) -> str:
         [turn.user, [[call.name, dict(call.arguments)] for call in turn.gold], list(turn.released_tools)]
         for turn in task.turns
     ]
-    content = [task.category, sorted(task.classes), task.initial_state, turns]
+    content = [task.category, sorted(task.world.classes), task.world.state, turns]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=dict).encode()).hexdigest()

@@ -16,7 +16,7 @@ from rods_jax.synthesis.arguments import Sources, candidate, is_modest, sources
 from rods_jax.synthesis.errors import FUNC_SAMPLE_FAILED, PARAM_GEN_FAILED, VM_EXEC_FAILED, Rejected
 from rods_jax.synthesis.plan import Plan
 from rods_jax.synthesis.values import Pair, atoms, can_flow, fields, is_atom, output_links, parse_output
-from rods_jax.types import Call, Json
+from rods_jax.types import Call, Json, World
 
 TRIES = 12  # argument draws per tool
 ORDINALS = ("first", "second", "third")
@@ -55,8 +55,7 @@ class ExecutedCall:
 class Execution:
     """The calls of each turn that holds calls, run in order on one simulator."""
 
-    classes: tuple[str, ...]
-    initial_state: Mapping[str, Json]
+    world: World
     turns: tuple[tuple[ExecutedCall, ...], ...]
     queries: tuple[str, ...] = ()  # one a turn, where wording was tried already, before the rewrite of the whole
 
@@ -67,15 +66,13 @@ class _Session:
 
     domain: Domain
     plan: Plan
-    classes: tuple[str, ...]
-    initial_state: Mapping[str, Json]
-    long_context: bool
+    world: World
     rng: random.Random
     examples: Mapping[str, Sequence[Json]]
     done: list[ExecutedCall] = field(default_factory=list)
 
     def fresh(self) -> Simulator:
-        simulator = self.domain.simulator(self.classes, self.initial_state, self.long_context)
+        simulator = self.domain.simulator(self.world)
         for executed in self.done:
             simulator.call(executed.call)
         return simulator
@@ -86,9 +83,7 @@ def execute(
     plan: Plan,
     rng: random.Random,
     *,
-    classes: Sequence[str],
-    initial_state: Mapping[str, Json],
-    long_context: bool,
+    world: World,
     examples: Mapping[str, Sequence[Json]] = {},
 ) -> Execution:
     """Runs the plan on one simulator; `examples` are values by parameter that are known to suit the state.
@@ -98,9 +93,9 @@ def execute(
     """
     rejections: list[Rejected] = []
     for restart in range(RESTARTS):
-        session = _Session(domain, plan, tuple(classes), initial_state, long_context, rng, examples)
+        session = _Session(domain, plan, world, rng, examples)
         try:
-            return Execution(session.classes, initial_state, _run_plan(session, shuffled=restart > 0))
+            return Execution(world, _run_plan(session, shuffled=restart > 0))
         except Rejected as rejected:
             rejections.append(rejected)
     raise rejections[0]

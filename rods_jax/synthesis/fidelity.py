@@ -78,7 +78,7 @@ def fidelity(
     }
 
 
-def _acceptance(outcomes: Sequence[Outcome], strata: Sequence[str]) -> dict[str, Json]:
+def _acceptance(outcomes: Sequence[Outcome], strata: Iterable[str]) -> dict[str, Json]:
     """Over dispatches, and over distinct seeds; attempts and model calls of failed dispatches count as well."""
 
     def yields(some: Sequence[Outcome]) -> dict[str, Json]:

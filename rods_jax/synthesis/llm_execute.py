@@ -52,7 +52,7 @@ def execute(ask: Ask, attempt: Attempt, plan: Plan) -> Execution:
             turn.append(_run(ask, attempt, plan, simulator, tool, turns, turn, queries))
         queries.append(_word_turn(ask, attempt, plan, turns, turn, queries))
         turns.append(tuple(turn))
-    return Execution(tuple(classes), attempt.initial_state, tuple(turns), tuple(queries))
+    return Execution(attempt.world, tuple(turns), tuple(queries))
 
 
 def _run(

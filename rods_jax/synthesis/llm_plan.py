@@ -8,6 +8,7 @@ Left out on purpose: high-level functions. The map to the functions that they st
 from collections.abc import Mapping
 from itertools import groupby
 
+from rods_jax.environments.protocol import Domain
 from rods_jax.synthesis.ask import Ask, Unfit, excerpt
 from rods_jax.synthesis.attempt import Attempt
 from rods_jax.synthesis.errors import (
@@ -32,11 +33,11 @@ MAX_STATE_CHARACTERS = 8_000
 Layout = tuple[tuple[str, ...], ...]  # the class of every call, in each turn that holds calls
 
 
-def layout(profile: Profile) -> Layout:
+def layout(domain: Domain, profile: Profile) -> Layout:
     """The seed's, whole.  Rejected: "layout_too_long", or "no_pattern" where its empty turns are not its category's."""
     if len(profile.call_classes) > MAX_TURNS:
         raise Rejected(LAYOUT_TOO_LONG, f"{len(profile.call_classes)} turns, more than {MAX_TURNS}")
-    turns, withholds = tuple(filter(None, profile.call_classes)), profile.category.startswith("missing")
+    turns, withholds = tuple(filter(None, profile.call_classes)), bool(domain.strata[profile.category].withholds)
     empty = len(profile.call_classes) - len(turns)
     if not turns or empty != withholds or withholds and profile.withheld_turn is None:
         raise Rejected(NO_PATTERN, f"calls per turn {profile.calls_per_turn} in category {profile.category}")
@@ -50,7 +51,7 @@ def plan(ask: Ask, attempt: Attempt) -> Plan:
     reply's functions as in the seed; "no_prompts" for a class without tools; "func_sample_failed" if every tool of a
     class is blocked.
     """
-    turns = layout(attempt.profile)
+    turns = layout(attempt.domain, attempt.profile)
     tools = [tool for tool in attempt.domain.tools_of(attempt.profile.classes) if tool.name not in attempt.blocked]
     # A function comes twice in a turn only where the seed's turn calls one twice.
     seed_turns = [[call.name for call in turn.gold] for turn in attempt.seed.turns] if attempt.seed else []
@@ -111,7 +112,7 @@ def plan(ask: Ask, attempt: Attempt) -> Plan:
             _read_turn(parts[f"turn_{number}"], turn, class_of, repeats[number - 1])
             for number, turn in enumerate(turns, 1)
         )
-        if profile.category == "missing_function":
+        if attempt.domain.strata[profile.category].withholds == "function":
             assert withheld is not None  # as `layout` has checked
             if not set(chosen[withheld]).difference(*chosen[:withheld]):
                 raise ValueError(f"turn {withheld + 1} must use a function that no earlier turn uses")

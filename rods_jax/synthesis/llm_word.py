@@ -41,8 +41,8 @@ def rewrite(ask: Ask, attempt: Attempt, plan: Plan, execution: Execution) -> tup
         for number, calls in enumerate(execution.turns, 1):
             gold = tuple(call.call for call in calls)
             turns.append(Turn(check_query(attempt.domain, parts[f"query_{number}"], gold), gold))
-        state, category = execution.initial_state, attempt.profile.category
-        untold = numbers_are_told(attempt.domain, Task("", "", category, execution.classes, state, tuple(turns)))
+        task = Task("", "", attempt.profile.category, execution.world, tuple(turns))
+        untold = numbers_are_told(attempt.domain, task)
         if untold is not None:
             raise ValueError(f"{untold} (turns counted from 0)")
         check_words(attempt, turns)
@@ -79,4 +79,5 @@ def withhold(ask: Ask, attempt: Attempt, execution: Execution, queries: tuple[st
         return ask(attempt, "withholder", data, read, failed=CONVERSATION_CONSTRUCT_FAILED)
 
     profile = attempt.profile
-    return augment(attempt.domain, execution, queries, profile.category, profile.withheld_turn, attempt.rng, word)
+    withholds = attempt.domain.strata[profile.category].withholds
+    return augment(attempt.domain, execution, queries, withholds, profile.withheld_turn, attempt.rng, word)

@@ -3,11 +3,12 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from rods_jax.environments.protocol import Domain
 from rods_jax.synthesis.values import has_type
-from rods_jax.types import Json
+from rods_jax.types import Json, World
 
 MAX_PATCHES = 5  # of one failure: a repair is small
 MAX_VALUE_CHARACTERS = 2_000
@@ -36,14 +37,8 @@ def deep_merge(base: Mapping[str, Json], change: Mapping[str, Json]) -> dict[str
     return merged
 
 
-def accept_patches(
-    domain: Domain,
-    classes: Sequence[str],
-    state: Mapping[str, Json],
-    long_context: bool,
-    patches: Sequence[Patch],
-) -> tuple[dict[str, Json], tuple[str, ...]]:
-    """(accepted patches as one change for `deep_merge`, why the others were refused).
+def accept_patches(domain: Domain, world: World, patches: Sequence[Patch]) -> tuple[dict[str, Json], tuple[str, ...]]:
+    """(accepted patches as one change for `deep_merge` of the state, why the others were refused).
 
     Each is checked against the state that those before it leave behind: its class belongs to the task, its
     field exists and keeps its type, its value is small, and a simulator still starts.
@@ -54,7 +49,7 @@ def accept_patches(
         try:
             if number >= MAX_PATCHES:
                 raise ValueError(f"more than {MAX_PATCHES} patches")
-            change = _change(domain, classes, deep_merge(state, accepted), long_context, patch)
+            change = _change(domain, replace(world, state=deep_merge(world.state, accepted)), patch)
         except Exception as error:  # whatever a patched simulator raises is a reason to leave the patch out
             refused.append(f"{patch.class_name}.{'.'.join(patch.path)}: {error}"[:300])
         else:
@@ -62,12 +57,10 @@ def accept_patches(
     return accepted, tuple(refused)
 
 
-def _change(
-    domain: Domain, classes: Sequence[str], state: Mapping[str, Json], long_context: bool, patch: Patch
-) -> dict[str, Json]:
+def _change(domain: Domain, world: World, patch: Patch) -> dict[str, Json]:
     """The patch as nested mappings. ValueError: why it is refused."""
-    class_name, path, value = patch
-    if class_name not in classes:
+    (class_name, path, value), state = patch, world.state
+    if class_name not in world.classes:
         raise ValueError("no class of this task")
     if not 0 < len(path) <= MAX_KEYS or len(json.dumps(value)) > MAX_VALUE_CHARACTERS:
         raise ValueError("too long")
@@ -76,7 +69,7 @@ def _change(
         nested = {key: nested}
     own = state.get(class_name, {})
     if path[0] not in own:  # left to its default, which the patch must not cut down to what it names
-        defaults = domain.simulator(classes, state, long_context).state().get(class_name, {})
+        defaults = domain.simulator(world).state().get(class_name, {})
         if path[0] not in defaults:
             raise ValueError("no such field")
         own = json.loads(json.dumps({path[0]: defaults[path[0]]}))
@@ -85,7 +78,7 @@ def _change(
     change = {class_name: nested}
     if deep_merge(state, change) == state:
         raise ValueError("changes nothing")
-    domain.simulator(classes, deep_merge(state, change), long_context)
+    domain.simulator(replace(world, state=deep_merge(state, change)))
     return change
 
 

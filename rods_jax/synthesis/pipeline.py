@@ -19,7 +19,7 @@ from rods_jax.synthesis.patch import Patch, accept_patches, deep_merge
 from rods_jax.synthesis.plan import Plan, sample_plan
 from rods_jax.synthesis.profile import Edge, Profile, extract_profile
 from rods_jax.synthesis.rewrite import rewrite
-from rods_jax.types import Json, Task, Turn
+from rods_jax.types import Json, Task, Turn, World
 
 MAX_PROFILES = 200  # profiles that the author samples for one task
 
@@ -33,9 +33,7 @@ def _execute(attempt: Attempt, plan: Plan) -> Execution:
         attempt.domain,
         plan,
         attempt.rng,
-        classes=attempt.profile.classes,
-        initial_state=attempt.initial_state,
-        long_context=attempt.long_context,
+        world=attempt.world,
         examples=attempt.examples,
     )
 
@@ -46,7 +44,8 @@ def _rewrite(attempt: Attempt, plan: Plan, execution: Execution) -> tuple[str, .
 
 def _augment(attempt: Attempt, execution: Execution, queries: tuple[str, ...]) -> tuple[Turn, ...]:
     profile = attempt.profile
-    return augment(attempt.domain, execution, queries, profile.category, profile.withheld_turn, attempt.rng)
+    withholds = attempt.domain.strata[profile.category].withholds
+    return augment(attempt.domain, execution, queries, withholds, profile.withheld_turn, attempt.rng)
 
 
 class Roles(NamedTuple):
@@ -102,14 +101,14 @@ def synthesize(
         try:
             profile = extract_profile(domain, seed_task)
             # Every attempt starts from the same state, because patches are made for it.
-            state, examples = _initial_state(domain, profile, random.Random(state_seed), seed_task)
+            world, examples = _world(domain, profile, random.Random(state_seed), seed_task)
             recalled = roles.recall(history)
             for rejection in recalled:
-                state = deep_merge(state, rejection.patch)
+                world = replace(world, state=deep_merge(world.state, rejection.patch))
             attempt = Attempt(
                 domain=domain,
                 profile=profile,
-                initial_state=state,
+                world=world,
                 rng=random.Random(seeds[number]),
                 seed=seed_task,
                 examples=examples,
@@ -151,7 +150,7 @@ def author_tasks(
     before returned; 1 is no chain. A weight below 1 makes a tool rare, 0 absent. ValueError: the domain
     cannot start by itself. RuntimeError: 200 profiles in a row led to no task.
     """
-    categories = categories or domain.strata
+    categories = categories or tuple(domain.strata)
     if domain.sample_state is None:
         raise ValueError(f"domain {domain.name} has no sample_state to author tasks from")
     tasks: list[Task] = []
@@ -165,7 +164,8 @@ def author_tasks(
             profile = _sample_profile(domain, category, own, calls_per_turn, *dials)
             try:
                 state = domain.sample_state(own, profile.classes)
-                attempt = Attempt(domain, profile, state, own, tool_weights=tool_weights)
+                world = World(profile.classes, state, domain.strata[category].options)
+                attempt = Attempt(domain, profile, world, own, tool_weights=tool_weights)
                 task = _draft(attempt, RULE_BASED.plan(attempt), RULE_BASED)
                 _check(domain, task, (*GATES, has_profile(profile), is_new(known)))
                 break
@@ -179,13 +179,13 @@ def author_tasks(
     return tuple(tasks)
 
 
-def _initial_state(
+def _world(
     domain: Domain, profile: Profile, rng: random.Random, seed: Task
-) -> tuple[Mapping[str, Json], Mapping[str, Sequence[Json]]]:
-    """A new state where the domain can draw one, else the seed's with the argument values that suit it."""
+) -> tuple[World, Mapping[str, Sequence[Json]]]:
+    """The seed's world: with a new state where the domain can draw one, else with the argument values that suit it."""
     if domain.sample_state is not None:
-        return domain.sample_state(rng, profile.classes), {}
-    return seed.initial_state, _examples(seed)
+        return replace(seed.world, state=domain.sample_state(rng, profile.classes)), {}
+    return seed.world, _examples(seed)
 
 
 def _draft(attempt: Attempt, plan: Plan, roles: Roles) -> Task:
@@ -195,7 +195,7 @@ def _draft(attempt: Attempt, plan: Plan, roles: Roles) -> Task:
     turns = roles.augment(attempt, execution, queries)
     profile, seed = attempt.profile, attempt.seed
     scenario, ancestry = (seed.scenario, (*seed.ancestry, seed.id)) if seed else ("", ())
-    return Task("", scenario, profile.category, profile.classes, attempt.initial_state, turns, ancestry)
+    return Task("", scenario, profile.category, attempt.world, turns, ancestry)
 
 
 def _critique(attempt: Attempt, task: Task, gates: Sequence[Gate], roles: Roles) -> Task:
@@ -230,9 +230,7 @@ def _feedback(attempt: Attempt | None, rejection: Rejection, roles: Roles) -> Re
         return rejection
     try:
         patches = roles.patch(attempt, rejection)
-        accepted, refused = accept_patches(
-            attempt.domain, attempt.profile.classes, attempt.initial_state, attempt.long_context, patches
-        )
+        accepted, refused = accept_patches(attempt.domain, attempt.world, patches)
     except Exception as error:  # feedback that fails costs the patch, not the seed
         return replace(rejection, refused_patches=(f"{type(error).__name__}: {error}",))
     return replace(rejection, patch=accepted, refused_patches=refused)
@@ -264,6 +262,6 @@ def _sample_profile(
     num_calls = sum(map(len, per_turn))
     chain = sorted(rng.sample(range(num_calls), min(chain_length, num_calls)))
     edges = tuple(Edge(producer, consumer, "", "") for producer, consumer in zip(chain, chain[1:]))
-    if category.startswith("missing"):
+    if domain.strata[category].withholds:
         per_turn.insert(rng.randrange(num_turns), ())
     return Profile(category, tuple(classes), tuple(per_turn), edges)

@@ -67,7 +67,7 @@ def sample_plan(
 
     Raises Rejected("no_pattern"): the profile is not one of a category's, or no tools of the domain fit it.
     """
-    missing = profile.category.startswith("missing")
+    missing = bool(domain.strata[profile.category].withholds)
     if profile.calls_per_turn.count(0) != missing or missing and profile.withheld_turn is None:
         raise Rejected(NO_PATTERN, f"calls per turn {profile.calls_per_turn} in category {profile.category}")
     turns = [classes for classes in profile.call_classes if classes]

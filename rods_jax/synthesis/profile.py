@@ -70,7 +70,7 @@ def extract_profile(domain: Domain, task: Task) -> Profile:
     An edge is literal flow: an argument that no user message so far has named and that an earlier output
     holds; its producer is the first such output. KeyError: a gold call of a tool that the domain lacks.
     """
-    simulator = domain.simulator(task.classes, task.initial_state, task.long_context)
+    simulator = domain.simulator(task.world)
     edges: list[Edge] = []
     produced: list[Produced] = []
     text = ""
@@ -83,7 +83,7 @@ def extract_profile(domain: Domain, task: Task) -> Profile:
                     edges += [edge] if edge else []
             produced.append((call, atoms_by_key(parse_output(simulator.call(call).text))))
     call_classes = (tuple(domain.tools[call.name].class_name for call in turn.gold) for turn in task.turns)
-    return Profile(task.category, tuple(task.classes), tuple(call_classes), tuple(edges))
+    return Profile(task.category, tuple(task.world.classes), tuple(call_classes), tuple(edges))
 
 
 def atoms_by_key(output: Json) -> dict[str, list[Json]]:

@@ -77,7 +77,7 @@ def check_arguments(
 def check_words(attempt: Attempt, turns: Sequence[Turn]) -> None:
     """Unfit("structure_lost"): with these user messages, values do not flow between the calls as in the seed."""
     profile = attempt.profile
-    task = Task("", "", profile.category, profile.classes, attempt.initial_state, tuple(turns))
+    task = Task("", "", profile.category, attempt.world, tuple(turns))
     calls = [call for turn in turns for call in turn.gold]
     found = {(edge.producer, edge.consumer): edge for edge in extract_profile(attempt.domain, task).edges}
     wanted = {link for link in profile.links if link[1] < len(calls)}

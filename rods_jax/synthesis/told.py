@@ -46,8 +46,8 @@ def numbers_are_told(domain: Domain, task: Task) -> str | None:
 
 
 def value_is_withheld(domain: Domain, task: Task) -> str | None:
-    """Gate: the empty turn of a missing_parameter task cannot be served before the next one supplies a value."""
-    if task.category != "missing_parameter":
+    """Gate: where a parameter is withheld, the empty turn cannot be served before the next one supplies a value."""
+    if domain.strata[task.category].withholds != "parameter":
         return None
     for index, turn in enumerate(task.turns[:-1]):
         recovery = task.turns[index + 1]
@@ -60,7 +60,7 @@ def value_is_withheld(domain: Domain, task: Task) -> str | None:
 
 def _untold(domain: Domain, task: Task) -> Iterator[tuple[int, Call, str, Json]]:
     """(turn, call, parameter, string or number) of all that nothing said or returned so far holds."""
-    simulator = domain.simulator(task.classes, task.initial_state, task.long_context)
+    simulator = domain.simulator(task.world)
     told = ""
     for index, turn in enumerate(task.turns):
         told += f"\n{turn.user}\n{THOUSANDS.sub('', turn.user)}"
