@@ -23,21 +23,21 @@ _LARGEST_DENOMINATOR = 10_000  # keeps the cross products of `partition` inside 
 class Evidence(NamedTuple):
     """What a step shows of its tasks, and what earlier steps showed."""
 
-    passed_turns_NG: jax.Array  # int32, turns that each rollout passed
+    passed_NG: jax.Array  # int32, checks that each rollout passed
     valid_NG: jax.Array  # bool, False: the rollout tells nothing
-    num_turns_N: jax.Array  # int32
-    earlier_passed_N: jax.Array  # float32, turns passed in earlier steps; older steps have less weight
-    earlier_total_N: jax.Array  # float32, all turns in earlier steps, with the same weights
+    checks_N: jax.Array  # int32
+    earlier_passed_N: jax.Array  # float32, checks passed in earlier steps; older steps have less weight
+    earlier_total_N: jax.Array  # float32, all checks in earlier steps, with the same weights
 
     @property
     def passed_N(self) -> jax.Array:
-        """int32 [N], turns passed by the valid rollouts together."""
-        return jnp.sum(self.passed_turns_NG * self.valid_NG, axis=1)
+        """int32 [N], checks passed by the valid rollouts together."""
+        return jnp.sum(self.passed_NG * self.valid_NG, axis=1)
 
     @property
     def total_N(self) -> jax.Array:
-        """int32 [N], valid rollouts times user turns."""
-        return self.num_turns_N * self.count_N
+        """int32 [N], valid rollouts times checks."""
+        return self.checks_N * self.count_N
 
     @property
     def count_N(self) -> jax.Array:
@@ -65,8 +65,8 @@ def boundary_score(mean: jax.Array) -> jax.Array:
 
 
 def partition(
-    passed_turns_N: jax.Array,
-    total_turns_N: jax.Array,
+    passed_N: jax.Array,
+    total_N: jax.Array,
     *,
     lower: float | Fraction = 0.20,
     upper: float | Fraction = 0.85,
@@ -74,23 +74,23 @@ def partition(
     """Zone of each task: HARD if r < lower, MASTERED if r > upper, else BOUNDARY, with r = passed / total.
 
     The inclusive edges are exact.  A threshold is read as the decimal that it prints as (0.85 is 17/20), and compared
-    by cross-multiplied integers.  A task without turns (all masked) is HARD, hence never a seed.
+    by cross-multiplied integers.  A task without checks (all masked) is HARD, hence never a seed.
 
     Args:
-      passed_turns_N: [N] integers, turns passed by the task's valid rollouts together.
-      total_turns_N: [N] integers, valid rollouts times user turns; at most 214,748.
+      passed_N: [N] integers, checks passed by the task's valid rollouts together.
+      total_N: [N] integers, valid rollouts times checks; at most 214,748.
       lower, upper: 0 <= lower <= upper <= 1, denominator at most 10,000 (four decimals, or a Fraction).
 
     Returns [N] int32.  Raises AssertionError (dtypes) and ValueError (thresholds).  Source: RODS section 2.2.
     """
-    chex.assert_type([passed_turns_N, total_turns_N], int)
+    chex.assert_type([passed_N, total_N], int)
     low, high = Fraction(str(lower)), Fraction(str(upper))
     if not 0 <= low <= high <= 1:
         raise ValueError(f"thresholds must satisfy 0 <= lower <= upper <= 1, got {lower} and {upper}")
     if max(low.denominator, high.denominator) > _LARGEST_DENOMINATOR:
         raise ValueError(f"thresholds have at most four decimals, got {lower} and {upper}")
     # passed / total < lower and > upper, multiplied by both denominators.
-    passed_N, total_N = passed_turns_N.astype(jnp.int32), total_turns_N.astype(jnp.int32)
+    passed_N, total_N = passed_N.astype(jnp.int32), total_N.astype(jnp.int32)
     hard_N = (passed_N * low.denominator < low.numerator * total_N) | (total_N == 0)
     mastered_N = passed_N * high.denominator > high.numerator * total_N
     return jnp.where(hard_N, HARD, jnp.where(mastered_N, MASTERED, BOUNDARY)).astype(jnp.int32)
@@ -103,8 +103,8 @@ def mean_band(evidence: Evidence, *, lower: float | Fraction, upper: float | Fra
 
 
 def binary_band(evidence: Evidence, *, lower: float | Fraction, upper: float | Fraction) -> Detection:
-    """`mean_band` of the share of rollouts that pass every turn (ablation: binary accuracy for detection)."""
-    solved_NG = (evidence.passed_turns_NG == evidence.num_turns_N[:, None]) & evidence.valid_NG
+    """`mean_band` of the share of rollouts that pass every check (ablation: binary accuracy for detection)."""
+    solved_NG = (evidence.passed_NG == evidence.checks_N[:, None]) & evidence.valid_NG
     return _band(jnp.sum(solved_NG, axis=1, dtype=jnp.int32), evidence.count_N, lower, upper)
 
 
@@ -113,16 +113,16 @@ def any_task(evidence: Evidence, *, lower: float | Fraction, upper: float | Frac
 
     They are a uniform draw only if the batch is in random order, as `replay.epoch_batches` gives it.
     """
-    zeros_N = jnp.zeros_like(evidence.num_turns_N)
+    zeros_N = jnp.zeros_like(evidence.checks_N)
     return Detection(zeros_N.astype(jnp.float32), zeros_N + BOUNDARY)
 
 
 def observed_variance(evidence: Evidence, *, lower: float | Fraction, upper: float | Fraction) -> Detection:
     """Zones of `mean_band`; the score is 4 Var R, of which the paper's 4 r (1 - r) is the upper bound."""
     valid_NG, count_N = evidence.valid_NG, jnp.maximum(evidence.count_N, 1)
-    mean_N = evidence.passed_N / count_N  # exact where all rollouts pass equally many turns
-    deviations_NG = jnp.where(valid_NG, evidence.passed_turns_NG - mean_N[:, None], 0.0)
-    variance_N = jnp.sum(jnp.square(deviations_NG), axis=1) / (count_N * jnp.square(_turns(evidence)))
+    mean_N = evidence.passed_N / count_N  # exact where all rollouts pass equally many checks
+    deviations_NG = jnp.where(valid_NG, evidence.passed_NG - mean_N[:, None], 0.0)
+    variance_N = jnp.sum(jnp.square(deviations_NG), axis=1) / (count_N * jnp.square(_checks(evidence)))
     return Detection(4.0 * variance_N, partition(evidence.passed_N, evidence.total_N, lower=lower, upper=upper))
 
 
@@ -130,12 +130,12 @@ def beta_posterior(evidence: Evidence, *, lower: float | Fraction, upper: float 
     """Zones of the mean of p ~ Beta(1/2 + S, 1/2 + T - S), score 4 E[p (1 - p)] = 4 ab / ((a + b)(a + b + 1)).
 
     S sums the progress rewards of this step's rollouts and, discounted, of earlier ones; T counts the rollouts.  A
-    rollout is one trial, however many turns it has, because turns of one episode depend on each other.  It tells at
+    rollout is one trial, however many checks it has, because those of one episode depend on each other.  It tells at
     least as much as one trial, because Var R <= r (1 - r).  The prior is Jeffreys'.  A task without rollouts is HARD.
     """
-    turns_N = _turns(evidence)
-    successes_N = (evidence.passed_N + evidence.earlier_passed_N) / turns_N
-    trials_N = (evidence.total_N + evidence.earlier_total_N) / turns_N
+    checks_N = _checks(evidence)
+    successes_N = (evidence.passed_N + evidence.earlier_passed_N) / checks_N
+    trials_N = (evidence.total_N + evidence.earlier_total_N) / checks_N
     a_N, b_N = 0.5 + successes_N, 0.5 + trials_N - successes_N
     mean_N = a_N / (a_N + b_N)
     hard_N = (mean_N < float(lower)) | (trials_N == 0)
@@ -146,15 +146,15 @@ def beta_posterior(evidence: Evidence, *, lower: float | Fraction, upper: float 
 def informative(evidence: Evidence, *, lower: float | Fraction, upper: float | Fraction) -> Detection:
     """Zones of `mean_band`; the score is the probability that the next group's G rewards are not all equal.
 
-    A group of equal rewards has advantage 0 and no gradient, whatever its mean.  n_l of n rollouts pass l of U turns;
+    A group of equal rewards has advantage 0 and no gradient, whatever its mean.  n_l of n rollouts pass l of U checks;
     the prior is a Dirichlet distribution with weights 1 / (U + 1).  The score is
     1 - sum_l prod_{i<G} (n_l + 1 / (U + 1) + i) / (n + 1 + i).
     """
-    # For each rollout: how many valid ones passed equally many turns, and its share of that level l.
-    passed_NG, valid_NG, group_size = evidence.passed_turns_NG, evidence.valid_NG, evidence.valid_NG.shape[1]
+    # For each rollout: how many valid ones passed equally many checks, and its share of that level l.
+    passed_NG, valid_NG, group_size = evidence.passed_NG, evidence.valid_NG, evidence.valid_NG.shape[1]
     alike_NG = jnp.sum((passed_NG[:, :, None] == passed_NG[:, None, :]) & valid_NG[:, None, :], axis=2)
     share_NG = valid_NG / jnp.maximum(alike_NG, 1)  # sums to 1 over the valid rollouts of a level
-    levels_N = _turns(evidence) + 1.0
+    levels_N = _checks(evidence) + 1.0
 
     def all_reach(weights_NG):
         """The probability that G rollouts all reach one level of this weight."""
@@ -174,8 +174,8 @@ def _band(passed_N: jax.Array, total_N: jax.Array, lower: float | Fraction, uppe
     return Detection(scores_N, partition(passed_N, total_N, lower=lower, upper=upper))
 
 
-def _turns(evidence: Evidence) -> jax.Array:
-    return jnp.maximum(evidence.num_turns_N, 1).astype(jnp.float32)
+def _checks(evidence: Evidence) -> jax.Array:
+    return jnp.maximum(evidence.checks_N, 1).astype(jnp.float32)
 
 
 # -------------------------------------------------------------------------------------- selection

@@ -34,11 +34,12 @@ class Demonstration(NamedTuple):
     prompt: list[int]
     suffix: list[int]
     acted: list[bool]  # True where the demonstrator speaks
-    turns_passed: tuple[bool, ...]
+    passed: tuple[bool, ...]  # its checks
 
 
 def demonstrate(domain: Domain, task: Task, codec: Codec, habits: Habits, rng: random.Random) -> Demonstration:
     """Plays the gold calls one at a time, bent by the habits, and answers at the end of each turn."""
+    domain = domain.of(task)
     episode = Episode(domain, task, gold_trace(domain, task))
     prompt = codec.encode_prompt(episode.visible_tools, task.turns[0].user)
     suffix: list[int] = []
@@ -46,8 +47,8 @@ def demonstrate(domain: Domain, task: Task, codec: Codec, habits: Habits, rng: r
 
     def say(action: Action) -> None:
         tokens = codec.encode_action(action.calls, action.answer)
-        feedback = episode.act(action)
-        observed = [] if feedback.done else codec.encode_messages(feedback.messages)
+        answer = episode.act(action)
+        observed = [] if answer.done else codec.encode_messages(answer.messages)
         suffix.extend(tokens + observed)
         acted.extend([True] * len(tokens) + [False] * len(observed))
 
@@ -60,7 +61,7 @@ def demonstrate(domain: Domain, task: Task, codec: Codec, habits: Habits, rng: r
                 say(Action(calls=(call,)))
         if episode.turn == number:
             say(Action(answer=ANSWER if turn.gold else QUESTION))
-    return Demonstration(prompt, suffix, acted, tuple(episode.turns_passed))
+    return Demonstration(prompt, suffix, acted, tuple(episode.passed))
 
 
 def corpus(domain: Domain, tasks: Sequence[Task]) -> list[str]:
@@ -71,7 +72,8 @@ def corpus(domain: Domain, tasks: Sequence[Task]) -> list[str]:
     for task in tasks:
         texts += [turn.user for turn in task.turns]
         texts += [json.dumps(dict(call.arguments), ensure_ascii=False) for turn in task.turns for call in turn.gold]
-        texts += [output for turn in gold_trace(domain, task) for output in turn.outputs]
+        if domain.of(task).start is None:
+            texts += [output for turn in gold_trace(domain, task) for output in turn.outputs]
     return texts
 
 

@@ -1,9 +1,6 @@
-"""How good a policy is: plays episodes one by one, keeps them in a journal, and turns them into scores.
+"""How good a policy is: keeps played episodes in a journal, and turns them into scores.
 
-A player is a function from the messages that came back to the next action (`Act`).  `play` therefore plays a gold
-player, a null player, a server and a recorded rollout alike, under the rules of either protocol.  Every episode gets
-three verdicts: the RODS rule, live; the leaderboard's rule, on its calls replayed as the leaderboard would; and whether
-the final state is the gold's, however the episode reached it.  Scores are computed from records and tasks alone.
+Scores are computed from records and tasks alone; dialogue.py plays.
 """
 
 import contextlib
@@ -12,21 +9,16 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from rods_jax.config import differences
-from rods_jax.environments.episode import Episode, readable
-from rods_jax.environments.foreign import equal, shown, told
-from rods_jax.environments.gold import require_repeats
-from rods_jax.environments.protocol import Domain
-from rods_jax.environments.scoring import RODS, GoldTrace, Rules, gold_trace, official_turn_passed, replay
+from rods_jax.dialogue import Difference, Move, Record
 from rods_jax.metrics import read_lines
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
-from rods_jax.types import Action, Call, Json, Message, Task
+from rods_jax.types import Call, Json, Task
 
 CODES = {
     PARSE_ERROR: "parse_error",
@@ -38,183 +30,6 @@ CODES = {
 ALL, MACRO, UNDISPUTED = "all tasks", "category mean", "all but disputed gold"
 NUM_RESAMPLES = 2_000
 NUM_LONGEST = 10
-MAX_DIFFERENCES = 8  # per turn: one wrong early call can leave hundreds
-MAX_SHOWN = 500  # characters of an expected or found value
-
-
-# ------------------------------------------------------------------------------------ one episode
-@dataclass(frozen=True)
-class Move:
-    """One assistant message as it was understood, and what came back."""
-
-    turn: int
-    text: str
-    calls: tuple[Call, ...]
-    code: int  # diagnostic event code, RODS 1.2
-    observations: tuple[str, ...]
-    reasoning: str = ""  # what a served model thought before it, where the server tells
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One reason why a turn failed: what should have been there, and what was."""
-
-    where: str
-    expected: str
-    found: str
-
-
-@dataclass(frozen=True)
-class Record:
-    """One finished episode: a line of the journal."""
-
-    task_id: str
-    rollout: int
-    rods: tuple[bool, ...]  # turns passed under the RODS rule; fixed length U, unreached turns are False
-    official: tuple[bool, ...]  # the same under the leaderboard's rule
-    state: bool  # the final state is the gold's
-    reasons: tuple[tuple[Difference, ...], ...]  # per turn; empty where it passed under the RODS rule
-    moves: tuple[Move, ...]
-    tokens: int = 0  # that the policy generated, where it knows
-    truncated: str = ""  # which limit of the policy ended the episode early
-    failure: str = ""  # of the infrastructure: counted, and in no score
-
-
-class Said(NamedTuple):
-    """What a player answers with: the raw text and what it means."""
-
-    text: str
-    action: Action
-    tokens: int = 0
-    reasoning: str = ""
-
-
-class Stop(NamedTuple):
-    """What a player answers with when it cannot go on."""
-
-    truncated: str = ""
-    failure: str = ""
-
-
-Act = Callable[[Sequence[Message]], Said | Stop]  # what came back since the last action -> the next action
-
-
-def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS) -> Record:
-    """Plays one episode to its end; the first message that `act` gets carries the visible tools.
-
-    rules: of the interaction; the record has both verdicts under any rules.  Never raises: an exception of the player,
-    the task or the environment is the record's `failure`.
-    """
-    moves: list[Move] = []
-    unreached: tuple[Difference, ...] = (Difference("turn", "closed", "the episode ended before"),)
-    reasons = [unreached] * len(task.turns)
-    rods = [False] * len(task.turns)
-    official = (False,) * len(task.turns)
-    state, stop, tokens = False, Stop(), 0
-    try:
-        trace = gold_trace(domain, task)
-
-        def judge(trace: GoldTrace, turn: int, *closing) -> bool:
-            rods[turn] = RODS.turn_passed(trace, turn, *closing)
-            reasons[turn] = () if rods[turn] else _why(trace, turn, *closing)
-            return rules.turn_passed(trace, turn, *closing)
-
-        episode = Episode(domain, task, trace, rules._replace(turn_passed=judge))
-        messages: tuple[Message, ...] = (Message("user", task.turns[0].user, episode.visible_tools),)
-        done = False
-        while not done:
-            said = act(messages)
-            if isinstance(said, Stop):
-                stop = said
-                break
-            turn = episode.turn
-            action = readable(said.action)
-            code, messages, observations, done, _ = episode.act(action)
-            moves.append(Move(turn, said.text, action.calls, code, observations, said.reasoning))
-            tokens += said.tokens
-        if not all(rods):  # the policy failed, unless gold itself plays differently each time
-            require_repeats(domain, task, trace)
-        state = equal(episode.state, trace[-1].state)
-        closed = [[call for move in moves if move.turn == t for call in move.calls] for t in range(episode.turn)]
-        official = replay(domain, task, closed, official_turn_passed, trace)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # whatever broke, the other episodes go on
-        stop = Stop(failure=told(error))
-    return Record(
-        task.id,
-        rollout,
-        rods=tuple(rods),
-        official=official,
-        state=state,
-        reasons=tuple(reasons),
-        moves=tuple(moves),
-        tokens=tokens,
-        truncated=stop.truncated,
-        failure=stop.failure,
-    )
-
-
-def gold_player(task: Task) -> Act:
-    """Makes the gold calls of each turn in one message, then answers."""
-
-    def script() -> Iterator[Said]:
-        for turn in task.turns:
-            if turn.gold:
-                yield Said("", Action(calls=turn.gold))
-            yield Said("Done.", Action(answer="Done."))
-
-    said = script()
-    return lambda messages: next(said)
-
-
-def null_player(task: Task) -> Act:
-    """Answers every turn and never calls: what it scores is the floor."""
-    return lambda messages: Said("I cannot do that.", Action(answer="I cannot do that."))
-
-
-# ---------------------------------------------------------------------------- why a turn failed
-def _why(
-    trace: GoldTrace, turn: int, task: Task, state, outputs: Sequence[str], called: bool, answered: bool
-) -> tuple[Difference, ...]:
-    """What a turn lacks that fails under the RODS rule; the arguments are those of `turn_passed`."""
-    if not task.turns[turn].gold:
-        instead = "a call" if called else "no answer within the attempts"
-        return (Difference("answer", "a plain answer and no call", instead),)
-    if not called:
-        return (Difference("calls", ", ".join(call.name for call in task.turns[turn].gold), "none"),)
-    missing = Counter(trace[turn].outputs) - Counter(outputs)
-    found = [Difference("output", _shown(text), "in no output so far") for text in missing.elements()]
-    found += _state_differences("state", trace[turn].state, state)
-    more = [Difference("more", f"{len(found) - MAX_DIFFERENCES} more differences", "")]
-    return (*found[:MAX_DIFFERENCES], *more[: len(found) > MAX_DIFFERENCES])
-
-
-def _state_differences(path: str, expected: Json, found: Json) -> list[Difference]:
-    """Leaves in which two states differ; empty exactly where they are equal."""
-    if equal(expected, found):
-        return []
-    if isinstance(expected, Mapping) and isinstance(found, Mapping):
-        keys = [*expected, *(key for key in found if key not in expected)]
-        pairs = [(f"{path}.{key}", expected.get(key, _ABSENT), found.get(key, _ABSENT)) for key in keys]
-    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
-        pairs = [(f"{path}[{i}]", a, b) for i, (a, b) in enumerate(zip(expected, found, strict=True))]
-    else:
-        return [Difference(path, _shown(expected), _shown(found))]
-    return [difference for pair in pairs for difference in _state_differences(*pair)]
-
-
-class _Absent:
-    def __repr__(self) -> str:
-        return "absent"
-
-
-_ABSENT = _Absent()
-
-
-def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else shown(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}... ({len(text)} characters)"
 
 
 # ----------------------------------------------------------------------------------- the journal

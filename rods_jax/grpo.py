@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from rods_jax.boundary import (
@@ -30,7 +31,7 @@ from rods_jax.boundary import (
 from rods_jax.group_statistics import GroupStatistics, group_statistics
 from rods_jax.log_probs import LogProbs, log_probs
 from rods_jax.micro_batches import accumulate
-from rods_jax.types import Policy, RolloutBatch, TrainState
+from rods_jax.types import Fields, Policy, RolloutBatch, Standing, TrainState
 
 
 def token_ratio(log_ratio_NGS, mask_NGS):
@@ -79,8 +80,8 @@ class Feedback(NamedTuple):
     """What the host reads of one update: `[N]` statistics, at most k seed indices, and scalars."""
 
     statistics: GroupStatistics
-    passed_turns_N: jax.Array  # int32, over valid rollouts
-    total_turns_N: jax.Array  # int32; 0, which is no observation, when fewer than half of the group is valid
+    passed_N: jax.Array  # int32, over valid rollouts
+    total_N: jax.Array  # int32; 0, which is no observation, when fewer than half of the group is valid
     zones_N: jax.Array  # by the mean reward, under every signal, so that runs can be compared
     seeds: Seeds
     metrics: dict[str, jax.Array]
@@ -187,6 +188,7 @@ def _mask(batch: RolloutBatch[jax.Array]):
 def update_step(
     state: TrainState,
     batch: RolloutBatch[jax.Array],
+    standing: Standing[jax.Array],
     temperature: jax.Array,
     *,
     policy: Policy,
@@ -211,8 +213,8 @@ def update_step(
 
     AssertionError: as for `check`.
     """
-    check(batch)
-    whole = _gathered(batch, axis_name, split)
+    check(batch, standing)
+    whole, known = _gathered(batch, axis_name, split), _gathered(standing, axis_name, split)
     statistics = group_statistics(whole.rewards_NG, whole.valid_NG, normalize=objective.normalize)
 
     def differentiate(advantages_NG, **fields):
@@ -247,18 +249,18 @@ def update_step(
     # What the host learns of the tasks: measurements, zones and seeds. Half of a group must be valid to count.
     observed_N = 2 * statistics.count_N >= whole.rewards_NG.shape[1]  # RODS section 2.4
     evidence = Evidence(
-        whole.passed_turns_NG,
+        whole.passed_NG,
         whole.valid_NG & observed_N[:, None],
-        whole.num_turns_N,
-        whole.earlier_passed_N,
-        whole.earlier_total_N,
+        whole.checks_N,
+        known.earlier_passed_N,
+        known.earlier_total_N,
     )
     passed_N, total_N = evidence.passed_N, evidence.total_N
     zones_N = partition(passed_N, total_N, lower=objective.lower, upper=objective.upper)
     seeds = select_seeds(
         *objective.signal(evidence, lower=objective.lower, upper=objective.upper),
-        whole.categories_N,
-        whole.eligible_N & observed_N,
+        known.categories_N,
+        known.eligible_N & observed_N,
         quotas=objective.quotas,
     )
     metrics = {
@@ -277,18 +279,24 @@ def update_step(
     return state, Feedback(statistics, passed_N, total_N, zones_N, seeds, metrics)
 
 
-def check(batch: RolloutBatch) -> None:
-    """AssertionError: a field has another shape than its letters, or tokens, turns, rewards or masks another dtype."""
+def first_seen(num_tasks: int) -> Standing[np.ndarray]:
+    """The standing of tasks that no pool knows: of one stratum, all eligible, and never measured before."""
+    nothing_N = np.zeros(num_tasks, np.float32)
+    return Standing(np.zeros(num_tasks, np.int32), np.ones(num_tasks, bool), nothing_N, nothing_N)
+
+
+def check(batch: RolloutBatch, standing: Standing) -> None:
+    """AssertionError: a field has another shape than its letters, or tokens, checks, rewards or masks another dtype."""
     sizes = dict(zip("NGS", batch.suffix_tokens_NGS.shape, strict=True)) | {"P": batch.prompt_tokens_NP.shape[1]}
-    for name, x in batch._asdict().items():
+    for name, x in (batch._asdict() | standing._asdict()).items():
         chex.assert_shape(x, tuple(sizes[axis] for axis in name.rsplit("_", 1)[1]))
-    chex.assert_type([batch.action_mask_NGS, batch.valid_NG, batch.eligible_N], bool)
-    chex.assert_type([batch.prompt_tokens_NP, batch.suffix_tokens_NGS, batch.passed_turns_NG, batch.num_turns_N], int)
+    chex.assert_type([batch.action_mask_NGS, batch.valid_NG, standing.eligible_N], bool)
+    chex.assert_type([batch.prompt_tokens_NP, batch.suffix_tokens_NGS, batch.passed_NG, batch.checks_N], int)
     chex.assert_type([batch.behavior_log_probs_NGS, batch.rewards_NG], float)
 
 
-def _gathered(batch: RolloutBatch[jax.Array], axis_name: str | None, split: str) -> RolloutBatch[jax.Array]:
-    """The batch with its small fields gathered from all devices along the split axis; tokens stay apart.
+def _gathered(batch: Fields, axis_name: str | None, split: str) -> Fields:
+    """The fields with the small ones gathered from all devices along the split axis; tokens stay apart.
 
     Of the [N,G,S] arrays only the mask is gathered: the aggregations count its tokens and sequences.
     """
@@ -328,7 +336,7 @@ def jit_update(
     """`update_step`, jitted once per shape, the old state donated; `how`: its `cuts` and `place`.
 
     shardings: those of the state, on a mesh; the feedback is then whole on every device.
-    Returns (state, batch, temperature, *frozen) -> (state, feedback).  If only some weights train, `frozen` are the
+    Returns (state, batch, standing, temperature, *frozen) -> (state, feedback).  If only some weights train, `frozen` are the
     others, and `complete(policy, *frozen)` is the policy of those that do.  Frozen weights have no gradient, no
     optimizer state and no copy.
     """
@@ -336,10 +344,11 @@ def jit_update(
     results = None if shardings is None else (shardings, shardings.step)
 
     @partial(jax.jit, donate_argnums=0, out_shardings=results)
-    def step(state: TrainState, batch: RolloutBatch[jax.Array], temperature, *frozen):
+    def step(state: TrainState, batch: RolloutBatch[jax.Array], standing: Standing[jax.Array], temperature, *frozen):
         return update_step(
             state,
             batch,
+            standing,
             temperature,
             policy=complete(policy, *frozen),
             optimizer=optimizer,

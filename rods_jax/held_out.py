@@ -62,7 +62,7 @@ def scores(
 ) -> dict[str, float]:
     """Metrics `<name>_...` of one rollout of each task: progress in [0, 1], or None where the infrastructure failed.
 
-    sampled: `progress`, `solved` (all turns passed), the progress of each category, and how many `failed`.
+    sampled: `progress`, `solved` (all checks passed), the progress of each category, and how many `failed`.
     greedy: progress as `greedy`, whole tasks as `greedy_solved`, and these by category.
     unfit: tasks that the limits cannot hold (lengths.py); how many, and the progress and greedy_solved of the others.
     """

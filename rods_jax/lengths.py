@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 from rods_jax.config import Config, ConfigError, RolloutConfig, rollout_of
 from rods_jax.curriculum import tasks_of
 from rods_jax.demonstrations import ANSWER
-from rods_jax.environments.protocol import Domain, TaskSplits
-from rods_jax.environments.scoring import GoldTrace, gold_trace
+from rods_jax.environments.episode import start_episodes
+from rods_jax.environments.protocol import Domain, Failure, TaskSplits
+from rods_jax.environments.scoring import gold_trace
 from rods_jax.types import Codec, Json, Message, Task
 
 KINDS = ("prompt", "suffix", "action")  # limits are `max_<kind>_tokens` of a rollout
@@ -30,14 +31,19 @@ class Length(NamedTuple):
     action: int  # of its longest gold call
 
 
-def length_of(domain: Domain, codec: Codec, task: Task, trace: GoldTrace) -> Length:
-    """Counts a task's prompt and its gold dialogue, `trace`, as `codec` writes them."""
+def length_of(domain: Domain, codec: Codec, task: Task) -> Length:
+    """Counts a task's prompt and its gold dialogue as `codec` writes them; where no gold is played, the prompt alone."""
+    if domain.start is not None:
+        (opening,) = start_episodes(domain, [task]).openings
+        if isinstance(opening, Failure):
+            raise ValueError(opening.reason)
+        return Length(len(codec.encode_prompt(opening.tools, opening.user)), 0, 0)
     tools = {tool.name: tool for tool in domain.tools_of(task.world.classes)}
     hidden = task.withheld_tools - set(task.turns[0].released_tools)
     visible = [tool for name, tool in tools.items() if name not in hidden]
     prompt = len(codec.encode_prompt(visible, task.turns[0].user))
     suffix, calls = 0, {0}
-    for number, (turn, closed) in enumerate(zip(task.turns, trace, strict=True)):
+    for number, (turn, closed) in enumerate(zip(task.turns, gold_trace(domain, task), strict=True)):
         # The user's message (the first is in the prompt), then the calls, what they return, and an answer.
         if number:
             released = tuple(tools[name] for name in turn.released_tools if name in tools)
@@ -58,7 +64,7 @@ def measure(domain: Domain, codec: Codec, tasks: Sequence[Task]) -> dict[str, Le
     found = {}
     for task in sorted(tasks, key=lambda task: (task.world.classes, sorted(task.withheld_tools))):
         try:
-            found[task.id] = length_of(domain, codec, task, gold_trace(domain, task))
+            found[task.id] = length_of(domain.of(task), codec, task)
         except Exception:  # as `start_episodes`: whatever broke, the other tasks go on
             continue
     return found

@@ -24,7 +24,7 @@ from rods_jax.replay import ReplayState
 from rods_jax.rollout import Rollouts
 from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.dispatch import Dispatch, Synthesize
-from rods_jax.types import RolloutBatch, Task, TrainState
+from rods_jax.types import RolloutBatch, Standing, Task, TrainState
 
 Known = Callable[[ReplayState], frozenset[str]]  # hashes of the contents that no candidate may repeat
 NUM_FAILURES = 3  # most frequent failures that a step's record keeps, of this process's own rollouts
@@ -46,7 +46,7 @@ class Stages(NamedTuple):
     """The callables of the circle, in its order."""
 
     collect: Callable[[Any, Sequence[Task], int, StageConfig], Rollouts]  # (params, tasks, step, stage)
-    update: Callable[[TrainState, RolloutBatch[np.ndarray]], tuple[TrainState, Feedback]]
+    update: Callable[[TrainState, RolloutBatch[np.ndarray], Standing[np.ndarray]], tuple[TrainState, Feedback]]
     synthesize: Synthesize
     renew: Callable[[TrainState], TrainState]  # at a stage's start: fresh optimizer, reference = policy
     evaluate: Callable[[Any, int], Mapping[str, float]]  # (params, step) -> held-out metrics
@@ -92,7 +92,8 @@ def train(
             rollouts, seconds = _timed(stages.collect, position.train_state.params, tasks, position.step, stage)
             # Read the previous step's feedback, and start this step's update; the device computes on its own.
             position, chosen = _observe(position, pending)
-            state, feedback = stages.update(position.train_state, _batch(config, strata, position, tasks, rollouts))
+            standing = pool.standing(position.replay, tasks, position.step, strata)
+            state, feedback = stages.update(position.train_state, _to_learn_from(config, rollouts), standing)
             # Meanwhile write the previous step's variants and its record.
             position = _settle(position, pending, chosen, stages, known)
             left = _left(config, position, batches)
@@ -169,7 +170,7 @@ def _observe(position: Position, pending: _Pending | None) -> tuple[Position, tu
         return position, ()
     replay, tasks, step = position.replay, pending.tasks, pending.step
     passed_N, total_N, seeds = jax.device_get(
-        (pending.feedback.passed_turns_N, pending.feedback.total_turns_N, pending.feedback.seeds)
+        (pending.feedback.passed_N, pending.feedback.total_N, pending.feedback.seeds)
     )
     for task, passed, total in zip(tasks, passed_N.tolist(), total_N.tolist(), strict=True):
         if total:
@@ -195,33 +196,13 @@ def _known_contents(held_out: Sequence[Task]) -> Known:
     return known
 
 
-def _batch(
-    config: Config, strata: Sequence[str], position: Position, tasks: Sequence[Task], rollouts: Rollouts
-) -> RolloutBatch[np.ndarray]:
-    """What the update learns from: the rollouts, with their tasks' strata and what the pool knows of them."""
-    batch = _to_learn_from(rollouts) if config.update.mask_truncated else rollouts.batch
-    batch = batch._replace(categories_N=np.array([strata.index(task.category) for task in tasks], np.int32))
-    return _with_history(batch, position.replay, tasks, position.step)
-
-
-def _to_learn_from(rollouts: Rollouts) -> RolloutBatch[np.ndarray]:
-    """The batch without the tokens of truncated rollouts; their rewards stay in their groups' statistics."""
+def _to_learn_from(config: Config, rollouts: Rollouts) -> RolloutBatch[np.ndarray]:
+    """The batch; if the config says so, without the tokens of truncated rollouts, whose rewards still count."""
     batch = rollouts.batch
+    if not config.update.mask_truncated:
+        return batch
     whole_NG = np.array([one.truncated is None for one in rollouts.trajectories]).reshape(batch.valid_NG.shape)
     return batch._replace(action_mask_NGS=batch.action_mask_NGS & whole_NG[..., None])
-
-
-def _with_history(
-    batch: RolloutBatch[np.ndarray], replay: ReplayState, tasks: Sequence[Task], step: int
-) -> RolloutBatch[np.ndarray]:
-    """The batch with what the pool knows of its tasks: which may be seeds, and what was measured before."""
-    ids = [task.id for task in tasks]
-    passed, total = zip(*(pool.earlier(replay, task_id, step) for task_id in ids))
-    return batch._replace(
-        eligible_N=np.array(pool.eligible(replay, ids, step)),
-        earlier_passed_N=np.array(passed, np.float32),
-        earlier_total_N=np.array(total, np.float32),
-    )
 
 
 def _settle(

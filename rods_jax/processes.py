@@ -24,14 +24,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from rods_jax.config import ConfigError, differences
 from rods_jax.sharding import AXES, batch_shardings
-from rods_jax.types import Json, RolloutBatch
-
-KNOWN = (
-    "categories_N",
-    "eligible_N",
-    "earlier_passed_N",
-    "earlier_total_N",
-)  # every process has them for all tasks (replay state)
+from rods_jax.types import Json, RolloutBatch, Standing
 
 
 def start(coordinator: str, num_processes: int | None = None, process_id: int | None = None) -> None:
@@ -129,15 +122,18 @@ def require_shares(data: int, num_tasks: int, count: int) -> None:
         )
 
 
-def assemble(mesh: Mesh, batch: RolloutBatch[np.ndarray]) -> RolloutBatch[jax.Array]:
-    """The batch of all tasks on the mesh, from this process's rollouts of its share; nothing is sent."""
-    share = batch._replace(**{name: share_of(getattr(batch, name)) for name in KNOWN})
+def assemble(mesh: Mesh, batch: RolloutBatch[np.ndarray], standing: Standing[np.ndarray]):
+    """Batch and standing of all tasks on the mesh, from this process's rollouts of its share; nothing is sent.
+
+    standing: of all tasks, as every process knows it.
+    """
+    share = batch, Standing._make(map(share_of, standing))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(x) * jax.process_count(), *x.shape[1:]), x.dtype), share)
     return jax.tree.map(
         lambda x, shape, sharding: jax.make_array_from_process_local_data(sharding, x, shape.shape),
         share,
         shapes,
-        batch_shardings(mesh, shapes),
+        tuple(batch_shardings(mesh, part) for part in shapes),
     )
 
 

@@ -9,8 +9,8 @@ PARSE_ERROR, CALL_FAILED, CALLED, TURN_FAILED, TURN_PASSED = -3, -2, -1, 0, 1  #
 
 
 def progress_reward(trajectory: Trajectory) -> float:
-    """Passed turns / all turns of the task; turns never reached count as failed (RODS 1.1). In [0, 1]."""
-    return sum(trajectory.turns_passed) / len(trajectory.turns_passed)
+    """Passed checks / all checks; those never decided count as failed (RODS 1.1, where a turn is a check). In [0, 1]."""
+    return sum(trajectory.passed) / len(trajectory.passed)
 
 
 def format_reward(trajectory: Trajectory) -> float:

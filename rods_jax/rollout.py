@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rods_jax.config import RolloutConfig
-from rods_jax.environments.episode import EpisodeBatch, Failure, StartEpisodes
 from rods_jax.environments.lanes import Lanes
+from rods_jax.environments.protocol import Answer, EpisodeBatch, Failure, Opening, StartEpisodes
 from rods_jax.generation import Generator, Sampling, capacities, generator, rollout_keys
 from rods_jax.types import Action, Codec, Policy, RolloutBatch, Step, Task, Trajectory
 
@@ -57,11 +57,13 @@ class Rollouts(NamedTuple):
 class _Row:
     """Host side of one rollout."""
 
+    num_checks: int  # that its world decides
     tokens: list[int] = field(default_factory=list)
     acted: list[bool] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
-    turns_passed: list[bool] = field(default_factory=list)  # of the turns that are closed
+    passed: list[bool] = field(default_factory=list)  # the checks that are decided
+    turn: int = 0  # user messages after the first
     message: list[int] = field(default_factory=list)  # tokens of the message under way
     pending: list[int] = field(default_factory=list)  # tokens of an answer that are not yet in the cache
     waits: bool = False  # for its environment
@@ -132,8 +134,7 @@ def collect(
     """Plays every task `player.group_size` times to the end.
 
     start: `start_episodes` of a domain, or of worker processes.  reward: trajectory -> float.  Noise depends only on
-    (seed, step, task, rollout, position).  The batch marks every task as eligible and without history; the caller fills
-    in the true values.
+    (seed, step, task, rollout, position).
     """
     environments = start([task for task in tasks for _ in range(player.group_size)])
     prompts, lengths_N, rows = _start(tasks, environments, player)
@@ -284,26 +285,29 @@ class _Seats:
             self.episodes = self.player.generator.grow(self.episodes, self.capacities[0])
 
 
-def _start(tasks: Sequence[Task], environments: EpisodeBatch, player: Player):
+def _start(
+    tasks: Sequence[Task], environments: EpisodeBatch, player: Player
+) -> tuple[np.ndarray, np.ndarray, list[_Row]]:
     """Prompts, once per task, and N * G rows.  A rollout whose environment did not start is over at once."""
     group_size, limit = player.group_size, player.sizes.max_prompt_tokens
     prompts = np.zeros((len(tasks), limit), np.int32)
     lengths_N = np.ones(len(tasks), np.int32)
     rows = []
     for n, task in enumerate(tasks):
-        group = environments.tools[n * group_size : (n + 1) * group_size]
-        failures = [tools.reason if isinstance(tools, Failure) else None for tools in group]
-        offered = next((tools for tools in group if not isinstance(tools, Failure)), None)
-        if offered is not None:
+        group = environments.openings[n * group_size : (n + 1) * group_size]
+        failures = [one.reason if isinstance(one, Failure) else None for one in group]
+        opening = next((one for one in group if isinstance(one, Opening)), None)
+        if opening is not None:
             try:
-                tokens = player.codec.encode_prompt(offered, task.turns[0].user)
+                tokens = player.codec.encode_prompt(opening.tools, opening.user)
                 if len(tokens) > limit:
                     raise ValueError(f"the prompt has {len(tokens)} tokens, more than the limit of {limit}")
                 prompts[n, : len(tokens)] = tokens
                 lengths_N[n] = len(tokens)
             except Exception as error:  # the environment's fault, not the policy's: the group is recorded and masked
                 failures = [_reason(error)] * group_size
-        rows += [_Row(done=failure is not None, failure=failure) for failure in failures]
+        num_checks = opening.num_checks if opening is not None else 1
+        rows += [_Row(num_checks, done=failure is not None, failure=failure) for failure in failures]
     return prompts, lengths_N, rows
 
 
@@ -322,24 +326,29 @@ def _hear(rows: Sequence[_Row], spoken: Mapping[int, tuple], player: Player) -> 
     return said
 
 
-def _answer(rows: Sequence[_Row], said: Mapping[int, _Said], answers, player: Player) -> None:
+def _answer(
+    rows: Sequence[_Row], said: Mapping[int, _Said], answers: Mapping[int, Answer | Failure], player: Player
+) -> None:
     """Queues the environments' answers to be read, or ends the episode."""
     codec, limit = player.codec, player.sizes.max_suffix_tokens
-    for b, feedback in answers.items():
+    for b, answer in answers.items():
         row, (_, text, stopped) = rows[b], said[b]
         row.waits = False
-        if isinstance(feedback, Failure):
-            row.done, row.failure = True, feedback.reason
+        if isinstance(answer, Failure):
+            row.done, row.failure = True, answer.reason
             continue
         try:
-            observed = [] if feedback.done else codec.encode_messages(feedback.messages)
+            observed = [] if answer.done else codec.encode_messages(answer.messages)
         except Exception as error:
             row.done, row.failure = True, _reason(error)
             continue
-        row.steps.append(Step(len(row.turns_passed), text, feedback.code, feedback.observations))
-        if feedback.passed is not None:
-            row.turns_passed.append(feedback.passed)
-        row.done = feedback.done
+        row.steps.append(Step(row.turn, text, answer.code, answer.observations))
+        row.turn += sum(message.role == "user" for message in answer.messages)
+        row.passed += answer.passed
+        if len(row.passed) > row.num_checks:
+            row.done, row.failure = True, f"the world decided more than the {row.num_checks} checks that it has"
+            continue
+        row.done = answer.done
         if row.done:
             continue
         # A message that was cut at its limit gets its stop token before the answer.
@@ -353,8 +362,8 @@ def _reason(error: Exception) -> str:
 
 
 def _trajectory(task: Task, rollout: int, row: _Row) -> Trajectory:
-    unreached = (False,) * (len(task.turns) - len(row.turns_passed))
-    passed = (*row.turns_passed, *unreached)
+    undecided = (False,) * (row.num_checks - len(row.passed))
+    passed = (*row.passed, *undecided)[: row.num_checks]
     return Trajectory(task.id, rollout, passed, tuple(row.steps), row.truncated, row.failure)
 
 
@@ -379,12 +388,8 @@ def _batch(tasks, prompts, lengths_N, rows, trajectories, limit, reward) -> Roll
         behavior_log_probs_NGS=padded([row.log_probs for row in rows], np.float32),
         rewards_NG=per_row(map(reward, trajectories), np.float32),
         valid_NG=per_row((row.failure is None for row in rows), bool),
-        passed_turns_NG=per_row((sum(t.turns_passed) for t in trajectories), np.int32),
-        num_turns_N=np.array([len(task.turns) for task in tasks], np.int32),
-        categories_N=np.zeros(len(tasks), np.int32),
-        eligible_N=np.ones(len(tasks), bool),
-        earlier_passed_N=np.zeros(len(tasks), np.float32),
-        earlier_total_N=np.zeros(len(tasks), np.float32),
+        passed_NG=per_row((sum(t.passed) for t in trajectories), np.int32),
+        checks_N=per_row((row.num_checks for row in rows), np.int32)[:, 0],
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from rods_jax.types import RolloutBatch, TrainState
+from rods_jax.types import Fields, TrainState
 
 AXES = ("data", "fsdp", "tensor", "sequence")
 
@@ -159,8 +159,11 @@ def state_shardings(
     return TrainState._make((params, reference, optimizer_state, everywhere))
 
 
-def batch_shardings(mesh: Mesh | AbstractMesh, batch: RolloutBatch) -> RolloutBatch:
-    """Shardings of a batch: every field's name ends in its axes."""
-    return RolloutBatch._make(
-        NamedSharding(mesh, spec(mesh, name.rsplit("_", 1)[1], x.shape)) for name, x in batch._asdict().items()
+def batch_shardings(mesh: Mesh | AbstractMesh, batch: Fields) -> Fields:
+    """Shardings of a batch, or of its standing: every field's name ends in its axes."""
+    return batch._replace(
+        **{
+            name: NamedSharding(mesh, spec(mesh, name.rsplit("_", 1)[1], x.shape))
+            for name, x in batch._asdict().items()
+        }
     )

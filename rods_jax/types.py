@@ -4,7 +4,7 @@ Dimension key, used as suffix of array names everywhere (`rewards_NG`):
 
     N tasks in a batch      G rollouts per task     P prompt tokens
     S suffix tokens (all after the shared prompt: generated and observed)
-    U user turns            V vocabulary            D model width
+    V vocabulary            D model width
     L layers                H query heads           K key/value heads
     F feed-forward          T tokens in a chunk     B rows without group structure
 
@@ -109,7 +109,7 @@ class Action:
 class Step:
     """One assistant action and what came back, kept for reading and for the format reward."""
 
-    turn: int
+    turn: int  # user messages before it, the first left out
     text: str
     code: int  # diagnostic event code, RODS 1.2
     observations: tuple[str, ...] = ()
@@ -121,7 +121,7 @@ class Trajectory:
 
     task_id: str
     rollout: int
-    turns_passed: tuple[bool, ...]  # fixed length U; unreached turns are False
+    passed: tuple[bool, ...]  # every check of its world; an undecided one is False
     steps: tuple[Step, ...]
     truncated: str | None = None  # which limit ended the episode early
     failure: str | None = None  # infrastructure failure: recorded, and masked in the update
@@ -175,12 +175,20 @@ class RolloutBatch(NamedTuple, Generic[Array]):
     behavior_log_probs_NGS: Array  # float32, recorded when sampled
     rewards_NG: Array  # float32
     valid_NG: Array  # bool, False where the infrastructure failed
-    passed_turns_NG: Array  # int32
-    num_turns_N: Array  # int32
+    passed_NG: Array  # int32, checks that each rollout passed
+    checks_N: Array  # int32, of each of the task's rollouts
+
+
+class Standing(NamedTuple, Generic[Array]):
+    """What the pool knows of a batch's tasks (`replay.standing`)."""
+
     categories_N: Array  # int32, index into the domain's strata
     eligible_N: Array  # bool, may be selected as a seed
-    earlier_passed_N: Array  # float32, turns passed in earlier steps, discounted by age
-    earlier_total_N: Array  # float32, all turns of those rollouts, discounted alike
+    earlier_passed_N: Array  # float32, checks passed in earlier steps, discounted by age
+    earlier_total_N: Array  # float32, all checks of those rollouts, discounted alike
+
+
+Fields = TypeVar("Fields", RolloutBatch, Standing)
 
 
 class TrainState(NamedTuple):

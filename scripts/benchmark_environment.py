@@ -75,7 +75,7 @@ def ours(domain: Domain, tasks: Sequence[Task], repeats: int) -> dict[str, float
         for episode in episodes:
             for action in actions(episode.task):
                 episode.act(action)
-            assert all(episode.turns_passed)
+            assert all(episode.passed)
 
     def start() -> list[Episode]:
         return [Episode(domain, task, trace) for task, trace in zip(tasks, traces)]

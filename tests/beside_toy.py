@@ -109,10 +109,10 @@ def position_of(directory: Path) -> Position:
 def run(directory: Path, dispatch, *, until: int, seconds: float = 0.0, record=anything) -> Position:
     """The loop, from its last checkpoint until a step; a step takes so many seconds."""
 
-    def update(state, batch):
+    def update(state, batch, standing):
         time.sleep(seconds)
         half, four = np.full(2, 2, np.int32), np.full(2, 4, np.int32)
-        first = int(batch.eligible_N[0]) - 1 if state.step % 4 == 0 else -1  # position in the batch, -1: none
+        first = int(standing.eligible_N[0]) - 1 if state.step % 4 == 0 else -1  # position in the batch, -1: none
         feedback = Feedback(
             GroupStatistics(half / four, half / four, None, None),
             half,

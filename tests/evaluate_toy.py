@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rods_jax.evaluation import gold_player
+from rods_jax.dialogue import gold_player
 from rods_jax.run.evaluating import Evaluation, evaluate, split_of
 
 ROOT = Path(__file__).parent.parent

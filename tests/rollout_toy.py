@@ -4,6 +4,10 @@ import random
 from dataclasses import replace
 from functools import partial
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
 from rods_jax.codecs.tokenizer import train_tokenizer
@@ -15,6 +19,7 @@ from rods_jax.generation import Sampling
 from rods_jax.rewards import progress_reward
 from rods_jax.rollout import collect, player
 from rods_jax.synthesis.pipeline import author_tasks
+from rods_jax.types import Policy
 
 N, G = 4, 2
 SIZES = RolloutConfig(
@@ -31,6 +36,34 @@ TOKENIZER = train_tokenizer(corpus(WORKPLACE, ALL_TASKS), vocab_size=600)
 CODEC = qwen_codec(TOKENIZER, tool_name)
 V, STOP = len(TOKENIZER), CODEC.stop_token
 GOLD = {task.id: demonstrate(WORKPLACE, task, CODEC, Habits(), random.Random(0)) for task in TASKS}
+
+
+def _says(tokens):
+    return 50.0 * jax.nn.one_hot(tokens, V)
+
+
+def _extend(params, script, suffixes, seen_NG, tokens_NGT, lengths_NG, rows_NC=None):
+    positions = seen_NG[..., None] + jnp.arange(tokens_NGT.shape[2])[None, None] + 1
+    n = jnp.arange(len(positions))[:, None, None]
+    return _says(script[n, positions]), suffixes
+
+
+# Greedily says params[n, s] at suffix position s of slot n, whatever it has read; its caches hold nothing.
+SCRIPTED = Policy(
+    init=None,
+    forward=None,
+    unembedding=lambda params: jnp.eye(V),
+    prefill=lambda params, tokens, lengths, suffix_tokens: (_says(params[:, 0]), params),
+    empty=lambda num_tasks, group_size, capacity: (),
+    extend=_extend,
+)
+
+
+def script(*suffixes):
+    array = np.full((len(suffixes), SIZES.max_suffix_tokens + SIZES.observation_chunk + 1), 9, np.int32)
+    for row, suffix in zip(array, suffixes):
+        row[: len(suffix)] = suffix
+    return array
 
 
 def compiled(policy, slots=N, **sizes):

@@ -90,7 +90,7 @@ def task(name, category="base", ancestry=()):
 SEEDS = [task(f"h{i}", tuple(STRATA)[i % 4]) for i in range(16)]
 
 
-def passed_turns(task, step):
+def passed_checks(task, step):
     """What the policy can do is up to the root: from nothing to everything; 2 of 4 is partly right in each rollout."""
     root = int((task.ancestry or (task.id,))[0][1:])
     kinds = ([0] * G, [2] * G, [4, 4, 0, 2], [4] * G)
@@ -98,14 +98,14 @@ def passed_turns(task, step):
 
 
 def batch_of(tasks, step) -> RolloutBatch:
-    passed = np.array([passed_turns(task, step) for task in tasks], np.int32)
+    passed = np.array([passed_checks(task, step) for task in tasks], np.int32)
     rng = np.random.default_rng(step)
     n, tokens = len(tasks), rng.integers(0, 5, (len(tasks), G, 3)).astype(np.int32)
-    ones, zeros = np.ones(n, np.int32), np.zeros(n, np.float32)
+    ones = np.ones(n, np.int32)
     return RolloutBatch(
         tokens[:, 0], 3 * ones, tokens, np.full((n, G), 3, np.int32), np.ones((n, G, 3), bool),
         np.full((n, G, 3), -1.5, np.float32), (passed / U).astype(np.float32), np.ones((n, G), bool), passed,
-        U * ones, np.array([tuple(STRATA).index(t.category) for t in tasks], np.int32), ones == 1, zeros, zeros,
+        U * ones,
     )  # fmt: skip
 
 
@@ -126,8 +126,8 @@ def update_of(config):
     if signal not in UPDATES:
         objective = grpo.Objective(signal=signal, quotas=(1,) * 4, kl_coefficient=0.0, entropy_coefficient=0.0)
         update = jax.jit(
-            lambda state, batch: grpo.update_step(
-                state, batch, 1.0, policy=POLICY, optimizer=optax.sgd(0.1), objective=objective
+            lambda state, batch, standing: grpo.update_step(
+                state, batch, standing, 1.0, policy=POLICY, optimizer=optax.sgd(0.1), objective=objective
             )
         )
         UPDATES[signal] = update, objective
@@ -140,9 +140,9 @@ def run(config):
     records, dispatched, batches = [], [], []
     compiled, state = update_of(config)
 
-    def update(state, batch):
-        batches.append(batch)
-        return compiled(state, batch)
+    def update(state, batch, standing):
+        batches.append((batch, standing))
+        return compiled(state, batch, standing)
 
     def write(seeds, step, known):
         dispatches = []
@@ -235,15 +235,15 @@ def test_the_update_sees_what_was_measured_before():
     config = changed("replay", half_life=10.0)
     _, records, _, batches = run(config)
     seen = {}  # task: (step, passed, total) of each visit
-    for record, batch in zip(records[1:], batches, strict=True):
+    for record, (batch, standing) in zip(records[1:], batches, strict=True):
         step = record["step"] - 1
         for i, name in enumerate(record["task_ids"]):
             visits = seen.setdefault(name, [])
             weights = [2 ** ((then - step) / 10) for then, _ in visits]
             passed = sum(w * x for w, (_, x) in zip(weights, visits, strict=True))
-            np.testing.assert_allclose(batch.earlier_passed_N[i], passed, rtol=1e-5)
-            np.testing.assert_allclose(batch.earlier_total_N[i], G * U * sum(weights), rtol=1e-5)
-            visits.append((step, int(batch.passed_turns_NG[i].sum())))
+            np.testing.assert_allclose(standing.earlier_passed_N[i], passed, rtol=1e-5)
+            np.testing.assert_allclose(standing.earlier_total_N[i], G * U * sum(weights), rtol=1e-5)
+            visits.append((step, int(batch.passed_NG[i].sum())))
             del visits[: -config.replay.history]
     assert max(map(len, seen.values())) > 2
 

@@ -19,7 +19,7 @@ from bfcl_official import domain, tasks, trace
 from rods_jax.environments import bfcl
 from rods_jax.environments.bfcl_safety import MAX_RESPONSE_CHARACTERS
 from rods_jax.environments.protocol import STRATA
-from rods_jax.environments.scoring import official_turn_passed, replay, turn_passed
+from rods_jax.environments.scoring import official_turn_passed, turn_passed, turns_passed
 from rods_jax.types import Call, World
 
 FILES = {"a.txt": {"type": "file", "content": "x"}, "sub": {"type": "directory", "contents": {}}}
@@ -125,8 +125,8 @@ def test_gold_responses_are_far_below_the_limit():
 def test_gold_is_right_800_times_and_the_empty_policy_never(passed):
     gold = empty = 0
     for index, task in enumerate(tasks()):
-        gold += all(replay(domain(), task, [turn.gold for turn in task.turns], passed, trace(index)))
-        empty += all(replay(domain(), task, [()] * len(task.turns), passed, trace(index)))
+        gold += all(turns_passed(domain(), task, [turn.gold for turn in task.turns], passed, trace(index)))
+        empty += all(turns_passed(domain(), task, [()] * len(task.turns), passed, trace(index)))
     assert (gold, empty) == (800, 0)
 
 
@@ -164,7 +164,7 @@ def test_default_lists_and_arguments_belong_to_one_rollout():
 def test_initial_state_is_not_changed():
     task = tasks()[0]
     before = copy.deepcopy(task)
-    replay(domain(), task, [turn.gold for turn in task.turns], turn_passed)
+    turns_passed(domain(), task, [turn.gold for turn in task.turns], turn_passed)
     assert task == before
 
 

@@ -12,7 +12,7 @@ import bfcl_official
 from bfcl_official import domain, tasks, trace
 
 from rods_jax.environments.episode import Episode
-from rods_jax.environments.scoring import OFFICIAL, RODS, official_turn_passed, replay
+from rods_jax.environments.scoring import OFFICIAL, RODS, official_turn_passed, turns_passed
 from rods_jax.types import Action, Call
 
 NUM_PERTURBED = 10_400  # 13 for each task
@@ -103,7 +103,7 @@ def test_verdicts_equal_the_official_checker():
         task = tasks()[index]
         turns, edits = perturb(rng, [turn.gold for turn in task.turns])
         steps = [in_steps(rng, calls) for calls in turns]
-        ours = all(replay(domain(), task, turns, official_turn_passed, trace(index)))
+        ours = all(turns_passed(domain(), task, turns, official_turn_passed, trace(index)))
         assert ours == bfcl_official.verdict(task, steps, f"perturbed_{number}"), (task.id, turns)
         kinds = {edit.__name__ for edit in edits} | {f"steps of {min(len(step), 2)}" for s in steps for step in s}
         seen.update((kind, ours) for kind in kinds)
@@ -119,7 +119,7 @@ def play(task, turns, trace, rules):
         for action in [*(Action(calls=tuple(step)) for step in steps), Action(answer="Done.")]:
             if episode.turn == t:  # RODS closes a turn that should have been silent
                 episode.act(action)
-    return all(episode.turns_passed)
+    return all(episode.passed)
 
 
 def rules_may_differ(task, turns):

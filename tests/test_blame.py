@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from rods_jax import chat
 from rods_jax.chat import Endpoint, http_generate
+from rods_jax.dialogue import play
 from rods_jax.environments import toolkit
 from rods_jax.environments.scoring import RODS
 from rods_jax.environments.workplace.domain import WORKPLACE
-from rods_jax.evaluation import play, score
+from rods_jax.evaluation import score
 from rods_jax.rewards import PARSE_ERROR
 from rods_jax.run.advice import EARLY, advice, calls_of, left_in_text
 from rods_jax.run.players import converse, served

@@ -48,7 +48,7 @@ def by_turn(task, demo, domain=WORKPLACE):
         acted += [True] * len(said) + [False] * len(observed)
     assert episode.turn == len(task.turns)  # played to the end
     assert (demo.suffix, demo.acted) == (suffix, acted)
-    assert demo.turns_passed == tuple(episode.turns_passed)
+    assert demo.passed == tuple(episode.passed)
     return turns
 
 
@@ -72,7 +72,7 @@ def turns_of(demos):
 def test_without_habits_the_gold_calls_are_played_one_by_one_and_every_turn_passes():
     assert Habits() == (0.0,) * len(Habits())
     demos = demonstrations()
-    assert all(all(demo.turns_passed) for _, demo in demos)
+    assert all(all(demo.passed) for _, demo in demos)
     for task, number, actions in turns_of(demos):
         assert actions == gold_actions(task.turns[number])
 
@@ -88,7 +88,7 @@ def test_skip_answers_without_a_call():
     for task, number, actions in turns_of(demos):
         assert actions == say(answer=ANSWER if task.turns[number].gold else QUESTION)
     for task, demo in demos:
-        assert demo.turns_passed == tuple(not turn.gold for turn in task.turns)
+        assert demo.passed == tuple(not turn.gold for turn in task.turns)
 
 
 def test_repeat_makes_each_call_twice():
@@ -133,7 +133,7 @@ def test_guess_calls_what_a_later_turn_asks_for_instead_of_asking():
             guessed += 1
     assert guessed == sum(not turn.gold for task in TASKS for turn in task.turns) > 0
     for task, demo in demonstrations(guess=1.0):
-        assert demo.turns_passed == tuple(bool(turn.gold) for turn in task.turns)
+        assert demo.passed == tuple(bool(turn.gold) for turn in task.turns)
 
 
 @pytest.mark.parametrize("habit", Habits._fields)
@@ -181,7 +181,7 @@ def test_a_turn_that_the_attempt_limit_closes_needs_no_answer():
     )
     demo = demonstrate(bells, task, CODEC, Habits(), random.Random(0))
     six, once = by_turn(task, demo, bells)
-    assert [len(six), len(once)] == [6, 2] and demo.turns_passed == (True, True)
+    assert [len(six), len(once)] == [6, 2] and demo.passed == (True, True)
     twice = demonstrate(bells, task, CODEC, Habits(repeat=1.0), random.Random(0))
     assert [len(actions) for actions in by_turn(task, twice, bells)] == [6, 3]
 

@@ -6,8 +6,8 @@ import random
 import pytest
 
 from rods_jax.environments import toolkit
-from rods_jax.environments.episode import Episode, Feedback
-from rods_jax.environments.protocol import STRATA
+from rods_jax.environments.episode import Episode
+from rods_jax.environments.protocol import STRATA, Answer
 from rods_jax.environments.scoring import OFFICIAL, RODS, gold_trace
 from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.synthesis.pipeline import author_tasks
@@ -74,13 +74,13 @@ TWO = task(Turn("add a", (ADD_A,)), Turn("add b and count", (ADD_B, COUNT)))
 def test_a_gold_episode_word_for_word():
     episode = start(TWO)
     assert [tool.name for tool in episode.visible_tools] == ["add", "count", "empty"]
-    assert episode.act(act(ADD_A)) == Feedback(-1, (Message("tool", '{"books": 2}'),), ('{"books": 2}',), False)
-    assert episode.act(DONE) == Feedback(1, (Message("user", "add b and count"),), (), False, True)
-    assert (episode.turn, episode.turns_passed) == (1, [True, False])
+    assert episode.act(act(ADD_A)) == Answer(-1, (Message("tool", '{"books": 2}'),), ('{"books": 2}',), False)
+    assert episode.act(DONE) == Answer(1, (Message("user", "add b and count"),), (), False, (True,))
+    assert (episode.turn, episode.passed) == (1, [True, False])
     both = ('{"books": 3}', '{"books": 3}')
-    assert episode.act(act(ADD_B, COUNT)) == Feedback(-1, tuple(Message("tool", text) for text in both), both, False)
-    assert episode.act(DONE) == Feedback(1, (), (), True, True)
-    assert (episode.turn, episode.turns_passed) == (2, [True, True])
+    assert episode.act(act(ADD_B, COUNT)) == Answer(-1, tuple(Message("tool", text) for text in both), both, False)
+    assert episode.act(DONE) == Answer(1, (), (), True, (True,))
+    assert (episode.turn, episode.passed) == (2, [True, True])
 
 
 @pytest.mark.parametrize(
@@ -117,13 +117,13 @@ def test_a_gold_episode_word_for_word():
 def test_codes_and_turns(actions, expected, passed):
     episode = start(TWO)
     assert codes(episode, actions) == expected
-    assert episode.turns_passed == passed
+    assert episode.passed == passed
 
 
 def test_a_parse_error_is_told_and_nothing_else_happens():
     episode = start(TWO)
     told = "Error: the message is empty."
-    assert episode.act(UNREADABLE) == Feedback(-3, (Message("tool", told),), (told,), False)
+    assert episode.act(UNREADABLE) == Answer(-3, (Message("tool", told),), (told,), False)
     assert episode.turn == 0
     assert episode.act(DONE).code == 0  # its text is no output and no call
 
@@ -136,19 +136,19 @@ def test_the_sixth_attempt_closes_the_turn_which_is_then_scored_normally(first, 
     assert not any(episode.act(action).done for action in [act(first), *rest]) and episode.turn == 0
     feedback = episode.act(act(COUNT))
     books = f'{{"books": {2 if first == ADD_A else 1}}}'
-    assert feedback == Feedback(
-        -1, (Message("tool", books), Message("user", "add b and count")), (books,), False, passed
+    assert feedback == Answer(
+        -1, (Message("tool", books), Message("user", "add b and count")), (books,), False, (passed,)
     )
-    assert (episode.turn, episode.turns_passed) == (1, [passed, False])
+    assert (episode.turn, episode.passed) == (1, [passed, False])
     # The count begins anew: five attempts leave the turn open, the sixth ends the episode without a message.
     assert all(episode.act(UNREADABLE).messages for _ in range(5)) and episode.turn == 1
-    assert episode.act(UNREADABLE) == Feedback(-3, (), ("Error: the message is empty.",), True, False)
+    assert episode.act(UNREADABLE) == Answer(-3, (), ("Error: the message is empty.",), True, (False,))
 
 
 def test_the_call_of_the_sixth_attempt_still_counts():
     episode = start(TWO)
     assert codes(episode, [UNREADABLE] * 5 + [act(ADD_A)]) == [-3] * 5 + [-1]
-    assert episode.turns_passed == [True, False]
+    assert episode.passed == [True, False]
 
 
 def test_an_answer_resets_the_attempts_and_the_limit_is_an_argument():
@@ -169,15 +169,15 @@ WAITING = task(Turn("add something"), Turn("I mean a", (ADD_A,)))
 def test_a_plain_answer_passes_a_turn_without_gold():
     episode = start(WAITING)
     assert codes(episode, [UNREADABLE, DONE, act(ADD_A), DONE]) == [-3, 1, -1, 1]
-    assert episode.turns_passed == [True, True]
+    assert episode.passed == [True, True]
 
 
 @pytest.mark.parametrize("call", [ADD_A, COUNT, Call("fly"), EMPTY])
 def test_a_call_fails_a_turn_without_gold_and_is_not_executed(call):
     episode = start(WAITING)
-    assert episode.act(act(call, call)) == Feedback(0, (Message("user", "I mean a"),), (), False, False)
+    assert episode.act(act(call, call)) == Answer(0, (Message("user", "I mean a"),), (), False, (False,))
     assert codes(episode, [act(ADD_A), DONE]) == [-1, 1]  # the shelf was left alone
-    assert episode.turns_passed == [False, True]
+    assert episode.passed == [False, True]
 
 
 def test_what_was_not_executed_is_no_output_either():
@@ -189,7 +189,7 @@ def test_what_was_not_executed_is_no_output_either():
 def test_a_turn_without_gold_that_is_forced_to_close_fails():
     episode = start(WAITING)
     assert codes(episode, [UNREADABLE] * 6) == [-3] * 6
-    assert (episode.turn, episode.turns_passed) == (1, [False, False])
+    assert (episode.turn, episode.passed) == (1, [False, False])
 
 
 # --------------------------------------------------------------------------- the leaderboard's rules
@@ -206,7 +206,7 @@ def test_calls_beside_an_unreadable_one_are_made_and_the_policy_is_told():
     told = ('{"books": 2}', "Error: the tool call cannot be read: it ends early.")
     one = task(Turn("u", (ADD_A,)))
     episode = Episode(SHELF, one, gold_trace(SHELF, one))
-    assert episode.act(half) == Feedback(-2, tuple(Message("tool", text) for text in told), told, False)
+    assert episode.act(half) == Answer(-2, tuple(Message("tool", text) for text in told), told, False)
     assert episode.act(DONE).passed
     # The leaderboard passes over what it cannot read.
     official = Episode(SHELF, one, gold_trace(SHELF, one), OFFICIAL)
@@ -217,23 +217,23 @@ def test_an_unreadable_message_ends_the_turn_under_the_official_rules():
     episode = start(TWO, OFFICIAL)
     told = "Error: the message is empty."
     assert episode.act(act(ADD_A)).code == -1
-    assert episode.act(UNREADABLE) == Feedback(
+    assert episode.act(UNREADABLE) == Answer(
         -3, (Message("tool", told), Message("user", "add b and count")), (told,), False, True
     )
-    assert episode.act(UNREADABLE) == Feedback(-3, (), (told,), True, False)
+    assert episode.act(UNREADABLE) == Answer(-3, (), (told,), True, (False,))
 
 
 def test_the_twenty_first_step_ends_the_episode_under_the_official_rules():
     episode = start(TWO, OFFICIAL)
     feedback = [episode.act(act(COUNT)) for _ in range(20)] + [episode.act(act(ADD_A))]
     assert [one.done for one in feedback] == [False] * 20 + [True]
-    assert episode.turns_passed == [True, False]  # scored as it stands, and the second is never reached
+    assert episode.passed == [True, False]  # scored as it stands, and the second is never reached
 
 
 def test_a_withheld_tool_runs_under_the_official_rules():
     episode = start(HELD, OFFICIAL)
     assert "add" not in {tool.name for tool in episode.visible_tools}
-    assert episode.act(act(ADD_A)) == Feedback(-1, (Message("tool", '{"books": 2}'),), ('{"books": 2}',), False)
+    assert episode.act(act(ADD_A)) == Answer(-1, (Message("tool", '{"books": 2}'),), ('{"books": 2}',), False)
 
 
 # ---------------------------------------------------------------------------------------- snapshots
@@ -252,7 +252,7 @@ def test_a_snapshot_goes_on_as_the_episode_would_have(rules):
         saved = episode.snapshot()
         for other in (episode, saved.snapshot(), saved):
             assert [other.act(action) for action in actions[cut : len(expected)]] == expected[cut:]
-            assert other.turns_passed == whole.turns_passed
+            assert other.passed == whole.passed
 
 
 # ---------------------------------------------------------------------------------- withheld tools
@@ -298,7 +298,7 @@ def play(a_task, trace, turns):
     episode = Episode(WORKPLACE, a_task, trace)
     feedback = [episode.act(action) for actions in turns for action in [*actions, DONE]]
     assert [f.done for f in feedback] == [False] * (len(feedback) - 1) + [True]
-    return episode.turns_passed, [f.code for f in feedback]
+    return episode.passed, [f.code for f in feedback]
 
 
 def test_gold_passes_every_turn_and_silence_completes_no_task(tasks):

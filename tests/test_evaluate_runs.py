@@ -23,9 +23,9 @@ from rods_jax import checkpoint, grpo, replay
 from rods_jax import config as configuration
 from rods_jax.codecs.qwen import parse, write
 from rods_jax.config import ConfigError
+from rods_jax.dialogue import Said, Stop, gold_player, play
 from rods_jax.environments.scoring import OFFICIAL, RODS
 from rods_jax.environments.workplace.domain import WORKPLACE
-from rods_jax.evaluation import Said, Stop, gold_player, play
 from rods_jax.loop import Position
 from rods_jax.run import directory as run_directories
 from rods_jax.run import learning, stages

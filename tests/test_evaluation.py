@@ -10,30 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rods_jax.dialogue import MAX_DIFFERENCES, Difference, Move, Record, Said, Stop, gold_player, null_player, play
 from rods_jax.environments import toolkit
 from rods_jax.environments.protocol import STRATA
 from rods_jax.environments.scoring import OFFICIAL, RODS
 from rods_jax.environments.workplace.domain import WORKPLACE
-from rods_jax.evaluation import (
-    ALL,
-    MACRO,
-    MAX_DIFFERENCES,
-    UNDISPUTED,
-    Difference,
-    JournalError,
-    Move,
-    Record,
-    Said,
-    Stop,
-    bootstrap,
-    gold_player,
-    null_player,
-    open_journal,
-    pass_all,
-    pass_at,
-    play,
-    score,
-)
+from rods_jax.evaluation import ALL, MACRO, UNDISPUTED, JournalError, bootstrap, open_journal, pass_all, pass_at, score
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
 from rods_jax.strict_json import MAX_NESTING
 from rods_jax.synthesis.pipeline import author_tasks

@@ -29,7 +29,7 @@ from training_toy import CONFIG, play, share_compilations, toy, varied_reward
 
 from rods_jax import grpo
 from rods_jax.config import ConfigError
-from rods_jax.environments.episode import EpisodeBatch, Failure
+from rods_jax.environments.protocol import EpisodeBatch, Failure
 from rods_jax.metrics import read_metrics
 from rods_jax.preemption import SAVED, Stopped
 from rods_jax.run import stages, training
@@ -248,8 +248,8 @@ def test_tasks_that_fail_by_infrastructure_get_no_more_than_their_turn(tmp_path,
             def some(tasks, rules=None) -> EpisodeBatch:
                 batch = start_(tasks, rules=rules) if rules else start_(tasks)
                 sick = {place for place, task in enumerate(tasks) if task.id in broken}
-                tools = tuple(Failure("no machine") if i in sick else t for i, t in enumerate(batch.tools))
-                return EpisodeBatch(tools, batch.act)
+                openings = tuple(Failure("no machine") if i in sick else t for i, t in enumerate(batch.openings))
+                return EpisodeBatch(openings, batch.act)
 
             yield some
 

@@ -195,7 +195,7 @@ def test_variants_of_boundary_tasks_lie_at_the_boundary_of_a_player_that_never_c
     habits, rng = Habits(stop_early=0.65, skip=0.15, repeat=0.1), random.Random(0)
 
     def observe(task):
-        passed = [demonstrate(WORKPLACE, task, Codec(**nothing), habits, rng).turns_passed for _ in range(16)]
+        passed = [demonstrate(WORKPLACE, task, Codec(**nothing), habits, rng).passed for _ in range(16)]
         return sum(map(sum, passed)) / (16 * len(task.turns))
 
     pairs = []

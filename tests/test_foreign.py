@@ -9,10 +9,11 @@ import threading
 import numpy as np
 import pytest
 
+from rods_jax.dialogue import Said, gold_player, play
 from rods_jax.environments import toolkit
-from rods_jax.environments.episode import Failure, start_episodes
+from rods_jax.environments.episode import start_episodes
+from rods_jax.environments.protocol import Failure
 from rods_jax.environments.scoring import RODS, GoldError, gold_trace
-from rods_jax.evaluation import Said, gold_player, play
 from rods_jax.types import Action, Call, Task, Turn, World
 
 
@@ -164,7 +165,7 @@ class Exits:
 
 def test_a_world_that_exits_when_it_starts_is_a_failure():
     domain, one = _domain(Exits, Call("f"))
-    assert start_episodes(domain, [one]).tools == (Failure("SystemExit: 4"),)
+    assert start_episodes(domain, [one]).openings == (Failure("SystemExit: 4"),)
     assert play(domain, one, 0, _says()).failure == "SystemExit: 4"
 
 

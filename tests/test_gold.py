@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from rods_jax.dialogue import gold_player, null_player, play
 from rods_jax.environments import toolkit
 from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.environments.scoring import GoldError
 from rods_jax.environments.workplace import WORKPLACE
-from rods_jax.evaluation import gold_player, null_player, play
 from rods_jax.run import evaluating
 from rods_jax.run.directory import build
 from rods_jax.synthesis.pipeline import author_tasks

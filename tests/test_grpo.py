@@ -14,7 +14,7 @@ from models.policy import callables
 from rods_jax import grpo
 from rods_jax.grpo import create_optimizer
 from rods_jax.micro_batches import micro_batches
-from rods_jax.types import Policy, RolloutBatch
+from rods_jax.types import Policy, RolloutBatch, Standing
 
 V, N, G, P, S = 19, 8, 4, 6, 10
 
@@ -52,11 +52,11 @@ def make_batch(policy, params, seed=0) -> RolloutBatch:
         rng.random((N, G)) < 0.9,
         passed,
         turns,
-        rng.integers(0, 4, N).astype(np.int32),
-        np.ones(N, bool),
-        np.zeros(N, np.float32),
-        np.zeros(N, np.float32),
     )
+
+
+def make_standing(seed=0) -> Standing:
+    return grpo.first_seen(N)._replace(categories_N=np.random.default_rng(seed).integers(0, 4, N).astype(np.int32))
 
 
 @pytest.mark.parametrize(
@@ -139,13 +139,11 @@ def test_update_step_reports_the_hosts_arithmetic_and_compiles_once(policy, para
     state = grpo.create_state(jax.tree.map(jnp.copy, params), optimizer, objective)
     for seed in range(3):
         batch = make_batch(policy, params, seed)
-        state, feedback = update(state, batch, 1.0 - 0.1 * seed)
+        state, feedback = update(state, batch, make_standing(seed), 1.0 - 0.1 * seed)
         valid = batch.valid_NG
         seen = 2 * valid.sum(1) >= G
-        np.testing.assert_array_equal(
-            feedback.passed_turns_N, np.where(seen, (batch.passed_turns_NG * valid).sum(1), 0)
-        )
-        np.testing.assert_array_equal(feedback.total_turns_N, np.where(seen, batch.num_turns_N * valid.sum(1), 0))
+        np.testing.assert_array_equal(feedback.passed_N, np.where(seen, (batch.passed_NG * valid).sum(1), 0))
+        np.testing.assert_array_equal(feedback.total_N, np.where(seen, batch.checks_N * valid.sum(1), 0))
         chosen = np.asarray(feedback.seeds.indices_k)[: int(feedback.seeds.count)]
         assert all(feedback.zones_N[i] == 1 for i in chosen)
         assert all(np.isfinite(x) for x in feedback.metrics.values())
@@ -190,7 +188,7 @@ def test_micro_batches_add_up_to_the_whole_batch(objective):
 
     def update(cuts):
         step = lambda state: grpo.update_step(
-            state, batch, 1.0, policy=BAG_OF_WORDS, optimizer=optimizer, objective=objective, cuts=cuts
+            state, batch, make_standing(), 1.0, policy=BAG_OF_WORDS, optimizer=optimizer, objective=objective, cuts=cuts
         )
         return jax.jit(step)(state)
 
@@ -218,7 +216,9 @@ def test_a_number_that_is_not_finite_in_one_micro_batch_skips_the_whole_step():
     batch.behavior_log_probs_NGS[tuple(acted)] = np.nan
     objective, optimizer = grpo.Objective(), optax.sgd(1.0)
     state = grpo.create_state(jax.tree.map(jnp.array, params), optimizer, objective)
-    after, feedback = grpo.jit_update(BAG_OF_WORDS, optimizer, objective, cuts=(4, 1))(state, batch, 1.0)
+    after, feedback = grpo.jit_update(BAG_OF_WORDS, optimizer, objective, cuts=(4, 1))(
+        state, batch, make_standing(), 1.0
+    )
     assert feedback.metrics["skipped"] and np.isnan(feedback.metrics["loss"])
     jax.tree.map(np.testing.assert_array_equal, after.params, params)
 
@@ -229,7 +229,7 @@ def test_zero_variance_groups_leave_the_policy_alone(policy, params):
     objective = grpo.Objective(kl_coefficient=0.0, entropy_coefficient=0.0)
     optimizer = optax.sgd(1.0)
     state = grpo.create_state(jax.tree.map(jnp.copy, params), optimizer, objective)
-    after, feedback = grpo.jit_update(policy, optimizer, objective)(state, batch, 1.0)
+    after, feedback = grpo.jit_update(policy, optimizer, objective)(state, batch, make_standing(), 1.0)
     jax.tree.map(np.testing.assert_array_equal, after.params, params)
     assert feedback.metrics["zero_variance"] == 1
 
@@ -239,12 +239,14 @@ def test_sharded_update_equals_single_device(policy, params):
     optimizer = optax.sgd(0.1)
     batch = make_batch(policy, params)
     update = grpo.jit_update(policy, optimizer, objective)
-    alone, expected = update(grpo.create_state(jax.tree.map(jnp.copy, params), optimizer, objective), batch, 1.0)
+    alone, expected = update(
+        grpo.create_state(jax.tree.map(jnp.copy, params), optimizer, objective), batch, make_standing(), 1.0
+    )
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     state = jax.device_put(grpo.create_state(params, optimizer, objective), everywhere)
-    together, feedback = update(state, jax.device_put(batch, split), 1.0)
+    together, feedback = update(state, *jax.device_put((batch, make_standing()), split), 1.0)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), alone.params, together.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), expected, feedback)
 
@@ -254,22 +256,30 @@ def test_pmap_over_rollouts_or_tasks_equals_jit(split):
     """4 devices hold 2 of 8 tasks each, or one of 4 rollouts, with unequal numbers of tokens and valid rollouts."""
     rng, objective, optimizer = np.random.default_rng(4), grpo.Objective(kl_coefficient=0.1), optax.sgd(1.0)
     params = {name: rng.normal(size=(V, 16)).astype(np.float32) for name in ("embedding", "unembedding")}
-    batch = make_batch(BAG_OF_WORDS, params)._replace(eligible_N=np.arange(N) != 1)
+    batch = make_batch(BAG_OF_WORDS, params)
+    standing = make_standing()._replace(eligible_N=np.arange(N) != 1)
     state = grpo.create_state(params, optimizer, objective)
     state = state._replace(reference_params=jax.tree.map(lambda x: 0.9 * x, params))
     step = partial(grpo.update_step, policy=BAG_OF_WORDS, optimizer=optimizer, objective=objective)
-    alone, expected = jax.jit(step)(state, batch, 1.0)
-    axes = {name: name.rsplit("_", 1)[1].find(split) for name in batch._fields}
-    parts = {
-        name: x if axes[name] < 0 else np.stack(np.split(x, 4, axis=axes[name])) for name, x in batch._asdict().items()
-    }
+    alone, expected = jax.jit(step)(state, batch, standing, 1.0)
+
+    def axis(name):
+        return name.rsplit("_", 1)[1].find(split)
+
+    def cut(fields):
+        parts = {n: x if axis(n) < 0 else np.stack(np.split(x, 4, axis=axis(n))) for n, x in fields._asdict().items()}
+        return fields._replace(**parts)
+
+    def axes(fields):
+        return fields._replace(**{name: None if axis(name) < 0 else 0 for name in fields._fields})
+
     mapped = jax.pmap(
         partial(step, axis_name="device", split=split),
         axis_name="device",
-        in_axes=(None, RolloutBatch(**{name: None if axis < 0 else 0 for name, axis in axes.items()}), None),
+        in_axes=(None, axes(batch), axes(standing), None),
         devices=jax.devices()[:4],
     )
-    together, feedback = mapped(state, RolloutBatch(**parts), 1.0)
+    together, feedback = mapped(state, cut(batch), cut(standing), 1.0)
     assert expected.metrics["grad_norm"] > 0.1 and expected.seeds.count > 0
     for one in range(4):  # the same on every device
         close = lambda a, b: np.testing.assert_allclose(a[one], b, rtol=1e-5, atol=2e-6)
@@ -290,13 +300,13 @@ def test_a_batch_that_says_nothing_moves_nothing_whatever_momentum_and_decay_say
     objective = grpo.Objective(kl_coefficient=0.0, entropy_coefficient=0.0)
     optimizer = create_optimizer(1e-2, warmup_steps=3, weight_decay=0.1)
     update = jax.jit(partial(grpo.update_step, policy=BAG_OF_WORDS, optimizer=optimizer, objective=objective))
-    moved, _ = update(grpo.create_state(params, optimizer, objective), batch, 1.0)
+    moved, _ = update(grpo.create_state(params, optimizer, objective), batch, make_standing(), 1.0)
     assert any((a != b).any() for a, b in zip(jax.tree.leaves(moved.params), jax.tree.leaves(params)))
-    after, feedback = update(moved, change(batch), 1.0)
+    after, feedback = update(moved, change(batch), make_standing(), 1.0)
     assert feedback.metrics["grad_norm"] == 0 and not feedback.metrics["skipped"]
     jax.tree.map(np.testing.assert_array_equal, after._replace(step=moved.step), moved)
     assert after.step == moved.step + 1
-    onward, _ = update(after, batch, 1.0)  # and what has something to say moves it again
+    onward, _ = update(after, batch, make_standing(), 1.0)  # and what has something to say moves it again
     assert (onward.params["embedding"] != moved.params["embedding"]).any()
 
 
@@ -308,7 +318,7 @@ def test_with_kl_the_reference_pulls_although_the_rewards_say_nothing():
     away = np.random.default_rng(0).normal(size=(V, 16)).astype(np.float32)
     state = state._replace(reference_params=params | {"unembedding": away})
     step = partial(grpo.update_step, policy=BAG_OF_WORDS, optimizer=optimizer, objective=objective)
-    after, feedback = jax.jit(step)(state, batch, 1.0)
+    after, feedback = jax.jit(step)(state, batch, make_standing(), 1.0)
     assert feedback.metrics["zero_variance"] == 1 and feedback.metrics["grad_norm"] > 0
     assert (after.params["unembedding"] != params["unembedding"]).any()
 
@@ -345,6 +355,6 @@ def test_weight_decay_leaves_norms_and_biases_alone():
 def test_a_batch_of_other_shapes_or_dtypes_is_refused_before_anything_is_traced(field, value):
     params = {name: np.zeros((V, 16), np.float32) for name in ("embedding", "unembedding")}
     batch = make_batch(BAG_OF_WORDS, params)
-    grpo.check(batch)
+    grpo.check(batch, make_standing())
     with pytest.raises(AssertionError, match="assert_(shape|type) failed"):
-        grpo.check(batch._replace(**{field: value}))
+        grpo.check(batch._replace(**{field: value}), make_standing())

@@ -21,10 +21,10 @@ from training_toy import play, toy
 
 from rods_jax.chat import Endpoint, http_generate
 from rods_jax.config import SynthesisConfig
+from rods_jax.dialogue import Said, Stop
+from rods_jax.dialogue import play as play_episode
 from rods_jax.environments.scoring import RODS
 from rods_jax.environments.workplace.domain import WORKPLACE
-from rods_jax.evaluation import Said, Stop
-from rods_jax.evaluation import play as play_episode
 from rods_jax.run.trajectory_page import write_page
 from rods_jax.synthesis.ask import ROLES
 from rods_jax.types import Action, Call

@@ -39,7 +39,7 @@ def test_a_length_is_that_of_the_gold_dialogue_as_it_is_played(codec):
                 suffix += codec.encode_action(action.calls, action.answer)
                 suffix += codec.encode_messages(feedback.messages) if feedback.messages else []
             released += bool(turn.released_tools)
-        assert all(episode.turns_passed)
+        assert all(episode.passed)
         longest = max(len(codec.encode_action((call,), "")) for turn in task.turns for call in turn.gold)
         assert length_of(WORKPLACE, codec, task, trace) == Length(len(prompt), len(suffix), longest)
     assert released  # tools that come later, with their documents, are counted where they come

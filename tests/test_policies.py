@@ -56,12 +56,8 @@ def batch(n=2, g=3, p=5, s=8) -> RolloutBatch:
         behavior_log_probs_NGS=full(np.float32(-5.5), n, g, s),
         rewards_NG=rng.random((n, g), np.float32),
         valid_NG=full(True, n, g),
-        passed_turns_NG=full(np.int32(1), n, g),
-        num_turns_N=full(np.int32(2), n),
-        categories_N=np.arange(n, dtype=np.int32),
-        eligible_N=full(True, n),
-        earlier_passed_N=full(np.float32(0), n),
-        earlier_total_N=full(np.float32(0), n),
+        passed_NG=full(np.int32(1), n, g),
+        checks_N=full(np.int32(2), n),
     )
 
 
@@ -82,7 +78,7 @@ def test_adapters_train_alone_and_leave_as_whole_weights(base, tmp_path):
     }
     before = jax.tree.map(np.asarray, learner.frozen)
     update = grpo.jit_update(learner.policy, optimizer, objective, complete)
-    state, feedback = update(state, batch(), 1.0, *learner.frozen)
+    state, feedback = update(state, batch(), grpo.first_seen(2), 1.0, *learner.frozen)
     assert feedback.metrics["grad_norm"] > 0
     assert all(np.abs(x).max() > 0 for name, x in state.params["layers"].items() if name.endswith("_b"))
     jax.tree.map(np.testing.assert_array_equal, learner.frozen, before)

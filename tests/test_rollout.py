@@ -3,11 +3,9 @@
 import random
 from dataclasses import replace
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from rollout_toy import CODEC, GOLD, SIZES, STOP, TASKS, G, N, V, actions_of, compiled, gather
+from rollout_toy import CODEC, GOLD, SCRIPTED, SIZES, STOP, TASKS, G, N, actions_of, compiled, gather, script
 
 from rods_jax.demonstrations import Habits, demonstrate
 from rods_jax.environments.episode import Episode
@@ -15,40 +13,12 @@ from rods_jax.environments.scoring import gold_trace
 from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.rewards import format_reward
 from rods_jax.rollout import trim
-from rods_jax.types import Action, Call, Message, Observation, Policy
-
-
-def _says(tokens):
-    return 50.0 * jax.nn.one_hot(tokens, V)
-
-
-def _extend(params, script, suffixes, seen_NG, tokens_NGT, lengths_NG, rows_NC=None):
-    positions = seen_NG[..., None] + jnp.arange(tokens_NGT.shape[2])[None, None] + 1
-    n = jnp.arange(len(positions))[:, None, None]
-    return _says(script[n, positions]), suffixes
-
-
-# Greedily says params[n, s] at suffix position s of slot n, whatever it has read; its caches hold nothing.
-SCRIPTED = Policy(
-    init=None,
-    forward=None,
-    unembedding=lambda params: jnp.eye(V),
-    prefill=lambda params, tokens, lengths, suffix_tokens: (_says(params[:, 0]), params),
-    empty=lambda num_tasks, group_size, capacity: (),
-    extend=_extend,
-)
+from rods_jax.types import Action, Call, Message, Observation
 
 
 @pytest.fixture(scope="module")
 def recite():
     return compiled(SCRIPTED)
-
-
-def script(*suffixes):
-    array = np.full((len(suffixes), SIZES.max_suffix_tokens + SIZES.observation_chunk + 1), 9, np.int32)
-    for row, suffix in zip(array, suffixes):
-        row[: len(suffix)] = suffix
-    return array
 
 
 def gold_script(tasks=TASKS):
@@ -82,13 +52,12 @@ def test_a_policy_that_recites_the_gold_calls_is_rewarded_in_full(recite):
             assert not batch.suffix_tokens_NGS[n, g, length:].any() and not batch.action_mask_NGS[n, g, length:].any()
             one = trajectories[n * G + g]
             assert (one.task_id, one.rollout, one.truncated, one.failure) == (task.id, g, None, None)
-            assert all(one.turns_passed) and {step.code for step in one.steps} == {-1, 1}
+            assert all(one.passed) and {step.code for step in one.steps} == {-1, 1}
     np.testing.assert_array_equal(batch.rewards_NG, 1.0)
     np.testing.assert_array_equal(batch.behavior_log_probs_NGS, 0.0)  # a script has no doubt
-    np.testing.assert_array_equal(batch.num_turns_N, [len(task.turns) for task in TASKS])
-    np.testing.assert_array_equal(batch.passed_turns_NG, batch.num_turns_N[:, None].repeat(G, 1))
-    assert not batch.categories_N.any()  # the loop knows the strata
-    assert batch.valid_NG.all() and batch.eligible_N.all()
+    np.testing.assert_array_equal(batch.checks_N, [len(task.turns) for task in TASKS])
+    np.testing.assert_array_equal(batch.passed_NG, batch.checks_N[:, None].repeat(G, 1))
+    assert batch.valid_NG.all()
     # Some observation was longer than a chunk, so it entered the cache in several.
     acted = batch.action_mask_NGS[0, 0]
     assert any(
@@ -111,12 +80,12 @@ def test_the_steps_are_what_the_tokens_say(recite):
     """Early stops, repeats and guesses: the batch, decoded action by action, is the trajectory's text."""
     habits = Habits(stop_early=0.5, skip=0.2, repeat=0.2, guess=0.5)
     demos = [demonstrate(WORKPLACE, task, CODEC, habits, random.Random(3)) for task in TASKS]
-    assert {passed for demo in demos for passed in demo.turns_passed} == {True, False}
+    assert {passed for demo in demos for passed in demo.passed} == {True, False}
     batch, trajectories, *_ = gather(script(*(demo.suffix for demo in demos)), recite, reward=format_reward)
     for n, demo in enumerate(demos):
         one = trajectories[n * G]
-        assert one.turns_passed == demo.turns_passed
-        assert batch.passed_turns_NG[n, 0] == sum(demo.turns_passed)
+        assert one.passed == demo.passed
+        assert batch.passed_NG[n, 0] == sum(demo.passed)
         assert batch.rewards_NG[n, 0] == np.float32(format_reward(one))
         assert actions_of(batch, n, 0) == [step.text for step in one.steps]
         assert [step.turn for step in one.steps] == sorted(step.turn for step in one.steps)
@@ -178,8 +147,8 @@ def test_an_episode_ends_where_no_token_could_be_said_any_more(recite, room):
     assert len(one.steps) == len(actions) + room  # one token of room is one more token said
     asked = len(CODEC.encode_messages([Message("user", task.turns[1].user)]))
     assert batch.suffix_lengths_NG[0, 0] == (SIZES.max_suffix_tokens if room else SIZES.max_suffix_tokens - asked)
-    assert one.turns_passed == (True,) + (False,) * (len(task.turns) - 1)
-    assert batch.passed_turns_NG[0, 0] == 1 and batch.valid_NG.all()
+    assert one.passed == (True,) + (False,) * (len(task.turns) - 1)
+    assert batch.passed_NG[0, 0] == 1 and batch.valid_NG.all()
     assert batch.rewards_NG[0, 0] == np.float32(1 / len(task.turns)) and (batch.rewards_NG[1:] == 1).all()
 
 
@@ -273,7 +242,7 @@ def test_a_broken_world_is_a_masked_record_and_touches_no_other_task(recite, sou
     batch, trajectories, *_ = gather(gold_script(), recite, tasks=tasks, domain=breaking(where))
     for one in trajectories[worst * G : worst * G + G]:
         assert one.failure.startswith(complaint) and one.task_id == bad.id
-        assert len(one.turns_passed) == len(bad.turns) and not all(one.turns_passed)
+        assert len(one.passed) == len(bad.turns) and not all(one.passed)
     np.testing.assert_array_equal(batch.valid_NG, np.arange(N)[:, None].repeat(G, 1) != worst)
     others = [n for n in range(N) if n != worst]
     for before, after in zip(sound.batch, batch):

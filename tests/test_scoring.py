@@ -2,14 +2,13 @@
 
 import pytest
 
-from rods_jax.environments.protocol import Domain
+from rods_jax.environments.protocol import Closing, Domain, TurnTrace
 from rods_jax.environments.scoring import (
     GoldError,
-    TurnTrace,
     gold_trace,
     official_turn_passed,
-    replay,
     turn_passed,
+    turns_passed,
 )
 from rods_jax.types import Call, Observation, Task, ToolSpec, Turn, World
 
@@ -73,34 +72,35 @@ def test_gold_error_names_task_turn_and_call():
 )
 @pytest.mark.parametrize("passed", [turn_passed, official_turn_passed])
 def test_turns_with_gold_calls(calls, expected, passed):
-    assert replay(DOMAIN, task([add(2), TOTAL], [add(4)]), calls, passed) == expected
+    assert turns_passed(DOMAIN, task([add(2), TOTAL], [add(4)]), calls, passed) == expected
 
 
 def test_outputs_of_earlier_turns_count():
     a_task = task([add(2)], [TOTAL], [TOTAL])
     # the gold output "3" was seen in turn 0; any call in the later turns will do
-    assert replay(DOMAIN, a_task, [[add(2)], [Call("fly")], [Call("fly")]], turn_passed) == (True, True, True)
+    assert turns_passed(DOMAIN, a_task, [[add(2)], [Call("fly")], [Call("fly")]], turn_passed) == (True, True, True)
 
 
 def test_empty_turns_differ_by_protocol():
     a_task = task([add(2)], [], [add(4)])
     quiet = [[add(2)], [], [add(4)]]
     busy = [[add(2)], [TOTAL], [add(4)]]
-    assert replay(DOMAIN, a_task, quiet, turn_passed) == (True, True, True)
-    assert replay(DOMAIN, a_task, busy, turn_passed) == (True, False, True)
-    assert replay(DOMAIN, a_task, busy, official_turn_passed) == (True, True, True)
+    assert turns_passed(DOMAIN, a_task, quiet, turn_passed) == (True, True, True)
+    assert turns_passed(DOMAIN, a_task, busy, turn_passed) == (True, False, True)
+    assert turns_passed(DOMAIN, a_task, busy, official_turn_passed) == (True, True, True)
 
 
 def test_empty_turn_that_the_loop_closed_fails():
     a_task = task([])
     trace, state = gold_trace(DOMAIN, a_task), {"Counter": {"added": [1]}}
-    assert turn_passed(trace, 0, a_task, state, [], False)
-    assert not turn_passed(trace, 0, a_task, state, [], False, answered=False)
+    closing = Closing(a_task, trace, 0, state, [], called=False)
+    assert turn_passed(closing)
+    assert not turn_passed(closing._replace(answered=False))
 
 
 def test_a_given_trace_is_used_and_not_changed():
     a_task = task([add(2)])
     wrong = (TurnTrace({"Counter": {"added": [1, 5]}}, ("6",)),)
-    assert replay(DOMAIN, a_task, [[add(5)]], turn_passed, wrong) == (True,)
-    assert replay(DOMAIN, a_task, [[add(2)]], turn_passed, wrong) == (False,)
+    assert turns_passed(DOMAIN, a_task, [[add(5)]], turn_passed, wrong) == (True,)
+    assert turns_passed(DOMAIN, a_task, [[add(2)]], turn_passed, wrong) == (False,)
     assert wrong == (TurnTrace({"Counter": {"added": [1, 5]}}, ("6",)),)

@@ -17,7 +17,7 @@ from models.policy import callables
 from rods_jax import grpo, sharding
 from rods_jax.generation import Sampling, generator, rollout_keys
 from rods_jax.micro_batches import micro_batches
-from rods_jax.types import Policy, RolloutBatch
+from rods_jax.types import Policy, RolloutBatch, Standing
 
 CONFIG = DecoderConfig(
     vocab_size=64, layers=2, width=32, query_heads=8, key_value_heads=4, head_width=8, feed_forward=48,
@@ -26,6 +26,10 @@ CONFIG = DecoderConfig(
 N, G, P, S = 4, 4, 10, 16  # a prompt that four parts do not divide
 OBJECTIVE = grpo.Objective(kl_coefficient=0.0, entropy_coefficient=0.01)
 OPTIMIZER = optax.sgd(1.0, momentum=0.9)  # the parameters' change is the gradient; the momentum is a state to cut
+
+
+def standing() -> Standing:
+    return grpo.first_seen(N)._replace(categories_N=np.arange(N, dtype=np.int32))
 
 
 def batch() -> RolloutBatch:
@@ -41,12 +45,8 @@ def batch() -> RolloutBatch:
         behavior_log_probs_NGS=rng.normal(-4, 0.2, (N, G, S)).astype(np.float32),
         rewards_NG=rng.integers(0, 4, (N, G)).astype(np.float32) / 3,
         valid_NG=rng.random((N, G)) < 0.9,
-        passed_turns_NG=rng.integers(0, 4, (N, G), np.int32),
-        num_turns_N=full(np.int32(3), N),
-        categories_N=np.arange(N, dtype=np.int32),
-        eligible_N=full(True, N),
-        earlier_passed_N=full(np.float32(0), N),
-        earlier_total_N=full(np.float32(0), N),
+        passed_NG=rng.integers(0, 4, (N, G), np.int32),
+        checks_N=full(np.int32(3), N),
     )
 
 
@@ -55,19 +55,20 @@ def compute(mesh=None, cuts=(1, 1)):
     policy = Policy(**callables(CONFIG, Layout(**sharding.layout(mesh)) if mesh else Layout()))
     params = Policy(**callables(CONFIG)).init(jax.random.key(0))
     params = jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x + 0.1, params)  # far from uniform; biases are not 0
-    state, given = grpo.create_state(params, OPTIMIZER, OBJECTIVE), batch()
+    state, given, known = grpo.create_state(params, OPTIMIZER, OBJECTIVE), batch(), standing()
     how = {"cuts": cuts}
     if mesh:
         shardings = sharding.parameter_shardings(mesh, params, parameter_axes)
         whole = sharding.state_shardings(mesh, state, shardings, OPTIMIZER)
-        state, given = jax.device_put((state, given), (whole, sharding.batch_shardings(mesh, given)))
+        places = whole, sharding.batch_shardings(mesh, given), sharding.batch_shardings(mesh, known)
+        state, given, known = jax.device_put((state, given, known), places)
         how["place"] = lambda gradient: jax.lax.with_sharding_constraint(gradient, shardings)
     generate = generator(policy, stop_tokens=(63,), group_size=G, suffix_capacity=S, max_action_tokens=8)
     keys = rollout_keys(0, 0, [f"task{n}" for n in range(N)], G)
     episodes = generate.start(state.params, given.prompt_tokens_NP, given.prompt_lengths_N, keys)
     generated, episodes = generate.act(state.params, episodes, np.ones((N, G), bool), Sampling())
     update = grpo.jit_update(policy, OPTIMIZER, OBJECTIVE, **how)
-    state, feedback = update(jax.tree.map(jnp.copy, state), given, jnp.float32(1.0))
+    state, feedback = update(jax.tree.map(jnp.copy, state), given, known, jnp.float32(1.0))
     return state, feedback, generated, episodes
 
 

@@ -13,8 +13,8 @@ from synthesis_toy import TOY
 from rods_jax import chat
 from rods_jax.chat import Endpoint, Reply, Request, http_generate
 from rods_jax.environments.protocol import STRATA
-from rods_jax.environments.scoring import replay as run
 from rods_jax.environments.scoring import turn_passed
+from rods_jax.environments.scoring import turns_passed as run
 from rods_jax.synthesis.backends import record, replay, scripted
 from rods_jax.synthesis.critique import GATES, critique
 from rods_jax.synthesis.errors import ADVICE, JUDGE

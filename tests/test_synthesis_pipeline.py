@@ -9,7 +9,7 @@ import pytest
 from synthesis_toy import TASK, TOY
 
 from rods_jax.environments.protocol import STRATA
-from rods_jax.environments.scoring import replay, turn_passed
+from rods_jax.environments.scoring import turn_passed, turns_passed
 from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.synthesis import critique as gates
 from rods_jax.synthesis.pipeline import RULE_BASED, author_tasks, synthesize
@@ -91,8 +91,8 @@ def test_the_author_keeps_to_its_dials(authored):
 def test_gold_passes_and_silence_fails(authored):
     for task in authored:
         gold = [turn.gold for turn in task.turns]
-        assert all(replay(WORKPLACE, task, gold, turn_passed)), task.id
-        silent = replay(WORKPLACE, task, [()] * len(gold), turn_passed)
+        assert all(turns_passed(WORKPLACE, task, gold, turn_passed)), task.id
+        silent = turns_passed(WORKPLACE, task, [()] * len(gold), turn_passed)
         assert silent == tuple(not turn.gold for turn in task.turns), task.id
 
 
@@ -101,7 +101,7 @@ def test_no_gold_turn_can_be_skipped(authored):
         for index, turn in enumerate(task.turns):
             if turn.gold:
                 calls = [other.gold if at != index else () for at, other in enumerate(task.turns)]
-                assert not replay(WORKPLACE, task, calls, turn_passed)[index], task.id
+                assert not turns_passed(WORKPLACE, task, calls, turn_passed)[index], task.id
 
 
 def assert_every_value_is_told(domain, task):
@@ -252,7 +252,7 @@ def test_variants_of_real_tasks():
         if task is None:
             continue
         variants += 1
-        assert all(replay(domain, task, [turn.gold for turn in task.turns], turn_passed)), task.id
+        assert all(turns_passed(domain, task, [turn.gold for turn in task.turns], turn_passed)), task.id
         match = profile_match(extract_profile(domain, task), extract_profile(domain, seed))
         assert set(match.values()) == {1}, (seed.id, match)
         assert_every_value_is_told(domain, task)

@@ -12,8 +12,8 @@ import threading
 
 import pytest
 
+from rods_jax.dialogue import gold_player, play
 from rods_jax.environments import toolkit
-from rods_jax.evaluation import gold_player, play
 from rods_jax.types import Call, Task, Turn, World
 
 

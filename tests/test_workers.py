@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 from workers_toy import broken_domain, make_domain, workplace
 
-from rods_jax.environments.episode import Failure, Feedback, start_episodes
+from rods_jax.environments.episode import start_episodes
+from rods_jax.environments.protocol import Answer, Failure
 from rods_jax.environments.scoring import RODS
 from rods_jax.environments.workers import WorkerError, Workers
 from rods_jax.run import train
@@ -65,7 +66,7 @@ def play(start):
             heard[place].append(feedback)
             if isinstance(feedback, Failure) or feedback.done:
                 del waiting[place]
-    return batch.tools, heard
+    return batch.openings, heard
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +84,10 @@ def test_workers_answer_as_one_process_does(workers, expected):
 def test_a_batch_smaller_than_the_pool_and_one_with_a_broken_task(workers):
     broken = task(9, Call("fly"))
     batch = workers.start([TASKS[1], broken])
-    assert [tool.name for tool in batch.tools[0]] == ["add", "die", "leave", "hang", "leak"]
+    assert [tool.name for tool in batch.openings[0].tools] == ["add", "die", "leave", "hang", "leak"]
     answers = batch.act({0: act("add", n=1), 1: DONE})
     assert answers[0].observations == ('{"total": 2}',)
-    assert answers[1] == batch.tools[1] and answers[1].reason.startswith("GoldError: t9 turn 0")
+    assert answers[1] == batch.openings[1] and answers[1].reason.startswith("GoldError: t9 turn 0")
     with pytest.raises(ValueError, match="dropped when a later batch"):
         workers.start([TASKS[0]])
         batch.act({0: DONE})
@@ -98,7 +99,7 @@ def test_a_lost_worker_is_a_record_and_is_replaced(workers, expected):
     answers = batch.act({0: act("die"), 1: DONE, 6: act("hang"), 19: DONE})
     assert answers[0] == answers[1] == Failure("the worker process died with exit code 7")
     assert answers[6] == Failure(f"the worker process gave no answer within {SECONDS} s")
-    assert isinstance(answers[19], Feedback)
+    assert isinstance(answers[19], Answer)
     # What is lost stays lost in this batch, and nobody else's episodes are.
     assert batch.act({5: DONE, 7: DONE, 13: DONE})[13] == expected[1][14][0]._replace(code=0, passed=False)
     assert batch.act({5: DONE, 7: DONE}) == {5: answers[0], 7: answers[6]}
@@ -111,7 +112,7 @@ def test_a_worker_that_grows_or_is_killed_is_replaced(workers, expected):
     before = [worker.process.pid for worker in workers._workers]
     batch = workers.start(BATCH)
     answers = batch.act({0: act("leak", megabytes=300), 19: DONE})
-    assert "MB of memory" in answers[0].reason and isinstance(answers[19], Feedback)
+    assert "MB of memory" in answers[0].reason and isinstance(answers[19], Answer)
     os.kill(before[2], signal.SIGKILL)
     assert batch.act({19: DONE})[19] == Failure("the worker process died with exit code -9")
     os.kill(before[1], signal.SIGKILL)  # between two batches: nobody notices

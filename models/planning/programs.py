@@ -25,7 +25,7 @@ from rods_jax.generation import Sampling, capacities, rollout_keys
 from rods_jax.rollout import Player
 from rods_jax.run.learning import Learning, learning
 from rods_jax.run.playing import evaluation_player, training_player
-from rods_jax.types import RolloutBatch
+from rods_jax.types import RolloutBatch, Standing
 
 from .. import counts, lora
 from ..counts import Held, Shape
@@ -153,7 +153,8 @@ def state_programs(there: Resident, parts: Parts, learn: Learning, whole: Any) -
 
 
 # ----------------------------------------------------------------------------------------- update
-def batch_shapes(whole: Shape, mesh: Mesh | AbstractMesh) -> RolloutBatch:
+def batch_shapes(whole: Shape, mesh: Mesh | AbstractMesh) -> tuple[RolloutBatch, Standing]:
+    """A batch of this shape, and what the pool knows of its tasks."""
     sizes = dict(N=whole.tasks, G=whole.group_size, P=whole.prompt, S=whole.suffix)
     kinds = {"behavior_log_probs_NGS": jnp.float32, "rewards_NG": jnp.float32, "earlier_passed_N": jnp.float32}
     kinds |= {"earlier_total_N": jnp.float32, "action_mask_NGS": bool, "valid_NG": bool, "eligible_N": bool}
@@ -161,8 +162,11 @@ def batch_shapes(whole: Shape, mesh: Mesh | AbstractMesh) -> RolloutBatch:
     def field(name: str) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct([sizes[axis] for axis in name.rsplit("_", 1)[1]], kinds.get(name, jnp.int32))
 
-    shapes = RolloutBatch._make(map(field, RolloutBatch._fields))
-    return placed(shapes, sharding.batch_shardings(mesh, shapes))
+    batch, standing = RolloutBatch._make(map(field, RolloutBatch._fields)), Standing._make(map(field, Standing._fields))
+    return (
+        placed(batch, sharding.batch_shardings(mesh, batch)),
+        placed(standing, sharding.batch_shardings(mesh, standing)),
+    )
 
 
 def update_programs(there: Resident, parts: Parts, learn: Learning) -> Iterator[Program]:
@@ -175,11 +179,11 @@ def update_programs(there: Resident, parts: Parts, learn: Learning) -> Iterator[
 
 
 def update_program(there: Resident, parts: Parts, learn: Learning, whole: Shape, name: str) -> Program:
-    """The run's update of a batch of this shape; its arguments are (state, batch, temperature, *frozen)."""
+    """The run's update of a batch of this shape; its arguments are (state, batch, standing, temperature, *frozen)."""
     config, model, mesh = there.config, there.model, there.mesh
     sizes, micro = tuple(mesh.shape.values()), config.update.micro_batches
     temperature = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
-    arguments = learn.state, batch_shapes(whole, mesh), temperature, *parts.frozen
+    arguments = learn.state, *batch_shapes(whole, mesh), temperature, *parts.frozen
     work, held = update_work(model, whole, sizes, micro, there.reference, config.flash_attention)
     needed = counts.update(model, whole, reference=there.reference).total / mesh.size
     tasks = part_of(whole, sizes, micro).tasks

@@ -12,8 +12,8 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from rods_jax.environments.protocol import Domain
-from rods_jax.environments.scoring import GoldTrace, gold_trace, official_turn_passed, replay
+from rods_jax.environments.protocol import Domain, GoldTrace
+from rods_jax.environments.scoring import gold_trace, official_turn_passed, turns_passed
 from rods_jax.types import Call, Task
 
 MIN_WORDS = 4
@@ -105,7 +105,7 @@ def _passes_without(domain, task: Task, trace: GoldTrace, turn: int, place: int,
     value = call.arguments[parameter]
     other = [f"{x}!" if x == text else x for x in value] if isinstance(value, list) else f"{text}!"
     calls[turn][place] = Call(call.name, {**call.arguments, parameter: other})
-    return all(replay(domain, task, calls, official_turn_passed, trace))
+    return all(turns_passed(domain, task, calls, official_turn_passed, trace))
 
 
 def _words(text: str) -> str:

@@ -1,39 +1,32 @@
-"""One rollout's side of the conversation: what happens when the policy says something (RODS 1.4).
+"""A scripted user and gold calls: what happens when the policy says something (RODS 1.4).
 
-An Episode turns parsed actions into messages, codes and passed turns; tokens are rollout.py's.
+An Episode turns parsed actions into messages, codes and checks: each of its turns is one.  Tokens are rollout.py's.
 `start_episodes` runs many of them in this process, workers.py in others: a rollout cannot tell which.
 RODS leaves one choice open.  Here, a call in a turn without gold calls is not executed and closes the turn as failed
 (RODS 1.1), so that nothing done there can help or hurt later turns.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import NamedTuple
 
 from rods_jax.environments.foreign import told
 from rods_jax.environments.hints import MAX_HINT, WARNING, has_failed, with_hint
-from rods_jax.environments.protocol import Domain, FailedCall
-from rods_jax.environments.scoring import RODS, GoldTrace, Rules, gold_trace
+from rods_jax.environments.protocol import (
+    Answer,
+    Closing,
+    Domain,
+    EpisodeBatch,
+    FailedCall,
+    Failure,
+    GoldTrace,
+    Opening,
+    Rules,
+)
+from rods_jax.environments.scoring import RODS, gold_trace
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
 from rods_jax.strict_json import MAX_NESTING, is_deeper
 from rods_jax.types import Action, Call, Json, Message, Observation, Task, ToolSpec
-
-
-class Feedback(NamedTuple):
-    """What one action led to."""
-
-    code: int  # RODS 1.2; a turn that is forced to close keeps the code of its last action
-    messages: tuple[Message, ...]  # empty when the episode is over
-    observations: tuple[str, ...]
-    done: bool
-    passed: bool | None = None  # whether the turn that this action closed counts; None: it is still open
-
-
-class Failure(NamedTuple):
-    """The world broke, not the policy: the rollout is recorded and masked."""
-
-    reason: str
 
 
 def readable(action: Action) -> Action:
@@ -49,9 +42,9 @@ class Episode:
     def __init__(self, domain: Domain, task: Task, trace: GoldTrace, rules: Rules = RODS):
         self.task = task
         self.turn = 0
-        self.turns_passed = [False] * len(task.turns)
+        self.passed = [False] * len(task.turns)
         self._trace = trace
-        self._rules = rules
+        self._rules = rules = domain.rules(rules)
         self._explain = domain.explain if rules.explains_failures else None
         self._failed: list[Call] = []  # of this turn
         self._simulator = domain.simulator(task.world)
@@ -64,6 +57,10 @@ class Episode:
     @property
     def visible_tools(self) -> tuple[ToolSpec, ...]:
         return tuple(tool for name, tool in self._tools.items() if name not in self._hidden)
+
+    @property
+    def opening(self) -> Opening:
+        return Opening(self.visible_tools, self.task.turns[0].user, len(self.task.turns))
 
     @property
     def state(self) -> Mapping[str, Mapping[str, Json]]:
@@ -79,10 +76,10 @@ class Episode:
         other._simulator = copy.deepcopy(self._simulator)
         other._outputs = self._outputs.copy()
         other._failed = self._failed.copy()
-        other.turns_passed = self.turns_passed.copy()
+        other.passed = self.passed.copy()
         return other
 
-    def act(self, action: Action) -> Feedback:
+    def act(self, action: Action) -> Answer:
         """Executes an action of the current turn: calls, an answer that closes the turn, or a parse error."""
         action = readable(action)
         if action.error is not None and not action.calls:
@@ -91,7 +88,7 @@ class Episode:
                 return self._close(False, PARSE_ERROR, unreadable)
             return self._attempt(PARSE_ERROR, unreadable)
         if not action.calls:
-            return self._close(True)
+            return self._close(True, said=action.answer)
         self._called = True
         if not self.task.turns[self.turn].gold and not self._rules.runs_calls_without_gold:
             return self._close(True)
@@ -120,23 +117,27 @@ class Episode:
             hint = f"(There is no hint: {told(error)})"[:MAX_HINT]
         return with_hint(observation.text, hint) if hint else observation.text
 
-    def _attempt(self, code: int, observations: tuple[str, ...]) -> Feedback:
+    def _attempt(self, code: int, observations: tuple[str, ...]) -> Answer:
         self._attempts += 1
         if self._attempts > self._rules.max_attempts:
             return self._close(False, code, observations, self._rules.limit_ends_episode)
         messages = tuple(Message("tool", text) for text in observations)
-        return Feedback(code, messages, observations, done=False)
+        return Answer(code, messages, observations)
 
     def _close(
-        self, answered: bool, code: int | None = None, observations: tuple[str, ...] = (), over: bool = False
-    ) -> Feedback:
+        self,
+        answered: bool,
+        code: int | None = None,
+        observations: tuple[str, ...] = (),
+        over: bool = False,
+        said: str = "",
+    ) -> Answer:
         """Scores the turn as it stands and goes to the next one."""
         state = self._simulator.state()
-        passed = self._rules.turn_passed(
-            self._trace, self.turn, self.task, state, self._outputs, self._called, answered
-        )
+        closing = Closing(self.task, self._trace, self.turn, state, self._outputs, self._called, answered, said)
+        passed = self._rules.turn_passed(closing)
         code = (TURN_PASSED if passed else TURN_FAILED) if code is None else code
-        self.turns_passed[self.turn] = passed
+        self.passed[self.turn] = passed
         gold = self.task.turns[self.turn].gold
         self.turn += 1
         warning = WARNING if self._rules.warns_of_calls and self._called and not gold else ""
@@ -144,28 +145,30 @@ class Episode:
         self._called = False
         self._failed = []
         if over or self.turn == len(self.task.turns):
-            return Feedback(code, (), observations, True, passed)
+            return Answer(code, (), observations, True, (passed,))
         turn = self.task.turns[self.turn]
         self._hidden -= set(turn.released_tools)
         released = tuple(self._tools[name] for name in turn.released_tools if name in self._tools)
         messages = (*(Message("tool", text) for text in observations), Message("user", warning + turn.user, released))
-        return Feedback(code, messages, observations, False, passed)
+        return Answer(code, messages, observations, False, (passed,))
 
 
 # ------------------------------------------------------------------------------- many at a time
-class EpisodeBatch(NamedTuple):
-    """B episodes under way, wherever they live."""
-
-    tools: tuple[tuple[ToolSpec, ...] | Failure, ...]  # visible at the start, per episode
-    act: Callable[[Mapping[int, Action]], dict[int, Feedback | Failure]]  # by place in the batch
-    lanes: tuple[Sequence[int], ...] = ()  # places that answer together; lanes are asked at once, each in a thread
-
-
-StartEpisodes = Callable[[Sequence[Task]], EpisodeBatch]  # one task per episode; neighbours share a task's trace
-
-
 def start_episodes(domain: Domain, tasks: Sequence[Task], rules: Rules = RODS) -> EpisodeBatch:
-    """Episodes in this process. A task whose world breaks at the start fails with all its episodes."""
+    """Episodes in this process. A task whose world breaks at the start fails with all its episodes.
+
+    Of a mixture each domain starts those of its own tasks, under its own rules.
+    """
+    owners = [domain.of(task) for task in tasks]
+    own = {id(owner): owner for owner in owners}
+    places = {key: [place for place, owner in enumerate(owners) if id(owner) == key] for key in own}
+    parts = [(places[key], _start(owner, [tasks[place] for place in places[key]], rules)) for key, owner in own.items()]
+    return parts[0][1] if len(parts) == 1 else _joined(parts, len(tasks))
+
+
+def _start(domain: Domain, tasks: Sequence[Task], rules: Rules) -> EpisodeBatch:
+    if domain.start is not None:
+        return domain.start(tasks, rules)
     episodes: list[Episode | Failure] = []
     for _, group in groupby(tasks, key=id):
         task, *others = group
@@ -177,14 +180,33 @@ def start_episodes(domain: Domain, tasks: Sequence[Task], rules: Rules = RODS) -
         except BaseException as error:  # a constructor may even exit
             episodes += [Failure(told(error))] * (1 + len(others))
 
-    def act(actions: Mapping[int, Action]) -> dict[int, Feedback | Failure]:
+    def act(actions: Mapping[int, Action]) -> dict[int, Answer | Failure]:
         return {place: _act(episodes[place], action) for place, action in actions.items()}
 
-    tools = tuple(one if isinstance(one, Failure) else one.visible_tools for one in episodes)
-    return EpisodeBatch(tools, act)
+    return EpisodeBatch(tuple(one if isinstance(one, Failure) else one.opening for one in episodes), act)
 
 
-def _act(episode: Episode | Failure, action: Action) -> Feedback | Failure:
+def _joined(parts: Sequence[tuple[Sequence[int], EpisodeBatch]], count: int) -> EpisodeBatch:
+    """One batch of several, each with the places that its episodes have in it; what answers together still does."""
+    batch_of = {
+        place: (number, inner) for number, (places, _) in enumerate(parts) for inner, place in enumerate(places)
+    }
+
+    def act(actions: Mapping[int, Action]) -> dict[int, Answer | Failure]:
+        answers: dict[int, Answer | Failure] = {}
+        for number, (places, batch) in enumerate(parts):
+            asked = {batch_of[place][1]: one for place, one in actions.items() if batch_of[place][0] == number}
+            answers |= {places[inner]: answer for inner, answer in batch.act(asked).items()} if asked else {}
+        return answers
+
+    lanes = [
+        [places[inner] for inner in lane] for places, batch in parts for lane in (batch.lanes or (range(len(places)),))
+    ]
+    openings = tuple(parts[number][1].openings[inner] for number, inner in map(batch_of.__getitem__, range(count)))
+    return EpisodeBatch(openings, act, tuple(lanes))
+
+
+def _act(episode: Episode | Failure, action: Action) -> Answer | Failure:
     if isinstance(episode, Failure):
         return episode
     try:

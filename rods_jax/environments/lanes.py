@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from rods_jax.environments.episode import EpisodeBatch, Failure, Feedback
+from rods_jax.environments.protocol import Answer, EpisodeBatch, Failure
 from rods_jax.types import Action
 
 
@@ -17,7 +17,7 @@ class Lanes:
         self._act, self._patience = environments.act, patience
         self._lane_of = {place: lane for lane, places in enumerate(lanes) for place in places}
         self._threads = ThreadPoolExecutor(max(1, len(lanes)))
-        self._asked: dict[int, Future[dict[int, Feedback | Failure]]] = {}  # by lane, one question at a time in each
+        self._asked: dict[int, Future[Mapping[int, Answer | Failure]]] = {}  # by lane, one question at a time in each
         self._until = 0.0
 
     def __enter__(self) -> "Lanes":
@@ -41,7 +41,7 @@ class Lanes:
             self._until = time.monotonic() + self._patience
         return [place for some in questions.values() for place in some]
 
-    def answers(self, idle: bool) -> dict[int, Feedback | Failure]:
+    def answers(self, idle: bool) -> dict[int, Answer | Failure]:
         """What has been answered, by place.  idle: nothing else is to be done, so one answer at least is waited for."""
         if not self._asked:
             return {}

@@ -1,15 +1,91 @@
-"""What a tool world must offer; any Python classes can (see toolkit.py), BFCL does (bfcl.py).
+"""What a world must offer: episodes that open and answer, and for worlds of tools a simulator and gold calls.
 
-Scoring and the interaction loop are in episode.py, text formats in codecs/.
+Any Python classes can be a world of tools (toolkit.py), BFCL is one (bfcl.py), and episode.py plays them all.  A world of
+another kind has a `Domain.start` of its own.  Text formats are in codecs/.
 """
 
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from rods_jax.types import Call, Json, Observation, Task, ToolSpec, World
+from rods_jax.types import Action, Call, Json, Message, Observation, Task, ToolSpec, World
 
 
+# --------------------------------------------------------------------------------------- episodes
+class Opening(NamedTuple):
+    """How an episode begins for the policy."""
+
+    tools: tuple[ToolSpec, ...]
+    user: str  # the first message
+    num_checks: int  # that the world will decide; progress is passed / all, and an undecided check is not passed
+
+
+class Answer(NamedTuple):
+    """What one action led to."""
+
+    code: int  # RODS 1.2; a turn that is forced to close keeps the code of its last action
+    messages: tuple[Message, ...]  # empty when the episode is over
+    observations: tuple[str, ...] = ()
+    done: bool = False
+    passed: tuple[bool, ...] = ()  # the checks that this action decided, in the order of the episode's checks
+
+
+class Failure(NamedTuple):
+    """The world broke, not the policy: the rollout is recorded and masked."""
+
+    reason: str
+
+
+class EpisodeBatch(NamedTuple):
+    """B episodes under way, wherever they live."""
+
+    openings: tuple[Opening | Failure, ...]
+    act: Callable[[Mapping[int, Action]], Mapping[int, Answer | Failure]]  # by place in the batch
+    lanes: tuple[Sequence[int], ...] = ()  # places that answer together; lanes are asked at once, each in a thread
+
+
+StartEpisodes = Callable[[Sequence[Task]], EpisodeBatch]  # one task per episode; equal neighbours are one task's
+
+
+# ------------------------------------------------------------------------------------ gold and rules
+class TurnTrace(NamedTuple):
+    """What the gold calls leave behind when a turn closes."""
+
+    state: Mapping[str, Mapping[str, Json]]  # after the gold calls of turns 1..t
+    outputs: tuple[str, ...]  # of the gold calls of turn t alone
+
+
+GoldTrace = tuple[TurnTrace, ...]  # one per turn; compute it once per task and share it read-only
+
+
+class Closing(NamedTuple):
+    """All that a scorer may know of a turn that closes now."""
+
+    task: Task
+    trace: GoldTrace
+    turn: int  # from 0
+    state: Mapping[str, Mapping[str, Json]]  # a live view
+    outputs: Sequence[str]  # of all calls so far, of earlier turns too
+    called: bool  # whether a call was made in this turn
+    answered: bool = True  # False: the loop closed the turn, not the policy
+    said: str = ""  # the answer that closed it
+
+
+class Rules(NamedTuple):
+    """The options in which a protocol is free; docs/bfcl.md says why each differs."""
+
+    turn_passed: Callable[[Closing], bool]
+    max_attempts: int  # a turn is closed when its attempts exceed this
+    limit_ends_episode: bool  # ... and the turns after it are never reached
+    unreadable_ends_turn: bool  # a message that cannot be parsed; if not, the policy is told and may try again
+    runs_withheld_tools: bool  # before the turn that releases them
+    runs_calls_without_gold: bool  # in turns that ask for a plain answer; if not, such a call fails the turn
+    explains_failures: bool = False  # the policy reads the domain's hint after a failure (hints.py); no score does
+    warns_of_calls: bool = False  # the turn after one that such a call failed begins with a warning (hints.py)
+    reads_as_leaderboard: bool = False  # a run's messages, by Codec.official; if not, by Codec.parse
+
+
+# ----------------------------------------------------------------------------------------- domains
 class Stratum(NamedTuple):
     """What sets the tasks of a stratum apart, for those who write them."""
 
@@ -59,7 +135,14 @@ class Domain(NamedTuple):
     phrases: Mapping[str, Sequence[str]] = {}  # tool name -> wordings with {parameter} fields
     nouns: Mapping[str, str] = {}  # parameter -> noun: "ticket 41" (without: "41"), "that ticket"
     strata: Mapping[str, Stratum] = STRATA  # what its tasks are told apart by: quotas, scores and plots follow it
+    rules: Callable[[Rules], Rules] = lambda rules: rules  # the run's, changed to its own: another scorer, say
+    start: Callable[[Sequence[Task], Rules], EpisodeBatch] | None = None  # None: scripted turns and gold (episode.py)
+    member: Callable[[Task], "Domain"] | None = None  # of a mixture: the one of its domains that a task is of
     explain: Callable[[FailedCall], str] | None = None  # a hint for the policy, or ""; hints.explained makes one
+
+    def of(self, task: Task) -> "Domain":
+        """Whose task it is: of a mixture one of its domains, else this one."""
+        return self if self.member is None else self.member(task)
 
     def tools_of(self, classes: Sequence[str]) -> tuple[ToolSpec, ...]:
         return tuple(tool for tool in self.tools.values() if tool.class_name in classes)

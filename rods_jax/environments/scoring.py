@@ -4,23 +4,11 @@ What RODS and the leaderboard decide differently is a `Rules`: pass `RODS` or `O
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 from rods_jax.environments.foreign import equal, kept
-from rods_jax.environments.protocol import Domain
-from rods_jax.types import Call, Json, Task
-
-
-class TurnTrace(NamedTuple):
-    """What the gold calls leave behind when a turn closes."""
-
-    state: Mapping[str, Mapping[str, Json]]  # after the gold calls of turns 1..t
-    outputs: tuple[str, ...]  # of the gold calls of turn t alone
-
-
-GoldTrace = tuple[TurnTrace, ...]  # one per turn; compute it once per task and share it read-only
-TurnPassed = Callable[[GoldTrace, int, Task, Mapping[str, Mapping[str, Json]], Sequence[str], bool, bool], bool]
+from rods_jax.environments.protocol import Closing, Domain, GoldTrace, Rules, TurnTrace
+from rods_jax.types import Call, Task
 
 
 class GoldError(ValueError):
@@ -46,66 +34,36 @@ def gold_trace(domain: Domain, task: Task) -> GoldTrace:
     return tuple(trace)
 
 
-def turn_passed(
-    trace: GoldTrace,
-    turn: int,
-    task: Task,
-    state: Mapping[str, Mapping[str, Json]],
-    outputs_so_far: Sequence[str],
-    called_this_turn: bool,
-    answered: bool = True,
-) -> bool:
+def turn_passed(closing: Closing) -> bool:
     """Whether a turn that closes now counts, r_state * r_exec of RODS section 1.1.
 
     With gold calls: at least one call was made in this turn, the state equals the trace, and the
     turn's gold outputs are a sub-multiset of all outputs so far. Without: plain answer, no call.
-    `answered` is False where the loop, not the policy, closed the turn.
     """
-    if not task.turns[turn].gold:
-        return answered and not called_this_turn
-    return official_turn_passed(trace, turn, task, state, outputs_so_far, called_this_turn)
+    if not closing.task.turns[closing.turn].gold:
+        return closing.answered and not closing.called
+    return official_turn_passed(closing)
 
 
-def official_turn_passed(
-    trace: GoldTrace,
-    turn: int,
-    task: Task,
-    state: Mapping[str, Mapping[str, Json]],
-    outputs_so_far: Sequence[str],
-    called_this_turn: bool,
-    answered: bool = True,
-) -> bool:
+def official_turn_passed(closing: Closing) -> bool:
     """The leaderboard's rule: as `turn_passed`, but a turn without gold calls always counts."""
-    if not task.turns[turn].gold:
+    if not closing.task.turns[closing.turn].gold:
         return True
-    if not called_this_turn:
+    if not closing.called:
         return False
-    return Counter(trace[turn].outputs) <= Counter(outputs_so_far) and equal(state, trace[turn].state)
-
-
-class Rules(NamedTuple):
-    """The options in which a protocol is free; docs/bfcl.md says why each differs."""
-
-    turn_passed: TurnPassed
-    max_attempts: int  # a turn is closed when its attempts exceed this
-    limit_ends_episode: bool  # ... and the turns after it are never reached
-    unreadable_ends_turn: bool  # a message that cannot be parsed; if not, the policy is told and may try again
-    runs_withheld_tools: bool  # before the turn that releases them
-    runs_calls_without_gold: bool  # in turns that ask for a plain answer; if not, such a call fails the turn
-    explains_failures: bool = False  # the policy reads the domain's hint after a failure (hints.py); no score does
-    warns_of_calls: bool = False  # the turn after one that such a call failed begins with a warning (hints.py)
-    reads_as_leaderboard: bool = False  # a run's messages, by Codec.official; if not, by Codec.parse
+    gold = closing.trace[closing.turn]
+    return Counter(gold.outputs) <= Counter(closing.outputs) and equal(closing.state, gold.state)
 
 
 RODS = Rules(turn_passed, 5, False, False, False, False)  # sections 1.1 and 1.4
 OFFICIAL = Rules(official_turn_passed, 20, True, True, True, True, reads_as_leaderboard=True)  # BFCL V3 multi-turn
 
 
-def replay(
+def turns_passed(
     domain: Domain,
     task: Task,
     calls_per_turn: Sequence[Sequence[Call]],
-    turn_passed: TurnPassed,
+    passes: Callable[[Closing], bool],
     trace: GoldTrace | None = None,
 ) -> tuple[bool, ...]:
     """Runs the given calls, every one of them, and scores each turn; turns not given are False.
@@ -118,5 +76,5 @@ def replay(
     passed = []
     for turn, calls in enumerate(calls_per_turn):
         outputs += [simulator.call(call).text for call in calls]
-        passed.append(turn_passed(trace, turn, task, simulator.state(), outputs, bool(calls), True))
+        passed.append(passes(Closing(task, trace, turn, simulator.state(), outputs, bool(calls))))
     return tuple(passed) + (False,) * (len(task.turns) - len(passed))

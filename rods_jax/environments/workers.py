@@ -22,10 +22,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rods_jax.environments.episode import EpisodeBatch, Failure, Feedback, readable, start_episodes
+from rods_jax.environments.episode import readable, start_episodes
 from rods_jax.environments.foreign import told
-from rods_jax.environments.protocol import Domain
-from rods_jax.environments.scoring import RODS, Rules
+from rods_jax.environments.protocol import Answer, Domain, EpisodeBatch, Failure, Rules
+from rods_jax.environments.scoring import RODS
 from rods_jax.types import Action, Task
 
 START_SECONDS = 300.0  # imports and the domain's own start, with all workers starting at once
@@ -44,7 +44,7 @@ class _Act(NamedTuple):
     actions: Mapping[int, Action]
 
 
-class _Answer(NamedTuple):
+class _Reply(NamedTuple):
     value: Any
     peak_bytes: int  # resident memory of the worker, at most so far
 
@@ -104,7 +104,7 @@ class Workers:
             lost.update({slot: one for slot, one in answers.items() if isinstance(one, Failure)})
             return answers
 
-        def act(actions: Mapping[int, Action]) -> dict[int, Feedback | Failure]:
+        def act(actions: Mapping[int, Action]) -> dict[int, Answer | Failure]:
             if batch != self._batch:
                 raise ValueError("these episodes were dropped when a later batch started")
             mine = {slot: [place for place in stretch if place in actions] for slot, stretch in stretches.items()}
@@ -122,8 +122,8 @@ class Workers:
             }
 
         answers = ask({slot: _Start(tasks[s.start : s.stop], rules or self._rules) for slot, s in stretches.items()})
-        tools = [lost.get(slot) or answers[slot][place - s.start] for slot, s in stretches.items() for place in s]
-        return EpisodeBatch(tuple(tools), act, tuple(stretches.values()))
+        openings = [lost.get(slot) or answers[slot][place - s.start] for slot, s in stretches.items() for place in s]
+        return EpisodeBatch(tuple(openings), act, tuple(stretches.values()))
 
     # -------------------------------------------------------------------------------- processes
     def _fill(self) -> dict[int, Failure]:
@@ -182,7 +182,7 @@ class Workers:
                 waiting = {}
         return answers
 
-    def _checked(self, slot: int, answer: _Answer | Failure) -> Any:
+    def _checked(self, slot: int, answer: _Reply | Failure) -> Any:
         if isinstance(answer, Failure):
             self._end(slot)
             return answer
@@ -217,13 +217,13 @@ def _work(connection: Connection, make_domain: Callable[[], Domain], max_bytes: 
     value: Any = None
     while True:
         try:
-            connection.send(_Answer(value, _peak_bytes()))
+            connection.send(_Reply(value, _peak_bytes()))
             request = connection.recv()
         except (EOFError, OSError):  # the parent is gone
             return
         if isinstance(request, _Start):
             episodes = start_episodes(domain, request.tasks, request.rules)
-            value = episodes.tools
+            value = episodes.openings
         else:
             value = episodes.act(request.actions)
 

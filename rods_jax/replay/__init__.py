@@ -30,6 +30,7 @@ from rods_jax.replay.life import (
     mark_seed,
     observe,
     stage,
+    standing,
 )
 from rods_jax.replay.pace import spread, wanted
 from rods_jax.replay.state import (
@@ -49,5 +50,6 @@ from rods_jax.replay.state import (
 __all__ = [
     "REASONS", "Away", "Events", "Item", "Measurement", "Outcome", "ReplayState", "Retired", "Staged",
     "active_tasks", "all_tasks", "begin_epoch", "counts", "create", "earlier", "eligible", "enter_stage",
-    "epoch_batches", "from_json", "mark_seed", "observe", "spread", "stage", "to_json", "wanted",
+    "epoch_batches", "from_json", "mark_seed", "observe", "spread", "stage", "standing",
+    "to_json", "wanted",
 ]  # fmt: skip

@@ -30,7 +30,7 @@ from rods_jax.replay.state import (
     Retired,
     Staged,
 )
-from rods_jax.types import Task
+from rods_jax.types import Standing, Task
 
 
 def create(tasks: Sequence[Task], settings: ReplaySettings) -> ReplayState:
@@ -125,12 +125,12 @@ def begin_epoch(state: ReplayState, epoch: int, step: int) -> tuple[ReplayState,
 
 
 def observe(state: ReplayState, task_id: str, passed: int, total: int, step: int) -> ReplayState:
-    """Records that `passed` of `total` (> 0) turns of the task's rollouts succeeded at `step`.
+    """Records that `passed` of `total` (> 0) checks of the task's rollouts succeeded at `step`.
 
     Raises KeyError when the task is not in the pool: read a step's results before the next epoch begins.
     """
     if not 0 <= passed <= total or total == 0:
-        raise ValueError(f"task {task_id}: {passed} passed turns of {total} is no measurement")
+        raise ValueError(f"task {task_id}: {passed} passed checks of {total} is no measurement")
     measurement = Measurement(int(passed), int(total), int(step))
 
     def measured(item: Item) -> Item:
@@ -163,11 +163,26 @@ def eligible(state: ReplayState, task_ids: Sequence[str], step: int) -> list[boo
 
 
 def earlier(state: ReplayState, task_id: str, step: int) -> tuple[float, float]:
-    """(turns passed, all turns) that were measured before `step`; their weight halves every `half_life` steps.
+    """(checks passed, all checks) that were measured before `step`; their weight halves every `half_life` steps.
 
     (0, 0) without a half-life. KeyError: the task is not in the pool.
     """
     return discounted(_find(state, task_id).measurements, step, state.settings.half_life)
+
+
+def standing(state: ReplayState, tasks: Sequence[Task], step: int, strata: Sequence[str]) -> Standing[np.ndarray]:
+    """What the update must know of a batch's tasks: strata, which may be seeds, and what was measured before `step`.
+
+    KeyError: a task is not in the pool.  ValueError: its category is none of `strata`.
+    """
+    ids = [task.id for task in tasks]
+    passed, total = zip(*(earlier(state, task_id, step) for task_id in ids))
+    return Standing(
+        categories_N=np.array([strata.index(task.category) for task in tasks], np.int32),
+        eligible_N=np.array(eligible(state, ids, step)),
+        earlier_passed_N=np.array(passed, np.float32),
+        earlier_total_N=np.array(total, np.float32),
+    )
 
 
 def enter_stage(state: ReplayState, tasks: Sequence[Task]) -> ReplayState:

@@ -12,7 +12,7 @@ REASONS = ("mastered", "hard", "pruned", "duplicate", "stale")
 
 
 class Measurement(NamedTuple):
-    """Turns passed out of all turns of a task's rollouts (G * U), at a training step."""
+    """Checks passed out of all checks of a task's rollouts (G of each), at a training step."""
 
     passed: int
     total: int

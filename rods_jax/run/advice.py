@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from rods_jax.chat import MISCONFIGURED, TOO_LONG
 from rods_jax.codecs.grammar import MAX_ACTION_CHARACTERS, looks_like_call
-from rods_jax.evaluation import Move, Record
+from rods_jax.dialogue import Move, Record
 
 EARLY = 8  # messages with a call in their text, after which it is said while the evaluation goes on
 

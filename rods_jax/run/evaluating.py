@@ -21,6 +21,7 @@ from rich.progress import track
 from rods_jax import processes, strict_json, terminal
 from rods_jax.chat import Endpoint, http_generate
 from rods_jax.config import Config
+from rods_jax.dialogue import Record, gold_player, null_player, play
 from rods_jax.environments import bfcl
 from rods_jax.environments.bfcl_disputed import reason
 from rods_jax.environments.bfcl_splits import pick, read_ids
@@ -28,17 +29,7 @@ from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import OFFICIAL, RODS, Rules
 from rods_jax.environments.workplace.domain import WORKPLACE
-from rods_jax.evaluation import (
-    ALL,
-    Key,
-    Record,
-    gold_player,
-    null_player,
-    open_journal,
-    play,
-    record_from_json,
-    score,
-)
+from rods_jax.evaluation import ALL, Key, open_journal, record_from_json, score
 from rods_jax.files import write_atomically
 from rods_jax.generation import Sampling
 from rods_jax.held_out import sample

@@ -18,7 +18,7 @@ from rods_jax.environments.protocol import STRATA
 from rods_jax.grpo import create_optimizer
 from rods_jax.run.learner import Learner
 from rods_jax.sharding import micro_batch_cuts, state_shardings
-from rods_jax.types import RolloutBatch, TrainState
+from rods_jax.types import RolloutBatch, Standing, TrainState
 
 
 def objective_of(config: Config, strata: Sequence[str] = tuple(STRATA)) -> grpo.Objective:
@@ -56,7 +56,7 @@ class Learning(NamedTuple):
     state: TrainState  # shapes, each with its place
     create: Any  # (what trains) -> TrainState
     renew: Any  # (state, donated) -> TrainState with a fresh optimizer, and the policy as its own reference
-    update: Any  # (state, donated, batch, temperature, *frozen) -> (TrainState, Feedback)
+    update: Any  # (state, donated, batch, standing, temperature, *frozen) -> (TrainState, Feedback)
 
 
 def learning(config: Config, learner: Learner, strata: Sequence[str] = tuple(STRATA)) -> Learning:
@@ -90,12 +90,13 @@ def learning(config: Config, learner: Learner, strata: Sequence[str] = tuple(STR
 
 def updating(
     config: Config, learner: Learner, learn: Learning
-) -> Callable[[TrainState, RolloutBatch], tuple[TrainState, grpo.Feedback]]:
-    """(state, batch) -> (state, feedback); the batch is this process's share."""
+) -> Callable[[TrainState, RolloutBatch, Standing], tuple[TrainState, grpo.Feedback]]:
+    """(state, batch, standing) -> (state, feedback); the batch is this process's share, and `standing` is of all tasks."""
 
-    def update(state: TrainState, batch: RolloutBatch) -> tuple[TrainState, grpo.Feedback]:
-        batch = batch if learner.mesh is None else processes.assemble(learner.mesh, batch)
-        return learn.update(state, batch, config.rollout.temperature, *learner.frozen)
+    def update(state: TrainState, batch: RolloutBatch, standing: Standing) -> tuple[TrainState, grpo.Feedback]:
+        if learner.mesh is not None:
+            batch, standing = processes.assemble(learner.mesh, batch, standing)
+        return learn.update(state, batch, standing, config.rollout.temperature, *learner.frozen)
 
     return update
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 
 from rods_jax import processes
 from rods_jax.config import Config
-from rods_jax.environments.episode import StartEpisodes
+from rods_jax.environments.protocol import StartEpisodes
 from rods_jax.generation import Sampling
 from rods_jax.held_out import sample, scores
 from rods_jax.rewards import progress_reward

@@ -16,10 +16,10 @@ from rods_jax import checkpoint, processes
 from rods_jax import config as configuration
 from rods_jax.codecs.tokenizer import load_tokenizer
 from rods_jax.config import Config, ConfigError
-from rods_jax.environments.episode import Failure, start_episodes
-from rods_jax.environments.protocol import Domain
-from rods_jax.environments.scoring import Rules
-from rods_jax.evaluation import Act, Record, Said, Stop, play, record_from_json
+from rods_jax.dialogue import Act, Record, Said, Stop, play
+from rods_jax.environments.episode import start_episodes
+from rods_jax.environments.protocol import Domain, Failure, Rules
+from rods_jax.evaluation import record_from_json
 from rods_jax.files import read_object
 from rods_jax.generation import Sampling
 from rods_jax.keys import seed_key
@@ -153,8 +153,8 @@ def policy_player(
     limit = config.rollout.max_prompt_tokens
 
     def fits(task: Task) -> bool:
-        (tools,) = start([task]).tools
-        return isinstance(tools, Failure) or len(codec.encode_prompt(tools, task.turns[0].user)) <= limit
+        (opening,) = start([task]).openings
+        return isinstance(opening, Failure) or len(codec.encode_prompt(opening.tools, opening.user)) <= limit
 
     fitting = {task.id: task for task in tasks if fits(task)}
     playing = evaluation_player(config, learner, codec, num_tokens, len(fitting), rollouts)

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from rods_jax import chat
 from rods_jax.chat import Generate
 from rods_jax.codecs.grammar import answer, read_message, unreadable
-from rods_jax.environments.protocol import Domain
-from rods_jax.environments.scoring import Rules
-from rods_jax.evaluation import Act, Record, Said, Stop, play
+from rods_jax.dialogue import Act, Record, Said, Stop, play
+from rods_jax.environments.protocol import Domain, Rules
 from rods_jax.threads import in_threads
 from rods_jax.types import Action, Message, Task, ToolSpec
 

@@ -178,7 +178,7 @@ def tell(run_dir: str | Path, summary: Mapping[str, Any], console: Console) -> N
         say(
             console,
             f"Cold start: {cold['steps']} supervised steps on {cold['demonstrations']} demonstrations whose demonstrator "
-            f"passes {cold['demonstrator_reward']:.0%} of the turns (habits, per opportunity: {habits or 'none'}).",
+            f"passes {cold['demonstrator_reward']:.0%} of the checks (habits, per opportunity: {habits or 'none'}).",
         )
     held_out = summary.get("held_out")
     if held_out:
@@ -214,7 +214,7 @@ def draw_reward(axes: Axes, records: Records) -> None:
                 label, place, offset, textcoords="offset points", ha=side, color=HELD_OUT, weight="bold"
             )
             text.set_path_effects([withStroke(linewidth=3, foreground="white")])
-    axes.set(title="Progress reward", xlabel="step", ylabel="mean share of turns passed", ylim=(0, 1.05))
+    axes.set(title="Progress reward", xlabel="step", ylabel="mean share of checks passed", ylim=(0, 1.05))
     _mark_stages(axes, records)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="lower right")

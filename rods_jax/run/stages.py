@@ -13,8 +13,8 @@ from rich.console import Console
 from rods_jax import checkpoint, processes, replay
 from rods_jax.config import Config, RolloutConfig, StageConfig, rollout_of
 from rods_jax.curriculum import rules_of
-from rods_jax.environments.episode import EpisodeBatch, start_episodes
-from rods_jax.environments.protocol import Domain, TaskSplits
+from rods_jax.environments.episode import start_episodes
+from rods_jax.environments.protocol import Domain, EpisodeBatch, TaskSplits
 from rods_jax.environments.workers import Workers
 from rods_jax.loop import Position
 from rods_jax.metrics import MetricWriter

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import jinja2
 
-from rods_jax.evaluation import CODES, Record
+from rods_jax.dialogue import Record
+from rods_jax.evaluation import CODES
 from rods_jax.files import write_atomically
 from rods_jax.types import Call, Json, Task
 

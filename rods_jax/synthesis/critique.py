@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 
 from rods_jax.environments.protocol import Domain
-from rods_jax.environments.scoring import replay, turn_passed
+from rods_jax.environments.scoring import turn_passed, turns_passed
 from rods_jax.synthesis.arguments import is_modest
 from rods_jax.synthesis.profile import Profile, extract_profile, profile_match
 from rods_jax.types import Task
@@ -62,13 +62,13 @@ def executable(domain: Domain, task: Task) -> str | None:
 
 def gold_passes(domain: Domain, task: Task) -> str | None:
     """The gold answer passes every turn."""
-    passed = replay(domain, task, [turn.gold for turn in task.turns], turn_passed)
+    passed = turns_passed(domain, task, [turn.gold for turn in task.turns], turn_passed)
     return None if all(passed) else f"gold fails in turn {passed.index(False)}"
 
 
 def silence_fails(domain: Domain, task: Task) -> str | None:
     """An agent that never calls a tool passes no turn that asks for calls, and there is one."""
-    passed = replay(domain, task, [() for _ in task.turns], turn_passed)
+    passed = turns_passed(domain, task, [() for _ in task.turns], turn_passed)
     asking = [index for index, turn in enumerate(task.turns) if turn.gold]
     if not asking:
         return "no turn asks for a call"

@@ -94,6 +94,7 @@ def synthesize(
     known_hashes: content hashes that no variant may have.  history: the rejections of an earlier call with an equal
     `rng`; this call continues after them.
     """
+    domain = domain.of(seed_task)
     state_seed, *seeds = (rng.getrandbits(64) for _ in range(1 + attempts))
     exchanges: list[Exchange] = []
     for number in range(len(history), attempts):
