@@ -79,7 +79,7 @@ class RolloutConfig:
     max_prompt_tokens: int  # P
     max_suffix_tokens: int  # S, the whole episode
     max_action_tokens: int  # one assistant message
-    observation_chunk: int  # observations enter the cache this many tokens at a time
+    observation_chunk: int = 64  # observations enter the cache this many tokens at a time
     suffix_sizes: tuple[int, ...] = ()  # the update pads to the smallest that fits; each size compiles once
     max_unfit_share: float | None = None  # of the tasks may need more tokens than these limits, or the run is refused
     max_attempts: int = 5  # a user turn is closed when its attempts exceed this

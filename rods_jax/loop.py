@@ -22,11 +22,10 @@ from rods_jax.grpo import Feedback
 from rods_jax.metrics import MetricWriter
 from rods_jax.replay import ReplayState
 from rods_jax.rollout import Rollouts
-from rods_jax.synthesis.critique import content_hash
+from rods_jax.synthesis.critique import Known, known_contents
 from rods_jax.synthesis.dispatch import Dispatch, Synthesize
 from rods_jax.types import RolloutBatch, Standing, Task, TrainState
 
-Known = Callable[[ReplayState], frozenset[str]]  # hashes of the contents that no candidate may repeat
 NUM_FAILURES = 3  # most frequent failures that a step's record keeps, of this process's own rollouts
 
 
@@ -81,7 +80,7 @@ def train(
 
     Returns where it stopped, which is saved.
     """
-    known = _known_contents(held_out)
+    known = known_contents(held_out)
     if position.step == 0:
         before = stages.evaluate(position.train_state.params, 0)
         stages.record(0, {"epoch": 0, **pool.counts(position.replay), **before})
@@ -168,32 +167,9 @@ def _observe(position: Position, pending: _Pending | None) -> tuple[Position, tu
     """Reads a step's `[N]` statistics and seed indices: the pool's measurements, and the seeds' cooldown."""
     if pending is None:
         return position, ()
-    replay, tasks, step = position.replay, pending.tasks, pending.step
-    passed_N, total_N, seeds = jax.device_get(
-        (pending.feedback.passed_N, pending.feedback.total_N, pending.feedback.seeds)
-    )
-    for task, passed, total in zip(tasks, passed_N.tolist(), total_N.tolist(), strict=True):
-        if total:
-            replay = pool.observe(replay, task.id, passed, total, step)
-    best_first = [tasks[index] for index in seeds.indices_k.tolist() if index >= 0]
-    count = pool.wanted(replay, step, pending.left) if pending.stage.synthesis else 0
-    chosen = pool.spread(best_first, count)
-    for task in chosen:
-        replay = pool.mark_seed(replay, task.id, step)
+    left = pending.left if pending.stage.synthesis else 0
+    replay, chosen = pool.learn(position.replay, pending.tasks, pending.feedback, pending.step, left)
     return replace(position, replay=replay), chosen
-
-
-def _known_contents(held_out: Sequence[Task]) -> Known:
-    """Content hashes that no candidate may repeat: held-out tasks, pool, queue.  Each id is hashed once."""
-    avoid = frozenset(map(content_hash, held_out))
-    hashes: dict[str, str] = {}
-
-    def known(replay: ReplayState) -> frozenset[str]:
-        tasks = pool.all_tasks(replay)
-        hashes.update((task.id, content_hash(task)) for task in tasks if task.id not in hashes)
-        return avoid | {hashes[task.id] for task in tasks}
-
-    return known
 
 
 def _to_learn_from(config: Config, rollouts: Rollouts) -> RolloutBatch[np.ndarray]:
@@ -216,7 +192,7 @@ def _settle(
     """Dispatches a step's seeds, stages what came back, and records the step."""
     if pending is None:
         return position
-    dispatches, seconds = _timed(stages.synthesize, chosen, pending.step, known(position.replay))
+    dispatches, seconds = _timed(stages.synthesize, chosen, pending.step, known(pool.all_tasks(position.replay)))
     outcomes = [pool.Outcome(d.seed.id, d.step, d.result.candidate) for d in dispatches]
     replay = pool.stage(position.replay, outcomes, pending.epoch)
 

@@ -28,7 +28,7 @@ from rods_jax.environments.scoring import OFFICIAL, RODS
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.loop import Position
 from rods_jax.run import directory as run_directories
-from rods_jax.run import learning, stages
+from rods_jax.run import learning, positions
 from rods_jax.run.played import recorded, run_config
 from rods_jax.run.trajectory_page import write_page
 from rods_jax.types import Action, Call, Policy, Step, Trajectory
@@ -89,7 +89,7 @@ def run_directory(tmp_path_factory):
     )
     with checkpoint.open_checkpoints(directory / "checkpoints") as checkpoints:
         position = Position(state, replay.create(tasks.seeds, config.replay), step=3)
-        stages.save(checkpoints, {}, position, {})
+        positions.save(checkpoints, position)
     return directory, path
 
 

@@ -17,6 +17,7 @@ Left out on purpose: retirement for staleness (every active task is in every epo
 epoch) and the rank of seeds (boundary.py, on device).
 """
 
+from rods_jax.replay.lessons import learn
 from rods_jax.replay.life import (
     active_tasks,
     all_tasks,
@@ -50,6 +51,6 @@ from rods_jax.replay.state import (
 __all__ = [
     "REASONS", "Away", "Events", "Item", "Measurement", "Outcome", "ReplayState", "Retired", "Staged",
     "active_tasks", "all_tasks", "begin_epoch", "counts", "create", "earlier", "eligible", "enter_stage",
-    "epoch_batches", "from_json", "mark_seed", "observe", "spread", "stage", "standing",
+    "epoch_batches", "from_json", "learn", "mark_seed", "observe", "spread", "stage", "standing",
     "to_json", "wanted",
 ]  # fmt: skip

@@ -2,21 +2,19 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from rods_jax import checkpoint, processes, replay
+from rods_jax import processes
 from rods_jax.config import Config, RolloutConfig, StageConfig, rollout_of
 from rods_jax.curriculum import rules_of
 from rods_jax.environments.episode import start_episodes
 from rods_jax.environments.protocol import Domain, EpisodeBatch, TaskSplits
 from rods_jax.environments.workers import Workers
-from rods_jax.loop import Position
 from rods_jax.metrics import MetricWriter
 from rods_jax.rollout import Player, Rollouts, collect, trim
 from rods_jax.run.authors import teller
@@ -90,16 +88,6 @@ def heard_by_all(dispatch: Synthesize, *seeds) -> list[Dispatch]:
 
 
 # ---------------------------------------------------------------------------- what is written down
-def save(checkpoints: Any, inputs: Mapping[str, str], position: Position, metrics: Mapping[str, float]) -> None:
-    checkpoint.save(checkpoints, position.step, position.train_state, host_of(position, inputs), metrics)
-
-
-def host_of(position: Position, inputs: Mapping[str, str]) -> dict[str, Any]:
-    """All of a position that is no array, and the digests of what else a resumed run reads."""
-    place = {name: getattr(position, name) for name in ("epoch", "batch", "outcomes")}
-    return {"replay": replay.to_json(position.replay), "inputs": dict(inputs)} | place
-
-
 def shower(write_trajectory: MetricWriter, write_candidate: MetricWriter):
     """Keeps what one may want to read: a few trajectories every ten steps, and what became of every seed."""
 

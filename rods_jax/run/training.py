@@ -14,7 +14,6 @@ computes is elsewhere: this file only wires the rooms together.
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +32,7 @@ from rods_jax.loop import Position, Stages
 from rods_jax.metrics import MetricWriter, open_metrics
 from rods_jax.preemption import SAVED, Stopped, maintenance_notices, stop_requests
 from rods_jax.run import directory as place
+from rods_jax.run import positions
 from rods_jax.run.authors import author_of, teller
 from rods_jax.run.cold_start import cold_start
 from rods_jax.run.directory import Inputs, inputs_of, require_same_inputs
@@ -41,7 +41,7 @@ from rods_jax.run.learner import Learner
 from rods_jax.run.learning import Learning, cache_compilations, learning, updating
 from rods_jax.run.measure import evaluation
 from rods_jax.run.reporting import report
-from rods_jax.run.stages import collector, episodes_of, heard_by_all, host_of, save, shower, synthesis_of
+from rods_jax.run.stages import collector, episodes_of, heard_by_all, shower, synthesis_of
 from rods_jax.synthesis.dispatch import Synthesize
 from rods_jax.synthesis.worker import Author
 from rods_jax.types import Codec, Json
@@ -135,7 +135,7 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
             evaluate=evaluate_all,
             record=record,
             show=shower(write_trajectory, write_candidate),
-            save=partial(save, checkpoints, run.inputs),
+            save=partial(positions.save, checkpoints, inputs=run.inputs),
             stop=lambda: asked_to_stop() or halted(),
         )
         step = loop.train(config, tuple(run.domain.strata), run.tasks.seeds, run.tasks.held_out, stages, start).step
@@ -215,12 +215,10 @@ def enter(config: Config, resume: bool, console: Console, stack: contextlib.Exit
 
 def restored(run: Run, checkpoints: Any, at: int | None) -> Position:
     """The latest checkpoint's position, or that of step `at`."""
-    step, state, host = checkpoint.restore(checkpoints, run.learn.state, at, run.say)
-    require_same_inputs(run.inputs, host["inputs"], run.directory)
-    checkpoint.forget(checkpoints, step, run.config.retention)
-    pool = replace(replay.from_json(host["replay"]), settings=run.config.replay)  # a fork's may be others
-    start = Position(state, pool, step, host["epoch"], host["batch"], host["outcomes"])
-    terminal.say(run.console, f"resumed at step {step}, epoch {start.epoch}")
+    start, inputs = positions.restore(checkpoints, run.learn.state, run.config.replay, at, run.say)
+    require_same_inputs(run.inputs, inputs, run.directory)
+    checkpoint.forget(checkpoints, start.step, run.config.retention)
+    terminal.say(run.console, f"resumed at step {start.step}, epoch {start.epoch}")
     return start
 
 
@@ -242,13 +240,13 @@ def begun(run: Run, checkpoints: Any, evaluate: Callable[..., Any], stop: Callab
         run.console,
     )
     start = Position(run.learn.create(params), replay.create(run.tasks.seeds, config.replay))
-    save(checkpoints, run.inputs, start, {})
+    positions.save(checkpoints, start, inputs=run.inputs)
     checkpoints.wait_until_finished()
     return start
 
 
 def tell_sizes(run: Run, start: Position) -> None:
-    parts = checkpoint.sizes(start.train_state, host_of(start, run.inputs))
+    parts = checkpoint.sizes(start.train_state, positions.host_of(start, run.inputs))
     sized = ", ".join(f"{name} {size / 1e6:.3g} MB" for name, size in parts.items() if size > 1000)
     terminal.say(run.console, f"a checkpoint holds {sized}")
 

@@ -6,7 +6,7 @@ A quality judge is one more gate.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import turn_passed, turns_passed
@@ -135,3 +135,19 @@ def content_hash(task: Task) -> str:
     ]
     content = [task.category, sorted(task.world.classes), task.world.state, turns]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=dict).encode()).hexdigest()
+
+
+Known = Callable[[Iterable[Task]], frozenset[str]]  # (pool and queue) -> hashes of what no candidate may repeat
+
+
+def known_contents(held_out: Iterable[Task]) -> Known:
+    """Content hashes that no candidate may repeat: those of held-out tasks and of `tasks`.  Each id is hashed once."""
+    avoid = frozenset(map(content_hash, held_out))
+    hashes: dict[str, str] = {}
+
+    def known(tasks: Iterable[Task]) -> frozenset[str]:
+        tasks = list(tasks)
+        hashes.update((task.id, content_hash(task)) for task in tasks if task.id not in hashes)
+        return avoid | {hashes[task.id] for task in tasks}
+
+    return known

@@ -1,0 +1,31 @@
+"""What one step teaches the pool."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rods_jax.replay.life import mark_seed, observe
+from rods_jax.replay.pace import spread, wanted
+from rods_jax.replay.state import ReplayState
+from rods_jax.types import Task
+
+if TYPE_CHECKING:  # the pool itself needs no optimizer
+    from rods_jax.grpo import Feedback
+
+
+def learn(
+    state: ReplayState, tasks: Sequence[Task], feedback: "Feedback", step: int, left: int = 1
+) -> tuple[ReplayState, tuple[Task, ...]]:
+    """(the pool with the step's measurements and its seeds' cooldown, the tasks that are to be sent as seeds).
+
+    feedback: of the step's update of these tasks; where it still is on the device, this waits for it.
+    left: steps of the epoch that have yet to send seeds, this one among them (`wanted`); 0: none is sent.
+    KeyError: a task is not in the pool.
+    """
+    for task, passed, total in zip(tasks, feedback.passed_N.tolist(), feedback.total_N.tolist(), strict=True):
+        if total:  # else too few rollouts were valid, which is no measurement
+            state = observe(state, task.id, passed, total, step)
+    best_first = [tasks[index] for index in feedback.seeds.indices_k.tolist() if index >= 0]
+    chosen = spread(best_first, wanted(state, step, left))
+    for task in chosen:
+        state = mark_seed(state, task.id, step)
+    return state, chosen

@@ -1,0 +1,39 @@
+"""A position of the loop in a checkpoint: arrays as Orbax's, all else as one JSON record."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from rods_jax import checkpoint, replay
+from rods_jax.config import ReplaySettings
+from rods_jax.loop import Position
+from rods_jax.types import Json, TrainState
+
+
+def host_of(position: Position, inputs: Mapping[str, str] = {}) -> dict[str, Json]:
+    """All of a position that is no array, and the digests of what else a resumed run reads."""
+    place = {name: getattr(position, name) for name in ("epoch", "batch", "outcomes")}
+    return {"replay": replay.to_json(position.replay), "inputs": dict(inputs)} | place
+
+
+def save(
+    checkpoints: Any, position: Position, metrics: Mapping[str, float] = {}, inputs: Mapping[str, str] = {}
+) -> None:
+    """Writes it in the background, as `checkpoint.save` does and with its errors."""
+    checkpoint.save(checkpoints, position.step, position.train_state, host_of(position, inputs), metrics)
+
+
+def restore(
+    checkpoints: Any,
+    like: TrainState,
+    settings: ReplaySettings,
+    at: int | None = None,
+    tell: Callable[[str], None] = lambda sentence: None,
+) -> tuple[Position, dict[str, str]]:
+    """(the latest position, or that of step `at`; the digests it was saved with), as `checkpoint.restore` finds it.
+
+    settings: of the pool from here on, which may be others than it was saved with.
+    """
+    step, state, host = checkpoint.restore(checkpoints, like, at, tell)
+    pool = replace(replay.from_json(host["replay"]), settings=settings)
+    return Position(state, pool, step, host["epoch"], host["batch"], host["outcomes"]), host["inputs"]
