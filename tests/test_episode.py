@@ -218,7 +218,7 @@ def test_an_unreadable_message_ends_the_turn_under_the_official_rules():
     told = "Error: the message is empty."
     assert episode.act(act(ADD_A)).code == -1
     assert episode.act(UNREADABLE) == Answer(
-        -3, (Message("tool", told), Message("user", "add b and count")), (told,), False, True
+        -3, (Message("tool", told), Message("user", "add b and count")), (told,), False, (True,)
     )
     assert episode.act(UNREADABLE) == Answer(-3, (), (told,), True, (False,))
 
@@ -336,4 +336,4 @@ def test_withheld_tools_of_the_bundled_tasks_arrive_in_time(tasks):
             names = {tool.name for tool in episode.visible_tools}
             assert {call.name for call in turn.gold} | set(turn.released_tools) <= names
             episode.act(DONE)
-        assert names == {tool.name for tool in WORKPLACE.tools_of(a_task.classes)}
+        assert names == {tool.name for tool in WORKPLACE.tools_of(a_task.world.classes)}

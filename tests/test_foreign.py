@@ -123,7 +123,7 @@ def test_a_state_that_a_policy_made_and_nobody_can_compare_or_show_fails_its_tur
     domain, one = _domain(Machine, Call("nest", {"levels": 2}))
     batch = start_episodes(domain, [one])
     batch.act({0: Action(calls=calls)})
-    assert batch.act({0: Action(answer="")})[0].passed is False
+    assert batch.act({0: Action(answer="")})[0].passed == (False,)
     record = play(domain, one, 0, _says(Action(calls=calls), Action(answer="")))
     assert (record.rods, record.official, record.state, record.failure) == ((False,), (False,), False, "")
     assert record.reasons[0] and all(isinstance(reason.found, str) for reason in record.reasons[0])

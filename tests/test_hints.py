@@ -118,7 +118,7 @@ def test_a_call_where_none_was_asked_for_is_warned_of_before_the_next_turn():
     domain, one = safe_domain(), task(TALK, OPEN, TALK, OPEN)
     batch = start_episodes(domain, [one], HINTED)
     feedback = batch.act({0: Action((Call("list_things"),))})[0]
-    assert feedback.passed is False and feedback.messages[-1].content == WARNING + "Open it."
+    assert feedback.passed == (False,) and feedback.messages[-1].content == WARNING + "Open it."
     batch.act({0: Action((Call("login", {"password": "7"}),))})
     assert batch.act({0: Action(answer="It is open.")})[0].messages[-1].content == TALK.user
     assert batch.act({0: Action(answer="A ring is round.")})[0].messages[-1].content == OPEN.user

@@ -30,8 +30,7 @@ def codec():
 def test_a_length_is_that_of_the_gold_dialogue_as_it_is_played(codec):
     released = 0
     for task in TASKS:
-        trace = gold_trace(WORKPLACE, task)
-        episode = Episode(WORKPLACE, task, trace)
+        episode = Episode(WORKPLACE, task, gold_trace(WORKPLACE, task))
         prompt, suffix = codec.encode_prompt(episode.visible_tools, task.turns[0].user), []
         for turn in task.turns:
             for action in (Action(calls=turn.gold), Action(answer=ANSWER))[not turn.gold :]:
@@ -41,7 +40,7 @@ def test_a_length_is_that_of_the_gold_dialogue_as_it_is_played(codec):
             released += bool(turn.released_tools)
         assert all(episode.passed)
         longest = max(len(codec.encode_action((call,), "")) for turn in task.turns for call in turn.gold)
-        assert length_of(WORKPLACE, codec, task, trace) == Length(len(prompt), len(suffix), longest)
+        assert length_of(WORKPLACE, codec, task) == Length(len(prompt), len(suffix), longest)
     assert released  # tools that come later, with their documents, are counted where they come
 
 

@@ -101,7 +101,7 @@ def test_a_lost_worker_is_a_record_and_is_replaced(workers, expected):
     assert answers[6] == Failure(f"the worker process gave no answer within {SECONDS} s")
     assert isinstance(answers[19], Answer)
     # What is lost stays lost in this batch, and nobody else's episodes are.
-    assert batch.act({5: DONE, 7: DONE, 13: DONE})[13] == expected[1][14][0]._replace(code=0, passed=False)
+    assert batch.act({5: DONE, 7: DONE, 13: DONE})[13] == expected[1][14][0]._replace(code=0, passed=(False,))
     assert batch.act({5: DONE, 7: DONE}) == {5: answers[0], 7: answers[6]}
     assert play(workers.start) == expected
     after = [worker.process.pid for worker in workers._workers]

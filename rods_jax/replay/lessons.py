@@ -1,19 +1,27 @@
 """What one step teaches the pool."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from rods_jax.replay.life import mark_seed, observe
 from rods_jax.replay.pace import spread, wanted
 from rods_jax.replay.state import ReplayState
 from rods_jax.types import Task
 
-if TYPE_CHECKING:  # the pool itself needs no optimizer
-    from rods_jax.grpo import Feedback
+
+class Feedback(Protocol):
+    """What the pool reads of a `grpo.Feedback`, on the device or on the host."""
+
+    @property
+    def passed_N(self) -> Any: ...
+    @property
+    def total_N(self) -> Any: ...
+    @property
+    def seeds(self) -> Any: ...
 
 
 def learn(
-    state: ReplayState, tasks: Sequence[Task], feedback: "Feedback", step: int, left: int = 1
+    state: ReplayState, tasks: Sequence[Task], feedback: Feedback, step: int, left: int = 1
 ) -> tuple[ReplayState, tuple[Task, ...]]:
     """(the pool with the step's measurements and its seeds' cooldown, the tasks that are to be sent as seeds).
 
