@@ -27,7 +27,7 @@ from rods_jax.config import (
 from rods_jax.demonstrations import Habits
 from rods_jax.environments import bfcl
 from rods_jax.environments.protocol import Domain, TaskSplits
-from rods_jax.held_out import sample, set_aside
+from rods_jax.held_out import sample_tasks, set_aside
 from rods_jax.rewards import progress_reward
 
 
@@ -41,9 +41,9 @@ def build_tasks(domain: Domain, seed: int) -> TaskSplits:
     """400 training and 400 held-out tasks by scenario index; a few of them, of all four categories, take part."""
     train, held_out = bfcl.split(bfcl.load_tasks(), seed=0)
     train, validation = set_aside(train, 8, seed=0)
-    few = sample(train, 16)
+    few = sample_tasks(train, 16)
     rest = tuple(task for task in train if task not in few)
-    return TaskSplits(seeds=few, held_out=sample(held_out, 8), practice=rest, validation=validation)
+    return TaskSplits(seeds=few, held_out=sample_tasks(held_out, 8), practice=rest, validation=validation)
 
 
 CONFIG = Config(

@@ -38,7 +38,7 @@ from rods_jax.config import (
 )
 from rods_jax.environments import bfcl
 from rods_jax.environments.protocol import Domain, TaskSplits
-from rods_jax.held_out import set_aside, spread
+from rods_jax.held_out import sampling_order, set_aside
 from rods_jax.rewards import format_reward, progress_reward
 from rods_jax.synthesis.ask import ROLES
 from rods_jax.synthesis.llm import llm_roles
@@ -53,7 +53,7 @@ def build_tasks(domain: Domain, seed: int) -> TaskSplits:
     """
     train, held_out = bfcl.split(bfcl.load_tasks(), seed=0)
     seeds, validation = set_aside(train, 40, seed=0)
-    return TaskSplits(seeds=seeds, held_out=spread(held_out), validation=validation)
+    return TaskSplits(seeds=seeds, held_out=sampling_order(held_out), validation=validation)
 
 
 def qwen3_32b() -> dict[str, Generate]:

@@ -19,7 +19,7 @@ class Shape(NamedTuple):
     suffix: int  # S
 
 
-class Parts(NamedTuple):
+class Flops(NamedTuple):
     """FLOPs of a step, by part: a mesh cuts each part differently."""
 
     prompt_layers: float  # projections and feed-forward of the shared prompts
@@ -55,7 +55,7 @@ def parameters(c: DecoderConfig) -> int:
     return c.layers * (layer_weights(c) + norms + biases) + embeddings + c.width
 
 
-def forward(c: DecoderConfig, shape: Shape, *, shared: bool = True, tile: int = 1) -> Parts:
+def forward(c: DecoderConfig, shape: Shape, *, shared: bool = True, tile: int = 1) -> Flops:
     """One forward pass with log-probabilities of all suffix tokens.
 
     shared: each prompt passes once per task; else once per rollout, as frameworks without groups do.
@@ -65,7 +65,7 @@ def forward(c: DecoderConfig, shape: Shape, *, shared: bool = True, tile: int = 
     prompts, suffixes = n * (1 if shared else g), n * g
     per_pair = 4 * c.layers * c.query_heads * c.head_width  # q k^T, then weights times v
     per_token = 2 * c.layers * layer_weights(c)
-    return Parts(
+    return Flops(
         prompt_layers=per_token * prompts * p,
         prompt_attention=per_pair * prompts * p * (p + tile) / 2,
         suffix_layers=per_token * suffixes * s,
@@ -74,14 +74,14 @@ def forward(c: DecoderConfig, shape: Shape, *, shared: bool = True, tile: int = 
     )
 
 
-def update(c: DecoderConfig, shape: Shape, *, reference: bool, shared: bool = True) -> Parts:
+def update(c: DecoderConfig, shape: Shape, *, reference: bool, shared: bool = True) -> Flops:
     """FLOPs that an update needs: a forward pass, a backward pass of twice as many, the reference's forward pass."""
-    return Parts(*((3 + reference) * part for part in forward(c, shape, shared=shared)))
+    return Flops(*((3 + reference) * part for part in forward(c, shape, shared=shared)))
 
 
 def executed_update(
     c: DecoderConfig, shape: Shape, *, reference: bool, tile: int, flash_attention: bool = False
-) -> Parts:
+) -> Flops:
     """FLOPs that the update executes: whole tiles, and what the backward pass recomputes.
 
     Attention: 2 products forward; 5 backward, as the scores are recomputed.  Flash attention has 7 backward: each of
@@ -95,13 +95,13 @@ def executed_update(
     attention = (4.5 if flash_attention else 3.5) + reference
     layers, vocabulary = 3 + again + reference, 4.0 + reference
     passes = layers, attention, layers, attention, vocabulary
-    return Parts(*(a * b for a, b in zip(passes, forward(c, shape, tile=tile), strict=True)))
+    return Flops(*(a * b for a, b in zip(passes, forward(c, shape, tile=tile), strict=True)))
 
 
-def decode_step(c: DecoderConfig, shape: Shape) -> Parts:
+def decode_step(c: DecoderConfig, shape: Shape) -> Flops:
     """FLOPs of one decode step: a token for every rollout, at a full suffix."""
     n, g, p, s = shape
-    return Parts(
+    return Flops(
         prompt_layers=0.0,
         prompt_attention=4.0 * c.layers * c.query_heads * c.head_width * n * g * p,
         suffix_layers=2.0 * c.layers * layer_weights(c) * n * g,
@@ -144,9 +144,9 @@ class Cuts(NamedTuple):
     stored: int = 1  # parameters, gradient, optimizer state
 
 
-def on_device(parts: Parts, cuts: Cuts) -> Parts:
+def on_device(parts: Flops, cuts: Cuts) -> Flops:
     """Each part over the devices that share it."""
-    return Parts(
+    return Flops(
         prompt_layers=parts.prompt_layers / (cuts.prompts * cuts.tensor),
         prompt_attention=parts.prompt_attention / cuts.prompt_heads,
         suffix_layers=parts.suffix_layers / (cuts.suffixes * cuts.tensor),

@@ -67,16 +67,16 @@ class Pretrained:
 def read_config(directory: str | Path) -> DecoderConfig:
     """The decoder that a checkpoint's config.json describes. Raises CheckpointError."""
     path = Path(directory) / "config.json"
-    values = read_object(path)
+    values = read_json_file(path)
     try:
-        return from_json(values)
+        return config_from_json(values)
     except KeyError as error:
         raise CheckpointError(f"{path} lacks the key {error}") from error
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_json_file(path: Path) -> dict[str, Any]:
     """A file that holds one JSON object. Raises CheckpointError naming it."""
     try:
         values = json.loads(path.read_text("utf-8"))
@@ -91,7 +91,7 @@ def read_object(path: Path) -> dict[str, Any]:
     return values
 
 
-def from_json(values: Mapping[str, Any]) -> DecoderConfig:
+def config_from_json(values: Mapping[str, Any]) -> DecoderConfig:
     """Raises KeyError (a key is missing) or ValueError (it is no such value, or the decoder does not compute it)."""
     family = values["model_type"]
     if not isinstance(family, str) or family not in FAMILIES:
@@ -167,7 +167,7 @@ def _positive(values: Mapping[str, Any], key: str) -> float:
     return value
 
 
-def to_json(config: DecoderConfig) -> dict[str, Any]:
+def config_to_json(config: DecoderConfig) -> dict[str, Any]:
     """The inverse, as transformers and vLLM read it. Raises ValueError where no family has this shape."""
     shape = dict(query_key_norm=config.query_key_norm, query_key_value_bias=config.query_key_value_bias)
     family = next((name for name, fields in FAMILIES.items() if fields == shape), None)

@@ -21,7 +21,7 @@ LANES = 128  # of a TPU's vector: blocks of tokens are multiples of it
 LONGEST = 512  # tokens along either side of a block: 1 MB of scores, and a kernel holds several such arrays
 
 
-def attend(query_NGKQTE, parts: tuple[attention.Part, ...], *, interpret: bool = False):
+def flash_attend(query_NGKQTE, parts: tuple[attention.Part, ...], *, interpret: bool = False):
     """As `attention.attend` with `blockwise`, `[N,G,K,Q,T,E]`; interpret: on any platform, slowly."""
     match parts:
         case (attention.Causal(key, value),):

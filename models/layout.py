@@ -19,7 +19,7 @@ class Layout(NamedTuple):
 
     constrain: Callable[[jax.Array, str], jax.Array] = lambda x, axes: x
     local: Callable[[Callable, Any, str], Callable] = lambda function, inputs, output: function  # per device
-    attend: Callable = lambda query, parts: attention.attend(query, parts, attention.blockwise)  # or flash.attend
+    attend: Callable = lambda query, parts: attention.attend(query, parts, attention.blockwise)  # or flash.flash_attend
     cuts: tuple[int, int] = (1, 1)  # parts that devices cut a suffix's tokens into, and a task's rollouts
     cut_tokens: bool = False  # a mesh may cut the axes of tokens, so they must not be merged
     weights_move: bool = True  # weights are gathered for use; else they stay, and the few tokens travel

@@ -59,7 +59,7 @@ def decoder(config: Config, checkpoint: Path | None = None) -> Callable[[int], L
             trains = model.lora is None and checkpoint is None
             dtype = jnp.float32 if trains else jnp.dtype(model.compute_dtype)
             dtype = jnp.bfloat16 if model.lora is not None else dtype
-            init = lambda key: weights.load(chosen.directory, model, dtype=dtype, shardings=cut)
+            init = lambda key: weights.load_weights(chosen.directory, model, dtype=dtype, shardings=cut)
         else:
             init = callables(bare)["init"]
             init = init if mesh is None else jax.jit(init, out_shardings=cut)
@@ -115,10 +115,10 @@ def learner_of(config: Config, parts: Parts, source: str | None = None) -> Learn
         return policy_on(sharding.for_groups(parts.host, group_size), parts.model, config.flash_attention)
 
     def whole(trained: Any) -> Any:
-        params = lora.join(trained, *parts.frozen) if parts.frozen else trained
+        params = lora.join_adapters(trained, *parts.frozen) if parts.frozen else trained
         return params if parts.copy is None else processes.own_part(parts.copy(params), parts.on_host)
 
-    write = partial(export, parts=parts, source=source)
+    write = partial(export_model, parts=parts, source=source)
     return Learner(parts.policy, parts.shapes, actor, whole, complete, parts.frozen, parts.mesh, parts.hosts, write)
 
 
@@ -133,11 +133,11 @@ def describe(config: Config, model: DecoderConfig, mesh: Mesh | None, host: Mesh
     if model.lora is not None:
         base = placed(replace(model, lora=None), mesh)
         frozen = (jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=x.sharding), base),)
-        shapes = lora.split(shapes)[0]
+        shapes = lora.split_adapters(shapes)[0]
     parts = Parts(model, policy, shapes, frozen, mesh, host)
     if mesh is None or host is None or parts.hosts == 1:
         return parts
-    params = lora.join(shapes, *frozen) if frozen else shapes
+    params = lora.join_adapters(shapes, *frozen) if frozen else shapes
     on_host = sharding.parameter_shardings(host, params, parameter_axes)
     copy = processes.copier(mesh, parts.hosts, on_host, partial(for_rollouts, model))
     return parts._replace(copy=copy, on_host=on_host)
@@ -145,8 +145,8 @@ def describe(config: Config, model: DecoderConfig, mesh: Mesh | None, host: Mesh
 
 def policy_on(mesh: Mesh | AbstractMesh | None, model: DecoderConfig, flash_attention: bool = False) -> Policy:
     """A model's functions, its arrays cut as the table says of the mesh; flash_attention: for TPUs alone."""
-    layout = Layout() if mesh is None else Layout(**sharding.layout(mesh))
-    return Policy(**callables(model, layout._replace(attend=flash.attend) if flash_attention else layout))
+    layout = Layout() if mesh is None else Layout(**sharding.layout_fields(mesh))
+    return Policy(**callables(model, layout._replace(attend=flash.flash_attend) if flash_attention else layout))
 
 
 def placed(model: DecoderConfig, mesh: Mesh | None) -> Any:
@@ -173,12 +173,12 @@ def complete(policy: Policy, *frozen: Any) -> Policy:
         return policy
     (base,) = frozen
     return policy._replace(
-        forward=lambda adapters, *batch: policy.forward(lora.join(adapters, base), *batch),
-        unembedding=lambda adapters: policy.unembedding(lora.join(adapters, base)),
+        forward=lambda adapters, *batch: policy.forward(lora.join_adapters(adapters, base), *batch),
+        unembedding=lambda adapters: policy.unembedding(lora.join_adapters(adapters, base)),
     )
 
 
-def export(
+def export_model(
     directory: str | Path,
     params: Any,
     tokenizer: Any,
@@ -202,4 +202,4 @@ def export(
     model = replace(parts.model, max_positions=parts.model.max_positions or max_positions)
     if model.lora is not None:
         params = jax.jit(lambda adapters, base: lora.merge(adapters, base, model, dtype)[0])(params, *parts.frozen)
-    weights.save(directory, params, replace(model, lora=None), tokenizer, dtype=dtype, source=source)
+    weights.save_weights(directory, params, replace(model, lora=None), tokenizer, dtype=dtype, source=source)

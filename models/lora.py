@@ -26,18 +26,18 @@ Params = Mapping[str, Any]
 
 def init(config: DecoderConfig, key: jax.Array) -> Params:
     """Fresh adapters: random A, B = 0, so that the policy starts as the base."""
-    return jax.jit(lambda key: split(callables(config)["init"](key))[0])(key)
+    return jax.jit(lambda key: split_adapters(callables(config)["init"](key))[0])(key)
 
 
-def split(params: Params) -> tuple[Params, Params]:
+def split_adapters(params: Params) -> tuple[Params, Params]:
     """(adapters, base)."""
     adapters = {name: x for name, x in params["layers"].items() if "_lora_" in name}
     base = {name: x for name, x in params["layers"].items() if "_lora_" not in name}
     return {"layers": adapters}, {**params, "layers": base}
 
 
-def join(adapters: Params, base: Params) -> Params:
-    """The inverse of `split`: what the decoder's callables take."""
+def join_adapters(adapters: Params, base: Params) -> Params:
+    """The inverse of `split_adapters`: what the decoder's callables take."""
     return {**base, "layers": {**base["layers"], **adapters["layers"]}}
 
 

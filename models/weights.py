@@ -29,7 +29,7 @@ from rods_jax import files
 from rods_jax.files import CheckpointError
 
 from .decoder import PROJECTIONS, DecoderConfig
-from .families import read_object, to_json
+from .families import config_to_json, read_json_file
 from .policy import callables
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -94,7 +94,7 @@ def module_name(weight: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------- reading
-def load(
+def load_weights(
     directory: str | Path, config: DecoderConfig, *, dtype: Any = jnp.float32, shardings: Any = None
 ) -> dict[str, Any]:
     """The parameters of a checkpoint as `dtype`, sharded like `shardings` (a tree of them; None: on one device).
@@ -200,7 +200,7 @@ def _index(directory: Path) -> dict[str, Path] | None:
     path = directory / INDEX
     if not path.exists():
         return None
-    placed = read_object(path).get("weight_map")
+    placed = read_json_file(path).get("weight_map")
     if not isinstance(placed, dict) or not placed:
         raise CheckpointError(f"{path} is no index of tensors: its weight_map must be an object that is not empty")
     for name, file in placed.items():
@@ -228,7 +228,7 @@ def _count(names: list[str]) -> str:
 
 
 # ---------------------------------------------------------------------------------------- writing
-def save(
+def save_weights(
     directory: str | Path,
     params: Mapping[str, Any],
     config: DecoderConfig,
@@ -245,7 +245,7 @@ def save(
     FolderError: the directory holds what no interrupted export left.  ValueError: no family has the config's shape.
     """
     directory = Path(directory)
-    values = to_json(config) | {"torch_dtype": jnp.dtype(dtype).name}
+    values = config_to_json(config) | {"torch_dtype": jnp.dtype(dtype).name}
     if tokenizer is not None:
         values |= {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     by_name = {slot.name: slot for slot in slots(params)}

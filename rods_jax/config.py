@@ -195,7 +195,7 @@ class SynthesisConfig:
 class EvaluationConfig:
     """Held-out evaluation, once sampled at temperature 1 and once greedy."""
 
-    num_tasks: int  # a sample with a share of each category (held_out.sample); so many validation tasks too
+    num_tasks: int  # a sample with a share of each category (held_out.sample_tasks); so many validation tasks too
     every_epochs: int
     concurrent_tasks: int = 0  # on the devices of a process at a time; 0: as many as there are rollouts in training
 
@@ -290,10 +290,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     ConfigError: as for `from_file`. A wrong override exits with the message that tyro prints.
     """
-    return parse(Config, from_file(path), str(path), overrides)
+    return parse_options(Config, from_file(path), str(path), overrides)
 
 
-def parse(kind: type, default: Any, prog: str, args: Sequence[str] | None, description: str | None = None) -> Any:
+def parse_options(
+    kind: type, default: Any, prog: str, args: Sequence[str] | None, description: str | None = None
+) -> Any:
     """A dataclass whose fields are options of the command line; help and mistakes exit with what tyro prints."""
     markers = (tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed)
     return tyro.cli(kind, default=default, args=args, prog=prog, description=description, config=markers)
@@ -322,19 +324,19 @@ def from_file(path: str | Path) -> Config:
     return dataclasses.replace(config, file=str(Path(path).resolve()))
 
 
-def resolved(config: Any) -> Json:
+def plain_values(config: Any) -> Json:
     """The configuration as plain JSON values; a function becomes "module:name"."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {item.name: resolved(getattr(config, item.name)) for item in dataclasses.fields(config)}
+        return {item.name: plain_values(getattr(config, item.name)) for item in dataclasses.fields(config)}
     if isinstance(config, Mapping):
-        return {str(name): resolved(value) for name, value in config.items()}
+        return {str(name): plain_values(value) for name, value in config.items()}
     if isinstance(config, (list, tuple)):
-        return [resolved(value) for value in config]
+        return [plain_values(value) for value in config]
     if isinstance(config, functools.partial):
         return {
-            "partial": resolved(config.func),
-            "args": resolved(config.args),
-            "keywords": resolved(config.keywords),
+            "partial": plain_values(config.func),
+            "args": plain_values(config.args),
+            "keywords": plain_values(config.keywords),
         }
     if callable(config):
         return f"{config.__module__}:{config.__qualname__}"
@@ -358,7 +360,7 @@ def require_same_run(config: Config, directory: str | Path) -> None:
     path = Path(directory) / "config.json"
     if not path.exists():
         raise ConfigError(f"{directory} holds no run")
-    changed = set(differences(read_object(path), resolved(config)))
+    changed = set(differences(read_object(path), plain_values(config)))
     changed -= {"max_steps", "run_dir", "file", "synthesis.workers"}  # where and how far it goes, and who helps
     changed -= {"checkpoint_every", "update.on_nonfinite"}  # when it saves and stops, not what it learns
     changed = {key for key in changed if key.split(".")[0] not in ("mesh", "retention")}  # on what, what is kept

@@ -209,9 +209,9 @@ def update_step(
     Parameters and optimizer state keep every bit if the loss or the gradient is not finite (`skipped` is True).  They
     also do if the gradient is 0: momentum or weight decay alone would move them.
 
-    AssertionError: as for `check`.
+    AssertionError: as for `check_batch`.
     """
-    check(batch)
+    check_batch(batch)
     whole = _gathered(batch, axis_name, split)
     statistics = group_statistics(whole.rewards_NG, whole.valid_NG, normalize=objective.normalize)
 
@@ -277,7 +277,7 @@ def update_step(
     return state, Feedback(statistics, passed_N, total_N, zones_N, seeds, metrics)
 
 
-def check(batch: RolloutBatch) -> None:
+def check_batch(batch: RolloutBatch) -> None:
     """AssertionError: a field has another shape than its letters, or tokens, turns, rewards or masks another dtype."""
     sizes = dict(zip("NGS", batch.suffix_tokens_NGS.shape, strict=True)) | {"P": batch.prompt_tokens_NP.shape[1]}
     for name, x in batch._asdict().items():

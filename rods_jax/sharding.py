@@ -92,7 +92,7 @@ def micro_batch_cuts(count: int, num_tasks: int, group_size: int, sizes: Sequenc
     return None if here[1] % rollouts else (tasks, rollouts)
 
 
-def layout(mesh: Mesh | AbstractMesh) -> dict[str, Any]:
+def layout_fields(mesh: Mesh | AbstractMesh) -> dict[str, Any]:
     """The fields of a model's `Layout` on a mesh.
 
     constrain(x, axes) -> x.

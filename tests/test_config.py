@@ -21,7 +21,7 @@ from rods_jax.config import (
     UpdateConfig,
     differences,
     load_config,
-    resolved,
+    plain_values,
     rollout_of,
 )
 from rods_jax.rewards import progress_reward
@@ -287,7 +287,7 @@ def test_a_required_key_has_no_default():
 
 
 def test_the_resolved_config_is_json(path, config):
-    record = resolved(config)
+    record = plain_values(config)
     assert json.loads(json.dumps(record)) == record
     assert record["build_tasks"] == {
         "partial": f"{path.parent.name}.tiny:build_tasks",
@@ -309,8 +309,8 @@ def test_differences_are_the_keys_that_differ(config):
         cold_start=None,
         stages=(config.stages[0], dataclasses.replace(config.stages[1], epochs=4)),
     )
-    assert differences(resolved(config), resolved(config)) == ()
-    assert differences(resolved(config), resolved(changed)) == (
+    assert differences(plain_values(config), plain_values(config)) == ()
+    assert differences(plain_values(config), plain_values(changed)) == (
         "seed", "build_tasks.keywords.num_tasks", "cold_start", "stages.1.epochs", "replay.upper"
     )  # fmt: skip
     assert differences({"a": 1}, {"b": 1}) == ("a", "b")

@@ -159,7 +159,7 @@ def test_imports_follow_the_arrows():
         ("rods_jax.demonstrations", "from rods_jax.codecs.qwen import qwen_codec", False),
         ("rods_jax.supervised", "from rods_jax.demonstrations import Demonstration", True),
         ("rods_jax.supervised", "from rods_jax.rollout import collect", False),
-        ("rods_jax.rollout", "from rods_jax.supervised import loss", False),
+        ("rods_jax.rollout", "from rods_jax.supervised import demonstration_loss", False),
         ("rods_jax.replay", "from rods_jax.curriculum import stage_of", False),
         ("rods_jax.rollout", "from rods_jax.environments.episode import Episode", True),
         ("rods_jax.rollout", "from rods_jax.rewards import progress_reward", False),

@@ -74,7 +74,7 @@ class Compiled(NamedTuple):
     seconds: float  # lowering and compiling
 
 
-def parse(topology: str) -> tuple[Chip, int]:
+def parse_topology(topology: str) -> tuple[Chip, int]:
     """The chip of a topology's name and its number of devices. Raises ValueError."""
     name, _, grid = topology.partition(":")
     if name in CARDS and re.fullmatch("[1-8]", grid):
@@ -103,7 +103,7 @@ class Slice:
 
 def slice_of(topology: str) -> Slice:
     """Its devices, described. Raises ValueError where there is no such slice, or no libtpu."""
-    chip, count = parse(topology)
+    chip, count = parse_topology(topology)
     name, _, grid = topology.partition(":")
     if name in CARDS:
         return Slice(chip, count)
@@ -158,7 +158,7 @@ def _first_line(error: Any) -> str:
 
 
 # -------------------------------------------------------------------------------- the compiled program
-KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
 _HEADER = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 _CALLED = re.compile(r"(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
@@ -189,7 +189,7 @@ def collectives(program: str) -> dict[str, float]:
         for line in lines:
             kind = line.operation.removesuffix("-start")
             channel = re.search(r"channel_id=(\d+)", line.rest)
-            if kind in KINDS and (channel is None or channel[1] not in seen):
+            if kind in COLLECTIVES and (channel is None or channel[1] not in seen):
                 seen |= {channel[1]} if channel else set()
                 fused = kind == "all-reduce" and "all-reduce-scatter" in name  # how a TPU spells a reduce-scatter
                 kind = "reduce-scatter" if fused else kind
@@ -201,7 +201,7 @@ def collectives(program: str) -> dict[str, float]:
             if line.operation == "while":
                 condition = re.search(r"condition=%?([\w.\-]+)", line.rest)
                 turns = _turns(line.rest, computations.get(condition[1] if condition else "", ()))
-            if kind not in KINDS:
+            if kind not in COLLECTIVES:
                 called = _CALLED.findall(line.rest)
                 branches = re.search(r"branch_computations=\{([^}]*)\}", line.rest)
                 called += re.findall(r"[\w.\-]+", branches[1]) if branches else []

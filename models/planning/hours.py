@@ -108,21 +108,21 @@ def play_seconds(
     prompts, suffixes = counts.cache_bytes(model, shape)
     caches = prompts / cuts.prompt_cache + suffixes / cuts.suffix_heads
 
-    def seconds(parts: counts.Parts, bytes: float, exchanged: float) -> float:
+    def seconds(parts: counts.Flops, bytes: float, exchanged: float) -> float:
         work = Work(counts.on_device(parts, cuts).total, bytes, exchanged)
         return max(roofline(found.chip, work).values())
 
     # Prompts are padded to their limit, and computed once for each task.
     whole = shape._replace(prompt=play.sizes.max_prompt_tokens)
     passed = counts.forward(model, whole)
-    prefill = counts.Parts(passed.prompt_layers, passed.prompt_attention, 0.0, 0.0, 0.0)
+    prefill = counts.Flops(passed.prompt_layers, passed.prompt_attention, 0.0, 0.0, 0.0)
     moved = weights + counts.activation_bytes(model, n * whole.prompt / cuts.prompts) / cuts.tensor
     read = episodes / play.group_size / n * seconds(prefill, moved, 0.0)
     # A token of all rows at a time: those that wait for their environments are few.
     token = counts.decode_step(model, shape)
     said = episodes * lengths.messages * lengths.message / (n * g) * seconds(token, weights + caches, exchanged[0])
     # A chunk of a few rows at a time, filled as far as the observation is long.
-    heard = counts.Parts(*(chunk * c / g * part for part in token._replace(vocabulary=0.0)))
+    heard = counts.Flops(*(chunk * c / g * part for part in token._replace(vocabulary=0.0)))
     moved = weights + caches + counts.activation_bytes(model, n * c * chunk / cuts.rows) / cuts.tensor
     chunks = episodes * lengths.messages * math.ceil(lengths.observation / chunk) / (n * c)
     return read + said + chunks * seconds(heard, moved, exchanged[1])
@@ -145,7 +145,7 @@ def evaluations_of(config: Config) -> int:
     return 1 + math.ceil(epochs / config.evaluation.every_epochs)
 
 
-def told(result: Mapping[str, Any], count: int) -> str:
+def hours_text(result: Mapping[str, Any], count: int) -> str:
     """The hours for a reader."""
     steps = ", ".join(f"{name} {steps}" for name, steps in result["steps"].items())
     *parts, (_, total) = result["hours"].items()

@@ -29,7 +29,7 @@ def parameter_shapes(model: DecoderConfig) -> Any:
     return jax.eval_shape(callables(model)["init"], jax.random.key(0))
 
 
-def check(config: Config, model: DecoderConfig, count: int, hosts: int = 1) -> None:
+def check_layout(config: Config, model: DecoderConfig, count: int, hosts: int = 1) -> None:
     """Raises ValueError, in one sentence, where the layout or the lengths cannot be."""
     mesh = mesh_of(config)
     sharding.create_mesh(*mesh, devices=[None] * count)
@@ -78,7 +78,7 @@ def whole_of(config: Config) -> Shape:
     return Shape(r.tasks_per_step, r.group_size, r.max_prompt_tokens, r.max_suffix_tokens)
 
 
-def share_of(config: Config, hosts: int) -> Shape:
+def host_share(config: Config, hosts: int) -> Shape:
     """What a host's devices hold of it at a time while it is generated."""
     r, share = config.rollout, config.rollout.tasks_per_step // hosts
     rows = min(r.concurrent_rollouts or r.group_size, r.group_size)
@@ -140,7 +140,7 @@ def spare_caches(config: Config, model: DecoderConfig, chip: Chip, hosts: int) -
             shape = shape._replace(**{axis: max(least, getattr(shape, axis) // 2)})
         return shape
 
-    share, (data, fsdp, *_) = share_of(config, hosts), mesh_of(config)
+    share, (data, fsdp, *_) = host_share(config, hosts), mesh_of(config)
     held = halved(halved(share, "tasks"), "group_size")
     rows = config.rollout.concurrent_rollouts if held.group_size == share.group_size else held.group_size
     every = config.evaluation.concurrent_tasks or -(-config.evaluation.num_tasks // hosts)
@@ -164,7 +164,7 @@ def layouts(config: Config, model: DecoderConfig, chip: Chip, count: int, hosts:
         for micro in (2**n for n in range(12)):
             try:
                 one = replace(config, mesh=mesh, update=replace(config.update, micro_batches=micro))
-                check(one, model, count, hosts)
+                check_layout(one, model, count, hosts)
             except ValueError:
                 continue
             reference, flash_attention = config.update.kl_coefficient != 0, config.flash_attention

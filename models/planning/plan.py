@@ -36,9 +36,9 @@ from ..decoder import DecoderConfig
 from ..families import read_config
 from ..learner import describe, learner_of, mesh_of
 from . import hours
-from .ahead_of_time import GIB, Chip, Compiled, Slice, compile_step, parse, roofline, slice_of
+from .ahead_of_time import GIB, Chip, Compiled, Slice, compile_step, parse_topology, roofline, slice_of
 from .hours import Lengths
-from .layouts import check, layouts, whole_of
+from .layouts import check_layout, layouts, whole_of
 from .programs import Program, Resident, meshes_of, programs, update_program
 
 PARTS = ("update", "rollouts", "evaluation", "state", "export")
@@ -67,15 +67,15 @@ def main() -> None:
     try:
         config = configuration.load_config(arguments.config, overrides)
         model = model_of(config)
-        chip, count = parse(arguments.topology)
+        chip, count = parse_topology(arguments.topology)
         if arguments.mesh:
             config = replace(config, mesh=tuple(arguments.mesh))
-            check(config, model, count)  # before libtpu is asked, which may not be there
+            check_layout(config, model, count)  # before libtpu is asked, which may not be there
         if not 0 < arguments.efficiency <= 1:
             raise ConfigError(f"--efficiency must be above 0 and at most 1: got {arguments.efficiency}")
         found = slice_of(arguments.topology)
         if arguments.mesh:
-            check(config, model, count, found.hosts)
+            check_layout(config, model, count, found.hosts)
         candidates = [config] if arguments.mesh else layouts(config, model, chip, count, found.hosts)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -83,10 +83,10 @@ def main() -> None:
     config, result = search(candidates, model, found, arguments.part or PARTS)
     result = {"config": config.name, "topology": arguments.topology} | result
     if arguments.unshared:
-        result["unshared"] = compare(config, model, found)
+        result["unshared"] = unshared_update(config, model, found)
     if result["fits"] and not arguments.part:
         result["run"] = whole_run(config, model, found, result["programs"], arguments)
-        print("\n" + hours.told(result["run"], found.count))
+        print("\n" + hours.hours_text(result["run"], found.count))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", "utf-8")
     sys.exit(0 if result["fits"] else 1)
@@ -137,8 +137,8 @@ def search(
         for program in (program for program in programs(config, model, found) if program.part in parts):
             compiled = program.function is not None and found.devices
             made = compiler(program.function, *program.arguments) if compiled else None
-            reports.append(report(program, made, found.chip, config))
-            print(told(reports[-1], found.chip), flush=True)
+            reports.append(figures_of(program, made, found.chip, config))
+            print(figures_text(reports[-1], found.chip), flush=True)
             if not reports[-1]["fits"] and not last:
                 break
         fits = all(one["fits"] for one in reports)
@@ -158,7 +158,7 @@ def search(
 
 
 # ----------------------------------------------------------------------------------------- report
-def report(program: Program, compiled: Compiled | None, chip: Chip, config: Config) -> dict[str, Any]:
+def figures_of(program: Program, compiled: Compiled | None, chip: Chip, config: Config) -> dict[str, Any]:
     """The figures of a program as plain values; without a compilation, memory is what was counted, with its part's margin."""
     work = program.work
     memory: dict[str, Any] | None
@@ -190,11 +190,11 @@ def report(program: Program, compiled: Compiled | None, chip: Chip, config: Conf
         "seconds": seconds | {"roofline": seconds[slowest], "bound_by": slowest},
         "mfu": program.useful / (seconds[slowest] * chip.flops) if program.useful else 0.0,
         "compile_seconds": 0.0 if compiled is None else compiled.seconds,
-        "advice": [] if fits else advice(program, config),
+        "advice": [] if fits else remedies(program, config),
     }
 
 
-def advice(program: Program, config: Config) -> list[str]:
+def remedies(program: Program, config: Config) -> list[str]:
     """What to change, the cheapest first."""
     r, u = config.rollout, config.update
     if program.part == "rollouts":
@@ -214,7 +214,7 @@ def advice(program: Program, config: Config) -> list[str]:
     return [*found, "more devices along sequence: fewer tokens each; along tensor: a part of each weight"]
 
 
-def told(one: Mapping[str, Any], chip: Chip) -> str:
+def figures_text(one: Mapping[str, Any], chip: Chip) -> str:
     """A program's figures for a reader."""
     gib = lambda size: f"{size / GIB:.2f} GiB"
     if one["memory"] is None:
@@ -239,7 +239,7 @@ def told(one: Mapping[str, Any], chip: Chip) -> str:
     return "\n  ".join([one["program"] + ("" if one["compiled"] else ", counted"), *lines])
 
 
-def compare(config: Config, model: DecoderConfig, found: Slice) -> dict[str, Any]:
+def unshared_update(config: Config, model: DecoderConfig, found: Slice) -> dict[str, Any]:
     """The update of the same rollouts, each with a prompt of its own, where every device holds whole rollouts."""
     whole = whole_of(config)
     lonely = whole._replace(tasks=whole.tasks * whole.group_size, group_size=1)
@@ -256,6 +256,6 @@ def compare(config: Config, model: DecoderConfig, found: Slice) -> dict[str, Any
     learn = learning(alone, learner_of(alone, parts))
     step = update_program(there, parts, learn, lonely, "update, a prompt for each rollout")
     made = compile_step(step.function, *step.arguments) if found.devices else None
-    one = report(step, made, found.chip, config)
-    print(told(one, found.chip))
+    one = figures_of(step, made, found.chip, config)
+    print(figures_text(one, found.chip))
     return one

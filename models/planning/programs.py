@@ -54,11 +54,11 @@ def programs(config: Config, model: DecoderConfig, found: Slice) -> list[Program
     mesh, host = meshes_of(config, found)
     parts = describe(config, model, mesh, host)
     learn = learning(config, learner_of(config, parts))
-    whole = lora.join(parts.shapes, *parts.frozen) if parts.frozen else parts.shapes
+    whole = lora.join_adapters(parts.shapes, *parts.frozen) if parts.frozen else parts.shapes
     params, resident = whole, device_bytes((learn.state, parts.frozen)) - device_bytes(whole)
     if parts.copy is not None:
         # Of several processes each copies the parameters to its own devices, and keeps its part of the state beside.
-        params = placed(jax.eval_shape(parts.copy, whole), parts.on_host)
+        params = with_places(jax.eval_shape(parts.copy, whole), parts.on_host)
         resident = device_bytes((learn.state, parts.frozen))
     there = Resident(config, model, found, mesh, host, params, resident)
     result = [*update_programs(there, parts, learn)]
@@ -119,7 +119,7 @@ def meshes_of(config: Config, found: Slice) -> tuple[Any, Any]:
     return mesh, sharding.create_mesh(data // found.hosts, fsdp, tensor, sequence, devices=found.host)
 
 
-def placed(shapes: Any, shardings: Any) -> Any:
+def with_places(shapes: Any, shardings: Any) -> Any:
     """Shapes with places."""
     return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, shardings)
 
@@ -162,7 +162,7 @@ def batch_shapes(whole: Shape, mesh: Mesh | AbstractMesh) -> RolloutBatch:
         return jax.ShapeDtypeStruct([sizes[axis] for axis in name.rsplit("_", 1)[1]], kinds.get(name, jnp.int32))
 
     shapes = RolloutBatch._make(map(field, RolloutBatch._fields))
-    return placed(shapes, sharding.batch_shardings(mesh, shapes))
+    return with_places(shapes, sharding.batch_shardings(mesh, shapes))
 
 
 def update_programs(there: Resident, parts: Parts, learn: Learning) -> Iterator[Program]:
@@ -204,7 +204,7 @@ def generation_programs(there: Resident, part: str, play: Player, suffix: str) -
     held = there.state()._replace(caches=caches, logits=3 * 4.0 * n * g * model.vocab_size / cuts.vocabulary)
     held = held._replace(parameters=held.parameters + (0 if there.host is there.mesh else device_bytes(there.params)))
 
-    def program(name: str, function: Any, arguments: tuple, parts: counts.Parts, bytes: float, tokens: float):
+    def program(name: str, function: Any, arguments: tuple, parts: counts.Flops, bytes: float, tokens: float):
         """parts: what it computes in all; tokens: of which it holds a layer's activations at a time."""
         work = Work(counts.on_device(parts, cuts).total, bytes, 0.0)
         activations = counts.activation_bytes(model, tokens) / model.layers / cuts.tensor
@@ -216,7 +216,7 @@ def generation_programs(there: Resident, part: str, play: Player, suffix: str) -
     prompts = array("NP", (n, p)), array("N", (n,))
     keys = array("NG", (n, g), jax.eval_shape(lambda: rollout_keys(0, 0, ["task"], 1)).dtype)
     passed = counts.forward(model, shape)
-    prefill = counts.Parts(passed.prompt_layers, passed.prompt_attention, 0.0, 0.0, 0.0)
+    prefill = counts.Flops(passed.prompt_layers, passed.prompt_attention, 0.0, 0.0, 0.0)
     tokens, all_bytes = n * p / cuts.prompts, counts.activation_bytes(model, n * p / cuts.prompts) / cuts.tensor
     arguments: tuple[Any, ...] = there.params, *prompts, keys
     yield program("start", generate.start, arguments, prefill, weights + all_bytes, tokens)
@@ -228,7 +228,7 @@ def generation_programs(there: Resident, part: str, play: Player, suffix: str) -
 
     episodes = jax.eval_shape(generate.start, there.params, *prompts, keys)
     episodes = jax.tree.map(grown, _names(episodes), episodes)
-    one = counts.Parts(*(part / n for part in prefill))
+    one = counts.Flops(*(part / n for part in prefill))
     arguments = there.params, episodes, array("", ()), array("-", (p,)), array("", ()), array("-", (g,), keys.dtype)
     yield program("admit", generate.admit, arguments, one, weights + all_bytes / n, tokens / n)
 
@@ -240,7 +240,7 @@ def generation_programs(there: Resident, part: str, play: Player, suffix: str) -
 
     # A chunk of an observation, of a few rows.
     c, chunk = play.columns, play.sizes.observation_chunk
-    heard = counts.Parts(*(chunk * c / g * part for part in token._replace(vocabulary=0.0)))
+    heard = counts.Flops(*(chunk * c / g * part for part in token._replace(vocabulary=0.0)))
     tokens = n * c * chunk / cuts.rows
     moved = weights + caches + counts.activation_bytes(model, tokens) / cuts.tensor
     arguments = there.params, episodes, array("NG", (n, c)), array("NG-", (n, c, chunk)), array("NG", (n, c))

@@ -7,11 +7,11 @@ import numpy as np
 
 from rods_jax.config import ReplaySettings
 from rods_jax.replay.rules import (
-    boundary_score,
     discounted,
     exact,
     foreseen_scores,
     has_room,
+    host_boundary_score,
     mean,
     retirement,
     room_of_trait,
@@ -109,7 +109,7 @@ def begin_epoch(state: ReplayState, epoch: int, step: int) -> tuple[ReplayState,
     free = state.slots.count(None)
     if settings.replace and len(due) > free:
         measured = [item for item in state.slots if item is not None and item.measurements]
-        measured.sort(key=lambda i: (boundary_score(mean(i, settings)), i.measurements[-1].step, i.task.id))
+        measured.sort(key=lambda i: (host_boundary_score(mean(i, settings)), i.measurements[-1].step, i.task.id))
         pruned = [Retired(i.task.id, "pruned", epoch, i.measurements[-1]) for i in measured[: len(due) - free]]
         state = _remove(state, pruned)
         retired += pruned

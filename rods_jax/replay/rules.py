@@ -35,7 +35,7 @@ def mean(item: Item, settings: ReplaySettings) -> Fraction:
 Mean = TypeVar("Mean", Fraction, float)
 
 
-def boundary_score(reached: Mean) -> Mean:
+def host_boundary_score(reached: Mean) -> Mean:
     """4 r (1 - r) of a mean reward r."""
     return 4 * reached * (1 - reached)
 
@@ -58,7 +58,7 @@ def foreseen_scores(state: ReplayState) -> dict[str, float]:
     def foreseen(item: Item) -> float:
         return float(mean(item, state.settings)) + slope * (then - item.measurements[-1].step)
 
-    return {item.task.id: boundary_score(min(max(foreseen(item), 0.0), 1.0)) for item in measured}
+    return {item.task.id: host_boundary_score(min(max(foreseen(item), 0.0), 1.0)) for item in measured}
 
 
 def zone(item: Item, settings: ReplaySettings) -> str:

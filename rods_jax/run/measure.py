@@ -10,7 +10,7 @@ from rods_jax import processes
 from rods_jax.config import Config
 from rods_jax.environments.episode import StartEpisodes
 from rods_jax.generation import Sampling
-from rods_jax.held_out import sample, scores
+from rods_jax.held_out import sample_tasks, scores
 from rods_jax.rewards import progress_reward
 from rods_jax.rollout import collect
 from rods_jax.run.learner import Learner
@@ -45,7 +45,7 @@ def evaluation(config: Config, start: StartEpisodes, learner: Learner, codec, nu
         return list(itertools.chain.from_iterable(rewards))
 
     def evaluate(params, tasks: Sequence[Task], step: int, name: str, greedy: bool = True) -> dict[str, float]:
-        chosen = sample(tasks, config.evaluation.num_tasks)
+        chosen = sample_tasks(tasks, config.evaluation.num_tasks)
         if not chosen:
             return {}
         params = learner.whole(params)  # once: between processes this sends every parameter

@@ -27,7 +27,7 @@ from rods_jax.files import read_object, require_object, write_atomically
 from rods_jax.metrics import read_metrics
 from rods_jax.run.fidelity import print_fidelity, write_fidelity
 from rods_jax.strict_json import JsonError
-from rods_jax.terminal import plain, say
+from rods_jax.terminal import harmless_text, say
 
 Records = Sequence[Mapping[str, Any]]
 Draw = Callable[[Axes, Records], None]
@@ -347,7 +347,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     table = Table("", "first", "last", title=f"{summary['steps']} steps", title_justify="left")
     for key, value in summary.items():
         if isinstance(value, Mapping) and {"first", "last"} <= set(value):
-            table.add_row(plain(key.replace("_", " ")), f"{value['first']:.3g}", f"{value['last']:.3g}")
+            table.add_row(harmless_text(key.replace("_", " ")), f"{value['first']:.3g}", f"{value['last']:.3g}")
     console.print(table if table.row_count else f"{summary['steps']} steps")
     totals = [f"{key.replace('_', ' ')} {value}" for key, value in summary.items() if isinstance(value, int)]
     say(console, ", ".join(totals[1:]))

@@ -90,7 +90,9 @@ def heard_by_all(dispatch: Synthesize, *seeds) -> list[Dispatch]:
 
 
 # ---------------------------------------------------------------------------- what is written down
-def save(checkpoints: Any, inputs: Mapping[str, str], position: Position, metrics: Mapping[str, float]) -> None:
+def save_position(
+    checkpoints: Any, inputs: Mapping[str, str], position: Position, metrics: Mapping[str, float]
+) -> None:
     checkpoint.save(checkpoints, position.step, position.train_state, host_of(position, inputs), metrics)
 
 

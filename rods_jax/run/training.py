@@ -41,7 +41,7 @@ from rods_jax.run.learner import Learner
 from rods_jax.run.learning import Learning, cache_compilations, learning, updating
 from rods_jax.run.measure import evaluation
 from rods_jax.run.reporting import report
-from rods_jax.run.stages import collector, episodes_of, heard_by_all, host_of, save, shower, synthesis_of
+from rods_jax.run.stages import collector, episodes_of, heard_by_all, host_of, save_position, shower, synthesis_of
 from rods_jax.synthesis.dispatch import Synthesize
 from rods_jax.synthesis.worker import Author
 from rods_jax.types import Codec, Json
@@ -135,7 +135,7 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
             evaluate=evaluate_all,
             record=record,
             show=shower(write_trajectory, write_candidate),
-            save=partial(save, checkpoints, run.inputs),
+            save=partial(save_position, checkpoints, run.inputs),
             stop=lambda: asked_to_stop() or halted(),
         )
         step = loop.train(config, run.domain.strata, run.tasks.seeds, run.tasks.held_out, stages, start).step
@@ -169,8 +169,8 @@ class Run(NamedTuple):
     @property
     def unfit(self) -> set[str]:
         """Tasks of the evaluations that the limits cannot hold."""
-        rooms = ("held_out", "validation")
-        return {task_id for room in rooms for task_id in self.lengths.get(room, {}).get("unfit", ())}
+        parts = ("held_out", "validation")
+        return {task_id for part in parts for task_id in self.lengths.get(part, {}).get("unfit", ())}
 
 
 def enter(config: Config, resume: bool, console: Console, stack: contextlib.ExitStack) -> Run:
@@ -203,7 +203,7 @@ def enter(config: Config, resume: bool, console: Console, stack: contextlib.Exit
         author = author_of(config.synthesis, domain, seen[0].tasks)
     if begins:
         processes.on_first(lambda: place.take(config, seen[0], directory, stack))
-    tasks, tokenizer = place.read(directory)
+    tasks, tokenizer = place.read_inputs(directory)
     codec = config.codec(tokenizer)
     if first:
         files.write_atomically(directory / "lengths.json", strict_json.dumps(lengths, indent=1) + "\n")
@@ -242,7 +242,7 @@ def begun(run: Run, checkpoints: Any, evaluate: Callable[..., Any], stop: Callab
         run.console,
     )
     start = Position(run.learn.create(params), replay.create(run.tasks.seeds, config.replay))
-    save(checkpoints, run.inputs, start, {})
+    save_position(checkpoints, run.inputs, start, {})
     checkpoints.wait_until_finished()
     return start
 
