@@ -19,12 +19,12 @@ from rods_jax.config import (
     ColdStartConfig,
     Config,
     EvaluationConfig,
+    Habits,
     ReplaySettings,
     RolloutConfig,
     StageConfig,
     UpdateConfig,
 )
-from rods_jax.demonstrations import Habits
 from rods_jax.environments import bfcl
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.held_out import sample_tasks, set_aside

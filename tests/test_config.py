@@ -30,7 +30,7 @@ FILE = """
 from dataclasses import dataclass
 from functools import partial
 
-from rods_jax.config import ColdStartConfig, Config, EvaluationConfig
+from rods_jax.config import ColdStartConfig, Config, EvaluationConfig, Habits
 from rods_jax.config import RolloutConfig, StageConfig, UpdateConfig
 from rods_jax.rewards import format_reward, progress_reward
 
@@ -55,7 +55,7 @@ CONFIG = Config(
     tokenizer=list,
     codec=tuple,
     cold_start=ColdStartConfig(
-        learning_rate=2e-3, habits=None, batch_size=8, suffix_sizes=(64, 128),
+        learning_rate=2e-3, habits=Habits(), batch_size=8, suffix_sizes=(64, 128),
         max_steps=100, target_reward=0.4, evaluate_every=10,
     ),
     stages=(
@@ -66,7 +66,7 @@ CONFIG = Config(
         tasks_per_step=4, group_size=8, max_prompt_tokens=64, max_suffix_tokens=128, max_action_tokens=32,
         observation_chunk=16,
     ),
-    update=UpdateConfig(learning_rate=1e-4, aggregate=sum, ratio=max),
+    update=UpdateConfig(learning_rate=1e-4, aggregate=max, ratio=max),
     evaluation=EvaluationConfig(num_tasks=16, every_epochs=5),
     checkpoint_every=10,
 )
@@ -294,7 +294,7 @@ def test_the_resolved_config_is_json(path, config):
         "args": [],
         "keywords": {"num_tasks": 4},
     }
-    assert record["update"]["aggregate"] == "builtins:sum"
+    assert record["update"]["aggregate"] == "builtins:max"
     assert record["stages"][1]["reward"] == "rods_jax.rewards:progress_reward"
     assert record["model"] == {"width": 128}
     assert record["stages"][0]["categories"] == ["base"]

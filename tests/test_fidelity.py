@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 from synthesis_toy import TASK, TOY
 
-from rods_jax.demonstrations import Habits, demonstrate
+from rods_jax.config import Habits
+from rods_jax.demonstrations import demonstrate
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.metrics import open_metrics
 from rods_jax.rollout import Rollouts

@@ -244,6 +244,7 @@ def test_the_call_test_can_tell_right_from_wrong(code, count):
 # --------------------------------------------------------------------------------------- the wheel
 def test_the_wheel_holds_the_library_and_nothing_else(tmp_path):
     wheel = build_wheel(tmp_path)
+    assert wheel.name.startswith(f"rods_jax-{rods_jax.__version__}-")
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.split("/")[0] for name in names}
     (metadata,) = (name for name in top if name.endswith(".dist-info"))

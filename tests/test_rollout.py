@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from rollout_toy import CODEC, GOLD, SIZES, STOP, TASKS, G, N, V, actions_of, compiled, gather
 
-from rods_jax.demonstrations import Habits, demonstrate
+from rods_jax.config import Habits
+from rods_jax.demonstrations import demonstrate
 from rods_jax.environments.episode import Episode
 from rods_jax.environments.scoring import gold_trace
 from rods_jax.environments.workplace import WORKPLACE
