@@ -1,7 +1,7 @@
 """Low-rank adapters: which parameters train, and how they leave (merged into the weights, or as PEFT files).
 
-The decoder computes them (`DecoderConfig.lora`); this file moves them about.  Adapters and base are nested dicts like
-a decoder's parameters, with nothing in common, so that a run can train, checkpoint and copy the adapters alone.
+The decoder computes them (`DecoderConfig.lora`).  Adapters and base are two nested dicts like a decoder's parameters.
+They share no entry, so a run can train, checkpoint and copy the adapters alone.
 
 Left out on purpose: dropout and rank-stabilised or weight-decomposed variants.
 """
@@ -60,7 +60,7 @@ def merge(adapters: Params, base: Params, config: DecoderConfig, dtype: Any = No
 def save_adapters(directory: str | Path, adapters: Params, config: DecoderConfig, base: str) -> None:
     """Writes adapter_model.safetensors and adapter_config.json as PEFT reads them; `base` names the base's checkpoint.
 
-    Of several processes that share a mesh all call it, and the first one writes.
+    All processes of a mesh call it; the first one writes.
     FolderError: the directory holds what no interrupted export left.
     """
     directory, first, lora = Path(directory), jax.process_index() == 0, config.lora

@@ -112,10 +112,12 @@ def generator(
 
     @partial(jax.jit, donate_argnums=0)
     def renew(episodes: Episodes, fresh_NG, keys_NG) -> Episodes:
+        # Choose among the keys' data: jax_debug_key_reuse would take a choice among keys for a use of both.
+        new_NGk, old_NGk = jax.random.key_data(keys_NG), jax.random.key_data(episodes.keys_NG)
         # The old entries of the row's cache stay: they lie beyond the new length 0, and nobody reads them.
         return episodes._replace(
             hidden_NGD=jnp.where(fresh_NG[..., None], episodes.first_ND[:, None], episodes.hidden_NGD),
-            keys_NG=jnp.where(fresh_NG, keys_NG, episodes.keys_NG),
+            keys_NG=jax.random.wrap_key_data(jnp.where(fresh_NG[..., None], new_NGk, old_NGk)),
             lengths_NG=jnp.where(fresh_NG, 0, episodes.lengths_NG),
             said_NG=jnp.where(fresh_NG, 0, episodes.said_NG),
         )
