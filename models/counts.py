@@ -206,8 +206,8 @@ def update_memory(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batc
     """Bytes that one device holds in an update: state, gradients, logits, kept activations, one layer's backward pass.
 
     The layer in its backward pass holds its activations and their gradients.  It also holds its own weights, weights
-    that are fetched ahead, and a gradient of weights.  The compiler adds copies: of eleven updates compiled for TPUs, one
-    took 21 % more than this, the most.
+    that are fetched ahead, and a gradient of weights.  The compiler adds copies: updates compiled for
+    TPUs took at most 21 % more.
     """
     # With several micro-batches, their sum is a second gradient.
     gradients = 4.0 * (adapters(c) or parameters(c)) / cuts.stored * (1 + (micro_batches > 1))

@@ -6,15 +6,15 @@
     python -m scripts.plan --config configs/gpu_qwen3_06b.py --topology h100:8      1 to 8 cards of a host, counted
 
 Every program of the run (programs.py) is compiled for a TPU slice, on a machine without one; for cards it is
-counted from shapes.  It fits where all of them do.  Then come the hours of the whole run (hours.py).  Further
-options are the config's, as in scripts.train (--update.micro-batches 8).  Exit status: 0 it fits, 1 it does not, 2
-refused.  A search is over in a third of the time with jax's JAX_EXEC_TIME_OPTIMIZATION_EFFORT=-0.5, which asks the
-compiler for less.  What it makes so is slower and holds a little less or more: compile the choice again without it, and
-train without it.
+counted from shapes.  The run fits if every program does.  The plan then gives the hours of the whole run (hours.py).
+Further options are the config's, as in scripts.train (--update.micro-batches 8).  Exit status: 0 it fits, 1 it does not,
+2 refused.  With JAX_EXEC_TIME_OPTIMIZATION_EFFORT=-0.5 the compiler optimises less, and a search takes a third of the
+time.  Such programs are slower, and their memory differs a little: compile the chosen layout again without it, and train
+without it.
 
 FLOPs and bytes are counted from shapes (models/counts.py), for rollouts full to their limits; memory and exchange
-are the compiler's.  The roofline is the largest of arithmetic, memory and exchange at the datasheet's peaks: no
-program is faster.
+are the compiler's.  The roofline is the longest of the times of arithmetic, memory and exchange, each at the datasheet's
+peak: no program is faster.
 Left out on purpose: environments, synthesis, several slices, several hosts of cards.
 """
 
@@ -43,7 +43,7 @@ from .programs import Program, Resident, meshes_of, programs, update_program
 
 PARTS = ("update", "rollouts", "evaluation", "state", "export")
 TRIED = 6  # layouts that a search compiles at most
-# What a card may hold for each byte that is counted, by what compiled programs of TPUs have held (docs/plan.md).
+# Bytes that a card is taken to hold for each byte counted: what TPU programs held that were compiled (docs/plan.md).
 MARGINS = {"update": 1.25, "rollouts": 1.4, "evaluation": 1.4, "state": 2.0, "export": 1.25}
 
 
@@ -70,7 +70,7 @@ def main() -> None:
         chip, count = parse_topology(arguments.topology)
         if arguments.mesh:
             config = replace(config, mesh=tuple(arguments.mesh))
-            check_layout(config, model, count)  # before libtpu is asked, which may not be there
+            check_layout(config, model, count)  # before libtpu is needed, which may be missing
         if not 0 < arguments.efficiency <= 1:
             raise ConfigError(f"--efficiency must be above 0 and at most 1: got {arguments.efficiency}")
         found = slice_of(arguments.topology)
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def model_of(config: Config) -> DecoderConfig:
-    """The run's decoder; of a checkpoint that is not there, the shape that the config names. Raises ValueError."""
+    """The run's decoder.  If its checkpoint is missing, the shape that the config names.  ValueError: it names none."""
     chosen = config.model
     if not hasattr(chosen, "directory"):
         return chosen
@@ -106,7 +106,7 @@ def model_of(config: Config) -> DecoderConfig:
 def whole_run(
     config: Config, model: DecoderConfig, found: Slice, reports: Sequence[Mapping[str, Any]], stated: Any
 ) -> dict[str, Any]:
-    """Its hours, with what the command line states."""
+    """The hours of the whole run, for the episodes that the command line states."""
     limits = whole_of(config)
     lengths = Lengths(
         stated.prompt_tokens or 3 * limits.prompt // 4,
@@ -127,7 +127,7 @@ def search(
     parts: Sequence[str] = PARTS,
     compiler: Callable[..., Compiled] = compile_step,
 ) -> tuple[Config, dict[str, Any]]:
-    """The first candidate whose every program fits, or else the last one tried, reported program by program."""
+    """Tries candidates until every program of one fits: (that one or the last, its figures).  Prints each program's."""
     if len(candidates) > 1:
         print(f"{len(candidates)} layouts may fit; the fastest on paper comes first")
     for tried, config in enumerate(candidates[:TRIED], 1):
@@ -159,7 +159,7 @@ def search(
 
 # ----------------------------------------------------------------------------------------- report
 def figures_of(program: Program, compiled: Compiled | None, chip: Chip, config: Config) -> dict[str, Any]:
-    """The figures of a program as plain values; without a compilation, memory is what was counted, with its part's margin."""
+    """The figures of a program as plain values.  Without a compilation, memory is counted, times the part's margin."""
     work = program.work
     memory: dict[str, Any] | None
     if compiled is None:
@@ -240,7 +240,7 @@ def figures_text(one: Mapping[str, Any], chip: Chip) -> str:
 
 
 def unshared_update(config: Config, model: DecoderConfig, found: Slice) -> dict[str, Any]:
-    """The update of the same rollouts, each with a prompt of its own, where every device holds whole rollouts."""
+    """Figures of the update without shared prompts: each rollout has its own, and each device holds whole rollouts."""
     whole = whole_of(config)
     lonely = whole._replace(tasks=whole.tasks * whole.group_size, group_size=1)
     data = math.gcd(lonely.tasks, found.count)
