@@ -2,9 +2,9 @@
 
     task -> prompt tokens, suffix tokens of its gold dialogue, tokens of its longest gold call -> what exceeds a limit
 
-A gold dialogue makes all calls of a turn in one message, reads what the gold calls return, and ends each turn with the
-shortest answer.  No rollout that solves the task is much shorter.  A task whose gold dialogue does not fit can be
-played, but not solved.  A task whose prompt does not fit cannot be played.
+A gold dialogue makes all calls of a turn in one message, reads their outputs, and ends each turn with the shortest
+answer.  No rollout that solves the task is much shorter.  A task whose gold dialogue does not fit can be played, but not
+solved.  A task whose prompt does not fit cannot be played.
 
 Generated tasks are not measured: their prompts differ from their seeds' only in the user's words.
 """
@@ -51,7 +51,7 @@ def length_of(domain: Domain, codec: Codec, task: Task, trace: GoldTrace) -> Len
 
 
 def measure(domain: Domain, codec: Codec, tasks: Sequence[Task]) -> dict[str, Length]:
-    """Lengths by task id.  A task whose world or text breaks has none: its rollouts are recorded as failed.
+    """Lengths by task id.  A task whose environment or text raises has none, and its rollouts are recorded as failed.
 
     Tasks with the same tools follow each other, because a codec caches the tokens of a few long prompts only.
     """
@@ -59,13 +59,13 @@ def measure(domain: Domain, codec: Codec, tasks: Sequence[Task]) -> dict[str, Le
     for task in sorted(tasks, key=lambda task: (task.classes, sorted(task.withheld_tools))):
         try:
             found[task.id] = length_of(domain, codec, task, gold_trace(domain, task))
-        except Exception:  # as `start_episodes`: whatever broke, the other tasks go on
+        except Exception:  # as in `start_episodes`: the other tasks go on
             continue
     return found
 
 
 class PlayedTasks(NamedTuple):
-    """A stage's or an evaluation's tasks, and the limits under which they are played."""
+    """The tasks of a stage or an evaluation, and the limits of their rollouts."""
 
     name: str
     tasks: Sequence[Task]
@@ -73,7 +73,7 @@ class PlayedTasks(NamedTuple):
 
 
 def played_tasks(config: Config, tasks: TaskSplits) -> Iterator[PlayedTasks]:
-    """Where a run's tasks are played: each stage with its own limits, and the evaluation with those of the rollout."""
+    """The played tasks of a run: each stage's with its own limits, and the evaluations' with those of the rollout."""
     for stage in config.stages:
         own = tasks_of(stage, tasks.seeds)
         yield PlayedTasks(f"stages.{stage.name}", own, limits_of(rollout_of(config, stage)))
@@ -83,12 +83,12 @@ def played_tasks(config: Config, tasks: TaskSplits) -> Iterator[PlayedTasks]:
 
 
 def limits_of(rollout: RolloutConfig) -> Length:
-    """The most tokens of each kind."""
+    """The limits of a rollout, in tokens of each kind."""
     return Length(*(getattr(rollout, f"max_{kind}_tokens") for kind in KINDS))
 
 
 def exceeded(length: Length, limits: Length) -> tuple[str, ...]:
-    """The kinds of tokens of which a task needs more than its limit."""
+    """The kinds of tokens whose limit a task exceeds."""
     return tuple(kind for kind, need, limit in zip(KINDS, length, limits, strict=True) if need > limit)
 
 
@@ -127,7 +127,7 @@ def check_lengths(
 
 
 def scores_apart(values: Mapping[str, Any], record: Mapping[str, Json]) -> dict[str, Json]:
-    """Of a step's metrics: how many of its tasks do not fit their stage, and the mean reward of those that do."""
+    """Metrics of a step: how many of its tasks do not fit their stage, and the mean reward of the others."""
     unfit = record.get(f"stages.{values.get('stage')}", {}).get("unfit", ())
     fits = [name not in unfit for name in values.get("task_ids", ())]
     if all(fits):
@@ -137,7 +137,7 @@ def scores_apart(values: Mapping[str, Any], record: Mapping[str, Json]) -> dict[
 
 
 def _sentence(played: PlayedTasks, lengths: Mapping[str, Length], unfit: Mapping[str, Sequence[str]]) -> str:
-    """What does not fit, by category and by limit, with the longest."""
+    """Says which tasks do not fit, by category and by limit, and the longest."""
     categories: dict[str, list[bool]] = {category: [] for category in sorted({task.category for task in played.tasks})}
     for task in played.tasks:
         categories[task.category].append(task.id in unfit)

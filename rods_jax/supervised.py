@@ -67,6 +67,7 @@ def stream(
     Demonstrations that do not fit the largest size, or whose prompt does not fit, are left out.  Raises
     ValueError when no size has enough for one batch.
     """
+    # Put each demonstration into the smallest size that holds it.
     buckets: dict[int, list[Demonstration]] = {size: [] for size in suffix_sizes}
     for one in demonstrations:
         size = next((size for size in suffix_sizes if len(one.suffix) <= size), None)
@@ -79,6 +80,7 @@ def stream(
             f"is {prompt_size}, and the rest up to {max((len(one.suffix) for one in demonstrations), default=0)}, where "
             f"cold_start.suffix_sizes end at {max(suffix_sizes)}"
         )
+    # In each pass, shuffle the rows of each size, cut them into batches, and shuffle the batches.
     while True:
         batches = []
         for size, rows in buckets.items():
