@@ -304,6 +304,7 @@ class Decoder(nnx.Module):
         # Few tokens travel to the weights; for many tokens the weights are gathered.
         layout = for_few(self.layout) if tokens_NGT.size <= self.config.width else self.layout
         x, keys, values = self._embed(tokens_NGT, layout), [], []
+        # A loop over the layers, not a scan: each layer's cache is an array of its own, and none is copied.
         graph, parameters = nnx.split(self.layers)
         for index in range(self.config.layers):
             shared = attention.Shared(prompts.keys_NKPE[index], prompts.values_NKPE[index], prompts.lengths_N)
@@ -328,10 +329,9 @@ class Decoder(nnx.Module):
         return rotary.rotation(positions_NGT, rotary.frequencies(c.head_width, c.rope_theta, c.rope_scaling))
 
     def _check_positions(self, needed: int):
-        if self.config.max_positions is not None and needed > self.config.max_positions:
-            raise ValueError(
-                f"prompt and suffix together need {needed} positions, and the model has {self.config.max_positions}"
-            )
+        most = self.config.max_positions
+        if most is not None and needed > most:
+            raise ValueError(f"prompt and suffix together need {needed} positions, and the model has {most}")
 
     def _attend(self, q_NGTKQE, k_NGTKE, v_NGTKE, parts, layout: Layout):
         """(attention over `parts(keys, values)`, tokens first; the tokens' own keys and values, heads first)."""
