@@ -2,9 +2,9 @@
 
     python -m scripts.train --config configs/bfcl_cpu.py
 
-Hardware: 2 CPU cores, 8 GiB, a few minutes.  Real prompts with each tool as a signature and one sentence, the real simulators, real
-scoring, variants that execute in the simulators.  The policy is a small one from scratch with a short cold
-start on the training half: it hardly solves anything, and what it passes is mostly turns that ask for no call.
+Hardware: 2 CPU cores, 8 GiB, a few minutes.  Simulators and scoring are the real ones, and variants run in the simulators.  A prompt
+shows each tool as a signature and one sentence.  The policy is small, from scratch, with a short cold start on the training
+half.  It hardly solves anything: most turns that it passes ask for no call.
 """
 
 from functools import partial
@@ -19,31 +19,31 @@ from rods_jax.config import (
     ColdStartConfig,
     Config,
     EvaluationConfig,
+    Habits,
     ReplaySettings,
     RolloutConfig,
     StageConfig,
     UpdateConfig,
 )
-from rods_jax.demonstrations import Habits
 from rods_jax.environments import bfcl
 from rods_jax.environments.protocol import Domain, TaskSplits
-from rods_jax.held_out import sample, set_aside
+from rods_jax.held_out import sample_tasks, set_aside
 from rods_jax.rewards import progress_reward
 
 
 def bfcl_domain() -> Domain:
-    """Argument values come from the training half alone."""
+    """BFCL, with argument values from the training half alone."""
     train, _ = bfcl.split(bfcl.load_tasks())
     return bfcl.bfcl_domain(train)
 
 
 def build_tasks(domain: Domain, seed: int) -> TaskSplits:
-    """400 training and 400 held-out tasks by scenario index; a few of them, of all four categories, take part."""
+    """A few tasks of all four categories, from 400 training and 400 held-out ones that are split by scenario."""
     train, held_out = bfcl.split(bfcl.load_tasks(), seed=0)
     train, validation = set_aside(train, 8, seed=0)
-    few = sample(train, 16)
+    few = sample_tasks(train, 16)
     rest = tuple(task for task in train if task not in few)
-    return TaskSplits(seeds=few, held_out=sample(held_out, 8), practice=rest, validation=validation)
+    return TaskSplits(seeds=few, held_out=sample_tasks(held_out, 8), practice=rest, validation=validation)
 
 
 CONFIG = Config(
@@ -83,7 +83,7 @@ CONFIG = Config(
         max_action_tokens=64,
         observation_chunk=128,
         suffix_sizes=(512,),
-        max_unfit_share=0.5,  # what a CPU can hold: a part of the long-context dialogues cannot be finished
+        max_unfit_share=0.5,  # a CPU holds no longer ones: some long-context dialogues cannot be finished
     ),
     update=UpdateConfig(
         learning_rate=1e-3,

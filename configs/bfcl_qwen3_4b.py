@@ -6,13 +6,16 @@ r"""The paper's run on BFCL V3 multi-turn with Qwen3-4B-Instruct: three stages, 
         --mesh 16 2 1 2 --update.micro-batches 16 --rollout.concurrent-tasks 1 \
         --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 4
 
-Hardware: a TPU slice; every program of this layout was compiled for a v5e:8x8, and fits (docs/plan.md).  The paper: 22.1 % of the held-out tasks solved before, 50.0 % on
-the static 400 tasks, 56.0 % with RODS, on 8 A100 and 8 more that synthesise.  Not run here.
+Hardware: a TPU slice.  Every program of this layout was compiled for a v5e:8x8 and fits (docs/plan.md).
 
-Published: rate 1e-6, KL 0.01, 16 rollouts, 512 trajectories a step, 5 epochs a stage, band 0.20 to 0.85, retirement above 0.95, 20 %
-cap, 400 variants, 3 attempts.  From the authors' earlier code: clipping, dual clip, entropy, prompt 8,192.  Ours: seeds a step,
-cooldown, and 40 of the 400 training tasks set aside to choose the best checkpoint by.  From the same code: episodes of 10,240 tokens,
-and of 24,576 in the third stage; held-out tasks are played with as many.
+The paper: 22.1 % of the held-out tasks solved before, 50.0 % on the static 400 tasks, 56.0 % with RODS.  It used 8 A100, and 8
+more for synthesis.  Not run here.
+
+    published      rate 1e-6, KL 0.01, 16 rollouts, 512 trajectories a step, 5 epochs a stage, band 0.20 to 0.85, retirement
+                   above 0.95, 20 % cap, 400 variants, 3 attempts
+    authors' code  an earlier version: clipping, dual clip, entropy, prompts of 8,192 tokens, episodes of 10,240 tokens and
+                   of 24,576 in the third stage; held-out tasks are played with as many
+    ours           seeds a step, cooldown, and 40 of the 400 training tasks set aside to choose the best checkpoint by
 """
 
 from functools import partial
@@ -38,7 +41,7 @@ from rods_jax.config import (
 )
 from rods_jax.environments import bfcl
 from rods_jax.environments.protocol import Domain, TaskSplits
-from rods_jax.held_out import set_aside, spread
+from rods_jax.held_out import sampling_order, set_aside
 from rods_jax.rewards import format_reward, progress_reward
 from rods_jax.synthesis.ask import ROLES
 from rods_jax.synthesis.llm import llm_roles
@@ -47,13 +50,13 @@ CHECKPOINT = "checkpoints/Qwen3-4B-Instruct-2507"
 
 
 def build_tasks(domain: Domain, seed: int) -> TaskSplits:
-    """400 held-out tasks and 400 to train on, split by scenario; 40 of the latter are set aside to choose by.
+    """400 held-out and 400 training tasks, split by scenario; 40 of the latter are set aside to choose a checkpoint by.
 
-    The held-out tasks stand so that any first few are of all categories.
+    The held-out tasks are ordered so that any first few have all categories.
     """
     train, held_out = bfcl.split(bfcl.load_tasks(), seed=0)
     seeds, validation = set_aside(train, 40, seed=0)
-    return TaskSplits(seeds=seeds, held_out=spread(held_out), validation=validation)
+    return TaskSplits(seeds=seeds, held_out=sampling_order(held_out), validation=validation)
 
 
 def qwen3_32b() -> dict[str, Generate]:
@@ -89,7 +92,7 @@ CONFIG = Config(
         observation_chunk=512,
         suffix_sizes=(2560, 5120, 10_240),
         environment_workers=16,
-        max_unfit_share=0.1,  # 22 of 360 tasks, all of long context, have gold dialogues that are longer
+        max_unfit_share=0.1,  # the gold dialogues of 22 tasks of 360 are longer, all of long context
     ),
     update=UpdateConfig(
         learning_rate=1e-6,
@@ -102,7 +105,7 @@ CONFIG = Config(
         kl_coefficient=0.01,
         entropy_coefficient=0.001,
     ),
-    # A quarter more than can enter, since what is under way at an epoch's end comes too late for the next one.
+    # A quarter more variants than can enter, because those under way at an epoch's end come too late for the next one.
     replay=ReplaySettings(
         capacity=400, injection_fraction=0.20, surplus=1.25, lower=0.20, upper=0.85, retire_above=0.95
     ),

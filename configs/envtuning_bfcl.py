@@ -6,9 +6,11 @@ r"""Environment Tuning on BFCL V3 multi-turn with Qwen3-4B-Instruct: the rival t
         --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 4
 
 Source: arXiv 2510.10197.  Four stages: syntax, the base tasks with hints, all tasks with hints, all tasks without.  Published: rate
-1e-6, KL 0.1, clipping, 16 rollouts, 512 trajectories a step, 20 epochs a stage.  Differs: the first stage takes the 100 base tasks
-(theirs a file of easy ones, unpublished) at 32 a step, not 16; stages end by their epochs, not by a judgement of the curves; progress
-counts turns that were never reached; hints are of our own rules and words (environments/hints.py, bfcl_hints.py).  Not run here.
+1e-6, KL 0.1, clipping, 16 rollouts, 512 trajectories a step, 20 epochs a stage.  Not run here.
+
+Differences: the first stage takes the 100 base tasks at 32 a step, where theirs takes an unpublished file of easy tasks at 16; stages
+end after fixed epochs, where theirs end by a judgement of the curves; progress counts turns that were never reached; hints have our
+own rules and words (environments/hints.py, bfcl_hints.py).
 """
 
 from dataclasses import replace

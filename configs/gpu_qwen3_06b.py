@@ -4,11 +4,11 @@
     pip install -c constraints.txt "jax[cuda13]"
     python -m scripts.train --config configs/gpu_qwen3_06b.py
 
-Hardware: one card; counted from shapes, not measured: 10 GB of parameters, optimizer and reference, and about 50 GB for the update's
-activations.  The stages and hyperparameters of bfcl_qwen3_4b.py with 4 tasks a step, 8 rollouts and shorter episodes; the
-rules write the variants, so that no second model is needed.  A rate ten times the paper's, because a step sees a sixteenth of
-its trajectories and the policy is small.
-The model answers without thinking, which 512 tokens a message would cut.  Expected curve: unknown, not run here.
+Hardware: one card.  Counted from shapes, not measured: parameters, optimizer and reference take 10 GB, the update's activations
+about 50 GB.  Stages and hyperparameters are those of bfcl_qwen3_4b.py, with 4 tasks a step, 8 rollouts and shorter episodes.
+The rules write the variants, so that no second model is needed.  The learning rate is ten times the paper's, because a step
+has a sixteenth of its trajectories and the policy is small.  Thinking is off, because 512 tokens a message would cut it.
+Expected curve: unknown, not run here.
 """
 
 from dataclasses import replace
@@ -39,7 +39,7 @@ CONFIG = replace(
         max_suffix_tokens=4096,
         max_action_tokens=512,
         suffix_sizes=(1024, 2048),
-        max_unfit_share=0.15,  # 39 of 360 tasks, all of long context, have gold dialogues that are longer
+        max_unfit_share=0.15,  # the gold dialogues of 39 tasks of 360 are longer, all of long context
         environment_workers=8,
     ),
     update=replace(QWEN3_4B.update, learning_rate=1e-5, quotas=1),

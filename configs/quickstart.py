@@ -19,12 +19,12 @@ from rods_jax.config import (
     ColdStartConfig,
     Config,
     EvaluationConfig,
+    Habits,
     ReplaySettings,
     RolloutConfig,
     StageConfig,
     UpdateConfig,
 )
-from rods_jax.demonstrations import Habits
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.rewards import progress_reward

@@ -23,7 +23,7 @@ from jax.ad_checkpoint import checkpoint_name
 SAVED = "attention"  # checkpoint name of the results that a rematerialised layer keeps
 TILE = 1 << 20  # scores in one tile, over all its batch axes; as float32 they are 4 MB and fit into a CPU's caches
 SHORTEST, LONGEST = 128, 512  # tokens along either side of a tile, unless the sequence is shorter
-FEW = 16  # rows at most that a CPU multiplies keys first; a decode step has Q rows per key/value head
+FEW = 16  # rows: for at most so many, a CPU computes keys x rows; a decode step has Q rows per key/value head
 NOTHING = -1e30  # log-sum-exp of a row that sees no key of a part: its weight in the merge is exp(-1e30) = 0
 
 
@@ -111,9 +111,9 @@ def _attend(query, parts, partial_attention):
 
 
 def _forward(query, parts, partial_attention):
-    # The name lets a rematerialised layer keep these two arrays, so that it does not attend again.
+    # Name these two arrays: a rematerialised layer then keeps them, and does not attend again.
     output, log_sum = checkpoint_name(_attend(query, parts, partial_attention), SAVED)
-    # The result is a new variable (times one). On a mesh the saved output then stays where it was computed.
+    # Times one makes the result another variable than the saved output, which then stays where it was computed.
     return output * 1, (query, parts, output, log_sum)
 
 

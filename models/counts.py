@@ -19,7 +19,7 @@ class Shape(NamedTuple):
     suffix: int  # S
 
 
-class Parts(NamedTuple):
+class Flops(NamedTuple):
     """FLOPs of a step, by part: a mesh cuts each part differently."""
 
     prompt_layers: float  # projections and feed-forward of the shared prompts
@@ -55,17 +55,18 @@ def parameters(c: DecoderConfig) -> int:
     return c.layers * (layer_weights(c) + norms + biases) + embeddings + c.width
 
 
-def forward(c: DecoderConfig, shape: Shape, *, shared: bool = True, tile: int = 1) -> Parts:
+def forward(c: DecoderConfig, shape: Shape, *, shared: bool = True, tile: int = 1) -> Flops:
     """One forward pass with log-probabilities of all suffix tokens.
 
     shared: each prompt passes once per task; else once per rollout, as frameworks without groups do.
-    tile: side of the tiles of a causal pass, in tokens; tiles on the diagonal are computed whole.  1: what is needed.
+    tile: tokens along a side of a causal pass's tiles.  Tiles on the diagonal are computed whole, so tile 1 gives what is
+    needed.
     """
     n, g, p, s = shape
     prompts, suffixes = n * (1 if shared else g), n * g
     per_pair = 4 * c.layers * c.query_heads * c.head_width  # q k^T, then weights times v
     per_token = 2 * c.layers * layer_weights(c)
-    return Parts(
+    return Flops(
         prompt_layers=per_token * prompts * p,
         prompt_attention=per_pair * prompts * p * (p + tile) / 2,
         suffix_layers=per_token * suffixes * s,
@@ -74,34 +75,34 @@ def forward(c: DecoderConfig, shape: Shape, *, shared: bool = True, tile: int = 
     )
 
 
-def update(c: DecoderConfig, shape: Shape, *, reference: bool, shared: bool = True) -> Parts:
-    """FLOPs that an update needs: a forward pass, a backward pass of twice as many, the reference's forward pass."""
-    return Parts(*((3 + reference) * part for part in forward(c, shape, shared=shared)))
+def update(c: DecoderConfig, shape: Shape, *, reference: bool, shared: bool = True) -> Flops:
+    """FLOPs that an update needs: the forward pass, the backward pass (twice as many), and the reference's forward pass."""
+    return Flops(*((3 + reference) * part for part in forward(c, shape, shared=shared)))
 
 
 def executed_update(
     c: DecoderConfig, shape: Shape, *, reference: bool, tile: int, flash_attention: bool = False
-) -> Parts:
+) -> Flops:
     """FLOPs that the update executes: whole tiles, and what the backward pass recomputes.
 
-    Attention: 2 products forward; 5 backward, as the scores are recomputed.  Flash attention has 7 backward: each of
-    its two kernels computes the scores and the weights' gradient.  A layer recomputes all products but `down` and
-    those in `keep`.  The vocabulary's logits are recomputed.
+    Attention has 2 products in the forward pass, and 5 in the backward pass, which recomputes the scores.  Flash
+    attention has 7 there, because both of its kernels compute the scores and the weights' gradient.  A layer recomputes
+    all products but `down` and those in `keep`.  The vocabulary's logits are recomputed.
     """
     # The share of a layer's products that the backward pass recomputes.
     once = sum(inputs * outputs for name, (inputs, outputs) in matrices(c).items() if name in ("down", *c.keep))
     again = 1 - once / layer_weights(c)
-    # In forward passes: forward 1, backward 2, what is recomputed, and the reference's.
+    # In units of a forward pass: forward is 1, backward 2, then what is recomputed, then the reference's.
     attention = (4.5 if flash_attention else 3.5) + reference
     layers, vocabulary = 3 + again + reference, 4.0 + reference
     passes = layers, attention, layers, attention, vocabulary
-    return Parts(*(a * b for a, b in zip(passes, forward(c, shape, tile=tile), strict=True)))
+    return Flops(*(a * b for a, b in zip(passes, forward(c, shape, tile=tile), strict=True)))
 
 
-def decode_step(c: DecoderConfig, shape: Shape) -> Parts:
+def decode_step(c: DecoderConfig, shape: Shape) -> Flops:
     """FLOPs of one decode step: a token for every rollout, at a full suffix."""
     n, g, p, s = shape
-    return Parts(
+    return Flops(
         prompt_layers=0.0,
         prompt_attention=4.0 * c.layers * c.query_heads * c.head_width * n * g * p,
         suffix_layers=2.0 * c.layers * layer_weights(c) * n * g,
@@ -118,7 +119,7 @@ def cache_bytes(c: DecoderConfig, shape: Shape) -> tuple[int, int]:
 
 
 def activation_bytes(c: DecoderConfig, tokens: float) -> float:
-    """Bytes of the operands and results of one forward pass's products, each read or written once."""
+    """Bytes of the operands and results of one forward pass's products, each counted once."""
     heads = c.head_width * (2 * c.query_heads + 2 * c.key_value_heads)
     per_token = 4 * c.width + 2 * heads + 4 * c.feed_forward
     return c.layers * tokens * per_token * itemsize(c)
@@ -131,22 +132,22 @@ def itemsize(c: DecoderConfig) -> int:
 
 # ---------------------------------------------------------------------------------------- one device
 class Cuts(NamedTuple):
-    """How many devices share each part of a step, and what is stored."""
+    """The number of devices that share each part of a step, and each stored array."""
 
     prompts: int = 1  # tokens of the pass over prompts
     prompt_heads: int = 1  # tasks and heads, while prompts attend
     suffixes: int = 1  # tokens of suffixes
     suffix_heads: int = 1  # tasks, rollouts and heads, while suffixes attend
-    prompt_cache: int = 1  # tasks and heads: every rollout's device needs its prompt
+    prompt_cache: int = 1  # tasks and heads; not rollouts, because each rollout's device needs the prompt
     rows: int = 1  # tasks and rollouts
     tensor: int = 1  # a weight's heads or feed-forward
     vocabulary: int = 1  # logits
     stored: int = 1  # parameters, gradient, optimizer state
 
 
-def on_device(parts: Parts, cuts: Cuts) -> Parts:
+def on_device(parts: Flops, cuts: Cuts) -> Flops:
     """Each part over the devices that share it."""
-    return Parts(
+    return Flops(
         prompt_layers=parts.prompt_layers / (cuts.prompts * cuts.tensor),
         prompt_attention=parts.prompt_attention / cuts.prompt_heads,
         suffix_layers=parts.suffix_layers / (cuts.suffixes * cuts.tensor),
@@ -180,7 +181,7 @@ def adapters(c: DecoderConfig) -> int:
 
 
 def state(c: DecoderConfig, *, reference: bool, stored: int = 1) -> Held:
-    """Trained weights in float32, AdamW's two moments, the reference policy, and under adapters the bfloat16 base."""
+    """Bytes of a train state: float32 weights, AdamW's two moments, the reference, and with adapters a bfloat16 base."""
     trained = 4.0 * (adapters(c) or parameters(c)) / stored
     base = 0.0 if c.lora is None else 2.0 * parameters(c) / stored
     return Held(parameters=trained + base, optimizer=2 * trained, reference=trained * reference)
@@ -189,8 +190,8 @@ def state(c: DecoderConfig, *, reference: bool, stored: int = 1) -> Held:
 def update_bytes(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batches: int, cuts: Cuts) -> float:
     """Bytes read from and written to one device's memory: weights, activations, logits, optimizer state.
 
-    shape: of a micro-batch.  The passes are the reference's, forward, recomputed forward, and backward, which counts
-    twice and also writes a gradient.
+    shape: of a micro-batch.  A pass reads weights and activations.  There are four: forward, the recomputed forward, and
+    backward, which counts twice.  The reference's is a fifth.  The backward pass also writes a gradient.
     """
     passes = 4 + reference
     tokens = shape.tasks * (shape.prompt / cuts.prompts + shape.group_size * shape.suffix / cuts.suffixes)
@@ -205,8 +206,8 @@ def update_memory(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batc
     """Bytes that one device holds in an update: state, gradients, logits, kept activations, one layer's backward pass.
 
     The layer in its backward pass holds its activations and their gradients.  It also holds its own weights, weights
-    that are fetched ahead, and a gradient of weights.  The compiler adds copies: eleven updates compiled for TPUs took
-    1 % less to 21 % more.
+    that are fetched ahead, and a gradient of weights.  The compiler adds copies: updates compiled for
+    TPUs took at most 21 % more.
     """
     # With several micro-batches, their sum is a second gradient.
     gradients = 4.0 * (adapters(c) or parameters(c)) / cuts.stored * (1 + (micro_batches > 1))

@@ -3,9 +3,8 @@
 The G rollouts of a task share one prompt.  The prompt passes through the layers once per task, and the suffixes attend
 to its keys and values.  The update joins prompts and suffixes in one array: a projection and its gradient are then one
 matrix product each, and only attention tells the two apart.  Layers are stacked.  The update and the prefill scan them,
-so compile time does not grow with depth.  Families differ only in the fields of `DecoderConfig`.
-
-Left out on purpose: sliding windows, mixtures of experts.
+so compile time does not grow with depth.  Families differ only in the fields of `DecoderConfig`.  There are no sliding
+windows and no mixtures of experts.
 """
 
 import math
@@ -61,7 +60,7 @@ class DecoderConfig:
     tied_embedding: bool = True  # the embedding is also the output projection
     max_positions: int | None = None  # prompt and suffix together
     compute_dtype: str = "float32"  # of activations and caches; parameters keep their own
-    keep: tuple[str, ...] = ()  # projections that the backward pass keeps beside attention; it recomputes the rest
+    keep: tuple[str, ...] = ()  # projections kept for the backward pass, beside attention; the rest is recomputed
     lora: LoraConfig | None = None
 
     def __post_init__(self):
@@ -148,7 +147,7 @@ class Layer(nnx.Module):
             self.query_bias = nnx.Param(jnp.zeros((c.key_value_heads, group, c.head_width)))
             self.key_bias = nnx.Param(jnp.zeros((c.key_value_heads, c.head_width)))
             self.value_bias = nnx.Param(jnp.zeros((c.key_value_heads, c.head_width)))
-        # Adapters: B starts at zero, so that a fresh adapter changes nothing.
+        # B starts at zero, so that a fresh adapter changes nothing.
         if c.lora:
             for name in c.lora.targets:
                 shape, inputs = getattr(self, name).shape, PROJECTIONS[name]
@@ -157,7 +156,7 @@ class Layer(nnx.Module):
                 setattr(self, f"{name}_lora_b", nnx.Param(jnp.zeros((c.lora.rank, *shape[inputs:]))))
 
     def ready(self, config: DecoderConfig, layout: Layout) -> dict[str, jax.Array]:
-        """Weights in the compute dtype, gathered along the width for use; where tokens are few they stay cut."""
+        """Weights in the compute dtype, gathered along the width; for few tokens they stay cut."""
 
         def use(name):
             axes, weight = parameter_axes(("layers", name))[1:], getattr(self, name)[...]
@@ -194,7 +193,7 @@ class Layer(nnx.Module):
         q, k = rotary.rotate(q, rotation), rotary.rotate(k[..., None, :], rotation)[..., 0, :]
         attended, kept = attend(q * config.head_width**-0.5, k, v)
         x = layout.constrain(x_NGTD + project("output", attended), "NGT-")
-        # SwiGLU likewise.
+        # SwiGLU on the normalised result; it is added likewise.
         h = normalize("feed_forward_norm", x)
         h = layout.constrain(jax.nn.silu(project("gate", h)) * project("up", h), "NGTF")
         return layout.constrain(x + project("down", h), "NGT-"), kept
@@ -257,8 +256,9 @@ class Decoder(nnx.Module):
             ready = layer.ready(self.config, self.layout)
             return layer(self.config, ready, x, rotation, self._causal, self._prompts)
 
+        # Each prompt passes through all layers, as the only rollout of its task.
         x, kept = self._scan(step, self._embed(prompt_tokens_NP[:, None], self._prompts), None)
-        # The scan stacks the layers' caches: take them apart, without the axis of rollouts.
+        # The scan stacks the layers' caches: take them apart, and drop the axis of rollouts.
         keys, values = (tuple(self.layout.constrain(x, "NH-E") for x in stacked[:, :, 0]) for stacked in kept)
         return self._normalize(_at(x, prompt_lengths_N[:, None] - 1)[:, 0]), Prompts(keys, values, prompt_lengths_N)
 
@@ -304,6 +304,7 @@ class Decoder(nnx.Module):
         # Few tokens travel to the weights; for many tokens the weights are gathered.
         layout = for_few(self.layout) if tokens_NGT.size <= self.config.width else self.layout
         x, keys, values = self._embed(tokens_NGT, layout), [], []
+        # A loop over the layers, not a scan: each layer's cache is an array of its own, and none is copied.
         graph, parameters = nnx.split(self.layers)
         for index in range(self.config.layers):
             shared = attention.Shared(prompts.keys_NKPE[index], prompts.values_NKPE[index], prompts.lengths_N)
@@ -328,10 +329,9 @@ class Decoder(nnx.Module):
         return rotary.rotation(positions_NGT, rotary.frequencies(c.head_width, c.rope_theta, c.rope_scaling))
 
     def _check_positions(self, needed: int):
-        if self.config.max_positions is not None and needed > self.config.max_positions:
-            raise ValueError(
-                f"prompt and suffix together need {needed} positions, and the model has {self.config.max_positions}"
-            )
+        most = self.config.max_positions
+        if most is not None and needed > most:
+            raise ValueError(f"prompt and suffix together need {needed} positions, and the model has {most}")
 
     def _attend(self, q_NGTKQE, k_NGTKE, v_NGTKE, parts, layout: Layout):
         """(attention over `parts(keys, values)`, tokens first; the tokens' own keys and values, heads first)."""

@@ -14,7 +14,7 @@ from rods_jax.files import CheckpointError
 from .decoder import DecoderConfig, LoraConfig
 from .rotary import RopeScaling
 
-# What sets a family apart; Hugging Face's name of it is config.json's model_type.
+# The fields that differ between families, by config.json's model_type.
 FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": dict(query_key_norm=True, query_key_value_bias=False),
     "qwen2": dict(query_key_norm=False, query_key_value_bias=True),
@@ -54,29 +54,29 @@ class Pretrained:
     """The model of a run that starts from a checkpoint's directory."""
 
     directory: str
-    shape: DecoderConfig | None = None  # for scripts.plan before the directory exists; its config.json decides later
+    shape: DecoderConfig | None = None  # of a plan made before the directory exists; then its config.json decides
     compute_dtype: str = "bfloat16"  # trained weights are float32 in any case
     keep: tuple[str, ...] = ()  # as DecoderConfig's
-    lora: LoraConfig | None = None  # these train, and the checkpoint's weights stay, in bfloat16
+    lora: LoraConfig | None = None  # adapters that train; the checkpoint's weights are then frozen, in bfloat16
 
     def decoder(self, shape: DecoderConfig) -> DecoderConfig:
-        """The shape with what the run asks for."""
+        """The checkpoint's shape with the run's own settings."""
         return replace(shape, compute_dtype=self.compute_dtype, keep=self.keep, lora=self.lora)
 
 
 def read_config(directory: str | Path) -> DecoderConfig:
     """The decoder that a checkpoint's config.json describes. Raises CheckpointError."""
     path = Path(directory) / "config.json"
-    values = read_object(path)
+    values = read_json_file(path)
     try:
-        return from_json(values)
+        return config_from_json(values)
     except KeyError as error:
         raise CheckpointError(f"{path} lacks the key {error}") from error
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_json_file(path: Path) -> dict[str, Any]:
     """A file that holds one JSON object. Raises CheckpointError naming it."""
     try:
         values = json.loads(path.read_text("utf-8"))
@@ -91,8 +91,8 @@ def read_object(path: Path) -> dict[str, Any]:
     return values
 
 
-def from_json(values: Mapping[str, Any]) -> DecoderConfig:
-    """Raises KeyError (a key is missing) or ValueError (it is no such value, or the decoder does not compute it)."""
+def config_from_json(values: Mapping[str, Any]) -> DecoderConfig:
+    """The decoder that the values describe.  KeyError: a key is missing.  ValueError: the decoder computes no such value."""
     family = values["model_type"]
     if not isinstance(family, str) or family not in FAMILIES:
         raise ValueError(f"unknown architecture {family!r}: it must be one of {', '.join(FAMILIES)}")
@@ -106,7 +106,7 @@ def from_json(values: Mapping[str, Any]) -> DecoderConfig:
     tied = values.get("tie_word_embeddings", False)
     if not isinstance(tied, bool):
         raise ValueError(f"tie_word_embeddings must be true or false: got {tied!r}")
-    # Without a width of their own, heads share out the model's.
+    # Without head_dim, the heads divide the model's width among them.
     own_width = values.get("head_dim") is not None
     if not own_width and sizes["width"] % sizes["query_heads"]:
         raise ValueError(
@@ -160,15 +160,15 @@ def _size(values: Mapping[str, Any], key: str) -> int:
 
 
 def _positive(values: Mapping[str, Any], key: str) -> float:
-    """A finite number above 0, as it stands there."""
+    """A finite number above 0; an integer stays one."""
     value = values[key]
     if type(value) not in (int, float) or not 0 < value < 1e30:
         raise ValueError(f"{key} must be a finite number above 0: got {value!r}"[:200])
     return value
 
 
-def to_json(config: DecoderConfig) -> dict[str, Any]:
-    """The inverse, as transformers and vLLM read it. Raises ValueError where no family has this shape."""
+def config_to_json(config: DecoderConfig) -> dict[str, Any]:
+    """The inverse of `config_from_json`, for transformers and vLLM.  ValueError: no family has this shape."""
     shape = dict(query_key_norm=config.query_key_norm, query_key_value_bias=config.query_key_value_bias)
     family = next((name for name, fields in FAMILIES.items() if fields == shape), None)
     if config.max_positions is None:

@@ -17,12 +17,13 @@ from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_mask impo
 
 from . import attention
 
-LANES = 128  # of a TPU's vector: blocks of tokens are multiples of it
+LANES = 128  # elements of a TPU's vector; blocks of tokens are multiples of it
 LONGEST = 512  # tokens along either side of a block: 1 MB of scores, and a kernel holds several such arrays
 
 
-def attend(query_NGKQTE, parts: tuple[attention.Part, ...], *, interpret: bool = False):
+def flash_attend(query_NGKQTE, parts: tuple[attention.Part, ...], *, interpret: bool = False):
     """As `attention.attend` with `blockwise`, `[N,G,K,Q,T,E]`; interpret: on any platform, slowly."""
+    # Choose keys and segments; decoding has parts of its own, and stays with `blockwise`.
     match parts:
         case (attention.Causal(key, value),):
             prompt, segments = 0, None
@@ -33,24 +34,27 @@ def attend(query_NGKQTE, parts: tuple[attention.Part, ...], *, interpret: bool =
         case _:
             return attention.attend(query_NGKQTE, parts, attention.blockwise)
     *_, queries, tokens, _ = query_NGKQTE.shape
+    # The kernel takes the queries of one key/value head: map it over heads, rollouts and tasks.
     kernel = _kernel(queries, tokens, prompt, interpret)
     for axes in ((0, 0, 0, None), (0, 0, 0, None), (0, 0, 0, 0)):  # heads, rollouts, tasks
         kernel = jax.vmap(kernel, axes)
+    # Pad the tokens to whole blocks, attend, and cut the padding off.
     output = kernel(_padded(query_NGKQTE, 4), _padded(key, 3), _padded(value, 3), segments)
-    # The result is a new variable (times one), as in `attention._forward`.
+    # Times one makes the result another variable than the saved output, as in `attention._forward`.
     return output[..., :tokens, :] * 1
 
 
 def _kernel(queries: int, tokens: int, prompt: int, interpret: bool):
     """(query_QTE, key_LE, value_LE, segments) -> output_QTE, saved with its log-sum-exp as `attention.SAVED`."""
     (rows, row_block), (keys, key_block) = _blocks(tokens), _blocks(prompt + tokens)
-    # Two backward kernels, although they compute the scores twice. The fused kernel would write a gradient of the
-    # queries for each block of keys, in the compute dtype: at 18,432 keys that is 36 arrays as large as the queries.
+    # Two backward kernels, although they compute the scores twice. The fused kernel would write one gradient of all
+    # queries for each block of keys, which is 36 such arrays at 18,432 keys.
     blocks = splash.BlockSizes(
         block_q=row_block, block_kv=key_block,
         block_q_dkv=row_block, block_kv_dkv=key_block,
         block_q_dq=row_block, block_kv_dq=key_block,
     )  # fmt: skip
+    # Every query sees the whole prompt, and its own tokens up to itself.
     mask = MultiHeadMask([CausalMask((rows, keys), offset=prompt)] * queries)
     return splash.make_splash_mqa_single_device(
         mask, block_sizes=blocks, residual_checkpoint_name=attention.SAVED, interpret=interpret
@@ -65,7 +69,7 @@ def _behind(prompt_NKPE, own_NGKTE):
 
 
 def _segments(lengths_N, prompt: int, tokens: int, keys: int):
-    """Segment 0 holds the queries and the keys that they may see, segment 1 the prompts' padding."""
+    """Segment ids: 1 for a prompt's padding, which no query sees; 0 for all queries and all other keys."""
     places = jnp.arange(_blocks(keys)[0], dtype=jnp.int32)[None]
     padding_NL = (places >= lengths_N[:, None]) & (places < prompt)
     queries_NT = jnp.zeros((len(lengths_N), _blocks(tokens)[0]), jnp.int32)
@@ -80,5 +84,5 @@ def _blocks(length: int) -> tuple[int, int]:
 
 
 def _padded(x, axis: int):
-    """x with zeros at the end of an axis, to whole blocks; only queries that are padding themselves see them."""
+    """x with zeros at the end of an axis, up to whole blocks.  Only queries that are padding themselves see them."""
     return attention.pad(x, axis, _blocks(x.shape[axis])[0] - x.shape[axis])

@@ -19,15 +19,15 @@ class Layout(NamedTuple):
 
     constrain: Callable[[jax.Array, str], jax.Array] = lambda x, axes: x
     local: Callable[[Callable, Any, str], Callable] = lambda function, inputs, output: function  # per device
-    attend: Callable = lambda query, parts: attention.attend(query, parts, attention.blockwise)  # or flash.attend
-    cuts: tuple[int, int] = (1, 1)  # parts that devices cut a suffix's tokens into, and a task's rollouts
-    cut_tokens: bool = False  # a mesh may cut the axes of tokens, so they must not be merged
-    weights_move: bool = True  # weights are gathered for use; else they stay, and the few tokens travel
+    attend: Callable = lambda query, parts: attention.attend(query, parts, attention.blockwise)  # or flash.flash_attend
+    cuts: tuple[int, int] = (1, 1)  # number of parts of a suffix's tokens, and of a task's rollouts
+    cut_tokens: bool = False  # True: a mesh may cut the axes of tokens, so they must not be merged
+    weights_move: bool = True  # True: weights are gathered for use; False: they stay, and the tokens move
     chunk_size: int = 1024  # tokens whose logits exist at a time, on all devices together
 
 
 def for_prompts(layout: Layout) -> Layout:
-    """The layout of the pass over prompts: devices that hold other rollouts take other prompt tokens, or heads."""
+    """The layout of the pass over prompts: devices that share a task's rollouts share its prompt's tokens, or heads."""
     letters = str.maketrans("NGTH", "B-PI")
 
     def local(function, inputs, output):
@@ -38,7 +38,7 @@ def for_prompts(layout: Layout) -> Layout:
 
 
 def for_rows(layout: Layout) -> Layout:
-    """The layout of `Rows`: each device holds whole rows, since there is one row for every part of a task's tokens."""
+    """The layout of `Rows`: each device holds whole rows, because a task has one row for each device's part of it."""
     letters = str.maketrans("GT", "P-")
     return layout._replace(constrain=lambda x, axes: layout.constrain(x, axes.translate(letters)))
 
@@ -54,10 +54,10 @@ def for_few(layout: Layout) -> Layout:
 
 
 def gathered(x, cut: str, whole: str, layout: Layout):
-    """x, laid out as `cut`, as `whole`; the gradient is summed straight into `cut`.
+    """Moves x from the layout `cut` to the layout `whole`; the gradient is summed straight into `cut`.
 
-    The sum runs over the devices that cut tasks, then over the others.  In one step, a TPU would sum whole gradients
-    and cut afterwards wherever a part is no multiple of 16 columns.
+    The sum runs over the devices that cut tasks, then over the others.  A TPU that does both in one step sums whole
+    gradients and cuts them afterwards, unless a part is a multiple of 16 columns.
     """
 
     @jax.custom_vjp
@@ -82,10 +82,11 @@ class Rows(NamedTuple):
     prompt: int  # tokens, a multiple of the rows
     group_size: int
     suffix: int
-    cuts: tuple[int, int]  # of a suffix's tokens, and of rollouts; their product is the number of rows
+    cuts: tuple[int, int]  # number of parts of a suffix's tokens, and of rollouts; the product is C
 
     def join(self, prompt, suffix):
         c, (s, g) = self.cuts[0] * self.cuts[1], self.cuts
+        # Cut the prompt's tokens into C parts, and rollouts and suffix tokens into g x s = C parts.
         prompt = prompt.reshape(self.num_tasks, c, self.prompt // c, *prompt.shape[3:])
         shape = self.num_tasks, g, self.group_size // g, s, self.suffix // s
         suffix = jnp.moveaxis(suffix.reshape(*shape, *suffix.shape[3:]), 3, 1)

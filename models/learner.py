@@ -1,6 +1,6 @@
 """A run's learner made of a decoder: from scratch or a checkpoint's, trained whole or through adapters.
 
-The one module here that knows the training library; the models themselves do not.
+Only this module and planning/ know the training library; the models themselves do not.
 """
 
 from collections.abc import Callable, Mapping
@@ -51,7 +51,7 @@ def decoder(config: Config, checkpoint: Path | None = None) -> Callable[[int], L
             raise ConfigError("cold_start must be None where model.lora is given: adapters train on rollouts only")
         parts = describe(config, model, mesh, mesh and mesh.local_mesh)
 
-        # What gives the whole model's parameters, in their places.
+        # `init` gives the whole model's parameters, each with its sharding.
         bare = replace(model, lora=None)
         cut = jax.tree.map(lambda x: x.sharding, placed(bare, mesh))
         init: Callable[[jax.Array], Mapping[str, Any]]
@@ -59,12 +59,12 @@ def decoder(config: Config, checkpoint: Path | None = None) -> Callable[[int], L
             trains = model.lora is None and checkpoint is None
             dtype = jnp.float32 if trains else jnp.dtype(model.compute_dtype)
             dtype = jnp.bfloat16 if model.lora is not None else dtype
-            init = lambda key: weights.load(chosen.directory, model, dtype=dtype, shardings=cut)
+            init = lambda key: weights.load_weights(chosen.directory, model, dtype=dtype, shardings=cut)
         else:
             init = callables(bare)["init"]
             init = init if mesh is None else jax.jit(init, out_shardings=cut)
 
-        # What gives those that train.
+        # With adapters, these parameters are frozen, and `init` gives the adapters.
         if model.lora is not None:
             parts = parts._replace(frozen=(init(seed_key(config.seed)),))
             init = partial(lora.init, model)
@@ -88,12 +88,12 @@ class Parts(NamedTuple):
 
     model: DecoderConfig
     policy: Policy  # takes whole parameters
-    shapes: Any  # of what trains, each with its place
-    frozen: tuple[Any, ...] = ()  # (base,) under adapters, else nothing
+    shapes: Any  # of the trained parameters: ShapeDtypeStructs, each with its sharding
+    frozen: tuple[Any, ...] = ()  # (base,) with adapters, else empty
     mesh: Mesh | None = None
-    host: Mesh | None = None  # its part that is this process's own
-    copy: Any = None  # where processes share the mesh: jitted, whole parameters -> a part for each process
-    on_host: Any = None  # where that part lies on the process's own devices
+    host: Mesh | None = None  # the mesh of this process's own devices
+    copy: Any = None  # jitted: whole parameters -> a copy for each process; None: no other process shares the mesh
+    on_host: Any = None  # the shardings of such a copy on the process's own devices
 
     @property
     def hosts(self) -> int:
@@ -102,12 +102,12 @@ class Parts(NamedTuple):
 
     @property
     def shardings(self) -> Any:
-        """Of what trains."""
+        """Those of the trained parameters."""
         return jax.tree.map(lambda x: x.sharding, self.shapes)
 
 
 def learner_of(config: Config, parts: Parts, source: str | None = None) -> Learner:
-    """What a run asks of them.  source: the checkpoint that the run begins with."""
+    """The decoder as a run's Learner.  source: the checkpoint that the run begins with."""
 
     def actor(group_size: int) -> Policy:
         if parts.host is None:
@@ -115,17 +115,17 @@ def learner_of(config: Config, parts: Parts, source: str | None = None) -> Learn
         return policy_on(sharding.for_groups(parts.host, group_size), parts.model, config.flash_attention)
 
     def whole(trained: Any) -> Any:
-        params = lora.join(trained, *parts.frozen) if parts.frozen else trained
+        params = lora.join_adapters(trained, *parts.frozen) if parts.frozen else trained
         return params if parts.copy is None else processes.own_part(parts.copy(params), parts.on_host)
 
-    write = partial(export, parts=parts, source=source)
+    write = partial(export_model, parts=parts, source=source)
     return Learner(parts.policy, parts.shapes, actor, whole, complete, parts.frozen, parts.mesh, parts.hosts, write)
 
 
 def describe(config: Config, model: DecoderConfig, mesh: Mesh | None, host: Mesh | None) -> Parts:
-    """The parts as shapes alone, the frozen ones too: what a plan compiles, and a run fills with arrays.
+    """The parts with shapes in the place of arrays, the frozen ones too.  A plan compiles them; a run fills in arrays.
 
-    host: the mesh's part that is a process's own.
+    host: the mesh of one process's own devices.
     """
     policy = policy_on(mesh, model, config.flash_attention)
     shapes = placed(model, mesh)
@@ -133,24 +133,24 @@ def describe(config: Config, model: DecoderConfig, mesh: Mesh | None, host: Mesh
     if model.lora is not None:
         base = placed(replace(model, lora=None), mesh)
         frozen = (jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=x.sharding), base),)
-        shapes = lora.split(shapes)[0]
+        shapes = lora.split_adapters(shapes)[0]
     parts = Parts(model, policy, shapes, frozen, mesh, host)
     if mesh is None or host is None or parts.hosts == 1:
         return parts
-    params = lora.join(shapes, *frozen) if frozen else shapes
+    params = lora.join_adapters(shapes, *frozen) if frozen else shapes
     on_host = sharding.parameter_shardings(host, params, parameter_axes)
     copy = processes.copier(mesh, parts.hosts, on_host, partial(for_rollouts, model))
     return parts._replace(copy=copy, on_host=on_host)
 
 
 def policy_on(mesh: Mesh | AbstractMesh | None, model: DecoderConfig, flash_attention: bool = False) -> Policy:
-    """A model's functions, its arrays cut as the table says of the mesh; flash_attention: for TPUs alone."""
-    layout = Layout() if mesh is None else Layout(**sharding.layout(mesh))
-    return Policy(**callables(model, layout._replace(attend=flash.attend) if flash_attention else layout))
+    """A model's functions.  The table of sharding.py cuts its arrays over the mesh.  flash_attention: on TPUs only."""
+    layout = Layout() if mesh is None else Layout(**sharding.layout_fields(mesh))
+    return Policy(**callables(model, layout._replace(attend=flash.flash_attend) if flash_attention else layout))
 
 
 def placed(model: DecoderConfig, mesh: Mesh | None) -> Any:
-    """The shapes of all parameters, each with its place: as the table says, or on the first device."""
+    """The shapes of all parameters with their shardings: by the table of sharding.py, or on the first device."""
     shapes = jax.eval_shape(callables(model)["init"], jax.random.key(0))
     if mesh is None:
         places = jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), shapes)
@@ -161,24 +161,27 @@ def placed(model: DecoderConfig, mesh: Mesh | None) -> Any:
 
 
 def for_rollouts(model: DecoderConfig, params: Any) -> Any:
-    """The layers' matrices in the compute dtype, as every use of them casts them: half the copy, the same results."""
+    """The parameters, their layers' matrices in the compute dtype.  Every use casts them to it, so results are the same.
+
+    In bfloat16 the matrices take half the bytes.
+    """
     dtype = jnp.dtype(model.compute_dtype)
     layers = {name: x.astype(dtype) if name in PROJECTIONS else x for name, x in params["layers"].items()}
     return params | {"layers": layers}
 
 
 def complete(policy: Policy, *frozen: Any) -> Policy:
-    """The policy of what trains alone, once the rest is given."""
+    """The policy as a function of the trained parameters alone; `frozen` are the others."""
     if not frozen:
         return policy
     (base,) = frozen
     return policy._replace(
-        forward=lambda adapters, *batch: policy.forward(lora.join(adapters, base), *batch),
-        unembedding=lambda adapters: policy.unembedding(lora.join(adapters, base)),
+        forward=lambda adapters, *batch: policy.forward(lora.join_adapters(adapters, base), *batch),
+        unembedding=lambda adapters: policy.unembedding(lora.join_adapters(adapters, base)),
     )
 
 
-def export(
+def export_model(
     directory: str | Path,
     params: Any,
     tokenizer: Any,
@@ -202,4 +205,4 @@ def export(
     model = replace(parts.model, max_positions=parts.model.max_positions or max_positions)
     if model.lora is not None:
         params = jax.jit(lambda adapters, base: lora.merge(adapters, base, model, dtype)[0])(params, *parts.frozen)
-    weights.save(directory, params, replace(model, lora=None), tokenizer, dtype=dtype, source=source)
+    weights.save_weights(directory, params, replace(model, lora=None), tokenizer, dtype=dtype, source=source)

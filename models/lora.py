@@ -1,7 +1,7 @@
 """Low-rank adapters: which parameters train, and how they leave (merged into the weights, or as PEFT files).
 
-The decoder computes them (`DecoderConfig.lora`); this file moves them about.  Adapters and base are nested dicts like
-a decoder's parameters, with nothing in common, so that a run can train, checkpoint and copy the adapters alone.
+The decoder computes them (`DecoderConfig.lora`).  Adapters and base are two nested dicts like a decoder's parameters.
+They share no entry, so a run can train, checkpoint and copy the adapters alone.
 
 Left out on purpose: dropout and rank-stabilised or weight-decomposed variants.
 """
@@ -26,18 +26,18 @@ Params = Mapping[str, Any]
 
 def init(config: DecoderConfig, key: jax.Array) -> Params:
     """Fresh adapters: random A, B = 0, so that the policy starts as the base."""
-    return jax.jit(lambda key: split(callables(config)["init"](key))[0])(key)
+    return jax.jit(lambda key: split_adapters(callables(config)["init"](key))[0])(key)
 
 
-def split(params: Params) -> tuple[Params, Params]:
+def split_adapters(params: Params) -> tuple[Params, Params]:
     """(adapters, base)."""
     adapters = {name: x for name, x in params["layers"].items() if "_lora_" in name}
     base = {name: x for name, x in params["layers"].items() if "_lora_" not in name}
     return {"layers": adapters}, {**params, "layers": base}
 
 
-def join(adapters: Params, base: Params) -> Params:
-    """The inverse of `split`: what the decoder's callables take."""
+def join_adapters(adapters: Params, base: Params) -> Params:
+    """The inverse of `split_adapters`: what the decoder's callables take."""
     return {**base, "layers": {**base["layers"], **adapters["layers"]}}
 
 
@@ -60,7 +60,7 @@ def merge(adapters: Params, base: Params, config: DecoderConfig, dtype: Any = No
 def save_adapters(directory: str | Path, adapters: Params, config: DecoderConfig, base: str) -> None:
     """Writes adapter_model.safetensors and adapter_config.json as PEFT reads them; `base` names the base's checkpoint.
 
-    Of several processes that share a mesh all call it, and the first one writes.
+    All processes of a mesh call it; the first one writes.
     FolderError: the directory holds what no interrupted export left.
     """
     directory, first, lora = Path(directory), jax.process_index() == 0, config.lora

@@ -1,6 +1,6 @@
 """Root-mean-square normalisation (arXiv 1910.07467), with its gradient by hand.
 
-A CPU takes up to seven times as long for the gradient that JAX derives: XLA computes its sums separately and slowly.
+On a CPU, the gradient that JAX derives takes up to seven times as long, because XLA computes its sums separately.
 """
 
 from functools import partial
@@ -25,6 +25,7 @@ def _gradients(epsilon, saved, d_output):
     x, scale, inverse = saved
     normal, d_output = x.astype(jnp.float32) * inverse, d_output.astype(jnp.float32)
     d_normal = d_output * _last(scale, x)
+    # The scale of x does not change the output: the gradient loses its part along x.
     along = jnp.vecdot(d_normal, normal, precision="highest")[..., None] / x.shape[-1]
     d_scale = jnp.sum(d_output * normal, axis=range(x.ndim - 1))
     return (inverse * (d_normal - normal * along)).astype(x.dtype), d_scale.astype(scale.dtype)

@@ -16,7 +16,7 @@ def callables(config: DecoderConfig, layout: Layout = Layout()) -> dict:
     graph, shapes = nnx.split(nnx.eval_shape(create, jax.random.key(0)))
 
     def unembedding(params):
-        # Exchange the cut along the width for one along the vocabulary, one mesh axis at a time: it is never gathered.
+        # From a cut along the width to one along the vocabulary, one mesh axis at a time: no device gathers it whole.
         weight = params["embedding" if config.tied_embedding else "unembedding"]
         for axes in ("VD", "UD", "W-"):
             weight = layout.constrain(weight, axes)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """Llama 3.1's: wavelengths above positions / low get `factor` times longer, those below positions / high stay."""
+    """Llama 3.1's: wavelengths above positions / low grow `factor` times; those below positions / high do not change."""
 
     factor: float
     low_frequency_factor: float

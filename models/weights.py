@@ -1,7 +1,7 @@
 """Weights in and out of the Hugging Face format (safetensors), tensor by tensor.
 
-A stacked parameter [L, ...] is filled in place, one layer at a time.  Each device's part is read from the file by
-itself, large tensors in blocks.  Besides the arrays, the host holds about one tensor.
+A stacked parameter [L, ...] is filled in place, one layer at a time.  Only a device's own part is read for it from the
+file, and large tensors are read in blocks.  Beside the arrays, the host holds about one tensor.
 
 Left out on purpose: pickled checkpoints (.bin), which run code when they are read; quantised ones.
 """
@@ -29,7 +29,7 @@ from rods_jax import files
 from rods_jax.files import CheckpointError
 
 from .decoder import PROJECTIONS, DecoderConfig
-from .families import read_object, to_json
+from .families import config_to_json, read_json_file
 from .policy import callables
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -61,7 +61,7 @@ class Slot(NamedTuple):
     path: tuple[str, ...]
     layer: int | None
     shape: tuple[int, ...]  # of the parameter, without the layer axis
-    axes: tuple[tuple[int, ...], ...]  # the parameter's axes that each axis of the tensor unites
+    axes: tuple[tuple[int, ...], ...]  # for each axis of the tensor, the parameter's axes that are merged in it
 
     @property
     def file_shape(self) -> tuple[int, ...]:
@@ -78,7 +78,7 @@ def slots(params: Mapping[str, Any]) -> list[Slot]:
         axes: tuple[tuple[int, ...], ...] = tuple((axis,) for axis in range(len(shape)))
         if weight.endswith("_bias"):
             name, axes = f"{name.removesuffix('weight')}bias", (tuple(range(len(shape))),)
-        elif weight in PROJECTIONS:  # [*inputs, *outputs] here, [outputs, inputs] there
+        elif weight in PROJECTIONS:  # the parameter is [*inputs, *outputs], its tensor [outputs, inputs]
             inputs = 1 if adapter == "b" else PROJECTIONS[weight]
             axes = tuple(range(inputs, len(shape))), tuple(range(inputs))
         if adapter:
@@ -94,7 +94,7 @@ def module_name(weight: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------- reading
-def load(
+def load_weights(
     directory: str | Path, config: DecoderConfig, *, dtype: Any = jnp.float32, shardings: Any = None
 ) -> dict[str, Any]:
     """The parameters of a checkpoint as `dtype`, sharded like `shardings` (a tree of them; None: on one device).
@@ -118,7 +118,7 @@ def load(
                 arrays[slot.path] = jax.jit(lambda shape=shape: jnp.zeros(shape, dtype), out_shardings=sharding)()
                 write = jax.jit(lambda x, i, one: x.at[i].set(one), donate_argnums=0, out_shardings=sharding)
             value = write(arrays[slot.path], slot.layer, value)
-        arrays[slot.path] = jax.block_until_ready(value)  # before the next tensor is read
+        arrays[slot.path] = jax.block_until_ready(value)  # wait, so that the host holds one tensor at a time
     return jax.tree_util.tree_map_with_path(lambda entry, _: arrays[tuple(key.key for key in entry)], abstract)
 
 
@@ -136,14 +136,14 @@ def _read(file: Path, slot: Slot, index: tuple[slice, ...], dtype: Any) -> np.nd
     """The part `index` of a parameter, and only that part of the file."""
     spans = [range(size)[one] for size, one in zip(slot.shape, index, strict=True)]
     sizes = [[len(spans[first]), *(slot.shape[axis] for axis in rest)] for first, *rest in slot.axes]
-    # Of several united axes only the first is cut in the file, where its range is one range; the others are cut below.
+    # Read the range of the first of the merged axes: it is one range of the file. The others are cut at the end.
     steps = [math.prod(rest) for _, *rest in sizes]
     cuts = [slice(spans[axes[0]].start * n, spans[axes[0]].stop * n) for axes, n in zip(slot.axes, steps)]
     values = np.empty([math.prod(size) for size in sizes], dtype)
     rows = max(1, _BLOCK // (4 * math.prod(values.shape[1:])))
     for row in range(0, len(values), rows):
         start, stop = cuts[0].start + row, min(cuts[0].start + row + rows, cuts[0].stop)
-        with safe_open(file, "np") as tensors:  # opened for each block, so that mapped memory does not add up
+        with safe_open(file, "np") as tensors:  # opened for each block: mapped memory would add up
             block = tensors.get_slice(slot.name)[(slice(start, stop), *cuts[1:])]
         if not np.isfinite(block).all():
             raise CheckpointError(f"{file}: {slot.name} holds a number that is not finite")
@@ -155,7 +155,7 @@ def _read(file: Path, slot: Slot, index: tuple[slice, ...], dtype: Any) -> np.nd
 
 
 def _locate(directory: Path, wanted: Iterable[Slot], config: DecoderConfig) -> dict[str, Path]:
-    """Each tensor's file, once every name, place, shape and dtype is as wanted."""
+    """The file of each tensor.  CheckpointError: a name, a place, a shape or a dtype is not as wanted."""
     placed = _index(directory)
     files: dict[str, Path] = {}
     shapes, dtypes = {}, {}
@@ -200,7 +200,7 @@ def _index(directory: Path) -> dict[str, Path] | None:
     path = directory / INDEX
     if not path.exists():
         return None
-    placed = read_object(path).get("weight_map")
+    placed = read_json_file(path).get("weight_map")
     if not isinstance(placed, dict) or not placed:
         raise CheckpointError(f"{path} is no index of tensors: its weight_map must be an object that is not empty")
     for name, file in placed.items():
@@ -228,7 +228,7 @@ def _count(names: list[str]) -> str:
 
 
 # ---------------------------------------------------------------------------------------- writing
-def save(
+def save_weights(
     directory: str | Path,
     params: Mapping[str, Any],
     config: DecoderConfig,
@@ -240,12 +240,12 @@ def save(
 ) -> None:
     """Writes a directory that transformers and vLLM load; the host holds one tensor at a time.
 
-    source: a checkpoint's directory, whose generation_config.json, where it has one, is carried along.
-    Of several processes that share a mesh all call it, and the first one writes.
+    source: a checkpoint's directory; its generation_config.json, if it has one, is copied.
+    All processes of a mesh call it; the first one writes.
     FolderError: the directory holds what no interrupted export left.  ValueError: no family has the config's shape.
     """
     directory = Path(directory)
-    values = to_json(config) | {"torch_dtype": jnp.dtype(dtype).name}
+    values = config_to_json(config) | {"torch_dtype": jnp.dtype(dtype).name}
     if tokenizer is not None:
         values |= {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     by_name = {slot.name: slot for slot in slots(params)}
@@ -267,16 +267,17 @@ def save(
     if first and split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
-    # Last, so that a directory that was not finished is no checkpoint.
+    # config.json comes last: without it, an unfinished directory is no checkpoint.
     if first:
         (directory / "config.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
         files.finish(directory)
 
 
 def write_tensors(file: Path, params: Mapping[str, Any], some: Sequence[Slot], dtype: Any) -> None:
-    """One safetensors file with these tensors of `params`, one after the other; all processes of a mesh call it."""
+    """Writes one safetensors file with these tensors of `params`, one by one; all processes of a mesh call it."""
     dtype, arrays, header, end = jnp.dtype(dtype), dict(_flat(params)), {}, 0
     kind = {"float32": "F32", "bfloat16": "BF16"}[dtype.name]
+    # The header gives each tensor's place in the file, so it is written before any tensor is fetched.
     for slot in some:
         start, end = end, end + math.prod(slot.shape) * dtype.itemsize
         header[slot.name] = {"dtype": kind, "shape": slot.file_shape, "data_offsets": [start, end]}
@@ -291,7 +292,7 @@ def write_tensors(file: Path, params: Mapping[str, Any], some: Sequence[Slot], d
 
 
 def _on_host(x: Any, layer: int | None, dtype: Any) -> np.ndarray:
-    """An array, or a layer of one; what lies on several processes' devices is gathered for all of them."""
+    """An array, or a layer of one, on the host.  Arrays on several processes' devices are gathered by all of them."""
     x = x if layer is None else x[layer]
     x = x.astype(dtype)
     if isinstance(x, jax.Array) and not x.is_fully_addressable:

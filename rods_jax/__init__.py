@@ -27,6 +27,8 @@ from rods_jax.boundary import (
 from rods_jax.group_statistics import GroupStatistics, group_statistics, segment_group_statistics
 from rods_jax.log_probs import LogProbs, log_probs
 
+__version__ = "0.1.0"
+
 __all__ = [
     "BOUNDARY",
     "HARD",

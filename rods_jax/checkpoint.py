@@ -68,13 +68,13 @@ def save(
 ) -> None:
     """Copies the arrays off the device, then writes in the background; the state may be donated on return.
 
-    metrics: with `BEST_BY`; a checkpoint without it is never one of the best.
+    metrics: those with `BEST_BY`; without it, a checkpoint is never one of the best.
     Raises CheckpointError when the folder already holds this step or a later one, or when an earlier save failed.
     """
     latest = checkpoints.latest_step()
     if latest is not None and step <= latest:
         raise CheckpointError(f"{checkpoints.directory} already holds step {latest}: step {step} is not saved")
-    # An array that could not be computed, as for want of memory, raises here; Orbax would wait for it for ever.
+    # An array whose computation failed, as when memory ran out, raises here. Orbax would wait for it for ever.
     jax.block_until_ready(train_state)
     arguments = ocp.args.Composite(train_state=ocp.args.StandardSave(train_state), host=ocp.args.JsonSave(host))
     checkpoints.save(step, args=arguments, metrics=dict(metrics) if metrics and BEST_BY in metrics else None)
@@ -117,12 +117,13 @@ def read_params(
     like: ShapeDtypeStructs with shardings.  The run may still be training: its folder is not changed, and a save under
     way is not seen.  Damage is reported to `tell`.  Raises CheckpointError when no checkpoint fits.
     """
-    # Read only the parameters' subtree.
+    # Name the parameters' subtree, so that only it is read.
     directory = Path(directory).absolute()
     abstract = {"params": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)}
     arguments = ocp.args.PyTreeRestore(
         item=abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract), partial_restore=True
     )
+    # Read the newest checkpoint. If the trainer removes it meanwhile, all processes try the next one.
     for _ in range(_READS):
         found, failed = processes.on_first(lambda: _newest(directory, step, tell)), None
         try:
@@ -175,7 +176,7 @@ def sizes(train_state: Any, host: Mapping[str, Json]) -> dict[str, int]:
 
 
 def damage(path: Path, part: str = "") -> str | None:
-    """How a checkpoint's files differ from its manifest, or None; reads every byte of files that begin with `part`."""
+    """How a checkpoint's files differ from its manifest, or None.  Reads all files whose names begin with `part`."""
     try:
         expected = read_object(path / MANIFEST)
     except FileNotFoundError:
@@ -192,7 +193,7 @@ def damage(path: Path, part: str = "") -> str | None:
 
 
 class _Info(NamedTuple):
-    """What retention asks of a checkpoint."""
+    """The fields of a checkpoint that retention policies read."""
 
     step: int
     metrics: Mapping[str, float] | None
@@ -227,7 +228,7 @@ def _undamaged(checkpoints: ocp.CheckpointManager, step: int | None, tell: Calla
         if wrong := damage(directory / str(found)):
             reasons[found] = wrong
             continue
-        for damaged, reason in reasons.items():  # only now: if all are damaged, nothing is changed
+        for damaged, reason in reasons.items():  # rename only now: if all are damaged, nothing is changed
             aside = _set_aside(directory / str(damaged))
             tell(f"{directory}/{damaged} is damaged: {reason}. It is now {aside.name}; the one before it is taken")
         return found
@@ -248,7 +249,7 @@ def _newest(directory: Path, step: int | None, tell: Callable[[str], None]) -> i
     for found in (found for found in steps(directory)[::-1] if step in (None, found)):
         try:
             wrong = damage(directory / str(found), "train_state/params.")
-        except FileNotFoundError:  # the trainer removes it at this moment
+        except FileNotFoundError:  # the trainer has just removed it
             continue
         if wrong is None:
             return found
@@ -274,7 +275,7 @@ def _reason(error: Exception) -> str:
 
 
 def hush() -> None:
-    """Keeps what is no news out of Orbax's log."""
+    """Keeps Orbax's harmless records out of its log."""
     logging.getLogger("absl").addFilter(_is_news)
 
 
@@ -291,14 +292,14 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def _seal_unfinished(directory: Path) -> None:
-    """Writes the manifest of the checkpoint that is about to be renamed.  Orbax does not say which; only one exists."""
+    """Writes the manifest of the checkpoint that is about to be renamed: the only unfinished folder there is."""
     for path in directory.glob(_HALF_WRITTEN):
         manifest = {"step": int(path.name.partition(".")[0])} | _digests(path)
         write_atomically(path / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
 def _digests(path: Path, part: str = "") -> dict[str, Json]:
-    """[bytes, SHA-256] of every file inside the items' folders; Orbax's commit still changes the files beside them."""
+    """[bytes, SHA-256] of every file in the items' folders.  Files beside these still change when Orbax commits."""
     files = sorted(file for file in path.rglob("*") if file.is_file() and file.parent != path)
     names = [(file.relative_to(path).as_posix(), file) for file in files]
     return {name: [file.stat().st_size, _digest(file)] for name, file in names if name.startswith(part)}

@@ -10,10 +10,10 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import tyro
@@ -23,7 +23,17 @@ from rods_jax.boundary import Detection, mean_band
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.fields import ConfigError, check_types, fraction, increasing, not_negative, positive, require
 from rods_jax.files import read_object
-from rods_jax.types import Codec, Json
+from rods_jax.types import Codec, Json, Trajectory
+
+
+class Habits(NamedTuple):
+    """Probabilities of the demonstrator's imperfections, each per opportunity (demonstrations.py)."""
+
+    stop_early: float = 0.0  # answers after the first call of a turn that needs several
+    skip: float = 0.0  # answers without any call
+    repeat: float = 0.0  # makes a call twice
+    wrong_sibling: float = 0.0  # calls another visible tool of the class that takes the same arguments
+    guess: float = 0.0  # calls where a value or a tool is missing, instead of asking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +41,7 @@ class ColdStartConfig:
     """Supervised learning on demonstrations until the validation tasks' mean progress reward reaches a target."""
 
     learning_rate: float
-    habits: Any  # demonstrations.Habits
+    habits: Habits
     batch_size: int
     suffix_sizes: tuple[int, ...]  # tokens; each size compiles once
     max_steps: int
@@ -52,7 +62,7 @@ class StageConfig:
     """One stage of the curriculum (RODS section 4)."""
 
     name: str
-    reward: Callable[..., float]  # rewards.progress_reward or rewards.format_reward
+    reward: Callable[[Trajectory], float]  # rewards.progress_reward or rewards.format_reward
     epochs: int
     synthesis: bool
     refresh: bool = True  # False: seeds are chosen in the stage's first epoch alone
@@ -113,8 +123,8 @@ class UpdateConfig:
     """The GRPO update (RODS section 3)."""
 
     learning_rate: float
-    ratio: Callable[..., jax.Array]  # grpo.token_ratio or grpo.sequence_ratio
-    aggregate: Callable[..., jax.Array]  # grpo.sequence_mean or grpo.token_mean
+    ratio: Callable[[jax.Array, jax.Array], jax.Array]  # grpo.token_ratio or grpo.sequence_ratio
+    aggregate: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # grpo.sequence_mean or grpo.token_mean
     signal: Callable[..., Detection] = mean_band  # which tasks are at the boundary; boundary.py has others
     warmup_steps: int = 0
     weight_decay: float = 0.0
@@ -180,8 +190,8 @@ class ReplaySettings:
 class SynthesisConfig:
     """Language models write the variants beside the trainer (RODS sections 5 and 7)."""
 
-    backends: Callable[..., Mapping[str, Any]]  # (); chat.Generate by role
-    roles: Callable[..., Any]  # (backends) -> synthesis.pipeline.Roles; synthesis.llm.llm_roles
+    backends: Callable[[], Mapping[str, Callable]]  # each role's chat.Generate
+    roles: Callable[[Mapping[str, Callable]], Any]  # backends to synthesis.pipeline.Roles: synthesis.llm.llm_roles
     attempts: int = 3  # for each seed
     workers: int = 8  # seeds at a time in the trainer's process; 0: those of scripts.synthesize alone
 
@@ -195,7 +205,7 @@ class SynthesisConfig:
 class EvaluationConfig:
     """Held-out evaluation, once sampled at temperature 1 and once greedy."""
 
-    num_tasks: int  # a sample with a share of each category (held_out.sample); so many validation tasks too
+    num_tasks: int  # a sample with a share of each category (held_out.sample_tasks); so many validation tasks too
     every_epochs: int
     concurrent_tasks: int = 0  # on the devices of a process at a time; 0: as many as there are rollouts in training
 
@@ -226,11 +236,11 @@ class Config:
     name: str
     seed: int
     run_dir: str
-    domain: Callable[..., Domain]  # ()
-    build_tasks: Callable[..., TaskSplits]  # (domain, seed)
-    tokenizer: Callable[..., Any]  # (texts) -> transformers tokenizer
-    codec: Callable[..., Codec]  # (tokenizer)
-    learner: Callable[..., Any]  # (config) -> (vocab_size) -> run.learner.Learner; models.learner.decoder
+    domain: Callable[[], Domain]
+    build_tasks: Callable[[Domain, int], TaskSplits]  # from the domain and the seed
+    tokenizer: Callable[[Iterable[str]], Any]  # from a run's texts to a transformers tokenizer
+    codec: Callable[[Any], Codec]  # of the tokenizer
+    learner: Callable[..., Callable[[int], Any]]  # (config, checkpoint=None) -> (vocab_size) -> Learner
     model: Any = None  # what the learner reads: models.decoder.DecoderConfig or models.families.Pretrained
     mesh: tuple[int, ...] | None = None  # devices along data, fsdp, tensor, sequence (sharding.py); None: one device
     flash_attention: bool = False  # TPU's own kernel attends, in the update and the prefill (models/flash.py)
@@ -290,10 +300,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     ConfigError: as for `from_file`. A wrong override exits with the message that tyro prints.
     """
-    return parse(Config, from_file(path), str(path), overrides)
+    return parse_options(Config, from_file(path), str(path), overrides)
 
 
-def parse(kind: type, default: Any, prog: str, args: Sequence[str] | None, description: str | None = None) -> Any:
+def parse_options(
+    kind: type, default: Any, prog: str, args: Sequence[str] | None, description: str | None = None
+) -> Any:
     """A dataclass whose fields are options of the command line; help and mistakes exit with what tyro prints."""
     markers = (tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed)
     return tyro.cli(kind, default=default, args=args, prog=prog, description=description, config=markers)
@@ -322,19 +334,19 @@ def from_file(path: str | Path) -> Config:
     return dataclasses.replace(config, file=str(Path(path).resolve()))
 
 
-def resolved(config: Any) -> Json:
+def plain_values(config: Any) -> Json:
     """The configuration as plain JSON values; a function becomes "module:name"."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {item.name: resolved(getattr(config, item.name)) for item in dataclasses.fields(config)}
+        return {item.name: plain_values(getattr(config, item.name)) for item in dataclasses.fields(config)}
     if isinstance(config, Mapping):
-        return {str(name): resolved(value) for name, value in config.items()}
+        return {str(name): plain_values(value) for name, value in config.items()}
     if isinstance(config, (list, tuple)):
-        return [resolved(value) for value in config]
+        return [plain_values(value) for value in config]
     if isinstance(config, functools.partial):
         return {
-            "partial": resolved(config.func),
-            "args": resolved(config.args),
-            "keywords": resolved(config.keywords),
+            "partial": plain_values(config.func),
+            "args": plain_values(config.args),
+            "keywords": plain_values(config.keywords),
         }
     if callable(config):
         return f"{config.__module__}:{config.__qualname__}"
@@ -358,7 +370,7 @@ def require_same_run(config: Config, directory: str | Path) -> None:
     path = Path(directory) / "config.json"
     if not path.exists():
         raise ConfigError(f"{directory} holds no run")
-    changed = set(differences(read_object(path), resolved(config)))
+    changed = set(differences(read_object(path), plain_values(config)))
     changed -= {"max_steps", "run_dir", "file", "synthesis.workers"}  # where and how far it goes, and who helps
     changed -= {"checkpoint_every", "update.on_nonfinite"}  # when it saves and stops, not what it learns
     changed = {key for key in changed if key.split(".")[0] not in ("mesh", "retention")}  # on what, what is kept

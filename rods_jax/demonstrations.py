@@ -9,6 +9,7 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from rods_jax.config import Habits
 from rods_jax.environments.episode import Episode
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import gold_trace
@@ -16,16 +17,6 @@ from rods_jax.types import Action, Call, Codec, Task, ToolSpec
 
 ANSWER = "Done."
 QUESTION = "What is missing?"  # the plain answer to a turn that cannot be served yet
-
-
-class Habits(NamedTuple):
-    """Probabilities of the demonstrator's imperfections, each per opportunity."""
-
-    stop_early: float = 0.0  # answers after the first call of a turn that needs several
-    skip: float = 0.0  # answers without any call
-    repeat: float = 0.0  # makes a call twice
-    wrong_sibling: float = 0.0  # calls another visible tool of the class that takes the same arguments
-    guess: float = 0.0  # calls where a value or a tool is missing, instead of asking
 
 
 class Demonstration(NamedTuple):

@@ -26,7 +26,7 @@ from jax import lax
 from rods_jax.keys import seed_key
 from rods_jax.types import Policy
 
-BLOCK = 512  # tokens; larger caches are multiples of it, so that attention cuts all of them into the same blocks
+BLOCK = 512  # tokens; larger caches are multiples of it, and attention then cuts all of them into equal blocks
 
 
 class Sampling(NamedTuple):
@@ -45,7 +45,7 @@ class Episodes(NamedTuple):
     suffixes: Any  # the policy's caches, one per row
     hidden_NGD: jax.Array  # predicts each row's next token
     keys_NG: jax.Array  # one key per (run seed, step, task, rollout)
-    lengths_NG: jax.Array  # suffix tokens so far: the position that noise is folded with
+    lengths_NG: jax.Array  # suffix tokens so far; folded into the key of the next token's noise
     said_NG: jax.Array  # tokens of the message under way; 0 between messages
 
 
@@ -90,10 +90,11 @@ def generator(
     """Compiles a policy into the calls of a rollout.  Every call but `grow` donates the episodes that it gets.
 
     group_size: rows of a slot.  suffix_capacity: tokens of the longest episode.
-    segment: tokens that one `act` decodes at most for a row; None: whole messages.  `act` ends earlier when rows whose
-    message has ended have idled for half a decode step of all rows: a look by the host costs as much.
-    columns: rows of a slot that one `observe` extends, a divisor of group_size; column c's row is one of the G / C rows
-    from c * G / C on; None: all.  num_tokens: ids from here on stand for no token and are never sampled.
+    segment: the most tokens that one `act` decodes for a row; None: whole messages.  With a segment, `act` ends earlier
+    once the rows whose messages ended have idled, together, for half a decode step of all rows.  To return to the host
+    costs about as much.
+    columns: rows of a slot that one `observe` extends, a divisor of group_size; None: all.  Column c extends one of the
+    G / C rows from c * G / C on.  num_tokens: ids from here on stand for no token and are never sampled.
     """
     whole, segment, columns = segment is None, segment or max_action_tokens, columns or group_size
     if group_size % columns:
@@ -104,6 +105,7 @@ def generator(
 
     @jax.jit
     def start(params, prompt_tokens_NP, prompt_lengths_N, keys_NG) -> Episodes:
+        # Prefill the prompts; every row begins at its prompt's end, with an empty cache of the smallest size.
         first_ND, prompts = prefilled(params, prompt_tokens_NP, prompt_lengths_N)
         suffixes = policy.empty(*keys_NG.shape, capacities(suffix_capacity)[0])
         hidden_NGD = jnp.broadcast_to(first_ND[:, None], (*keys_NG.shape, first_ND.shape[-1]))
@@ -112,10 +114,12 @@ def generator(
 
     @partial(jax.jit, donate_argnums=0)
     def renew(episodes: Episodes, fresh_NG, keys_NG) -> Episodes:
+        # Choose among the keys' data: jax_debug_key_reuse would take a choice among keys for a use of both.
+        new_NGk, old_NGk = jax.random.key_data(keys_NG), jax.random.key_data(episodes.keys_NG)
         # The old entries of the row's cache stay: they lie beyond the new length 0, and nobody reads them.
         return episodes._replace(
             hidden_NGD=jnp.where(fresh_NG[..., None], episodes.first_ND[:, None], episodes.hidden_NGD),
-            keys_NG=jnp.where(fresh_NG, keys_NG, episodes.keys_NG),
+            keys_NG=jax.random.wrap_key_data(jnp.where(fresh_NG[..., None], new_NGk, old_NGk)),
             lengths_NG=jnp.where(fresh_NG, 0, episodes.lengths_NG),
             said_NG=jnp.where(fresh_NG, 0, episodes.said_NG),
         )
@@ -131,7 +135,7 @@ def generator(
 
     @partial(jax.jit, donate_argnums=1)
     def act(params, episodes: Episodes, active_NG, sampling: Sampling):
-        # The unembedding has the dtype of the update's product (log_probs.py): both then score a token alike.
+        # The logits are computed in the dtype of the update's (log_probs.py), so that both score a token alike.
         unembedding_VD = policy.unembedding(params).astype(episodes.hidden_NGD.dtype)
         shape = (*active_NG.shape, segment)
         tokens_NGA, log_probs_NGA = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
@@ -203,12 +207,13 @@ def generator(
         )
 
     def grow(episodes: Episodes, capacity: int) -> Episodes:
+        # Pad one array after the other to the shape that an empty cache of this capacity has.
         old, structure = jax.tree.flatten(episodes.suffixes)
         larger = jax.tree.leaves(jax.eval_shape(partial(policy.empty, *episodes.lengths_NG.shape, capacity)))
         new = []
         for x, like in zip(old, larger, strict=True):
             new.append(_padded(x, like.shape))
-            x.delete()  # at once, so that only one array is held twice at a time
+            x.delete()  # at once: only one array is held twice at a time
         return episodes._replace(suffixes=jax.tree.unflatten(structure, new))
 
     return Generator(start, admit, renew, act, observe, grow)
@@ -289,13 +294,13 @@ def _within_top_p(token_NG, scores, logits, top_p):
 
 
 def _first_largest(x):
-    """arg-max over the last axis by two plain reductions: a CPU takes five times as long for one over pairs."""
+    """arg-max over the last axis by two plain reductions.  One reduction over pairs takes a CPU five times as long."""
     places = lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 1)
     return jnp.where(x == x.max(-1, keepdims=True), places, x.shape[-1] - 1).min(-1)
 
 
 def _keep_top_k(logits, top_k):
-    """-inf for all but the k largest; ties at the edge stay.  A bisection over 32 bits, not a sort, finds the edge."""
+    """-inf for all but the k largest; ties with the k-th stay.  It is found by bisection over 32 bits, not by a sort."""
     ordered = _ordered(logits)
 
     def halve(_, bounds):
@@ -310,6 +315,6 @@ def _keep_top_k(logits, top_k):
 
 
 def _ordered(x):
-    """int32 that compares like the float32 it came from."""
+    """int32 values in the order of the float32 values x."""
     bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
     return jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)

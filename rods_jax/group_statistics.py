@@ -137,7 +137,7 @@ def _statistics(
     total_N, total_squares_N = total(shifted, jnp.square(shifted))
     shifted_mean_N = total_N / divisor_N
     # The sum of squared deviations. Its relative error is at most about `count` roundings, because the pivot is a
-    # member of the group. Squares of centered rewards would err by a few roundings only, but need a second pass.
+    # member of the group. Squares of centered rewards have an error of a few roundings, but need a second pass.
     squares_N = jnp.maximum(total_squares_N - divisor_N * jnp.square(shifted_mean_N), 0.0)
 
     # Center, and divide by the sample deviation. A group without variance keeps its exact zeros.

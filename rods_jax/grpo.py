@@ -60,7 +60,7 @@ def token_mean(loss_NGS, mask_NGS, whole_NGS):
 
 
 class Objective(NamedTuple):
-    """What the update minimises, and which tasks it reports as seeds. Static: one value, one compilation."""
+    """The loss of the update, and the choice of seeds.  Static: each value compiles once."""
 
     ratio: Callable[[jax.Array, jax.Array], jax.Array] = token_ratio
     aggregate: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] = sequence_mean
@@ -77,7 +77,7 @@ class Objective(NamedTuple):
 
 
 class Feedback(NamedTuple):
-    """What the host reads of one update: `[N]` statistics, at most k seed indices, and scalars."""
+    """The part of an update's results that the host reads: `[N]` statistics, at most k seed indices, and scalars."""
 
     statistics: GroupStatistics
     passed_N: jax.Array  # int32, over valid rollouts
@@ -125,7 +125,7 @@ def objective_value(
     objective: Objective,
     whole_NGS=None,
 ):
-    """Scalar loss and its terms, from what the policy and the reference give to the tokens that were taken.
+    """Scalar loss and its terms, from the policy's and the reference's log-probabilities of the taken tokens.
 
     clipped surrogate + kl_coefficient * k3(pi || reference) - entropy_coefficient * entropy, aggregated over
     the action tokens of valid rollouts.  reference_log_probs_NGS: None where the coefficient is 0.
@@ -174,7 +174,7 @@ def loss(
     objective: Objective,
     whole_NGS=None,
 ):
-    """`objective_value` of the policy against the reference policy, which runs only where it counts."""
+    """`objective_value` of the policy.  The reference policy runs only if `kl_coefficient` is not 0."""
     score = partial(action_log_probs, batch=batch, temperature=temperature, policy=policy)
     taken = score(params, with_entropy=objective.entropy_coefficient != 0)
     reference = jax.lax.stop_gradient(score(reference_params).log_probs_T) if objective.kl_coefficient else None
@@ -203,17 +203,17 @@ def update_step(
 
     cuts: parts that N and G are cut into.  The gradient is summed over these micro-batches: the result is that of
     (1, 1), with the activations of one micro-batch in memory.
-    place: lays the gradient where the parameters lie on a mesh, so that it is scattered as it is reduced.
+    place: gives the gradient the parameters' sharding on a mesh, so that it is reduced and scattered in one step.
     axis_name: mapped axis (pmap, shard_map) over which the batch is split: its rollouts, as for `group_statistics`,
     or its tasks with `split="N"`.  State and feedback are then those of the whole batch, the same on every device.
     Under plain jit with shardings leave it None: the compiler inserts the collectives.
 
-    Parameters and optimizer state keep every bit if the loss or the gradient is not finite (`skipped` is True).  They
-    also do if the gradient is 0: momentum or weight decay alone would move them.
+    Parameters and optimizer state do not change at all if the loss or the gradient is not finite (`skipped` is True).
+    Nor do they if the gradient is 0, because momentum or weight decay alone would move them.
 
-    AssertionError: as for `check`.
+    AssertionError: as for `check_batch`.
     """
-    check(batch, standing)
+    check_batch(batch, standing)
     whole, known = _gathered(batch, axis_name, split), _gathered(standing, axis_name, split)
     statistics = group_statistics(whole.rewards_NG, whole.valid_NG, normalize=objective.normalize)
 
@@ -246,7 +246,7 @@ def update_step(
     )
     state = state._replace(params=params, optimizer_state=optimizer_state, step=state.step + 1)
 
-    # What the host learns of the tasks: measurements, zones and seeds. Half of a group must be valid to count.
+    # Measurements, zones and seeds of the tasks. A group counts if at least half of its rollouts are valid.
     observed_N = 2 * statistics.count_N >= whole.rewards_NG.shape[1]  # RODS section 2.4
     evidence = Evidence(
         whole.passed_NG,
@@ -285,7 +285,7 @@ def first_seen(num_tasks: int) -> Standing[np.ndarray]:
     return Standing(np.zeros(num_tasks, np.int32), np.ones(num_tasks, bool), nothing_N, nothing_N)
 
 
-def check(batch: RolloutBatch, standing: Standing) -> None:
+def check_batch(batch: RolloutBatch, standing: Standing) -> None:
     """AssertionError: a field has another shape than its letters, or tokens, checks, rewards or masks another dtype."""
     sizes = dict(zip("NGS", batch.suffix_tokens_NGS.shape, strict=True)) | {"P": batch.prompt_tokens_NP.shape[1]}
     for name, x in (batch._asdict() | standing._asdict()).items():
@@ -298,7 +298,7 @@ def check(batch: RolloutBatch, standing: Standing) -> None:
 def _gathered(batch: Fields, axis_name: str | None, split: str) -> Fields:
     """The fields with the small ones gathered from all devices along the split axis; tokens stay apart.
 
-    Of the [N,G,S] arrays only the mask is gathered: the aggregations count its tokens and sequences.
+    Of the [N,G,S] arrays only the mask is gathered, because the aggregations count its tokens and sequences.
     """
     if axis_name is None:
         return batch

@@ -10,12 +10,12 @@ from rods_jax.types import Task
 
 
 # ------------------------------------------------------------------------------------- which tasks
-def sample(tasks: Sequence[Task], count: int | None) -> tuple[Task, ...]:
+def sample_tasks(tasks: Sequence[Task], count: int | None) -> tuple[Task, ...]:
     """`count` tasks: each category's share, at least one, from all over the category; None: all, in their order."""
-    return tuple(tasks) if count is None or count >= len(tasks) else spread(tasks)[:count]
+    return tuple(tasks) if count is None or count >= len(tasks) else sampling_order(tasks)[:count]
 
 
-def spread(tasks: Sequence[Task]) -> tuple[Task, ...]:
+def sampling_order(tasks: Sequence[Task]) -> tuple[Task, ...]:
     """The tasks in an order of which every prefix is such a sample, in whatever order they came."""
     categories = dict.fromkeys(task.category for task in tasks)
     ranked = []

@@ -2,9 +2,9 @@
 
     task -> prompt tokens, suffix tokens of its gold dialogue, tokens of its longest gold call -> what exceeds a limit
 
-A gold dialogue makes all calls of a turn in one message, reads what the gold calls return, and ends each turn with the
-shortest answer.  No rollout that solves the task is much shorter.  A task whose gold dialogue does not fit can be
-played, but not solved.  A task whose prompt does not fit cannot be played.
+A gold dialogue makes all calls of a turn in one message, reads their outputs, and ends each turn with the shortest
+answer.  No rollout that solves the task is much shorter.  A task whose gold dialogue does not fit can be played, but not
+solved.  A task whose prompt does not fit cannot be played.
 
 Generated tasks are not measured: their prompts differ from their seeds' only in the user's words.
 """
@@ -57,7 +57,7 @@ def length_of(domain: Domain, codec: Codec, task: Task) -> Length:
 
 
 def measure(domain: Domain, codec: Codec, tasks: Sequence[Task]) -> dict[str, Length]:
-    """Lengths by task id.  A task whose world or text breaks has none: its rollouts are recorded as failed.
+    """Lengths by task id.  A task whose environment or text raises has none, and its rollouts are recorded as failed.
 
     Tasks with the same tools follow each other, because a codec caches the tokens of a few long prompts only.
     """
@@ -70,31 +70,31 @@ def measure(domain: Domain, codec: Codec, tasks: Sequence[Task]) -> dict[str, Le
     return found
 
 
-class Room(NamedTuple):
-    """A stage's or an evaluation's tasks, and the limits under which they are played."""
+class PlayedTasks(NamedTuple):
+    """The tasks of a stage or an evaluation, and the limits of their rollouts."""
 
     name: str
     tasks: Sequence[Task]
     limits: Length
 
 
-def rooms(config: Config, tasks: TaskSplits) -> Iterator[Room]:
-    """Where a run's tasks are played: each stage with its own limits, and the evaluation with those of the rollout."""
+def played_tasks(config: Config, tasks: TaskSplits) -> Iterator[PlayedTasks]:
+    """The played tasks of a run: each stage's with its own limits, and the evaluations' with those of the rollout."""
     for stage in config.stages:
         own = tasks_of(stage, tasks.seeds)
-        yield Room(f"stages.{stage.name}", own, limits_of(rollout_of(config, stage)))
+        yield PlayedTasks(f"stages.{stage.name}", own, limits_of(rollout_of(config, stage)))
     for name in ("held_out", "validation"):
         if getattr(tasks, name):
-            yield Room(name, getattr(tasks, name), limits_of(config.rollout))
+            yield PlayedTasks(name, getattr(tasks, name), limits_of(config.rollout))
 
 
 def limits_of(rollout: RolloutConfig) -> Length:
-    """The most tokens of each kind."""
+    """The limits of a rollout, in tokens of each kind."""
     return Length(*(getattr(rollout, f"max_{kind}_tokens") for kind in KINDS))
 
 
 def exceeded(length: Length, limits: Length) -> tuple[str, ...]:
-    """The kinds of tokens of which a task needs more than its limit."""
+    """The kinds of tokens whose limit a task exceeds."""
     return tuple(kind for kind, need, limit in zip(KINDS, length, limits, strict=True) if need > limit)
 
 
@@ -109,21 +109,21 @@ def check_lengths(
     everything = {task.id: task for part in (tasks.seeds, tasks.held_out, tasks.validation) for task in part}
     lengths = measure(domain, codec, list(everything.values()))
     record = {}
-    for room in rooms(config, tasks):
-        known = {task.id: lengths[task.id] for task in room.tasks if task.id in lengths}
-        unfit = {name: kinds for name, length in known.items() if (kinds := exceeded(length, room.limits))}
-        record[room.name] = {
-            "limits": room.limits._asdict(),
-            "tasks": len(room.tasks),
+    for played in played_tasks(config, tasks):
+        known = {task.id: lengths[task.id] for task in played.tasks if task.id in lengths}
+        unfit = {name: kinds for name, length in known.items() if (kinds := exceeded(length, played.limits))}
+        record[played.name] = {
+            "limits": played.limits._asdict(),
+            "tasks": len(played.tasks),
             "longest": Length(*map(max, zip(*known.values())))._asdict() if known else None,
             "unfit": {name: known[name]._asdict() for name in unfit},
         }
         if not unfit:
             continue
-        sentence, allowed = _sentence(room, known, unfit), config.rollout.max_unfit_share
-        if sum("prompt" in kinds for kinds in unfit.values()) == len(room.tasks):
+        sentence, allowed = _sentence(played, known, unfit), config.rollout.max_unfit_share
+        if sum("prompt" in kinds for kinds in unfit.values()) == len(played.tasks):
             raise ConfigError(f"{sentence}; not one prompt fits, so that nothing can be played")
-        if allowed is not None and len(unfit) > allowed * len(room.tasks):
+        if allowed is not None and len(unfit) > allowed * len(played.tasks):
             raise ConfigError(
                 f"{sentence}; these are more than rollout.max_unfit_share allows, {allowed:.0%}: raise the limits, give "
                 "other tasks, or raise the share"
@@ -133,7 +133,7 @@ def check_lengths(
 
 
 def scores_apart(values: Mapping[str, Any], record: Mapping[str, Json]) -> dict[str, Json]:
-    """Of a step's metrics: how many of its tasks do not fit their stage, and the mean reward of those that do."""
+    """Metrics of a step: how many of its tasks do not fit their stage, and the mean reward of the others."""
     unfit = record.get(f"stages.{values.get('stage')}", {}).get("unfit", ())
     fits = [name not in unfit for name in values.get("task_ids", ())]
     if all(fits):
@@ -142,19 +142,19 @@ def scores_apart(values: Mapping[str, Any], record: Mapping[str, Json]) -> dict[
     return {"unfit_tasks": fits.count(False), "fitting_reward_mean": sum(means) / len(means) if means else None}
 
 
-def _sentence(room: Room, lengths: Mapping[str, Length], unfit: Mapping[str, Sequence[str]]) -> str:
-    """What does not fit, by category and by limit, with the longest."""
-    categories: dict[str, list[bool]] = {category: [] for category in sorted({task.category for task in room.tasks})}
-    for task in room.tasks:
+def _sentence(played: PlayedTasks, lengths: Mapping[str, Length], unfit: Mapping[str, Sequence[str]]) -> str:
+    """Says which tasks do not fit, by category and by limit, and the longest."""
+    categories: dict[str, list[bool]] = {category: [] for category in sorted({task.category for task in played.tasks})}
+    for task in played.tasks:
         categories[task.category].append(task.id in unfit)
     by_category = ", ".join(f"{sum(found)} of {len(found)} {name}" for name, found in categories.items() if any(found))
     by_kind = ", ".join(
         f"{count} need more than {_NAMES[kind]} of {limit} tokens (max_{kind}_tokens; the longest {longest})"
-        for kind, limit in room.limits._asdict().items()
+        for kind, limit in played.limits._asdict().items()
         if (count := sum(kind in kinds for kinds in unfit.values()))
         for longest in [max(getattr(length, kind) for length in lengths.values())]
     )
-    return f"{room.name}: {len(unfit)} of {len(room.tasks)} tasks do not fit ({by_category}): {by_kind}"
+    return f"{played.name}: {len(unfit)} of {len(played.tasks)} tasks do not fit ({by_category}): {by_kind}"
 
 
 _NAMES = {"prompt": "a prompt", "suffix": "a gold dialogue", "action": "a message"}

@@ -1,4 +1,4 @@
-"""A sum over micro-batches of a batch whose arrays name their axes: the memory of a part, the result of the whole."""
+"""A sum over micro-batches: the result of the whole batch, in the memory of a part.  Arrays' names give their axes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,12 +10,13 @@ import jax.numpy as jnp
 def micro_batches(arrays: Mapping[str, jax.Array], cuts: tuple[int, int]) -> dict[str, jax.Array]:
     """Arrays whose names end in their axes, N first, as `[tasks * rollouts, N / tasks, G / rollouts, ...]`.
 
-    cuts: (tasks, rollouts).  Neighbours go to different parts, so each device holds an equal share of every part and
-    nothing moves.  An array without G, such as the prompts, is repeated for every cut of its rollouts.
+    cuts: (tasks, rollouts).  Neighbours go to different parts.  Each device therefore holds an equal share of every part,
+    and nothing moves.  An array without G, such as the prompts, is repeated for every cut of its rollouts.
     """
     tasks, rollouts = cuts
 
     def cut(name: str, x: jax.Array) -> jax.Array:
+        # Cut N, then G: the part's index is the minor axis, and moves to the front.
         x = jnp.moveaxis(x.reshape(-1, tasks, *x.shape[1:]), 1, 0)
         if "G" in name.rsplit("_", 1)[1]:
             x = jnp.moveaxis(x.reshape(*x.shape[:2], -1, rollouts, *x.shape[3:]), 3, 1)
@@ -30,6 +31,7 @@ def accumulate(function: Callable[..., Any], arrays: Mapping[str, jax.Array], cu
     """The sum of `function(**part)`, a tree of floats, over micro-batches, in float32; `place` lays it on devices."""
     if cuts == (1, 1):
         return place(function(**arrays))
+    # Scan the parts; the sum is float32, and has the results' own dtypes at the end.
     parts = micro_batches(arrays, cuts)
     shapes = jax.eval_shape(function, **{name: x[0] for name, x in parts.items()})
 

@@ -50,14 +50,14 @@ def is_first() -> bool:
 
 
 def share_of(items: Any) -> Any:
-    """This process's stretch of a sequence or array that all processes hold; lengths differ by at most 1."""
+    """This process's part of a sequence or array that all processes hold.  Parts are contiguous and differ by at most 1."""
     index, count = jax.process_index(), jax.process_count()
     return items[index * len(items) // count : (index + 1) * len(items) // count]
 
 
 # --------------------------------------------------------------------------- what all of them know
 def gather(value: Json) -> list[Json]:
-    """Every process's value, in their order. All processes call it at the same place, with what JSON can hold."""
+    """The values of all processes, in their order.  All processes call it at the same place, with a JSON value."""
     if jax.process_count() == 1:
         return [value]
     data = json.dumps(value).encode()
@@ -66,7 +66,7 @@ def gather(value: Json) -> list[Json]:
 
 
 def on_first(function: Callable[[], Json]) -> Json:
-    """Runs it in the first process alone; its result, which JSON can hold, is everybody's.
+    """Runs the function in the first process only, and returns its result, a JSON value, in all of them.
 
     An exception ends all processes: the first raises it as it is, the others raise a ValueError with its name and text.
     """
@@ -89,7 +89,7 @@ def on_first(function: Callable[[], Json]) -> Json:
 
 
 def require_same(settings: Mapping[str, Json]) -> None:
-    """ConfigError in every process: some were started with other settings; names the keys. All call it at the start."""
+    """ConfigError in every process, naming the keys: some were started with other settings.  All call it at the start."""
     first, *others = gather(settings)
     changed = {key: index for index, other in enumerate(others, start=1) for key in differences(first, other)}
     if changed:
@@ -98,7 +98,7 @@ def require_same(settings: Mapping[str, Json]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that numbers and tokens depend on."""
+    """Versions of Python and of the packages that numbers and tokens depend on."""
     packages = ("rods_jax", "jax", "jaxlib", "numpy", "optax", "flax", "transformers", "tokenizers")
     found = {"python": platform.python_version()}
     for name in packages:
@@ -108,7 +108,7 @@ def versions() -> dict[str, str]:
 
 
 def _padded(data: bytes, size: int) -> np.ndarray:
-    """JSON bytes, padded with blanks to a power of two, so that few sizes are compiled."""
+    """JSON bytes, padded with blanks to a power of two: few sizes are then compiled."""
     return np.frombuffer(data.ljust(1 << (size - 1).bit_length()), np.uint8)
 
 
@@ -138,17 +138,17 @@ def assemble(mesh: Mesh, batch: RolloutBatch[np.ndarray], standing: Standing[np.
 
 
 def copier(mesh: Mesh, count: int, on_host: Any, convert: Callable[[Any], Any]):
-    """Jitted: a tree of the mesh's arrays -> one converted copy for each of `count` processes, on its own devices.
+    """Jitted: converts a tree of the mesh's arrays, and copies it to the devices of each of `count` processes.
 
     on_host: a tree of NamedShardings, the copy's layout.  A process receives only what it lacks.
     """
-    # The same devices with one more axis, along which all processes hold equal values.
+    # A mesh of the same devices with one more axis; arrays are replicated along it, once for each process.
     rows = Mesh(mesh.devices.reshape(count, -1, *mesh.devices.shape[1:]), ("process", *AXES))
     return jax.jit(convert, out_shardings=jax.tree.map(lambda s: NamedSharding(rows, s.spec), on_host))
 
 
 def own_part(copied: Any, on_host: Any) -> Any:
-    """This process's part of what a `copier` made, as arrays of its own devices; nothing moves."""
+    """This process's copy of what a `copier` made, as arrays on its own devices; nothing moves."""
 
     def view(x: jax.Array, sharding: NamedSharding) -> jax.Array:
         pieces = [shard.data for shard in x.addressable_shards]

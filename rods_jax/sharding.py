@@ -56,20 +56,20 @@ def create_mesh(data: int, fsdp: int, tensor: int, sequence: int, devices: Seque
 
 
 def for_groups(mesh: Mesh | AbstractMesh, group_size: int) -> Mesh | AbstractMesh:
-    """The same devices for groups of this size: devices along fsdp that would get no rollouts take tasks instead.
+    """The same devices for groups of `group_size`: those along fsdp that would get no rollouts take tasks instead.
 
     Arrays that data and fsdp cut together, such as parameters, keep their layout.
     """
     data, fsdp, *others = mesh.shape.values()
     cut = math.gcd(fsdp, group_size)
     sizes = data * fsdp // cut, cut, *others
-    if isinstance(mesh, AbstractMesh):  # it has no devices, and serves to plan
+    if isinstance(mesh, AbstractMesh):  # without devices, for plans
         return AbstractMesh(sizes, AXES)
     return Mesh(mesh.devices.reshape(sizes), AXES)
 
 
 def spec(mesh: Mesh | AbstractMesh, axes: str, shape: Sequence[int]) -> PartitionSpec:
-    """The table's cut of an array.  Skips a mesh axis that does not divide the array's axis, or cuts an earlier one."""
+    """An array's cut by the table.  A mesh axis is skipped if it cuts an earlier axis, or does not divide this one."""
     cuts, taken = [], set()
     for letter, size in zip(axes, shape, strict=True):
         cut: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ def micro_batch_cuts(count: int, num_tasks: int, group_size: int, sizes: Sequenc
     return None if here[1] % rollouts else (tasks, rollouts)
 
 
-def layout(mesh: Mesh | AbstractMesh) -> dict[str, Any]:
+def layout_fields(mesh: Mesh | AbstractMesh) -> dict[str, Any]:
     """The fields of a model's `Layout` on a mesh.
 
     constrain(x, axes) -> x.
@@ -109,7 +109,7 @@ def layout(mesh: Mesh | AbstractMesh) -> dict[str, Any]:
         def call(*arrays):
             specs = jax.tree.map(lambda axes, x: spec(mesh, axes, x.shape), inputs, arrays)
             out = spec(mesh, output, arrays[0].shape)
-            # No check: only the data differ between devices, and functions with custom gradients cannot declare that.
+            # check_vma is off: functions with custom gradients cannot declare which results differ between devices.
             return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)(*arrays)
 
         return call
@@ -146,7 +146,7 @@ def parameter_shardings(mesh: Mesh | AbstractMesh, params: Any, axes_of: Callabl
 def state_shardings(
     mesh: Mesh | AbstractMesh, state: TrainState, params: Any, optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """Shardings of a train state (arrays or shapes): what is shaped like the parameters lies like them."""
+    """Shardings of a train state (arrays or shapes): moments and reference have those of the parameters."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     optimizer_state = optax.tree.map_params(
         optimizer,

@@ -34,7 +34,7 @@ class SupervisedState(NamedTuple):
     optimizer_state: Any
 
 
-def loss(params, batch: DemonstrationBatch[jax.Array], policy: Policy):
+def demonstration_loss(params, batch: DemonstrationBatch[jax.Array], policy: Policy):
     """Weighted mean of -log pi(token) over a batch of demonstrations."""
     hidden = policy.forward(params, batch.prompt_tokens_NP, batch.prompt_lengths_N, batch.suffix_tokens_NGS)
     scored = log_probs(hidden, policy.unembedding(params), batch.suffix_tokens_NGS, mask_T=batch.weights_NGS > 0)
@@ -46,7 +46,7 @@ def jit_step(policy: Policy, optimizer: optax.GradientTransformation):
 
     @partial(jax.jit, donate_argnums=0)
     def step(state: SupervisedState, batch: DemonstrationBatch[jax.Array]):
-        value, gradient = jax.value_and_grad(loss)(state.params, batch, policy)
+        value, gradient = jax.value_and_grad(demonstration_loss)(state.params, batch, policy)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
         return SupervisedState(optax.apply_updates(state.params, updates), optimizer_state), value
 
@@ -67,6 +67,7 @@ def stream(
     Demonstrations that do not fit the largest size, or whose prompt does not fit, are left out.  Raises
     ValueError when no size has enough for one batch.
     """
+    # Put each demonstration into the smallest size that holds it.
     buckets: dict[int, list[Demonstration]] = {size: [] for size in suffix_sizes}
     for one in demonstrations:
         size = next((size for size in suffix_sizes if len(one.suffix) <= size), None)
@@ -79,6 +80,7 @@ def stream(
             f"is {prompt_size}, and the rest up to {max((len(one.suffix) for one in demonstrations), default=0)}, where "
             f"cold_start.suffix_sizes end at {max(suffix_sizes)}"
         )
+    # In each pass, shuffle the rows of each size, cut them into batches, and shuffle the batches.
     while True:
         batches = []
         for size, rows in buckets.items():

@@ -32,19 +32,19 @@ def _visible(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def plain(text: object, style: str = "") -> Text:
+def harmless_text(text: object, style: str = "") -> Text:
     """Foreign text as a part of what rich prints: cleaned, and neither markup nor emoji codes of its own."""
     return Text(clean(text), style)
 
 
 def say(console: Console, text: object, style: str = "") -> None:
     """Prints foreign text as it stands, long lines unbroken."""
-    console.print(plain(text, style), soft_wrap=True)
+    console.print(harmless_text(text, style), soft_wrap=True)
 
 
 def refuse(console: Console, error: object) -> None:
     """Prints why a command ends with 2, in one sentence."""
-    console.print(Text.assemble(("error:", "bold red"), " ", plain(error)), soft_wrap=True)
+    console.print(Text.assemble(("error:", "bold red"), " ", harmless_text(error)), soft_wrap=True)
 
 
 # ---------------------------------------------------------------------------- an output that goes away

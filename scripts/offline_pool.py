@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rods_jax import terminal
-from rods_jax.config import Config, ConfigError, differences, load_config, resolved
+from rods_jax.config import Config, ConfigError, differences, load_config, plain_values
 from rods_jax.preemption import interrupts
 from rods_jax.run.authors import author_of
 from rods_jax.synthesis.critique import content_hash
@@ -39,7 +39,7 @@ def write_pool(config: Config, out: Path, count: int, rules: bool, workers: int,
         raise ConfigError(f"{out} is there already: choose another --out")
     if config.synthesis is None and not rules:
         raise ConfigError("the config has no synthesis=SynthesisConfig(...): pass --rules for the rule-based author")
-    mine = {key: value for key, value in resolved(config).items() if key in OF_THE_POOL} | {"rules": rules}
+    mine = {key: value for key, value in plain_values(config).items() if key in OF_THE_POOL} | {"rules": rules}
     if journal.exists():
         if not about.exists():
             raise ConfigError(f"{about} is missing, so who wrote {journal} is not known: choose another --out")

@@ -105,7 +105,7 @@ def print_table(result: Mapping[str, Json], console: Console) -> None:
     terminal.say(console, f"sha256 of the tasks: {result['tasks_sha256']}")
     table = Table("mean (sd) [range]", *METRICS.values(), box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name, row in result["rows"].items():
-        table.add_row(name, *(terminal.plain(_shown(row[metric])) for metric in METRICS))
+        table.add_row(name, *(terminal.harmless_text(_shown(row[metric])) for metric in METRICS))
     console.print(table)
 
 

@@ -12,4 +12,4 @@ import jax
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_debug_key_reuse", False)
+jax.config.update("jax_debug_key_reuse", True)

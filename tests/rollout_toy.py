@@ -11,8 +11,8 @@ import numpy as np
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
 from rods_jax.codecs.tokenizer import train_tokenizer
-from rods_jax.config import RolloutConfig
-from rods_jax.demonstrations import Habits, corpus, demonstrate
+from rods_jax.config import Habits, RolloutConfig
+from rods_jax.demonstrations import corpus, demonstrate
 from rods_jax.environments.episode import start_episodes
 from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.generation import Sampling

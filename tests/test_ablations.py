@@ -23,7 +23,7 @@ from rods_jax.config import (
     SynthesisConfig,
     UpdateConfig,
     differences,
-    resolved,
+    plain_values,
 )
 from rods_jax.curriculum import stage_of
 from rods_jax.environments.protocol import STRATA
@@ -78,7 +78,7 @@ ABLATIONS = {
 
 @pytest.mark.parametrize("key, config", ABLATIONS.values(), ids=ABLATIONS)
 def test_each_is_one_key(key, config):
-    assert differences(resolved(CONFIG), resolved(config)) == (key,)
+    assert differences(plain_values(CONFIG), plain_values(config)) == (key,)
 
 
 # ------------------------------------------------------------------------- a run without a network

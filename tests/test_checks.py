@@ -7,8 +7,7 @@ import pytest
 from training_toy import CONFIG
 
 from rods_jax.checks import check_start
-from rods_jax.config import ColdStartConfig, ConfigError, RetentionConfig, StageConfig
-from rods_jax.demonstrations import Habits
+from rods_jax.config import ColdStartConfig, ConfigError, Habits, RetentionConfig, StageConfig
 from rods_jax.environments.protocol import STRATA, TaskSplits
 from rods_jax.rewards import progress_reward
 from rods_jax.types import Call, Task, Turn, World

@@ -21,7 +21,7 @@ from rods_jax.config import (
     UpdateConfig,
     differences,
     load_config,
-    resolved,
+    plain_values,
     rollout_of,
 )
 from rods_jax.rewards import progress_reward
@@ -30,7 +30,7 @@ FILE = """
 from dataclasses import dataclass
 from functools import partial
 
-from rods_jax.config import ColdStartConfig, Config, EvaluationConfig
+from rods_jax.config import ColdStartConfig, Config, EvaluationConfig, Habits
 from rods_jax.config import RolloutConfig, StageConfig, UpdateConfig
 from rods_jax.rewards import format_reward, progress_reward
 
@@ -55,7 +55,7 @@ CONFIG = Config(
     tokenizer=list,
     codec=tuple,
     cold_start=ColdStartConfig(
-        learning_rate=2e-3, habits=None, batch_size=8, suffix_sizes=(64, 128),
+        learning_rate=2e-3, habits=Habits(), batch_size=8, suffix_sizes=(64, 128),
         max_steps=100, target_reward=0.4, evaluate_every=10,
     ),
     stages=(
@@ -66,7 +66,7 @@ CONFIG = Config(
         tasks_per_step=4, group_size=8, max_prompt_tokens=64, max_suffix_tokens=128, max_action_tokens=32,
         observation_chunk=16,
     ),
-    update=UpdateConfig(learning_rate=1e-4, aggregate=sum, ratio=max),
+    update=UpdateConfig(learning_rate=1e-4, aggregate=max, ratio=max),
     evaluation=EvaluationConfig(num_tasks=16, every_epochs=5),
     checkpoint_every=10,
 )
@@ -287,14 +287,14 @@ def test_a_required_key_has_no_default():
 
 
 def test_the_resolved_config_is_json(path, config):
-    record = resolved(config)
+    record = plain_values(config)
     assert json.loads(json.dumps(record)) == record
     assert record["build_tasks"] == {
         "partial": f"{path.parent.name}.tiny:build_tasks",
         "args": [],
         "keywords": {"num_tasks": 4},
     }
-    assert record["update"]["aggregate"] == "builtins:sum"
+    assert record["update"]["aggregate"] == "builtins:max"
     assert record["stages"][1]["reward"] == "rods_jax.rewards:progress_reward"
     assert record["model"] == {"width": 128}
     assert record["stages"][0]["categories"] == ["base"]
@@ -309,8 +309,8 @@ def test_differences_are_the_keys_that_differ(config):
         cold_start=None,
         stages=(config.stages[0], dataclasses.replace(config.stages[1], epochs=4)),
     )
-    assert differences(resolved(config), resolved(config)) == ()
-    assert differences(resolved(config), resolved(changed)) == (
+    assert differences(plain_values(config), plain_values(config)) == ()
+    assert differences(plain_values(config), plain_values(changed)) == (
         "seed", "build_tasks.keywords.num_tasks", "cold_start", "stages.1.epochs", "replay.upper"
     )  # fmt: skip
     assert differences({"a": 1}, {"b": 1}) == ("a", "b")

@@ -8,7 +8,8 @@ import pytest
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
 from rods_jax.codecs.tokenizer import train_tokenizer
-from rods_jax.demonstrations import ANSWER, QUESTION, Habits, corpus, demonstrate
+from rods_jax.config import Habits
+from rods_jax.demonstrations import ANSWER, QUESTION, corpus, demonstrate
 from rods_jax.environments import toolkit
 from rods_jax.environments.episode import Episode
 from rods_jax.environments.scoring import gold_trace

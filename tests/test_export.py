@@ -36,7 +36,7 @@ def run_of(directory: Path, config) -> Path:
     """A run directory as training leaves it, as far as export reads it: two checkpoints, the newest at step 3."""
     tokenizer = train_tokenizer(["find the report and close the ticket"], vocab_size=config.model.vocab_size)
     directory.mkdir()
-    (directory / "config.json").write_text(json.dumps(configuration.resolved(config)))
+    (directory / "config.json").write_text(json.dumps(configuration.plain_values(config)))
     tokenizer.save_pretrained(directory / "tokenizer")
     learner = decoder(config)(len(tokenizer))
     create = learning(config, learner).create
@@ -70,7 +70,7 @@ def test_the_newest_policy_leaves_in_either_type(run, tmp_path):
         np.testing.assert_array_equal(half[name], tensor.astype(jnp.bfloat16))
     model = replace(read_config(tmp_path / "exact"), max_positions=None)
     fresh = callables(model)["init"](jax.random.key(3))
-    jax.tree.map(np.testing.assert_array_equal, weights.load(tmp_path / "exact", model), fresh)
+    jax.tree.map(np.testing.assert_array_equal, weights.load_weights(tmp_path / "exact", model), fresh)
     assert state_of(run) == before  # a reader changes nothing
 
 
@@ -124,7 +124,7 @@ def test_two_processes_export_what_one_does(run, tmp_path):
 def test_generation_settings_of_the_source_are_carried_and_adapters_merge_in_float32(tmp_path):
     base = tmp_path / "base"
     model = replace(TOY.model, max_positions=512)
-    weights.save(base, callables(model)["init"](jax.random.key(0)), model)
+    weights.save_weights(base, callables(model)["init"](jax.random.key(0)), model)
     (base / weights.GENERATION).write_text('{"eos_token_id": [1, 2]}')
     lora = LoraConfig(rank=2, alpha=4.0, targets=("query", "down"))
     chosen = Pretrained(directory=str(base), compute_dtype="float32", lora=lora)
@@ -133,7 +133,7 @@ def test_generation_settings_of_the_source_are_carried_and_adapters_merge_in_flo
     adapters = jax.tree.map(lambda x: x + 0.01, learner.policy.init(jax.random.key(1)))
     learner.export(tmp_path / "it", adapters, tokenizer, max_positions=9, dtype=jnp.float32)
     assert (tmp_path / "it" / weights.GENERATION).read_text() == '{"eos_token_id": [1, 2]}'
-    merged, start = (weights.load(d, model)["layers"]["query"] for d in (tmp_path / "it", base))
+    merged, start = (weights.load_weights(d, model)["layers"]["query"] for d in (tmp_path / "it", base))
     a, b = (adapters["layers"][f"query_lora_{x}"] for x in "ab")
     change = 2.0 * np.einsum("ldr,lrkqe->ldkqe", a, b)
     np.testing.assert_allclose(merged, start + change, rtol=1e-6, atol=1e-7)  # bfloat16 would lose most of it

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from models import presets, weights
 from models.decoder import DecoderConfig
-from models.families import from_json, read_config, to_json
+from models.families import config_from_json, config_to_json, read_config
 from models.policy import callables
 from models.rotary import RopeScaling, frequencies
 from rods_jax.files import CheckpointError
@@ -36,7 +36,7 @@ def loaded(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp(request.param)
     record = write_checkpoint(directory, request.param)
     config = read_config(directory)
-    return jitted(config), weights.load(directory, config), np.array(record["logits"])
+    return jitted(config), weights.load_weights(directory, config), np.array(record["logits"])
 
 
 def jitted(config) -> Policy:
@@ -93,7 +93,7 @@ def test_logits_are_those_of_transformers_now(family, tmp_path):
     model = reference_model(family)
     model.save_pretrained(tmp_path)
     config = read_config(tmp_path)
-    policy, params = jitted(config), weights.load(tmp_path, config)
+    policy, params = jitted(config), weights.load_weights(tmp_path, config)
     rng = np.random.default_rng(3)
     whole = rng.integers(0, 64, (5, 60))
     lengths = np.array([60, 1, 33, 59, 17])
@@ -135,7 +135,7 @@ HUB = {  # as the Hub has them, without the keys that say nothing of the shape
 
 @pytest.mark.parametrize("preset", HUB)
 def test_the_presets_are_the_shapes_of_the_hub(preset):
-    assert from_json(HUB[preset]) == getattr(presets, preset)
+    assert config_from_json(HUB[preset]) == getattr(presets, preset)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_the_presets_have_the_published_number_of_parameters(preset, millions):
 @pytest.mark.parametrize("preset", [name for name in dir(presets) if name.isupper() and name != "FAMILIES"])
 def test_every_preset_survives_config_json(preset):
     config = getattr(presets, preset)
-    assert from_json(json.loads(json.dumps(to_json(config)))) == config
+    assert config_from_json(json.loads(json.dumps(config_to_json(config)))) == config
 
 
 LLAMA_SCALING = {
@@ -175,7 +175,7 @@ def test_the_rope_may_stand_in_either_place_or_in_both(name):
         after | {"rope_parameters": scaling, "rope_theta": theta},
         before | {"rope_parameters": scaling | {"rope_theta": theta}},
     ):
-        assert from_json(form) == from_json(before)
+        assert config_from_json(form) == config_from_json(before)
 
 
 @pytest.mark.parametrize(

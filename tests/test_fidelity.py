@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 from synthesis_toy import TASK, TOY
 
-from rods_jax.demonstrations import Habits, demonstrate
+from rods_jax.config import Habits
+from rods_jax.demonstrations import demonstrate
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.metrics import open_metrics
 from rods_jax.rollout import Rollouts
@@ -19,7 +20,7 @@ from rods_jax.run.stages import shower
 from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.dispatch import Dispatch
 from rods_jax.synthesis.errors import ADVICE, LAYOUT_TOO_LONG, PIPELINE_EXCEPTION
-from rods_jax.synthesis.fidelity import STAGE_ERRORS, Measurement, Outcome, fidelity
+from rods_jax.synthesis.fidelity import STAGE_ERRORS, DispatchedSeed, FirstMeasurement, fidelity_report
 from rods_jax.synthesis.near_duplicates import far_from
 from rods_jax.synthesis.pipeline import RULE_BASED, author_tasks, synthesize
 from rods_jax.task_files import write_tasks
@@ -42,16 +43,16 @@ OTHER = variant(
     ),
 )
 OUTCOMES = (
-    Outcome(TASK, 3, 3, variant("copy"), ("no_pattern", "silence_fails"), 7),
-    Outcome(TASK, 4, 6, OTHER, (), 5),
-    Outcome(replace(TASK, id="barren"), 4, 6, None, ("vm_exec_failed", "vm_exec_failed", PIPELINE_EXCEPTION), 3),
+    DispatchedSeed(TASK, 3, 3, variant("copy"), ("no_pattern", "silence_fails"), 7),
+    DispatchedSeed(TASK, 4, 6, OTHER, (), 5),
+    DispatchedSeed(replace(TASK, id="barren"), 4, 6, None, ("vm_exec_failed", "vm_exec_failed", PIPELINE_EXCEPTION), 3),
 )
-MEASURED = {"copy": Measurement(8, 0.25), "other": Measurement(12, 0.8), TASK.id: Measurement(1, 0.5)}
+MEASURED = {"copy": FirstMeasurement(8, 0.25), "other": FirstMeasurement(12, 0.8), TASK.id: FirstMeasurement(1, 0.5)}
 
 
 def report(**changes):
     arguments = {"outcomes": OUTCOMES, "measured": MEASURED, "held_out": ()} | changes
-    return fidelity(TOY, **arguments)
+    return fidelity_report(TOY, **arguments)
 
 
 def test_acceptance_counts_dispatches_seeds_attempts_and_model_calls():

@@ -23,7 +23,7 @@ from rods_jax.config import ConfigError
 from rods_jax.types import Policy
 
 N, G, K, E = 2, 2, 1, 128
-blockwise, interpreted = Layout().attend, partial(flash.attend, interpret=True)
+blockwise, interpreted = Layout().attend, partial(flash.flash_attend, interpret=True)
 
 
 def inputs(t, p, q):
@@ -103,7 +103,7 @@ def test_decoding_stays_with_blockwise():
     query, prompt, own, _ = inputs(3, 5, 2)
     shared = attention.Shared(*prompt, np.array([5, 2], np.int32))
     for last, expected in ((attention.Own(*own, np.full((N, G, 3), 2, np.int32)), 0), (attention.Causal(*own), 1)):
-        jaxpr = jax.make_jaxpr(flash.attend)(query, (shared, last))
+        jaxpr = jax.make_jaxpr(flash.flash_attend)(query, (shared, last))
         assert str(jaxpr).count("pallas_call[") == expected
 
 
@@ -115,7 +115,7 @@ def kernels(policy):
     @partial(jax.checkpoint, policy=policy)
     def layer(query, prompt, own):
         lengths = jnp.full((N,), 99, jnp.int32)
-        return flash.attend(jnp.sin(query), (attention.Shared(*prompt, lengths), attention.Causal(*own)))
+        return flash.flash_attend(jnp.sin(query), (attention.Shared(*prompt, lengths), attention.Causal(*own)))
 
     def functional(*arrays):
         return jax.lax.scan(lambda query, _: (layer(query, *arrays[1:]), None), arrays[0], None, length=3)[0].sum()
@@ -167,7 +167,7 @@ def test_the_decoder_computes_on_a_mesh_what_it_computes_blockwise_on_one_device
         return [f.lower().compile()(params) for f in functions], kernels
 
     mesh = sharding.create_mesh(1, 2, 1, 2, devices=jax.devices()[:4])
-    found, kernels = decode(Layout(**sharding.layout(mesh))._replace(attend=interpreted))
+    found, kernels = decode(Layout(**sharding.layout_fields(mesh))._replace(attend=interpreted))
     expected, none = decode(Layout())
     jax.tree.map(partial(close, tolerance=2e-5), found, expected)
     assert kernels == [True, True] and none == [False, False]
@@ -182,7 +182,7 @@ def test_a_run_without_tpus_is_refused_before_it_begins(tmp_path):
 
 
 def test_a_run_keeps_its_kernel(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(configuration.resolved(RUN)))
+    (tmp_path / "config.json").write_text(json.dumps(configuration.plain_values(RUN)))
     configuration.require_same_run(RUN, tmp_path)
     with pytest.raises(ConfigError, match="was started with another flash_attention"):
         configuration.require_same_run(replace(RUN, flash_attention=True), tmp_path)

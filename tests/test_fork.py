@@ -18,8 +18,7 @@ from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.llama import llama_codec
 from rods_jax.codecs.tokenizer import train_tokenizer
 from rods_jax.commands import compare_runs, train
-from rods_jax.config import ColdStartConfig, ConfigError, RetentionConfig
-from rods_jax.demonstrations import Habits
+from rods_jax.config import ColdStartConfig, ConfigError, Habits, RetentionConfig
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.files import CheckpointError
 from rods_jax.run.compare import compare

@@ -156,7 +156,7 @@ def test_a_segment_ends_when_the_ended_cost_as_much_as_a_look(policy, params):
 
 def test_a_row_goes_to_another_rollout_in_the_middle_of_the_others_messages(policy, params):
     """Row 1 of task a begins rollout 2, whose noise it gets, from the prompt alone; the others feel nothing."""
-    keys = rollout_keys(0, 0, ("a", "b"), G)
+    keys = lambda *rollouts: rollout_keys(0, 0, ("a", "b"), G)[:, np.array(rollouts)]
     short = generator(policy, stop_tokens=(STOP,), group_size=2, suffix_capacity=S, max_action_tokens=A, segment=2)
     everybody = np.ones((N, 2), bool)
 
@@ -169,11 +169,11 @@ def test_a_row_goes_to_another_rollout_in_the_middle_of_the_others_messages(poli
         rows = [[part.tokens_NGA[n, g, : part.lengths_NG[n, g]] for part in parts] for n, g in np.ndindex(N, 2)]
         return [np.concatenate(row).tolist() for row in rows], episodes
 
-    alone, _ = said(short.start(params, PROMPTS, LENGTHS, keys[:, np.array([0, 2])]))
-    undisturbed, _ = said(short.start(params, PROMPTS, LENGTHS, keys[:, :2]))
-    begun, episodes = said(short.start(params, PROMPTS, LENGTHS, keys[:, :2]), rounds=1)
+    alone, _ = said(short.start(params, PROMPTS, LENGTHS, keys(0, 2)))
+    undisturbed, _ = said(short.start(params, PROMPTS, LENGTHS, keys(0, 1)))
+    begun, episodes = said(short.start(params, PROMPTS, LENGTHS, keys(0, 1)), rounds=1)
     fresh = np.array([[False, True], [False, False]])
-    episodes = short.renew(episodes, fresh, keys[:, np.array([0, 2])])
+    episodes = short.renew(episodes, fresh, keys(0, 2))
     assert episodes.lengths_NG[0, 1] == episodes.said_NG[0, 1] == 0
     going_on, _ = said(episodes)
     assert going_on[1] == alone[1] != undisturbed[1]
@@ -239,7 +239,7 @@ def test_caches_of_any_size_give_the_same_bits(policy, params):
 def test_a_slot_goes_to_another_task_and_leaves_the_others_alone(policy, params):
     """Task b's slot is given to task c in the middle of task a's messages."""
     short = generator(policy, stop_tokens=(STOP,), group_size=G, suffix_capacity=S, max_action_tokens=A, segment=2)
-    keys = rollout_keys(0, 0, ("a", "b", "c"), G)
+    keys = lambda *tasks: rollout_keys(0, 0, tasks, G)
     third, length = np.random.default_rng(5).integers(2, V, P).astype(np.int32), np.int32(4)
 
     def speak(episodes, active, rounds):
@@ -252,14 +252,14 @@ def test_a_slot_goes_to_another_task_and_leaves_the_others_alone(policy, params)
         return said, active, episodes
 
     everybody = np.ones((N, G), bool)
-    first, active, together = speak(short.start(params, PROMPTS, LENGTHS, keys[:2]), everybody, 1)
-    together = short.admit(params, together, np.int32(1), third, length, keys[2])
+    first, active, together = speak(short.start(params, PROMPTS, LENGTHS, keys("a", "b")), everybody, 1)
+    together = short.admit(params, together, np.int32(1), third, length, keys("c")[0])
     assert together.lengths_NG[1].tolist() == together.said_NG[1].tolist() == [0] * G
     active[1] = True
     second, *_ = speak(together, active, A)
-    expected, *_ = speak(short.start(params, PROMPTS, LENGTHS, keys[:2]), everybody, A)
+    expected, *_ = speak(short.start(params, PROMPTS, LENGTHS, keys("a", "b")), everybody, A)
     prompts = np.stack([PROMPTS[0], third]), np.array([5, 4], np.int32)
-    other, *_ = speak(short.start(params, *prompts, keys[np.array([0, 2])]), everybody, A)
+    other, *_ = speak(short.start(params, *prompts, keys("a", "c")), everybody, A)
     assert [a + b for a, b in zip(first[:G], second[:G])] == expected[:G]
     assert second[G:] == other[G:]
 
@@ -332,16 +332,16 @@ def test_the_token_is_the_largest_noisy_one_of_the_truncated_set(top_p, top_k):
     rows, vocab, temperature = 120, 60, 1.3
     logits = np.asarray(3 * jax.random.normal(jax.random.key(0), (1, rows, vocab)), np.float32)
     logits = np.round(logits, 1)  # ties
-    keys = jax.random.split(jax.random.key(1), (1, rows))
-    token, _ = sample(keys, jnp.asarray(logits), Sampling(temperature, top_p, top_k))
+    keys = lambda: jax.random.split(jax.random.key(1), (1, rows))  # anew for each use: the same noise, on purpose
+    token, _ = sample(keys(), jnp.asarray(logits), Sampling(temperature, top_p, top_k))
+    noise = np.asarray(jax.vmap(lambda key: jax.random.gumbel(key, (vocab,)))(keys()[0]))
     for row in range(rows):
         scaled = logits[0, row] / np.float32(temperature)
         exact = np.exp(scaled.astype(np.float64))
         kept = [v for v in range(vocab) if not top_k or (scaled > scaled[v]).sum() < top_k]
         total = exact[kept].sum()
         kept = [v for v in kept if exact[scaled > scaled[v]].sum() < max(top_p * (1 - 1e-6) * total, 1e-9)]
-        noise = np.asarray(jax.random.gumbel(keys[0, row], (vocab,)))
-        assert token[0, row] == max(kept, key=lambda v: scaled[v] + noise[v])
+        assert token[0, row] == max(kept, key=lambda v: scaled[v] + noise[row, v])
 
 
 def test_sampling_does_not_sort():

@@ -355,6 +355,6 @@ def test_weight_decay_leaves_norms_and_biases_alone():
 def test_a_batch_of_other_shapes_or_dtypes_is_refused_before_anything_is_traced(field, value):
     params = {name: np.zeros((V, 16), np.float32) for name in ("embedding", "unembedding")}
     batch = make_batch(BAG_OF_WORDS, params)
-    grpo.check(batch, make_standing())
+    grpo.check_batch(batch, make_standing())
     with pytest.raises(AssertionError, match="assert_(shape|type) failed"):
-        grpo.check(batch._replace(**{field: value}), make_standing())
+        grpo.check_batch(batch._replace(**{field: value}), make_standing())

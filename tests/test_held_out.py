@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rods_jax.environments.protocol import STRATA
-from rods_jax.held_out import sample, scores, set_aside, spread
+from rods_jax.held_out import sample_tasks, sampling_order, scores, set_aside
 from rods_jax.types import Task, Turn, World
 
 
@@ -20,7 +20,7 @@ SORTED = tuple(make(category, number) for category in STRATA for number in range
 
 
 def test_a_sample_of_a_sorted_list_holds_every_category_from_all_over_it():
-    chosen = sample(SORTED, 100)
+    chosen = sample_tasks(SORTED, 100)
     assert Counter(task.category for task in chosen) == dict.fromkeys(STRATA, 25)
     for category in STRATA:  # one of every four neighbours, give or take
         numbers = sorted(int(task.id.rsplit("_", 1)[1]) for task in chosen if task.category == category)
@@ -29,19 +29,19 @@ def test_a_sample_of_a_sorted_list_holds_every_category_from_all_over_it():
 
 def test_a_rare_category_is_in_every_sample_that_has_room_for_it():
     tasks = (*SORTED[:100], make("long_context", 0))
-    assert "long_context" in {task.category for task in sample(tasks, 2)}
+    assert "long_context" in {task.category for task in sample_tasks(tasks, 2)}
 
 
 def test_no_fewer_tasks_than_asked_for_are_all_as_they_stand():
-    assert sample(SORTED, 400) == sample(SORTED, 1000) == sample(SORTED, None) == SORTED
-    assert sample((), 8) == ()
+    assert sample_tasks(SORTED, 400) == sample_tasks(SORTED, 1000) == sample_tasks(SORTED, None) == SORTED
+    assert sample_tasks((), 8) == ()
 
 
 @given(st.lists(st.sampled_from(STRATA), max_size=40))
 @settings(deadline=None, max_examples=25)
 def test_every_beginning_of_the_order_has_each_categorys_share(categories):
     tasks = [make(category, number) for number, category in enumerate(categories)]
-    ordered = spread(tasks)
+    ordered = sampling_order(tasks)
     assert sorted(task.id for task in ordered) == sorted(task.id for task in tasks)
     totals = Counter(categories)
     for count in range(1, len(tasks) + 1):

@@ -159,7 +159,7 @@ def test_imports_follow_the_arrows():
         ("rods_jax.demonstrations", "from rods_jax.codecs.qwen import qwen_codec", False),
         ("rods_jax.supervised", "from rods_jax.demonstrations import Demonstration", True),
         ("rods_jax.supervised", "from rods_jax.rollout import collect", False),
-        ("rods_jax.rollout", "from rods_jax.supervised import loss", False),
+        ("rods_jax.rollout", "from rods_jax.supervised import demonstration_loss", False),
         ("rods_jax.replay", "from rods_jax.curriculum import stage_of", False),
         ("rods_jax.rollout", "from rods_jax.environments.episode import Episode", True),
         ("rods_jax.rollout", "from rods_jax.rewards import progress_reward", False),
@@ -244,6 +244,7 @@ def test_the_call_test_can_tell_right_from_wrong(code, count):
 # --------------------------------------------------------------------------------------- the wheel
 def test_the_wheel_holds_the_library_and_nothing_else(tmp_path):
     wheel = build_wheel(tmp_path)
+    assert wheel.name.startswith(f"rods_jax-{rods_jax.__version__}-")
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.split("/")[0] for name in names}
     (metadata,) = (name for name in top if name.endswith(".dist-info"))

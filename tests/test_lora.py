@@ -46,24 +46,24 @@ def forward(config, params, batch=BATCH):
 
 
 def test_fresh_adapters_leave_the_policy_as_it_is(base):
-    joined = lora.join(lora.init(CONFIG, jax.random.key(1)), base)
+    joined = lora.join_adapters(lora.init(CONFIG, jax.random.key(1)), base)
     np.testing.assert_array_equal(forward(CONFIG, joined), forward(BASE, base))
 
 
 def test_split_and_join_are_inverse_and_every_target_has_two_factors(base):
     params = policy_of(CONFIG).init(jax.random.key(0))
-    adapters, rest = lora.split(params)
+    adapters, rest = lora.split_adapters(params)
     assert jax.tree.structure(rest) == jax.tree.structure(base)
     assert sorted(adapters["layers"]) == sorted(f"{name}_lora_{x}" for name in PROJECTIONS for x in "ab")
     assert adapters["layers"]["output_lora_a"].shape == (2, 2, 2, 8, 3)  # layers, key heads, queries, width, rank
-    jax.tree.map(np.testing.assert_array_equal, lora.join(adapters, rest), params)
+    jax.tree.map(np.testing.assert_array_equal, lora.join_adapters(adapters, rest), params)
 
 
 @pytest.mark.parametrize("targets", [tuple(PROJECTIONS), ("query", "output")])
 def test_merged_weights_compute_what_the_adapters_compute(base, targets):
     config = replace(BASE, lora=LoraConfig(rank=3, alpha=6.0, targets=targets))
     adapters = trained(config)
-    expected = forward(config, lora.join(adapters, base))
+    expected = forward(config, lora.join_adapters(adapters, base))
     merged, plain = lora.merge(adapters, base, config)
     assert plain == BASE and jax.tree.structure(merged) == jax.tree.structure(base)
     np.testing.assert_allclose(forward(plain, merged), expected, atol=1e-5)
@@ -82,7 +82,7 @@ def test_one_adapter_is_alpha_over_rank_times_the_product(base):
 
 def test_gradients_reach_the_adapters(base):
     policy = policy_of(CONFIG)
-    score = lambda adapters: jnp.sum(jnp.sin(policy.forward(lora.join(adapters, base), *BATCH)))
+    score = lambda adapters: jnp.sum(jnp.sin(policy.forward(lora.join_adapters(adapters, base), *BATCH)))
     gradient = jax.jit(jax.grad(score))(trained(CONFIG))
     assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(gradient))
 
@@ -124,12 +124,12 @@ def test_peft_computes_what_the_adapters_compute(tmp_path):
     model = reference_model("qwen2")
     model.save_pretrained(tmp_path / "base")
     config = replace(read_config(tmp_path / "base"), lora=LoraConfig(rank=4, alpha=6.0))
-    adapters, params = trained(config), weights.load(tmp_path / "base", config)
+    adapters, params = trained(config), weights.load_weights(tmp_path / "base", config)
     lora.save_adapters(tmp_path / "adapters", adapters, config, str(tmp_path / "base"))
     tuned = peft.PeftModel.from_pretrained(model, tmp_path / "adapters").eval()
     tokens = np.arange(20, dtype=np.int32)
     logits = forward(
-        config, lora.join(adapters, params), (tokens[None, :1], np.ones(1, np.int32), tokens[None, None, 1:])
+        config, lora.join_adapters(adapters, params), (tokens[None, :1], np.ones(1, np.int32), tokens[None, None, 1:])
     )
     with torch.no_grad():
         expected = tuned(torch.from_numpy(tokens.astype(np.int64))[None]).logits

@@ -28,7 +28,7 @@ from models.planning.ahead_of_time import (
     Work,
     collectives,
     meshes,
-    parse,
+    parse_topology,
     roofline,
 )
 from rods_jax import sharding
@@ -42,9 +42,9 @@ needs_libtpu = pytest.mark.skipif(without, reason="the tpu extra is not installe
 
 # ------------------------------------------------------------------------------- chips and grids
 def test_a_topology_is_a_chip_and_a_grid():
-    assert parse("v5e:8x8") == (CHIPS["v5e"], 64)
-    assert parse("v5p:4x4x4") == (CHIPS["v5p"], 64)
-    assert parse("tpu7x:2x2x1") == (CHIPS["tpu7x"], 8)  # a device is half a chip
+    assert parse_topology("v5e:8x8") == (CHIPS["v5e"], 64)
+    assert parse_topology("v5p:4x4x4") == (CHIPS["v5p"], 64)
+    assert parse_topology("tpu7x:2x2x1") == (CHIPS["tpu7x"], 8)  # a device is half a chip
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ def test_another_topology_is_refused(name):
     with pytest.raises(
         ValueError, match="the topology must be one of v5e, v5p, v6e, tpu7x and a grid.* or one of h100"
     ):
-        parse(name)
+        parse_topology(name)
 
 
 @pytest.mark.parametrize("name, cards", [("h100", 8), ("h200", 1), ("a100-80", 4), ("a100-40", 2)])
 def test_cards_of_one_host_are_counted(name, cards):
-    assert parse(f"{name}:{cards}") == (CARDS[name], cards)
+    assert parse_topology(f"{name}:{cards}") == (CARDS[name], cards)
     found = ahead_of_time.slice_of(f"{name}:{cards}")  # needs no library of theirs
     assert (found.count, found.hosts, found.devices) == (cards, 1, ())
 
@@ -246,10 +246,10 @@ def test_layouts_come_fastest_on_paper_first_and_may_fit():
 def test_hosts_cut_the_data_axis_and_hold_a_copy_of_the_weights():
     config, model = QWEN3_4B, plan.model_of(QWEN3_4B)
     with pytest.raises(ValueError, match="16 processes need a mesh whose data axis they divide"):
-        layouts.check(replace(config, mesh=(8, 8, 1, 1)), model, 64, 16)
+        layouts.check_layout(replace(config, mesh=(8, 8, 1, 1)), model, 64, 16)
     found = layouts.layouts(config, model, CHIPS["v5e"], 64, 16)
     assert found and all(c.mesh[0] % 16 == 0 for c in found)
-    assert all(layouts.share_of(c, 16).tasks == c.rollout.concurrent_tasks for c in found)
+    assert all(layouts.host_share(c, 16).tasks == c.rollout.concurrent_tasks for c in found)
 
     one = replace(config, mesh=(16, 4, 1, 1))
     # 4 chips share a task's rollouts, not its prompt.
@@ -371,11 +371,11 @@ def test_what_does_not_fit_says_what_to_change():
     held = counts.Held(parameters=float(GIB))
     step = programs.Program("update", "update", None, (), Work(1.0, 1.0, 0.0), 1.0, held, float(GIB), 8)
     memory = Memory(arguments=10 * GIB, outputs=0, temporaries=5 * GIB, program=0)
-    one = plan.report(step, Compiled(memory, "", {"all-gather": 200e9}, 1.0), CHIPS["v5e"], config)
+    one = plan.figures_of(step, Compiled(memory, "", {"all-gather": 200e9}, 1.0), CHIPS["v5e"], config)
     assert not one["fits"] and one["seconds"]["roofline"] == 1.0 and one["seconds"]["bound_by"] == "exchange"
     assert "--update.micro-batches 4" in one["advice"][0]
-    assert "does not fit: 16.00 GiB of 15.75" in plan.told(one, CHIPS["v5e"])
-    fitting = plan.report(step._replace(resident=0.0), Compiled(memory, "", {}, 1.0), CHIPS["v5e"], config)
+    assert "does not fit: 16.00 GiB of 15.75" in plan.figures_text(one, CHIPS["v5e"])
+    fitting = plan.figures_of(step._replace(resident=0.0), Compiled(memory, "", {}, 1.0), CHIPS["v5e"], config)
     assert fitting["fits"] and fitting["advice"] == []
 
 

@@ -117,7 +117,7 @@ def test_every_program_of_a_run_compiles_and_is_reported(lora):
     assert result["fits"] and all(one["memory"]["total"] > 0 for one in result["programs"])
     update = result["programs"][0]
     assert update["collectives"] and update["memory"]["resident"] == 0
-    unshared = plan.compare(config, plan.model_of(config), slice_here())
+    unshared = plan.unshared_update(config, plan.model_of(config), slice_here())
     assert unshared["useful_flops"] > update["useful_flops"]
 
 

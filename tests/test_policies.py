@@ -36,7 +36,7 @@ def base(tmp_path_factory):
     directory = tmp_path_factory.mktemp("base")
     tokenizer = train_tokenizer(["find the report and close the ticket"], vocab_size=300)
     config = replace(presets.TINY_QWEN2_5, vocab_size=len(tokenizer) + 5, max_positions=512)
-    weights.save(directory, callables(config)["init"](jax.random.key(0)), config, tokenizer)
+    weights.save_weights(directory, callables(config)["init"](jax.random.key(0)), config, tokenizer)
     return directory
 
 
@@ -66,7 +66,7 @@ def test_without_adapters_the_checkpoint_itself_trains_in_float32(base):
     params = learner.policy.init(jax.random.key(0))
     assert learner.frozen == () and learner.whole(params) is params
     assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
-    jax.tree.map(np.testing.assert_array_equal, params, weights.load(base, read_config(base)))
+    jax.tree.map(np.testing.assert_array_equal, params, weights.load_weights(base, read_config(base)))
 
 
 def test_adapters_train_alone_and_leave_as_whole_weights(base, tmp_path):
@@ -86,7 +86,7 @@ def test_adapters_train_alone_and_leave_as_whole_weights(base, tmp_path):
     assert whole["embedding"] is learner.frozen[0]["embedding"]  # no copy
 
     learner.export(tmp_path / "merged", state.params, load_tokenizer(base), max_positions=9, base=None)
-    merged = weights.load(tmp_path / "merged", read_config(tmp_path / "merged"))
+    merged = weights.load_weights(tmp_path / "merged", read_config(tmp_path / "merged"))
     change = merged["layers"]["query"] - learner.frozen[0]["layers"]["query"].astype(jnp.float32)
     assert np.abs(change).max() > 0
     np.testing.assert_array_equal(merged["layers"]["key"], learner.frozen[0]["layers"]["key"].astype(np.float32))
@@ -151,6 +151,6 @@ def test_a_run_from_a_checkpoint_resumes_and_exports(base, tmp_path, lora):
     command = [sys.executable, "-m", "scripts.export", "--run-dir", config.run_dir, "--to", str(tmp_path / "out")]
     subprocess.run([*command, "--config", str(file)], check=True, cwd=ROOT)
     assert load_tokenizer(tmp_path / "out").get_vocab() == load_tokenizer(base).get_vocab()
-    exported = weights.load(tmp_path / "out", read_config(tmp_path / "out"))
-    start = weights.load(base, read_config(base))
+    exported = weights.load_weights(tmp_path / "out", read_config(tmp_path / "out"))
+    start = weights.load_weights(base, read_config(base))
     assert np.abs(exported["layers"]["query"] - start["layers"]["query"]).max() > 0

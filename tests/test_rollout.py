@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from rollout_toy import CODEC, GOLD, SCRIPTED, SIZES, STOP, TASKS, G, N, actions_of, compiled, gather, script
 
-from rods_jax.demonstrations import Habits, demonstrate
+from rods_jax.config import Habits
+from rods_jax.demonstrations import demonstrate
 from rods_jax.environments.episode import Episode
 from rods_jax.environments.scoring import gold_trace
 from rods_jax.environments.workplace import WORKPLACE

@@ -52,7 +52,7 @@ def batch() -> RolloutBatch:
 
 def compute(mesh=None, cuts=(1, 1)):
     """(state after an update, feedback, sampled tokens) on one device, or on a mesh; in micro-batches."""
-    policy = Policy(**callables(CONFIG, Layout(**sharding.layout(mesh)) if mesh else Layout()))
+    policy = Policy(**callables(CONFIG, Layout(**sharding.layout_fields(mesh)) if mesh else Layout()))
     params = Policy(**callables(CONFIG)).init(jax.random.key(0))
     params = jax.tree.map(lambda x: x * 3 if x.ndim > 2 else x + 0.1, params)  # far from uniform; biases are not 0
     state, given, known = grpo.create_state(params, OPTIMIZER, OBJECTIVE), batch(), standing()
@@ -173,7 +173,7 @@ def test_a_mesh_that_does_not_fit_is_refused_in_one_sentence():
 
 def test_rows_hold_what_a_device_holds_and_move_nothing():
     mesh = sharding.create_mesh(2, 2, 1, 2)
-    place = Layout(**sharding.layout(mesh))
+    place = Layout(**sharding.layout_fields(mesh))
     rows = rows_of((2, 6), (2, 4, 4), place)
     assert rows.cuts == (2, 2) and rows.prompt == 8  # padded
     prompt, suffix = np.arange(16).reshape(2, 1, 8), 100 + np.arange(32).reshape(2, 4, 4)
@@ -228,7 +228,7 @@ def test_rollouts_are_cut_over_all_devices_and_listen_where_they_lie(group, colu
     prompts, lengths = rng.integers(0, 60, (4, 6)).astype(np.int32), np.array([6, 3, 5, 6], np.int32)
     expected, _, _ = play(Policy(**callables(config)), params, prompts, lengths, group, columns)
     cut = jax.device_put(params, sharding.parameter_shardings(mesh, params, parameter_axes))
-    policy = Policy(**callables(config, Layout(**sharding.layout(sharding.for_groups(mesh, group)))))
+    policy = Policy(**callables(config, Layout(**sharding.layout_fields(sharding.for_groups(mesh, group)))))
     found, episodes, text = play(policy, cut, prompts, lengths, group, columns)
     np.testing.assert_array_equal(found, expected)
     cached = episodes.suffixes.keys_NGKSE[0]

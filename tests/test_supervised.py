@@ -12,7 +12,7 @@ import pytest
 from models.decoder import DecoderConfig
 from models.policy import callables
 from rods_jax.demonstrations import Demonstration
-from rods_jax.supervised import DemonstrationBatch, SupervisedState, jit_step, loss, stream
+from rods_jax.supervised import DemonstrationBatch, SupervisedState, demonstration_loss, jit_step, stream
 from rods_jax.types import Policy
 
 V, P, S = 17, 6, 8
@@ -61,19 +61,21 @@ def test_loss_is_the_weighted_mean_over_the_whole_batch():
         log_probs[0, 0, 0, 1] + 0.25 * log_probs[0, 0, 1, 2]
         + log_probs[1, 0, 1, 4] + log_probs[1, 0, 2, 0] + 0.25 * log_probs[1, 0, 3, 1]
     ) / 3.5  # fmt: skip
-    np.testing.assert_allclose(loss(params, batch, TABLE), by_hand, rtol=1e-6)
-    np.testing.assert_allclose(jax.jit(loss, static_argnums=2)(params, batch, TABLE), by_hand, rtol=1e-6)
+    np.testing.assert_allclose(demonstration_loss(params, batch, TABLE), by_hand, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(demonstration_loss, static_argnums=2)(params, batch, TABLE), by_hand, rtol=1e-6)
 
 
 def test_weight_zero_gives_no_gradient_and_a_quarter_gives_a_quarter():
     params, batch, _ = table()
-    gradient = jax.grad(loss)(params, batch, TABLE)["hidden"]
+    gradient = jax.grad(demonstration_loss)(params, batch, TABLE)["hidden"]
     np.testing.assert_array_equal((gradient != 0).any(-1), batch.weights_NGS > 0)
     full = batch._replace(weights_NGS=(batch.weights_NGS > 0).astype(np.float32))
     scale = batch.weights_NGS * full.weights_NGS.sum() / batch.weights_NGS.sum()
-    np.testing.assert_allclose(gradient, jax.grad(loss)(params, full, TABLE)["hidden"] * scale[..., None], rtol=1e-5)
+    np.testing.assert_allclose(
+        gradient, jax.grad(demonstration_loss)(params, full, TABLE)["hidden"] * scale[..., None], rtol=1e-5
+    )
     nan = params | {"hidden": jnp.where((batch.weights_NGS > 0)[..., None], params["hidden"], jnp.nan)}
-    np.testing.assert_array_equal(jax.grad(loss)(nan, batch, TABLE)["hidden"], gradient)
+    np.testing.assert_array_equal(jax.grad(demonstration_loss)(nan, batch, TABLE)["hidden"], gradient)
 
 
 # ----------------------------------------------------------------------------------- tiny decoder

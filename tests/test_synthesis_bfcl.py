@@ -11,7 +11,7 @@ import bfcl_official
 
 from rods_jax.environments.bfcl import CLASSES, bfcl_domain, load_tasks, split
 from rods_jax.environments.protocol import STRATA
-from rods_jax.synthesis.fidelity import Outcome, fidelity
+from rods_jax.synthesis.fidelity import DispatchedSeed, fidelity_report
 from rods_jax.synthesis.near_duplicates import far_from
 from rods_jax.synthesis.pipeline import RULE_BASED, synthesize
 
@@ -30,11 +30,11 @@ def test_most_seeds_have_a_variant_and_every_variant_is_right(every):
     outcomes = []
     for seed in train[::every]:
         result = synthesize(domain, seed, rng=random.Random(seed.id), step=0, known_hashes=(), roles=roles)
-        outcomes.append(Outcome(seed, 0, 0, result.candidate, tuple(r.error for r in result.rejections), 0))
+        outcomes.append(DispatchedSeed(seed, 0, 0, result.candidate, tuple(r.error for r in result.rejections), 0))
 
     classes = Counter(name for outcome in outcomes if outcome.candidate for name in outcome.candidate.world.classes)
     assert set(classes) == set(CLASSES)
-    report = fidelity(domain, outcomes, {}, held_out)
+    report = fidelity_report(domain, outcomes, {}, held_out)
     assert report["acceptance"]["share"] >= 0.75
     assert all(row["share"] >= 0.6 for row in report["acceptance"]["by_category"].values())
     assert set(report["profile_match"]) == set(STRATA)

@@ -19,7 +19,7 @@ from rich.console import Console
 from trainer_and_workers import LOADED, ROOT, at_first_go, begun_run, records, trainer, wait_until
 
 from rods_jax import checkpoint, replay, run
-from rods_jax.config import ConfigError, resolved
+from rods_jax.config import ConfigError, plain_values
 from rods_jax.metrics import read_metrics
 from rods_jax.run.authors import work
 from rods_jax.synthesis.dispatch import OUTCOMES, WORK, outcome_record
@@ -130,7 +130,7 @@ def test_the_command_refuses_what_is_not_its_run(tmp_path):
     directory = begun_run(tmp_path / "run")
     with pytest.raises(ConfigError, match="was started with another seed"):
         work(replace(LOADED, seed=1), directory, 1, None)
-    (directory / "config.json").write_text(json.dumps(resolved(replace(LOADED, synthesis=None))))
+    (directory / "config.json").write_text(json.dumps(plain_values(replace(LOADED, synthesis=None))))
     with pytest.raises(ConfigError, match="the config has no synthesis"):
         work(replace(LOADED, synthesis=None), directory, 1, None)
 

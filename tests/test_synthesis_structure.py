@@ -8,7 +8,7 @@ from synthesis_toy import TASK, TOY
 
 from rods_jax.environments import bfcl
 from rods_jax.synthesis.errors import LAYOUT_TOO_LONG, STRUCTURE_LOST, Rejected
-from rods_jax.synthesis.llm_plan import MAX_TURNS, layout
+from rods_jax.synthesis.llm_plan import MAX_TURNS, turn_layout
 from rods_jax.synthesis.profile import Profile, extract_profile
 from rods_jax.types import Turn
 
@@ -75,7 +75,7 @@ def test_a_model_that_mends_its_flow_when_told_is_accepted():
 def test_a_seed_of_eight_turns_is_kept_whole_and_a_longer_one_is_refused_without_a_question():
     calls = [call for turn in LOOSE.turns for call in turn.gold]
     eight = replace(LOOSE, turns=tuple(Turn(f"{n}", (calls[n % len(calls)],)) for n in range(MAX_TURNS)))
-    assert len(layout(TOY, extract_profile(TOY, eight))) == MAX_TURNS
+    assert len(turn_layout(TOY, extract_profile(TOY, eight))) == MAX_TURNS
     longer = replace(eight, turns=(*eight.turns, eight.turns[0]))
     model = Model()
     result = write(model, longer, attempts=2)
@@ -84,8 +84,10 @@ def test_a_seed_of_eight_turns_is_kept_whole_and_a_longer_one_is_refused_without
 
 def test_an_empty_turn_that_the_category_does_not_explain_is_refused():
     with pytest.raises(Rejected, match="no_pattern"):
-        layout(TOY, Profile("base", ("Library",), (("Library",), ())))
-    assert layout(TOY, extract_profile(TOY, seed_of("missing_parameter"))) == layout(TOY, extract_profile(TOY, TASK))
+        turn_layout(TOY, Profile("base", ("Library",), (("Library",), ())))
+    assert turn_layout(TOY, extract_profile(TOY, seed_of("missing_parameter"))) == turn_layout(
+        TOY, extract_profile(TOY, TASK)
+    )
 
 
 def test_bfcls_training_tasks_are_kept_whole():
@@ -93,6 +95,6 @@ def test_bfcls_training_tasks_are_kept_whole():
     train, _ = bfcl.split(bfcl.load_tasks())
     domain = bfcl.bfcl_domain(train)
     for task in train:
-        turns = layout(domain, extract_profile(domain, task))
+        turns = turn_layout(domain, extract_profile(domain, task))
         assert [len(turn) for turn in turns] == [len(turn.gold) for turn in task.turns if turn.gold]
     assert len(train) == 400 and max(len(task.turns) for task in train) == MAX_TURNS

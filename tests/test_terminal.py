@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from rods_jax.terminal import clean, plain, refuse, say
+from rods_jax.terminal import clean, harmless_text, refuse, say
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,9 +43,9 @@ def test_names_that_rich_would_obey_are_printed_as_they_are(name):
     console = Console(file=(said := io.StringIO()), width=200, force_terminal=True, color_system=None)
     say(console, f"the run {name} is done")
     refuse(console, FileNotFoundError(f"{name} holds no run"))
-    table = Table(title=plain(name))
-    table.add_column(plain(name))
-    table.add_row(plain(name))
+    table = Table(title=harmless_text(name))
+    table.add_column(harmless_text(name))
+    table.add_row(harmless_text(name))
     console.print(table)
     assert f"the run {clean(name)} is done\n" in said.getvalue()
     assert f"error: {clean(name)} holds no run\n" in said.getvalue()

@@ -27,12 +27,12 @@ from rods_jax.config import (
     Config,
     ConfigError,
     EvaluationConfig,
+    Habits,
     ReplaySettings,
     RolloutConfig,
     StageConfig,
     UpdateConfig,
 )
-from rods_jax.demonstrations import Habits
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.metrics import read_metrics

@@ -39,7 +39,7 @@ def equal(a, b):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    weights.save(tmp_path / "it", fresh(presets.TINY_QWEN3), presets.TINY_QWEN3, dtype=jnp.float32)
+    weights.save_weights(tmp_path / "it", fresh(presets.TINY_QWEN3), presets.TINY_QWEN3, dtype=jnp.float32)
     return tmp_path / "it"
 
 
@@ -48,12 +48,12 @@ def checkpoint(tmp_path):
 @pytest.mark.parametrize("max_file_bytes", [10**9, 20_000])
 def test_what_was_saved_is_loaded_bit_for_bit(config, max_file_bytes, tmp_path):
     params = fresh(config)
-    weights.save(tmp_path, params, config, dtype=jnp.float32, max_file_bytes=max_file_bytes)
+    weights.save_weights(tmp_path, params, config, dtype=jnp.float32, max_file_bytes=max_file_bytes)
     files = list(tmp_path.glob("*.safetensors"))
     assert (tmp_path / weights.INDEX).exists() == (len(files) > 1) == (max_file_bytes < 10**9)
     assert max(file.stat().st_size for file in files) < max_file_bytes + 4096
     assert read_config(tmp_path) == config
-    equal(weights.load(tmp_path, config), params)
+    equal(weights.load_weights(tmp_path, config), params)
 
 
 def test_tensors_have_the_orientation_of_the_format(checkpoint):
@@ -70,11 +70,11 @@ def test_tensors_have_the_orientation_of_the_format(checkpoint):
 
 def test_bfloat16_is_what_is_written_and_any_float_is_what_is_read(tmp_path):
     config, params = presets.TINY_LLAMA3, fresh(presets.TINY_LLAMA3)
-    weights.save(tmp_path, params, config)
+    weights.save_weights(tmp_path, params, config)
     rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
     assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == "bfloat16"
-    equal(weights.load(tmp_path, config), jax.tree.map(lambda x: x.astype(np.float32), rounded))
-    loaded = weights.load(tmp_path, config, dtype=jnp.bfloat16)
+    equal(weights.load_weights(tmp_path, config), jax.tree.map(lambda x: x.astype(np.float32), rounded))
+    loaded = weights.load_weights(tmp_path, config, dtype=jnp.bfloat16)
     equal(loaded, rounded)
     assert {x.dtype for x in jax.tree.leaves(loaded)} == {jnp.dtype(jnp.bfloat16)}
 
@@ -86,7 +86,7 @@ def test_nothing_that_is_there_is_written_over(checkpoint, tmp_path):
     for directory, name in ((checkpoint, r"(model\.safetensors|config\.json)"), (other, "pytorch_model.bin")):
         before = {path: path.read_bytes() for path in directory.iterdir()}
         with pytest.raises(FolderError, match=f"holds '{name}' and is left as it is"):
-            weights.save(directory, fresh(presets.TINY_QWEN3), presets.TINY_QWEN3)
+            weights.save_weights(directory, fresh(presets.TINY_QWEN3), presets.TINY_QWEN3)
         assert {path: path.read_bytes() for path in directory.iterdir()} == before
 
 
@@ -99,7 +99,7 @@ def test_every_file_can_be_read_by_whom_the_umask_lets(checkpoint):
 def test_the_tokenizer_travels_along(tmp_path):
     tokenizer = train_tokenizer(["some words"], vocab_size=300)
     config = replace(presets.TINY_QWEN3, vocab_size=len(tokenizer))
-    weights.save(tmp_path, fresh(config), config, tokenizer)
+    weights.save_weights(tmp_path, fresh(config), config, tokenizer)
     assert load_tokenizer(tmp_path).get_vocab() == tokenizer.get_vocab()
     assert json.loads((tmp_path / "config.json").read_text())["eos_token_id"] == tokenizer.eos_token_id
 
@@ -109,7 +109,7 @@ def test_the_tokenizer_travels_along(tmp_path):
 def test_every_device_gets_its_shard(config, tmp_path):
     """Two axes of a projection are sharded at a time, heads among them; blocks are far smaller than a tensor."""
     params = fresh(config)
-    weights.save(tmp_path, params, config, dtype=jnp.float32)
+    weights.save_weights(tmp_path, params, config, dtype=jnp.float32)
     mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("a", "b"))
 
     def spec(path, x):
@@ -120,7 +120,7 @@ def test_every_device_gets_its_shard(config, tmp_path):
         return PartitionSpec(None, *["a", "b"][: x.ndim - 1]) if path[-1].key in ("gate", "down") else PartitionSpec()
 
     shardings = jax.tree_util.tree_map_with_path(lambda path, x: NamedSharding(mesh, spec(path, x)), params)
-    loaded = weights.load(tmp_path, config, shardings=shardings)
+    loaded = weights.load_weights(tmp_path, config, shardings=shardings)
     equal(loaded, params)
     jax.tree.map(lambda x, sharding: x.sharding.is_equivalent_to(sharding, x.ndim) or pytest.fail(), loaded, shardings)
     assert loaded["layers"]["gate"].addressable_shards[0].data.shape == (2, 8, 24)
@@ -128,7 +128,7 @@ def test_every_device_gets_its_shard(config, tmp_path):
 
 def test_large_tensors_are_read_in_blocks(checkpoint, monkeypatch):
     monkeypatch.setattr(weights, "_BLOCK", 1000)
-    equal(weights.load(checkpoint, presets.TINY_QWEN3), fresh(presets.TINY_QWEN3))
+    equal(weights.load_weights(checkpoint, presets.TINY_QWEN3), fresh(presets.TINY_QWEN3))
 
 
 MEASURE = """
@@ -137,9 +137,9 @@ from models import weights
 from models.families import read_config
 peak = lambda: 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1])
 tiny, large = sys.argv[1:]
-weights.load(tiny, read_config(tiny))  # what compiling costs is no part of the bound
+weights.load_weights(tiny, read_config(tiny))  # what compiling costs is no part of the bound
 before = peak()
-params = weights.load(large, read_config(large))
+params = weights.load_weights(large, read_config(large))
 print(peak() - before, sum(x.nbytes for x in jax.tree.leaves(params)), params["embedding"].nbytes)
 """
 
@@ -147,9 +147,9 @@ print(peak() - before, sum(x.nbytes for x in jax.tree.leaves(params)), params["e
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of /proc")
 def test_loading_holds_one_and_a_half_tensors_beyond_the_arrays(tmp_path):
     config = replace(presets.TINY_QWEN3, vocab_size=96_000, width=256, feed_forward=2048, layers=6)
-    weights.save(tmp_path / "large", fresh(config), config, dtype=jnp.float32)
+    weights.save_weights(tmp_path / "large", fresh(config), config, dtype=jnp.float32)
     small = replace(config, vocab_size=96, feed_forward=8)
-    weights.save(tmp_path / "tiny", fresh(small), small, dtype=jnp.float32)
+    weights.save_weights(tmp_path / "tiny", fresh(small), small, dtype=jnp.float32)
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "tiny"), str(tmp_path / "large")]
     output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     added, arrays, largest = map(int, output.split())
@@ -188,7 +188,7 @@ def edit(checkpoint, change):
 def test_a_wrong_tensor_is_named(checkpoint, change, message):
     edit(checkpoint, change)
     with pytest.raises(CheckpointError, match=message):
-        weights.load(checkpoint, presets.TINY_QWEN3)
+        weights.load_weights(checkpoint, presets.TINY_QWEN3)
 
 
 def test_what_the_format_stores_needlessly_is_ignored(checkpoint):
@@ -197,7 +197,7 @@ def test_what_the_format_stores_needlessly_is_ignored(checkpoint):
         "model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(8),
     }
     edit(checkpoint, lambda t: t.update({name: x.astype(np.float32) for name, x in extra.items()}))
-    equal(weights.load(checkpoint, presets.TINY_QWEN3), fresh(presets.TINY_QWEN3))
+    equal(weights.load_weights(checkpoint, presets.TINY_QWEN3), fresh(presets.TINY_QWEN3))
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, 5000, -1])
@@ -205,20 +205,20 @@ def test_a_truncated_file_is_named(checkpoint, kept):
     file = checkpoint / weights.SINGLE
     file.write_bytes(file.read_bytes()[:kept])
     with pytest.raises(CheckpointError, match=f"{file} cannot be read: "):
-        weights.load(checkpoint, presets.TINY_QWEN3)
+        weights.load_weights(checkpoint, presets.TINY_QWEN3)
 
 
 def test_a_missing_file_and_a_broken_index_are_named(tmp_path):
     with pytest.raises(CheckpointError, match="model.safetensors cannot be read"):
-        weights.load(tmp_path, presets.TINY_QWEN3)
-    weights.save(tmp_path, fresh(presets.TINY_QWEN3), presets.TINY_QWEN3, max_file_bytes=20_000)
+        weights.load_weights(tmp_path, presets.TINY_QWEN3)
+    weights.save_weights(tmp_path, fresh(presets.TINY_QWEN3), presets.TINY_QWEN3, max_file_bytes=20_000)
     next(tmp_path.glob("model-00002*")).unlink()
     with pytest.raises(CheckpointError, match="model-00002.* cannot be read"):
-        weights.load(tmp_path, presets.TINY_QWEN3)
+        weights.load_weights(tmp_path, presets.TINY_QWEN3)
     for text in ("{", "[]", "[" * 100_000, "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'):
         (tmp_path / weights.INDEX).write_text(text)
         with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json (is|must)"):
-            weights.load(tmp_path, presets.TINY_QWEN3)
+            weights.load_weights(tmp_path, presets.TINY_QWEN3)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_an_index_names_files_beside_it_alone(checkpoint, place):
     save_file(names, checkpoint.parent / "outside.safetensors")
     (checkpoint / weights.INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(names, place)}))
     with pytest.raises(CheckpointError, match="must lie in a file beside it: got"):
-        weights.load(checkpoint, presets.TINY_QWEN3)
+        weights.load_weights(checkpoint, presets.TINY_QWEN3)
 
 
 def test_the_index_decides_and_no_tensor_stands_in_two_files(checkpoint):
@@ -244,7 +244,7 @@ def test_the_index_decides_and_no_tensor_stands_in_two_files(checkpoint):
     ):
         (checkpoint / weights.INDEX).write_text(json.dumps({"weight_map": index | change}))
         with pytest.raises(CheckpointError, match=message):
-            weights.load(checkpoint, presets.TINY_QWEN3)
+            weights.load_weights(checkpoint, presets.TINY_QWEN3)
 
 
 def test_another_output_projection_beside_a_tied_embedding_is_refused(checkpoint, monkeypatch):
@@ -256,7 +256,7 @@ def test_another_output_projection_beside_a_tied_embedding_is_refused(checkpoint
     with pytest.raises(
         CheckpointError, match="lm_head.weight differs from model.embed_tokens.weight, and config.json ties"
     ):
-        weights.load(checkpoint, presets.TINY_QWEN3)
+        weights.load_weights(checkpoint, presets.TINY_QWEN3)
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
@@ -266,7 +266,7 @@ def test_what_is_not_finite_is_named(checkpoint, number):
 
     edit(checkpoint, hurt)
     with pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.up_proj\.weight holds a number that is not finite"):
-        weights.load(checkpoint, presets.TINY_QWEN3)
+        weights.load_weights(checkpoint, presets.TINY_QWEN3)
 
 
 # ---------------------------------------------------------------------------------- transformers
@@ -278,8 +278,8 @@ def test_transformers_loads_what_was_saved_with_equal_logits(family, max_file_by
     model = reference_model(family)
     model.save_pretrained(tmp_path / "in", max_shard_size=max_file_bytes)
     config = read_config(tmp_path / "in")
-    params = weights.load(tmp_path / "in", config)
-    weights.save(tmp_path / "out", params, config, dtype=jnp.float32, max_file_bytes=max_file_bytes)
+    params = weights.load_weights(tmp_path / "in", config)
+    weights.save_weights(tmp_path / "out", params, config, dtype=jnp.float32, max_file_bytes=max_file_bytes)
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="float32").eval()
     tokens = torch.arange(48)[None]
     with torch.no_grad():

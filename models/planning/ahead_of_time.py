@@ -1,13 +1,13 @@
-"""Compiles for a named TPU slice on a machine without one, and reads what the compiler says of it.
+"""Compiles for a named TPU slice on a machine without one, and reads the compiler's report.
 
     pip install -c constraints.txt -e ".[tpu]"
 
-jax's topology descriptions stand in for the devices, and libtpu's compiler needs no more.  A topology is a chip
-and its grid, "v5e:8x8"; a device is what jax calls one: a chip, or half a chip of tpu7x.  Cards of one host, "h100:8",
-are described by their datasheets alone.
+libtpu's compiler needs no devices: jax's descriptions of a topology are enough.  A topology is a chip and its grid,
+"v5e:8x8".  A device is one of jax's: a chip, or half a chip of tpu7x.  Cards of one host, "h100:8", are described by their
+datasheets alone.
 
-Left out on purpose: the compiler's own FLOPs, bytes and seconds. It counts a loop's body once and leaves kernels
-out (models/counts.py counts instead).
+Left out on purpose: the compiler's own FLOPs, bytes and seconds, because it counts a loop's body once and leaves
+kernels out (models/counts.py counts instead).
 """
 
 import math
@@ -56,7 +56,7 @@ class Memory(NamedTuple):
     """Bytes of one device while a step runs."""
 
     arguments: int
-    outputs: int  # those that do not take an argument's place
+    outputs: int  # without those in the place of a donated argument
     temporaries: int
     program: int
 
@@ -66,7 +66,7 @@ class Memory(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """What the compiler made of a step; memory is None where it would not fit, and `refusal` says by how much."""
+    """A compiled step.  If it does not fit, memory is None and `refusal` says by how much."""
 
     memory: Memory | None
     refusal: str
@@ -74,7 +74,7 @@ class Compiled(NamedTuple):
     seconds: float  # lowering and compiling
 
 
-def parse(topology: str) -> tuple[Chip, int]:
+def parse_topology(topology: str) -> tuple[Chip, int]:
     """The chip of a topology's name and its number of devices. Raises ValueError."""
     name, _, grid = topology.partition(":")
     if name in CARDS and re.fullmatch("[1-8]", grid):
@@ -89,12 +89,12 @@ def parse(topology: str) -> tuple[Chip, int]:
 
 @dataclass(frozen=True)
 class Slice:
-    """Devices or their descriptions; of cards, which are counted, neither."""
+    """The machine of a plan: TPU devices or their descriptions.  Cards have neither, because they are only counted."""
 
     chip: Chip
     count: int
     devices: Sequence[Any] = ()  # all of them, host by host
-    host: Sequence[Any] = ()  # those that a process of it compiles for on its own
+    host: Sequence[Any] = ()  # those of one process, which compiles its rollouts for them alone
 
     @property
     def hosts(self) -> int:
@@ -102,8 +102,8 @@ class Slice:
 
 
 def slice_of(topology: str) -> Slice:
-    """Its devices, described. Raises ValueError where there is no such slice, or no libtpu."""
-    chip, count = parse(topology)
+    """The slice of that name.  ValueError: there is no such slice, or no libtpu."""
+    chip, count = parse_topology(topology)
     name, _, grid = topology.partition(":")
     if name in CARDS:
         return Slice(chip, count)
@@ -158,7 +158,7 @@ def _first_line(error: Any) -> str:
 
 
 # -------------------------------------------------------------------------------- the compiled program
-KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
 _HEADER = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 _CALLED = re.compile(r"(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
@@ -177,8 +177,9 @@ class Instruction(NamedTuple):
 def collectives(program: str) -> dict[str, float]:
     """Bytes that one device receives in a run of the program (HLO text), by kind of exchange.
 
-    What lies in a loop counts as often as it turns, once where only the data know how often.  all-gather and
-    all-to-all: the result; reduce-scatter: the operand; all-reduce, which is both: twice the operand.
+    A collective in a loop counts once for each turn; if the number of turns depends on data, it counts once.  A device
+    receives the result of an all-gather or an all-to-all, the operand of a reduce-scatter, and twice the operand of an
+    all-reduce, which is both.
     """
     computations, entry = _computations(program)
     totals: dict[str, float] = defaultdict(float)
@@ -189,7 +190,7 @@ def collectives(program: str) -> dict[str, float]:
         for line in lines:
             kind = line.operation.removesuffix("-start")
             channel = re.search(r"channel_id=(\d+)", line.rest)
-            if kind in KINDS and (channel is None or channel[1] not in seen):
+            if kind in COLLECTIVES and (channel is None or channel[1] not in seen):
                 seen |= {channel[1]} if channel else set()
                 fused = kind == "all-reduce" and "all-reduce-scatter" in name  # how a TPU spells a reduce-scatter
                 kind = "reduce-scatter" if fused else kind
@@ -201,12 +202,12 @@ def collectives(program: str) -> dict[str, float]:
             if line.operation == "while":
                 condition = re.search(r"condition=%?([\w.\-]+)", line.rest)
                 turns = _turns(line.rest, computations.get(condition[1] if condition else "", ()))
-            if kind not in KINDS:
+            if kind not in COLLECTIVES:
                 called = _CALLED.findall(line.rest)
                 branches = re.search(r"branch_computations=\{([^}]*)\}", line.rest)
                 called += re.findall(r"[\w.\-]+", branches[1]) if branches else []
                 for other in called:
-                    # What a TPU starts in one fusion and ends in another stands in both: one exchange, one channel.
+                    # A TPU may start an exchange in one fusion and end it in another. Both name its channel: count it once.
                     visit(other, times * turns, seen if line.operation == "fusion" else set())
 
     visit(entry, 1.0, set())
@@ -227,7 +228,7 @@ def _computations(program: str) -> tuple[Mapping[str, list[Instruction]], str]:
 
 
 def _turns(attributes: str, condition: Sequence[Instruction]) -> int:
-    """How often a loop turns; 1 where its bound is data."""
+    """The number of turns of a loop; 1 if it depends on data."""
     if known := re.search(r"known_trip_count[^\d]*(\d+)", attributes):
         return int(known[1])
     constants = {line.name: line.rest for line in condition if line.operation == "constant"}
@@ -244,7 +245,7 @@ def _operands(rest: str) -> list[str]:
 
 
 def _bytes(shape: str) -> float:
-    """Of a shape as HLO writes it, tuples too; layouts are ignored."""
+    """Bytes of a shape in HLO text, tuples too; layouts are ignored."""
     return sum(
         math.prod(map(int, filter(None, dimensions.split(",")))) * _itemsize(dtype)
         for dtype, dimensions in _SHAPE.findall(shape)
@@ -276,7 +277,7 @@ def roofline(chip: Chip, work: Work) -> dict[str, float]:
 
 
 def meshes(count: int) -> list[tuple[int, int, int, int]]:
-    """All ways to lay `count` devices along data, fsdp, tensor and sequence."""
+    """All sizes of data, fsdp, tensor and sequence whose product is `count`."""
     divisors = [d for d in range(1, count + 1) if count % d == 0]
     three = [(a, b, c) for a in divisors for b in divisors for c in divisors if count % (a * b * c) == 0]
     return [(a, b, c, count // (a * b * c)) for a, b, c in three]

@@ -1,4 +1,4 @@
-"""How long a whole run takes, and what it costs, from the rooflines of its programs and lengths that somebody states.
+"""The hours and the cost of a whole run, from its programs' rooflines and from stated lengths of episodes.
 
     steps         those of each stage's epochs; its pool grows by what may be injected
     rollouts      of a step: every prompt once, every message token by token in as many rows as there are, every answer
@@ -6,8 +6,9 @@
     copy, update  of a step: as compiled, for the longest suffix that is stated
     evaluation    every held-out task twice, sampled and greedy
 
-Every time is the roofline's, divided by an efficiency: what share of the datasheet's peaks the run reaches.  Left out on
-purpose: environments, checkpoints, compilation and starts; they overlap or are short.  Synthesis needs machines of its own.
+Every time is the roofline's, divided by an efficiency: the share of the datasheet's peaks that the run reaches.  Left out
+on purpose: environments, checkpoints, compilation and starts, which overlap or are short; synthesis, which needs machines
+of its own.
 """
 
 import math
@@ -29,12 +30,12 @@ from .programs import meshes_of, players_of, update_sizes
 
 
 class Lengths(NamedTuple):
-    """A mean episode, in tokens; `longest` is a step's longest suffix, which its update is cut to."""
+    """A mean episode, in tokens.  `longest` is a step's longest suffix: its update is cut to that."""
 
     prompt: int
     messages: float  # of the policy
     message: float
-    observation: float  # what it reads after each
+    observation: float  # after each message
     longest: int
 
     @property
@@ -97,32 +98,32 @@ def play_seconds(
     lengths: Lengths,
     exchanged: tuple[float, float],
 ) -> float:
-    """Of a host's `episodes`, at the peaks. exchanged: bytes that a device receives for a token, and for a chunk."""
+    """Seconds of a host's `episodes` at the peaks.  exchanged: bytes that a device receives for a token, for a chunk."""
     data, fsdp, *others = mesh_of(config)
     cut = math.gcd(fsdp, play.rows)
     sizes = data // found.hosts * fsdp // cut, cut, *others
     n, g, c, chunk = play.slots, play.rows, play.columns, play.sizes.observation_chunk
-    shape = Shape(n, g, lengths.prompt, round(lengths.suffix / 2))  # of an episode half-way
+    shape = Shape(n, g, lengths.prompt, round(lengths.suffix / 2))  # caches are half full on average
     cuts = cuts_of(model, sizes, shape)
     weights = counts.parameters(model) / cuts.tensor * counts.itemsize(model)
     prompts, suffixes = counts.cache_bytes(model, shape)
     caches = prompts / cuts.prompt_cache + suffixes / cuts.suffix_heads
 
-    def seconds(parts: counts.Parts, bytes: float, exchanged: float) -> float:
+    def seconds(parts: counts.Flops, bytes: float, exchanged: float) -> float:
         work = Work(counts.on_device(parts, cuts).total, bytes, exchanged)
         return max(roofline(found.chip, work).values())
 
-    # Prompts are padded to their limit, and computed once for each task.
+    # Prompts: padded to their limit, computed once for each task.
     whole = shape._replace(prompt=play.sizes.max_prompt_tokens)
     passed = counts.forward(model, whole)
-    prefill = counts.Parts(passed.prompt_layers, passed.prompt_attention, 0.0, 0.0, 0.0)
+    prefill = counts.Flops(passed.prompt_layers, passed.prompt_attention, 0.0, 0.0, 0.0)
     moved = weights + counts.activation_bytes(model, n * whole.prompt / cuts.prompts) / cuts.tensor
     read = episodes / play.group_size / n * seconds(prefill, moved, 0.0)
-    # A token of all rows at a time: those that wait for their environments are few.
+    # Messages: one token of all rows at a time, because few rows wait for their environments.
     token = counts.decode_step(model, shape)
     said = episodes * lengths.messages * lengths.message / (n * g) * seconds(token, weights + caches, exchanged[0])
-    # A chunk of a few rows at a time, filled as far as the observation is long.
-    heard = counts.Parts(*(chunk * c / g * part for part in token._replace(vocabulary=0.0)))
+    # Observations: one chunk of c rows of each task at a time; the last chunk is padded.
+    heard = counts.Flops(*(chunk * c / g * part for part in token._replace(vocabulary=0.0)))
     moved = weights + caches + counts.activation_bytes(model, n * c * chunk / cuts.rows) / cuts.tensor
     chunks = episodes * lengths.messages * math.ceil(lengths.observation / chunk) / (n * c)
     return read + said + chunks * seconds(heard, moved, exchanged[1])
@@ -140,12 +141,12 @@ def steps_of(config: Config, stage: StageConfig, tasks: TaskSplits) -> int:
 
 
 def evaluations_of(config: Config) -> int:
-    """One before the first step, one every few epochs, and one at the end."""
+    """The number of evaluations: before the first step, every few epochs, and at the end."""
     epochs = sum(stage.epochs for stage in config.stages)
     return 1 + math.ceil(epochs / config.evaluation.every_epochs)
 
 
-def told(result: Mapping[str, Any], count: int) -> str:
+def hours_text(result: Mapping[str, Any], count: int) -> str:
     """The hours for a reader."""
     steps = ", ".join(f"{name} {steps}" for name, steps in result["steps"].items())
     *parts, (_, total) = result["hours"].items()

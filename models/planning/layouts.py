@@ -1,6 +1,6 @@
-"""What each layout of a slice means for a run, from shapes alone: what it cuts, and which are worth compiling.
+"""The layouts of a run on a slice, from shapes alone: what each one cuts, and which are worth compiling.
 
-Left out on purpose: where on the slice's wires an axis lies.
+Left out on purpose: how the mesh's axes lie on the slice's links.
 """
 
 import math
@@ -29,8 +29,8 @@ def parameter_shapes(model: DecoderConfig) -> Any:
     return jax.eval_shape(callables(model)["init"], jax.random.key(0))
 
 
-def check(config: Config, model: DecoderConfig, count: int, hosts: int = 1) -> None:
-    """Raises ValueError, in one sentence, where the layout or the lengths cannot be."""
+def check_layout(config: Config, model: DecoderConfig, count: int, hosts: int = 1) -> None:
+    """ValueError, in one sentence: the layout or the lengths are impossible."""
     mesh = mesh_of(config)
     sharding.create_mesh(*mesh, devices=[None] * count)
     processes.require_shares(mesh[0], config.rollout.tasks_per_step, hosts)
@@ -46,7 +46,7 @@ def check(config: Config, model: DecoderConfig, count: int, hosts: int = 1) -> N
 
 
 def cuts_of(model: DecoderConfig, sizes: Sequence[int], shape: Shape) -> Cuts:
-    """Among how many devices of a mesh of `sizes` the table shares out each part of a step."""
+    """The number of devices of a mesh of `sizes` that share each part of a step, by the table of sharding.py."""
     mesh = AbstractMesh(tuple(sizes), sharding.AXES)
     lengths = dict(N=shape.tasks, B=shape.tasks, G=shape.group_size, P=shape.prompt, S=shape.suffix)
     lengths |= dict(H=model.key_value_heads, I=model.key_value_heads)
@@ -78,15 +78,15 @@ def whole_of(config: Config) -> Shape:
     return Shape(r.tasks_per_step, r.group_size, r.max_prompt_tokens, r.max_suffix_tokens)
 
 
-def share_of(config: Config, hosts: int) -> Shape:
-    """What a host's devices hold of it at a time while it is generated."""
+def host_share(config: Config, hosts: int) -> Shape:
+    """The part of a step's batch that a host's devices hold at a time during the rollouts."""
     r, share = config.rollout, config.rollout.tasks_per_step // hosts
     rows = min(r.concurrent_rollouts or r.group_size, r.group_size)
     return whole_of(config)._replace(tasks=min(r.concurrent_tasks or share, share), group_size=rows)
 
 
 def part_of(whole: Shape, sizes: Sequence[int], micro_batches: int) -> Shape:
-    """A micro-batch of it. Raises ValueError where it cannot be cut so."""
+    """One micro-batch of a batch.  ValueError: it cannot be cut into so many."""
     cuts = sharding.micro_batch_cuts(micro_batches, whole.tasks, whole.group_size, sizes)
     if cuts is None:
         rollouts = f"{whole.tasks} x {whole.group_size}"
@@ -102,7 +102,7 @@ def update_work(
     reference: bool,
     flash_attention: bool = False,
 ) -> tuple[Work, counts.Held]:
-    """What one device does in an update (exchange counted, too), and the bytes that it holds at least."""
+    """(the work of one device in an update, its exchange counted too; the bytes that it holds at least)."""
     shape = part_of(whole, sizes, micro_batches)
     cuts = cuts_of(model, sizes, shape)
     parts = counts.executed_update(model, shape, reference=reference, tile=LONGEST, flash_attention=flash_attention)
@@ -116,10 +116,12 @@ def update_work(
 
 
 def generation_memory(config: Config, model: DecoderConfig, hosts: int, shape: Shape) -> float:
-    """Bytes that one device holds at least while it plays so many tasks and rows: the state, a host's copy of the
-    weights, caches, and a layer at work on all prompts."""
+    """Bytes that one device holds at least while tasks and rows of `shape` are played.
+
+    They are the train state, a host's copy of the weights, the caches, and one layer's activations of all prompts.
+    """
     data, fsdp, tensor, sequence = mesh_of(config)
-    cut = math.gcd(fsdp, shape.group_size)  # as sharding.for_groups
+    cut = math.gcd(fsdp, shape.group_size)  # as in sharding.for_groups
     cuts = cuts_of(model, (max(1, data // hosts * fsdp // cut), cut, tensor, sequence), shape)
     prompts, suffixes = counts.cache_bytes(model, shape)
     stored = data * fsdp * tensor  # no parameter is cut along the sequence
@@ -130,17 +132,22 @@ def generation_memory(config: Config, model: DecoderConfig, hosts: int, shape: S
 
 
 def spare_caches(config: Config, model: DecoderConfig, chip: Chip, hosts: int) -> Config:
-    """With the most tasks at a time that may fit, or one task and the most of its rollouts; so in evaluations, too."""
+    """The configuration with as many tasks at a time as may fit, or with one task and as many of its rollouts as may.
+
+    The number of an evaluation's tasks at a time is chosen likewise.
+    """
 
     def fits(shape: Shape) -> bool:
-        return generation_memory(config, model, hosts, shape) < 0.7 * chip.memory  # a call copies a part of the caches
+        return (
+            generation_memory(config, model, hosts, shape) < 0.7 * chip.memory
+        )  # the rest: a call copies a part of the caches
 
     def halved(shape: Shape, axis: str, least: int = 1) -> Shape:
         while getattr(shape, axis) > least and not fits(shape):
             shape = shape._replace(**{axis: max(least, getattr(shape, axis) // 2)})
         return shape
 
-    share, (data, fsdp, *_) = share_of(config, hosts), mesh_of(config)
+    share, (data, fsdp, *_) = host_share(config, hosts), mesh_of(config)
     held = halved(halved(share, "tasks"), "group_size")
     rows = config.rollout.concurrent_rollouts if held.group_size == share.group_size else held.group_size
     every = config.evaluation.concurrent_tasks or -(-config.evaluation.num_tasks // hosts)
@@ -154,17 +161,16 @@ def spare_caches(config: Config, model: DecoderConfig, chip: Chip, hosts: int) -
 
 
 def layouts(config: Config, model: DecoderConfig, chip: Chip, count: int, hosts: int) -> list[Config]:
-    """All layouts that divide the model and may fit, with the fewest micro-batches and the most tasks at a time;
-    fastest on paper first.
+    """The configuration with each layout that divides the model and may fit, the fastest on paper first.
 
-    Raises ConfigError where there is none.
+    Each has the fewest micro-batches and the most tasks at a time that may fit.  ConfigError: there is none.
     """
     found = []
     for mesh in meshes(count):
         for micro in (2**n for n in range(12)):
             try:
                 one = replace(config, mesh=mesh, update=replace(config.update, micro_batches=micro))
-                check(one, model, count, hosts)
+                check_layout(one, model, count, hosts)
             except ValueError:
                 continue
             reference, flash_attention = config.update.kl_coefficient != 0, config.flash_attention

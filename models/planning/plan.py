@@ -6,15 +6,15 @@
     python -m scripts.plan --config configs/gpu_qwen3_06b.py --topology h100:8      1 to 8 cards of a host, counted
 
 Every program of the run (programs.py) is compiled for a TPU slice, on a machine without one; for cards it is
-counted from shapes.  It fits where all of them do.  Then come the hours of the whole run (hours.py).  Further
-options are the config's, as in scripts.train (--update.micro-batches 8).  Exit status: 0 it fits, 1 it does not, 2
-refused.  A search is over in a third of the time with jax's JAX_EXEC_TIME_OPTIMIZATION_EFFORT=-0.5, which asks the
-compiler for less.  What it makes so is slower and holds a little less or more: compile the choice again without it, and
-train without it.
+counted from shapes.  The run fits if every program does.  The plan then gives the hours of the whole run (hours.py).
+Further options are the config's, as in scripts.train (--update.micro-batches 8).  Exit status: 0 it fits, 1 it does not,
+2 refused.  With JAX_EXEC_TIME_OPTIMIZATION_EFFORT=-0.5 the compiler optimises less, and a search takes a third of the
+time.  Such programs are slower, and their memory differs a little: compile the chosen layout again without it, and train
+without it.
 
 FLOPs and bytes are counted from shapes (models/counts.py), for rollouts full to their limits; memory and exchange
-are the compiler's.  The roofline is the largest of arithmetic, memory and exchange at the datasheet's peaks: no
-program is faster.
+are the compiler's.  The roofline is the longest of the times of arithmetic, memory and exchange, each at the datasheet's
+peak: no program is faster.
 Left out on purpose: environments, synthesis, several slices, several hosts of cards.
 """
 
@@ -36,14 +36,14 @@ from ..decoder import DecoderConfig
 from ..families import read_config
 from ..learner import describe, learner_of, mesh_of
 from . import hours
-from .ahead_of_time import GIB, Chip, Compiled, Slice, compile_step, parse, roofline, slice_of
+from .ahead_of_time import GIB, Chip, Compiled, Slice, compile_step, parse_topology, roofline, slice_of
 from .hours import Lengths
-from .layouts import check, layouts, whole_of
+from .layouts import check_layout, layouts, whole_of
 from .programs import Program, Resident, meshes_of, programs, update_program
 
 PARTS = ("update", "rollouts", "evaluation", "state", "export")
 TRIED = 6  # layouts that a search compiles at most
-# What a card may hold for each byte that is counted, by what compiled programs of TPUs have held (docs/plan.md).
+# Bytes that a card is taken to hold for each byte counted: what TPU programs held that were compiled (docs/plan.md).
 MARGINS = {"update": 1.25, "rollouts": 1.4, "evaluation": 1.4, "state": 2.0, "export": 1.25}
 
 
@@ -67,15 +67,15 @@ def main() -> None:
     try:
         config = configuration.load_config(arguments.config, overrides)
         model = model_of(config)
-        chip, count = parse(arguments.topology)
+        chip, count = parse_topology(arguments.topology)
         if arguments.mesh:
             config = replace(config, mesh=tuple(arguments.mesh))
-            check(config, model, count)  # before libtpu is asked, which may not be there
+            check_layout(config, model, count)  # before libtpu is needed, which may be missing
         if not 0 < arguments.efficiency <= 1:
             raise ConfigError(f"--efficiency must be above 0 and at most 1: got {arguments.efficiency}")
         found = slice_of(arguments.topology)
         if arguments.mesh:
-            check(config, model, count, found.hosts)
+            check_layout(config, model, count, found.hosts)
         candidates = [config] if arguments.mesh else layouts(config, model, chip, count, found.hosts)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -83,17 +83,17 @@ def main() -> None:
     config, result = search(candidates, model, found, arguments.part or PARTS)
     result = {"config": config.name, "topology": arguments.topology} | result
     if arguments.unshared:
-        result["unshared"] = compare(config, model, found)
+        result["unshared"] = unshared_update(config, model, found)
     if result["fits"] and not arguments.part:
         result["run"] = whole_run(config, model, found, result["programs"], arguments)
-        print("\n" + hours.told(result["run"], found.count))
+        print("\n" + hours.hours_text(result["run"], found.count))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", "utf-8")
     sys.exit(0 if result["fits"] else 1)
 
 
 def model_of(config: Config) -> DecoderConfig:
-    """The run's decoder; of a checkpoint that is not there, the shape that the config names. Raises ValueError."""
+    """The run's decoder.  If its checkpoint is missing, the shape that the config names.  ValueError: it names none."""
     chosen = config.model
     if not hasattr(chosen, "directory"):
         return chosen
@@ -106,7 +106,7 @@ def model_of(config: Config) -> DecoderConfig:
 def whole_run(
     config: Config, model: DecoderConfig, found: Slice, reports: Sequence[Mapping[str, Any]], stated: Any
 ) -> dict[str, Any]:
-    """Its hours, with what the command line states."""
+    """The hours of the whole run, for the episodes that the command line states."""
     limits = whole_of(config)
     lengths = Lengths(
         stated.prompt_tokens or 3 * limits.prompt // 4,
@@ -127,7 +127,7 @@ def search(
     parts: Sequence[str] = PARTS,
     compiler: Callable[..., Compiled] = compile_step,
 ) -> tuple[Config, dict[str, Any]]:
-    """The first candidate whose every program fits, or else the last one tried, reported program by program."""
+    """Tries candidates until every program of one fits: (that one or the last, its figures).  Prints each program's."""
     if len(candidates) > 1:
         print(f"{len(candidates)} layouts may fit; the fastest on paper comes first")
     for tried, config in enumerate(candidates[:TRIED], 1):
@@ -137,8 +137,8 @@ def search(
         for program in (program for program in programs(config, model, found) if program.part in parts):
             compiled = program.function is not None and found.devices
             made = compiler(program.function, *program.arguments) if compiled else None
-            reports.append(report(program, made, found.chip, config))
-            print(told(reports[-1], found.chip), flush=True)
+            reports.append(figures_of(program, made, found.chip, config))
+            print(figures_text(reports[-1], found.chip), flush=True)
             if not reports[-1]["fits"] and not last:
                 break
         fits = all(one["fits"] for one in reports)
@@ -158,8 +158,8 @@ def search(
 
 
 # ----------------------------------------------------------------------------------------- report
-def report(program: Program, compiled: Compiled | None, chip: Chip, config: Config) -> dict[str, Any]:
-    """The figures of a program as plain values; without a compilation, memory is what was counted, with its part's margin."""
+def figures_of(program: Program, compiled: Compiled | None, chip: Chip, config: Config) -> dict[str, Any]:
+    """The figures of a program as plain values.  Without a compilation, memory is counted, times the part's margin."""
     work = program.work
     memory: dict[str, Any] | None
     if compiled is None:
@@ -190,11 +190,11 @@ def report(program: Program, compiled: Compiled | None, chip: Chip, config: Conf
         "seconds": seconds | {"roofline": seconds[slowest], "bound_by": slowest},
         "mfu": program.useful / (seconds[slowest] * chip.flops) if program.useful else 0.0,
         "compile_seconds": 0.0 if compiled is None else compiled.seconds,
-        "advice": [] if fits else advice(program, config),
+        "advice": [] if fits else remedies(program, config),
     }
 
 
-def advice(program: Program, config: Config) -> list[str]:
+def remedies(program: Program, config: Config) -> list[str]:
     """What to change, the cheapest first."""
     r, u = config.rollout, config.update
     if program.part == "rollouts":
@@ -214,7 +214,7 @@ def advice(program: Program, config: Config) -> list[str]:
     return [*found, "more devices along sequence: fewer tokens each; along tensor: a part of each weight"]
 
 
-def told(one: Mapping[str, Any], chip: Chip) -> str:
+def figures_text(one: Mapping[str, Any], chip: Chip) -> str:
     """A program's figures for a reader."""
     gib = lambda size: f"{size / GIB:.2f} GiB"
     if one["memory"] is None:
@@ -239,8 +239,8 @@ def told(one: Mapping[str, Any], chip: Chip) -> str:
     return "\n  ".join([one["program"] + ("" if one["compiled"] else ", counted"), *lines])
 
 
-def compare(config: Config, model: DecoderConfig, found: Slice) -> dict[str, Any]:
-    """The update of the same rollouts, each with a prompt of its own, where every device holds whole rollouts."""
+def unshared_update(config: Config, model: DecoderConfig, found: Slice) -> dict[str, Any]:
+    """Figures of the update without shared prompts: each rollout has its own, and each device holds whole rollouts."""
     whole = whole_of(config)
     lonely = whole._replace(tasks=whole.tasks * whole.group_size, group_size=1)
     data = math.gcd(lonely.tasks, found.count)
@@ -256,6 +256,6 @@ def compare(config: Config, model: DecoderConfig, found: Slice) -> dict[str, Any
     learn = learning(alone, learner_of(alone, parts))
     step = update_program(there, parts, learn, lonely, "update, a prompt for each rollout")
     made = compile_step(step.function, *step.arguments) if found.devices else None
-    one = report(step, made, found.chip, config)
-    print(told(one, found.chip))
+    one = figures_of(step, made, found.chip, config)
+    print(figures_text(one, found.chip))
     return one

@@ -1,13 +1,13 @@
-"""Every program of a run that holds something of the model's size: what it is called with, what it computes and holds.
+"""Every program of a run that holds arrays of the model's size: its arguments, its work, and the bytes that it holds.
 
     state        create, renew, restore, and the copy of the weights that each host rolls out with
-    rollouts     start, admit, act, observe: once for every lengths that a stage has
+    rollouts     start, admit, act, observe: for each set of lengths that a stage has
     evaluation   the same for the held-out tasks, one rollout each
-    update       once for every size that a stage's suffixes are cut to
+    update       for each size that a stage's suffixes are cut to
     export       one tensor at a time
 
-One list: scripts.plan compiles it for a TPU slice and counts it for GPUs, and a test that trains, evaluates and exports
-finds no program of that size that is not on it.  Left out on purpose: the cold start, which trains small policies.
+scripts.plan compiles this list for a TPU slice and counts it for GPUs.  A test trains, evaluates and exports, and finds no
+program of that size that is not on it.  Left out on purpose: the cold start, which trains small policies.
 """
 
 import math
@@ -36,29 +36,29 @@ from .layouts import cuts_of, part_of, update_work
 
 
 class Program(NamedTuple):
-    """A jitted function of the run, and what it is called with: shapes, types and places, no array."""
+    """A jitted function of the run, and its arguments as shapes, dtypes and shardings."""
 
     name: str
     part: str  # of the run that calls it
-    function: Any  # None: the arrays alone are there, nothing is compiled
+    function: Any  # None: arrays are held, and nothing is compiled
     arguments: tuple[Any, ...]
     work: Work  # `exchanged` is filled in from the compiled program
-    useful: float  # FLOPs of one device without what is computed twice
-    held: Held  # bytes of one device, counted from shapes: all that is there while it runs
-    resident: float = 0.0  # bytes of one device that the program does not take, and that are there
-    tasks: int = 0  # on these devices at a time
+    useful: float  # FLOPs of one device, without recomputation
+    held: Held  # all bytes that one device holds while it runs, counted from shapes
+    resident: float = 0.0  # bytes that one device holds beside the program's arguments
+    tasks: int = 0  # at a time
 
 
 def programs(config: Config, model: DecoderConfig, found: Slice) -> list[Program]:
-    """The list, for devices or their descriptions; of a machine that is only counted, with nothing to compile for."""
+    """The list of a run on a machine.  Without devices or descriptions, it can be counted and not compiled."""
     mesh, host = meshes_of(config, found)
     parts = describe(config, model, mesh, host)
     learn = learning(config, learner_of(config, parts))
-    whole = lora.join(parts.shapes, *parts.frozen) if parts.frozen else parts.shapes
+    whole = lora.join_adapters(parts.shapes, *parts.frozen) if parts.frozen else parts.shapes
     params, resident = whole, device_bytes((learn.state, parts.frozen)) - device_bytes(whole)
     if parts.copy is not None:
-        # Of several processes each copies the parameters to its own devices, and keeps its part of the state beside.
-        params = placed(jax.eval_shape(parts.copy, whole), parts.on_host)
+        # Each process copies the parameters to its own devices. Its part of the train state stays beside the copy.
+        params = with_places(jax.eval_shape(parts.copy, whole), parts.on_host)
         resident = device_bytes((learn.state, parts.frozen))
     there = Resident(config, model, found, mesh, host, params, resident)
     result = [*update_programs(there, parts, learn)]
@@ -68,7 +68,7 @@ def programs(config: Config, model: DecoderConfig, found: Slice) -> list[Program
 
 
 def players_of(config: Config, parts: Parts) -> dict[tuple[str, RolloutConfig | None], tuple[Player, str]]:
-    """(part of the run, a stage's sizes) -> (its player, what its programs are called after their names)."""
+    """(part of the run, a stage's sizes) -> (its player, the suffix of its programs' names)."""
     stages = list(dict.fromkeys(rollout_of(config, stage) for stage in config.stages))
     learner, tokens = learner_of(config, parts), parts.model.vocab_size
     result = {}
@@ -79,23 +79,23 @@ def players_of(config: Config, parts: Parts) -> dict[tuple[str, RolloutConfig | 
     return result | {("evaluation", None): (evaluation, "")}
 
 
-CODEC = SimpleNamespace(stop_tokens=(0,), stop_token=0)  # which tokens end a message changes no shape
+CODEC = SimpleNamespace(stop_tokens=(0,), stop_token=0)  # no shape depends on the stop tokens
 
 
 def update_sizes(sizes: RolloutConfig) -> tuple[int, ...]:
-    """What a stage's suffixes are cut to."""
+    """The sizes that a stage's suffixes are cut to."""
     return (*sizes.suffix_sizes, sizes.max_suffix_tokens)
 
 
 class Resident(NamedTuple):
-    """The run, the machine, and what lies on its devices."""
+    """The run, the machine, and what its devices hold."""
 
     config: Config
     model: DecoderConfig
     found: Slice
     mesh: Any
     host: Any  # the mesh of one process
-    params: Any  # what it rolls out with: shapes and places
+    params: Any  # the rollouts' parameters: shapes and shardings
     resident: float  # bytes of one device beside those
 
     @property
@@ -103,12 +103,12 @@ class Resident(NamedTuple):
         return self.config.update.kl_coefficient != 0
 
     def state(self) -> Held:
-        stored = self.mesh.size // self.mesh.shape["sequence"]  # along which no parameter is cut
+        stored = self.mesh.size // self.mesh.shape["sequence"]  # no parameter is cut along it
         return counts.state(self.model, reference=self.reference, stored=stored)
 
 
 def meshes_of(config: Config, found: Slice) -> tuple[Any, Any]:
-    """(the run's mesh, that of one process): of the slice's devices, or of none where it is only counted."""
+    """(the run's mesh, that of one process); both abstract if devices are only counted."""
     data, fsdp, tensor, sequence = mesh_of(config)
     if not found.devices:
         counted = AbstractMesh((data, fsdp, tensor, sequence), sharding.AXES)
@@ -119,19 +119,19 @@ def meshes_of(config: Config, found: Slice) -> tuple[Any, Any]:
     return mesh, sharding.create_mesh(data // found.hosts, fsdp, tensor, sequence, devices=found.host)
 
 
-def placed(shapes: Any, shardings: Any) -> Any:
-    """Shapes with places."""
+def with_places(shapes: Any, shardings: Any) -> Any:
+    """The shapes with these shardings."""
     return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, shardings)
 
 
 def device_bytes(tree: Any) -> float:
-    """Bytes of one device's part."""
+    """Bytes of a tree of shapes on one device."""
     return float(sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)))
 
 
 # ------------------------------------------------------------------------------------------ state
 def state_programs(there: Resident, parts: Parts, learn: Learning, whole: Any) -> Iterator[Program]:
-    """What makes and moves a train state; none of it computes."""
+    """The programs that create and move a train state; none of them computes."""
     state, held = device_bytes(learn.state), there.state()
 
     def moving(name: str, part: str, function: Any, arguments: tuple, held: Held, resident: float = 0.0) -> Program:
@@ -139,7 +139,7 @@ def state_programs(there: Resident, parts: Parts, learn: Learning, whole: Any) -
         return Program(name, part, function, arguments, Work(0.0, moved, 0.0), 0.0, held, resident)
 
     frozen = device_bytes(parts.frozen)
-    # What trains lies there already, and the state takes its place.
+    # The trained parameters are on the devices already, and the new state holds them.
     yield moving("create", "state", learn.create, (parts.shapes,), held, frozen)
     yield moving("renew", "state", learn.renew, (learn.state,), held, frozen)
     yield moving("restore", "state", None, (learn.state,), held, frozen)
@@ -164,8 +164,8 @@ def batch_shapes(whole: Shape, mesh: Mesh | AbstractMesh) -> tuple[RolloutBatch,
 
     batch, standing = RolloutBatch._make(map(field, RolloutBatch._fields)), Standing._make(map(field, Standing._fields))
     return (
-        placed(batch, sharding.batch_shardings(mesh, batch)),
-        placed(standing, sharding.batch_shardings(mesh, standing)),
+        with_places(batch, sharding.batch_shardings(mesh, batch)),
+        with_places(standing, sharding.batch_shardings(mesh, standing)),
     )
 
 
@@ -192,7 +192,7 @@ def update_program(there: Resident, parts: Parts, learn: Learning, whole: Shape,
 
 # ------------------------------------------------------------------------------------- generation
 def generation_programs(there: Resident, part: str, play: Player, suffix: str) -> Iterator[Program]:
-    """What plays episodes: with the most tasks that are on a host's devices at a time, and its largest caches."""
+    """The programs that play episodes, with as many tasks as a host plays at a time, and with the largest caches."""
     model, generate = there.model, play.generator
     mesh = sharding.for_groups(there.host, play.rows)
     n, g, p, s = play.slots, play.rows, play.sizes.max_prompt_tokens, capacities(play.sizes.max_suffix_tokens)[-1]
@@ -208,8 +208,8 @@ def generation_programs(there: Resident, part: str, play: Player, suffix: str) -
     held = there.state()._replace(caches=caches, logits=3 * 4.0 * n * g * model.vocab_size / cuts.vocabulary)
     held = held._replace(parameters=held.parameters + (0 if there.host is there.mesh else device_bytes(there.params)))
 
-    def program(name: str, function: Any, arguments: tuple, parts: counts.Parts, bytes: float, tokens: float):
-        """parts: what it computes in all; tokens: of which it holds a layer's activations at a time."""
+    def program(name: str, function: Any, arguments: tuple, parts: counts.Flops, bytes: float, tokens: float):
+        """parts: FLOPs of all devices.  tokens: those whose activations of one layer a device holds at a time."""
         work = Work(counts.on_device(parts, cuts).total, bytes, 0.0)
         activations = counts.activation_bytes(model, tokens) / model.layers / cuts.tensor
         busy = held._replace(activations=activations)
@@ -220,19 +220,19 @@ def generation_programs(there: Resident, part: str, play: Player, suffix: str) -
     prompts = array("NP", (n, p)), array("N", (n,))
     keys = array("NG", (n, g), jax.eval_shape(lambda: rollout_keys(0, 0, ["task"], 1)).dtype)
     passed = counts.forward(model, shape)
-    prefill = counts.Parts(passed.prompt_layers, passed.prompt_attention, 0.0, 0.0, 0.0)
+    prefill = counts.Flops(passed.prompt_layers, passed.prompt_attention, 0.0, 0.0, 0.0)
     tokens, all_bytes = n * p / cuts.prompts, counts.activation_bytes(model, n * p / cuts.prompts) / cuts.tensor
     arguments: tuple[Any, ...] = there.params, *prompts, keys
     yield program("start", generate.start, arguments, prefill, weights + all_bytes, tokens)
 
-    # What follows is compiled for the largest caches, into which an episode's have grown.
+    # The other programs are compiled for the largest caches, to which an episode's caches grow.
     def grown(name: str, x: Any) -> Any:
         sizes = [s if letter == "S" else size for letter, size in zip(_axes(name), x.shape, strict=True)]
         return array(_cache_axes(name), sizes, x.dtype)
 
     episodes = jax.eval_shape(generate.start, there.params, *prompts, keys)
     episodes = jax.tree.map(grown, _names(episodes), episodes)
-    one = counts.Parts(*(part / n for part in prefill))
+    one = counts.Flops(*(part / n for part in prefill))
     arguments = there.params, episodes, array("", ()), array("-", (p,)), array("", ()), array("-", (g,), keys.dtype)
     yield program("admit", generate.admit, arguments, one, weights + all_bytes / n, tokens / n)
 
@@ -242,9 +242,9 @@ def generation_programs(there: Resident, part: str, play: Player, suffix: str) -
     arguments = there.params, episodes, array("NG", (n, g), bool), sampling
     yield program("act", generate.act, arguments, token, weights + caches, n * g / cuts.rows)
 
-    # A chunk of an observation, of a few rows.
+    # A chunk of an observation, for c rows of each task.
     c, chunk = play.columns, play.sizes.observation_chunk
-    heard = counts.Parts(*(chunk * c / g * part for part in token._replace(vocabulary=0.0)))
+    heard = counts.Flops(*(chunk * c / g * part for part in token._replace(vocabulary=0.0)))
     tokens = n * c * chunk / cuts.rows
     moved = weights + caches + counts.activation_bytes(model, tokens) / cuts.tensor
     arguments = there.params, episodes, array("NG", (n, c)), array("NG-", (n, c, chunk)), array("NG", (n, c))
@@ -265,5 +265,5 @@ def _axes(name: str) -> str:
 
 
 def _cache_axes(name: str) -> str:
-    """Caches lie as attention reads them: cut by tasks, rollouts and heads."""
+    """Axes of the caches as attention reads them: tasks, rollouts and heads are cut."""
     return "".join({"K": "H", "N": "N", "G": "G"}.get(letter, "-") for letter in _axes(name))

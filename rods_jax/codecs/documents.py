@@ -32,7 +32,7 @@ def tool_signature(tool: ToolSpec) -> str:
 
 
 def tool_name(tool: ToolSpec) -> str:
-    """Only the name, for policies that know their tools by heart."""
+    """Only the name, for policies that have learned their tools."""
     return tool.name
 
 

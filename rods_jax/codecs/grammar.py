@@ -1,12 +1,12 @@
-"""What an assistant's message is: one set of rules for a run's policy, a served policy and an evaluation.
+"""The rules of an assistant's message, the same for a run's policy, a served policy and an evaluation.
 
-    THOUGHT  What stands before the last </think> outside of a call is not read. A thought left open is an error.
-    LENGTH   At most 8,000 characters are read; those of a thought do not count.
-    CALL     A call has a name and an object of arguments, or none; other keys beside these are passed over.
-             What `strict_json` refuses, a call cannot hold.
-    WORDS    Words beside a call that a tag marks are passed over.  Calls without tags stand alone.
-    BROKEN   Of several tagged calls, those that can be read are made, and the policy is told why others are not.
-    LOOKS    Text that looks like a call and is none of the family's is an error with the reason, never an answer.
+    THOUGHT  Text before the last </think> outside of a call is ignored.  A thought that is not closed is an error.
+    LENGTH   A message has at most 8,000 characters, its thought not counted.
+    CALL     A call has a name, and an object of arguments or none.  Other keys are ignored.
+             A call holds only values that `strict_json` accepts.
+    WORDS    Words beside a tagged call are ignored.  Calls without tags must stand alone.
+    BROKEN   Of several tagged calls, the readable ones are made.  The policy is told why the others are not.
+    LOOKS    Text that looks like a call, but not like one of the family's, is an error with a reason, never an answer.
 
 The families (qwen, llama, python_list) add how a call is written.  Beside `parse`, each has `official`: what the
 leaderboard's own handler reads in the same text, except that nothing is ever evaluated.
@@ -23,13 +23,13 @@ from rods_jax.types import Action, Call, Json
 
 MAX_ACTION_CHARACTERS = 8_000  # bounds the work that a model's text can cause
 
-# What says nothing: spaces of all kinds, a byte order mark, a space of no width.
+# Characters that carry no text: white space, the byte order mark and the zero-width space.
 BLANK = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff\u200b"
 
 THOUGHT, END_OF_THOUGHT = "<think>", "</think>"
 _TAGS = re.compile(r"</?tool_call>")
 _STARTS_AS_CALLS = re.compile(r"[\s`]*(?:<\|python_tag\|>|[{\[]|[A-Za-z_][\w.]*\()")
-# What other families, and models that are unsure of theirs, write.
+# Marks of other families' calls; a model that is unsure of its own format writes them too.
 _TAG = re.compile(r"</?\W{0,3}(?:tool_?calls?|function(?:_?calls?)?|invoke|python_tag)\b|\[TOOL_CALLS\]", re.IGNORECASE)
 _JSON_CALL = (
     re.compile(r"""[{,]\s*["']name["']\s*:"""),
@@ -43,7 +43,7 @@ _EXTENT = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
 
 # ------------------------------------------------------------------------------------- the message
 class MessageError(ValueError):
-    """The message as a whole is none; the text is what the policy is told."""
+    """The whole message is invalid; the policy is told the text."""
 
 
 def read_message(read: Callable[[str], Action], text: str) -> Action:
@@ -57,7 +57,7 @@ def read_message(read: Callable[[str], Action], text: str) -> Action:
         return Action(error=str(error))
     except ValueError as error:
         return unreadable(error)
-    except (RecursionError, MemoryError):  # what the parsers of JSON and Python say
+    except (RecursionError, MemoryError):  # from the parsers of JSON and Python
         return unreadable("it is nested too deeply")
 
 
@@ -65,12 +65,12 @@ def read_official(read: Callable[[str], Action], text: str) -> Action:
     """`read` of the text behind the last </think>; any exception makes the message unreadable."""
     try:
         return read(_bounded(text.rpartition(END_OF_THOUGHT)[2].lstrip("\n")))
-    except Exception as error:  # the leaderboard's handlers give up on any
+    except Exception as error:  # the leaderboard's handlers stop at any exception
         return unreadable(f"{type(error).__name__}: {error}")
 
 
 def unreadable(reason: object, calls: Sequence[Call] = ()) -> Action:
-    """An error, beside the calls that could be read."""
+    """An Action with the error, and with the calls that could be read."""
     return Action(tuple(calls), error=f"the tool call cannot be read: {reason}")
 
 
@@ -82,7 +82,7 @@ def answer(text: str) -> Action:
 
 
 def looks_like_call(text: str) -> str | None:
-    """Why a text that is no call of the family's looks like one; None: it does not."""
+    """Why a text that is no call of its family looks like a call; None: it does not."""
     if _TAG.search(text):
         return "a tag of calls stands where none is read"
     if all(key.search(text) for key in _JSON_CALL):
@@ -112,7 +112,7 @@ def _without_thought(text: str) -> str:
     end = -1 if calls_alone else text.rfind(END_OF_THOUGHT)
     while end >= 0:
         behind = end + len(END_OF_THOUGHT)
-        too_long = len(text) - behind > MAX_ACTION_CHARACTERS  # as a message, whatever stands there
+        too_long = len(text) - behind > MAX_ACTION_CHARACTERS  # the message is refused in any case
         if too_long or not _in_tagged_call(text, end):
             return text[behind:]
         end = text.rfind(END_OF_THOUGHT, 0, end)
@@ -135,13 +135,13 @@ def read_json(text: str, position: int) -> tuple[Json, int]:
 
 
 def skip(pattern: re.Pattern[str], text: str, position: int) -> int:
-    """The end of what matches at a position; the position itself where nothing does."""
+    """The end of the pattern's match at a position; the position itself if it does not match."""
     found = pattern.match(text, position)
     return found.end() if found else position
 
 
 def to_call(record: Json, arguments_key: str) -> Call:
-    """An object that was read strictly, as a Call. ValueError: it has another shape."""
+    """The Call of an object of strict JSON. ValueError: it has another shape."""
     if not isinstance(record, dict) or not isinstance(record.get("name"), str):
         raise ValueError(f"expected an object with name and {arguments_key}; name must be a string")
     (other,) = {"arguments", "parameters"} - {arguments_key}
@@ -168,7 +168,7 @@ def served_call(name: Json, arguments: Json) -> Call:
 
 
 def checked(value: Json) -> Json:
-    """A value as strict JSON text would give it back. ValueError: no such text holds it."""
+    """A value after a round trip through strict JSON text. ValueError: no such text holds it."""
     try:
         return strict_json.loads(json.dumps(value))
     except strict_json.JsonError as error:  # its place is one in our own text
@@ -176,6 +176,6 @@ def checked(value: Json) -> Json:
 
 
 def write_call(call: Call, arguments_key: str) -> str:
-    """One line; "<" is escaped, so that a string that holds a tag can neither open nor close anything."""
+    """The call in one line. "<" is escaped, so that no string in it can open or close a tag."""
     record = json.dumps({"name": call.name, arguments_key: call.arguments}, ensure_ascii=False)
     return record.replace("<", r"\u003c")

@@ -2,11 +2,10 @@
 
     {"name": ..., "parameters": {...}}; {"name": ..., "parameters": {...}}
 
-An assistant message is either calls and nothing else, or a plain answer; `grammar` has the rules.  Read as
-well: words before <|python_tag|>, which marks calls, and calls in one JSON array or separated by nothing but
-space or a comma.
+An assistant message is either calls and nothing else, or a plain answer; `grammar` has the rules.  Three more forms are
+read: words before <|python_tag|>, which marks calls; calls in one JSON array; calls separated by space or a comma.
 
-Left out on purpose: the built-in tools, which are called as Python and end in another stop token.
+Left out on purpose: the built-in tools, whose calls are Python code and end in another stop token.
 """
 
 import ast
@@ -56,7 +55,7 @@ def parse(text: str) -> Action:
 
 
 def official(text: str) -> Action:
-    """What the leaderboard's handler for Llama 3 reads (bfcl_eval's llama_3_1.py); it evaluates, this does not."""
+    """What the leaderboard's handler for Llama 3 reads (bfcl_eval's llama_3_1.py); nothing is evaluated here."""
     return grammar.read_official(_read_officially, text)
 
 
@@ -79,7 +78,7 @@ def _read(text: str) -> Action:
 # ------------------------------------------------------------------------------ on the leaderboard
 def _read_officially(text: str) -> Action:
     text = text.replace(_TAG, "")
-    if ";" in text:  # also inside of a string
+    if ";" in text:  # even within a string, as the handler does
         records = [json.loads(part) for part in text.split(";")]
     else:
         value = ast.literal_eval(text.strip())

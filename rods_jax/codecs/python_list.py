@@ -2,11 +2,10 @@
 
     [function(a=1, b='x'), other()]
 
-An assistant message is either such a list and nothing else, or a plain answer (`grammar` has the rules);
-an empty list is an answer, as it ends the turn officially.  Backticks around the list and a missing bracket
-are forgiven, as they are officially.  What is read is syntax alone: calls by name, with literals as
-arguments.  The official decoder evaluates sums and lambdas, makes strings of bare names, and calls calls in
-arguments; here those are errors.
+An assistant message is either such a list and nothing else, or a plain answer (`grammar` has the rules).  An empty list
+is an answer, because it ends the turn officially.  Backticks around the list and a missing bracket are accepted, as they
+are officially.  Only syntax is read: calls by name, with literals as arguments.  The official decoder evaluates sums and
+lambdas, turns bare names into strings, and makes the calls that stand in arguments; here those are errors.
 
 Left out on purpose: other output formats of that prompt, and `*` and `**` in calls.
 """
@@ -41,8 +40,8 @@ def python_list_codec(
     """The codec of a tokenizer whose template prints system, user, assistant and tool messages.
 
     document, template, date: see `template_codec`.
-    tools: positional arguments take these tools' parameter names, in documented order.  None: positional
-    arguments are dropped, as the official decoder does.
+    tools: give positional arguments their parameter names, in documented order.  None: positional arguments are
+    dropped, as the official decoder does.
     """
     parameters = None if tools is None else {tool.name: tuple(tool.parameters["properties"]) for tool in tools}
     return template_codec(
@@ -69,8 +68,8 @@ def system_prompt(documents: str) -> str:
 
 
 def write(calls: Sequence[Call]) -> str:
-    """ValueError: a function or a parameter has a name that Python cannot write."""
-    # As a string escape, "<" means itself in Python too, and outside of strings calls have none.
+    """The calls as a Python list. ValueError: Python cannot write the name of a function or a parameter."""
+    # The escape of "<" means "<" in a Python string, and outside of strings a call has no "<".
     return f"[{', '.join(map(_write_call, calls))}]".replace("<", r"\u003c")
 
 
@@ -83,7 +82,7 @@ def parse(text: str, parameters: Mapping[str, Sequence[str]] | None = None) -> A
 
 
 def official(text: str) -> Action:
-    """What the leaderboard's decoder of prompting formats reads (bfcl_eval's utils.py), of literals."""
+    """What the leaderboard's decoder of prompting formats reads (bfcl_eval's utils.py), if arguments are literals."""
     return grammar.read_official(partial(_read, parameters=None), text)
 
 

@@ -103,7 +103,7 @@ def _read_officially(text: str) -> Action:
         try:
             records.append(json.loads(block))
         except ValueError:
-            continue  # as it does
+            continue  # as the handler does
     if not records:
         return grammar.answer(text)
     return Action(tuple(_official_call(record["name"], record["arguments"]) for record in records))

@@ -1,7 +1,7 @@
-"""Renders a tokenizer's chat template as text: one day for all time, and no more work than a conversation needs.
+"""Renders a tokenizer's chat template as text, with a fixed date and limited work.
 
-transformers renders, in jinja's sandbox.  A template comes with a checkpoint, hence from a stranger: whatever it
-raises becomes one sentence, and one that loops or grows without end is stopped.
+transformers renders it in jinja's sandbox.  A template comes with a checkpoint, so it is not trusted: whatever it raises
+becomes one sentence, and a template that loops or grows without end is stopped.
 
 Left out on purpose: a limit on what one operation of jinja costs, apart from powers and large numbers.
 """
@@ -19,12 +19,12 @@ from jinja2.utils import Namespace
 
 from rods_jax.types import Json
 
-DATE = "2024-07-26"  # what Llama 3's templates print where they know of no clock
+DATE = "2024-07-26"  # the day that Llama 3's templates print where no clock is given
 
-MAX_LINES = 30_000  # that one rendering may run; the templates of our families run some hundreds
+MAX_LINES = 30_000  # of a template that one rendering runs; the families' templates run some hundreds
 MAX_CHARACTERS = 10_000_000  # of any text while it renders
 MAX_CALLS = 1_000_000  # of functions of jinja and transformers
-MAX_NUMBER = 1_000_000  # that a template names, or multiplies from those that it names
+MAX_NUMBER = 1_000_000  # a number in a template, or the product of its factors
 
 _STRFTIME = re.compile(r"""strftime_now\(\s*(["'])((?:(?!\1).)*)\1\s*\)""")
 
@@ -32,9 +32,9 @@ _STRFTIME = re.compile(r"""strftime_now\(\s*(["'])((?:(?!\1).)*)\1\s*\)""")
 def renderer(tokenizer: Any, variables: Mapping[str, Json], date: str) -> Callable[..., str]:
     """(messages, tools=()) -> the template's text up to the next assistant header.
 
-    variables: what the template reads beside messages and tools.
-    date: the day that it takes for today, e.g. 2026-11-29, so that a prompt is the same tomorrow.
-    ValueError, there and here: why the template cannot be used.
+    variables: those that the template reads beside messages and tools.
+    date: the template's today, e.g. 2026-11-29; fixed, so that a prompt is the same on every day.
+    ValueError, here and when it renders: the template cannot be used, and why.
     """
     today = datetime.date.fromisoformat(date)
 
@@ -51,7 +51,7 @@ def renderer(tokenizer: Any, variables: Mapping[str, Json], date: str) -> Callab
                     **variables,
                 )
             )
-        except Exception as error:  # whatever the template does
+        except Exception as error:  # a template may raise anything
             whose = f"the chat template of the tokenizer {tokenizer.name_or_path or '(without a name)'}"
             raise ValueError(f"{whose} cannot be rendered: {type(error).__name__}: {error}") from error
 
@@ -59,7 +59,7 @@ def renderer(tokenizer: Any, variables: Mapping[str, Json], date: str) -> Callab
 
 
 def _source(tokenizer: Any, tools: Sequence[Json], variables: Mapping[str, Json]) -> str:
-    """The template's text. ValueError: there is none, or it cannot be what a conversation needs."""
+    """The template's text. ValueError: there is none, or it does what no conversation needs."""
     try:
         source = tokenizer.get_chat_template(tools=list(tools) or None)
     except ValueError as error:
@@ -71,7 +71,7 @@ def _source(tokenizer: Any, tools: Sequence[Json], variables: Mapping[str, Json]
         tokens = [(kind, text) for _, kind, text in jinja2.Environment().lex(source) if kind != "whitespace"]
     except jinja2.TemplateSyntaxError as error:
         raise ValueError(f"the chat template cannot be read: line {error.lineno}: {error.message}") from error
-    # Constants are multiplied before a line runs.
+    # jinja multiplies constants before a line runs, so numbers and factors are limited here.
     numbers = [int(text.replace("_", ""), 0) for kind, text in tokens if kind == "integer"]
     beside = zip([("", ""), *tokens], [*tokens[1:], ("", "")])
     factors = [
@@ -85,7 +85,7 @@ def _source(tokenizer: Any, tools: Sequence[Json], variables: Mapping[str, Json]
 
 
 def _on(today: datetime.date, source: str) -> str:
-    """The template with a day's text in place of each question for the day."""
+    """The template with each call of `strftime_now` replaced by that day's text."""
     frozen = _STRFTIME.sub(lambda match: repr(today.strftime(match[2])), source)
     if re.search(r"strftime_now\s*\(", frozen):
         raise ValueError(
@@ -95,7 +95,7 @@ def _on(today: datetime.date, source: str) -> str:
 
 
 def _watched(render: Callable[[], str]) -> str:
-    """What `render` returns. RuntimeError: its template runs or calls too much, or builds too long a text."""
+    """The result of `render`. RuntimeError: its template runs or calls too much, or builds too long a text."""
     lines = calls = 0
 
     def line(frame: FrameType, event: str, _: Any) -> Any:

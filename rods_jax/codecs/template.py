@@ -1,12 +1,12 @@
-"""A codec through a tokenizer's own chat template: everything but the text of a call.
+"""A codec through a tokenizer's own chat template, which prints everything but the text of a call.
 
 The template is rendered with holes, once for each shape of conversation.  Texts of tools, users and documents fill the
 holes.  Everything between two control tokens of the template is encoded as one text, as the tokenizer does, so token
 ids are those of the whole conversation.  Control tokens are searched in the template's own text only: no text in a hole
 can open or close a message.
 
-Left out on purpose: re-tokenising what was generated, so a template that rewrites earlier messages
-(dropping what was thought, trimming an answer) is not followed there.
+Left out on purpose: tokenizing generated messages again.  A template that rewrites earlier messages (drops a thought,
+trims an answer) is therefore not followed there.
 """
 
 import json
@@ -22,7 +22,7 @@ from rods_jax.codecs.rendering import DATE, renderer
 from rods_jax.codecs.tokens import encoder
 from rods_jax.types import Action, Call, Codec, Json, Message, ToolSpec
 
-_HOLE = '\t\u241f"\u241f\t'  # stands for a content; its tab and quote tell what the template does to one
+_HOLE = '\t\u241f"\u241f\t'  # stands for a content; its tabs show whether the template trims, its quote how it escapes
 _TOOL = {"\u241e": 0}  # stands for a tool; templates print one as JSON
 _PRINTED = re.compile('(?P<tab>\t|\\\\t)?\u241f(?P<escape>\\\\)?"\u241f(?:\t|\\\\t)?|(?P<tool>{\\s*"\u241e": 0\\s*})')
 _PROBE = Call("look_up", {"value": 7})
@@ -88,7 +88,7 @@ def template_codec(
     def following(roles: tuple[str, ...]) -> _Frame:
         return _cut(after(roles).removeprefix(end[0]), len(roles))
 
-    # The prompt may open the thought. A reply is then read as if it had opened it, and a gold action closes it at once.
+    # The prompt may open the thought. A reply is then read as if it began with that tag; a gold action closes it at once.
     last = following(("user",))[-1]
     assert isinstance(last, str)
     begun = grammar.THOUGHT if last.rstrip().endswith(grammar.THOUGHT) else ""
@@ -100,7 +100,7 @@ def template_codec(
             return encode(_filled(opening(0), [system("\n".join(documents)), user]))
         return encode(_filled(opening(len(documents)), [user], documents))
 
-    @lru_cache(maxsize=1024)  # a group's rollouts meet the same messages
+    @lru_cache(maxsize=1024)  # a group's rollouts get the same messages
     def follow(roles: tuple[str, ...], contents: tuple[str, ...]) -> tuple[int, ...]:
         return tuple(encode(_filled(following(roles), contents)))
 
@@ -117,7 +117,7 @@ def template_codec(
         said = tokens[:-1] if tokens and tokens[-1] in stop_tokens else tokens
         return tokenizer.decode(said, skip_special_tokens=False)
 
-    # Render and check the frames that every run needs now, before anything is spent.
+    # Render and check the frames that every run needs: a wrong template is refused before anything is computed.
     opening(0)
     following(("tool",))
     _check_tokens(tokenizer, encode, render)
@@ -176,7 +176,7 @@ def _printed(content: str, hole: _Hole) -> str:
 
 # ----------------------------------------------------------------------------------------- checks
 def _stop_tokens(tokenizer: Any, end: str, control: Mapping[str, int], stops: Sequence[str]) -> tuple[int, ...]:
-    """The template's own end of a message, then those that the tokenizer, its checkpoint or the family names."""
+    """The stop tokens: the template's end of a message, then those of the tokenizer, the checkpoint and the family."""
     own, eos = control[end], tokenizer.eos_token_id
     if eos != own:  # base checkpoints end texts, not messages
         warnings.warn(
@@ -190,7 +190,7 @@ def _stop_tokens(tokenizer: Any, end: str, control: Mapping[str, int], stops: Se
 
 
 def _check_tokens(tokenizer: Any, encode: Callable[..., list[int]], render: Callable[..., str]) -> None:
-    """ValueError: a conversation that is cut at its control tokens has other tokens than the whole."""
+    """ValueError: a conversation cut at its control tokens has other tokens than when it is encoded whole."""
     said = {"user": "Hello, is it 17?", "assistant": "Yes.", "tool": '{"a": [1]}'}
     whole = render([{"role": role, "content": said[role]} for role in ("user", "assistant", "tool", "user")])
     if encode([(whole, True)]) != tokenizer.encode(whole, add_special_tokens=False):

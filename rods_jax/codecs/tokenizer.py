@@ -1,10 +1,9 @@
 """A small lossless tokenizer, trained on the texts of a run and loaded through transformers.
 
-Frequent words are single tokens, with the space before them where there is one; digits stand alone
-(so that an id can be copied), and every other text falls back to bytes.  The chat template follows
-Qwen's, without its instructions.
+A frequent word is one token, with the space before it if there is one.  A digit is one token, so that ids can be copied.
+All other text is spelled in bytes.  The chat template follows Qwen's, without its instructions.
 
-There are no merges: a run's vocabulary is closed, so counting whole words is enough.
+There are no merges, because a run's vocabulary is closed: counting whole words is enough.
 """
 
 import json
@@ -24,7 +23,7 @@ from transformers import PreTrainedTokenizerFast
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_end|>",
-    # The format's fixed strings are single tokens: fewer steps to sample, nothing to learn by heart.
+    # The format's fixed strings are single tokens: they need fewer steps, and no spelling has to be learned.
     "<|im_start|>user\n",
     "<|im_start|>assistant\n",
     '<tool_call>\n{"name": "',
@@ -33,7 +32,7 @@ SPECIAL_TOKENS = (
     "<tool_response>",
     "</tool_response>",
 )
-# A space belongs to the word or number behind it, so that what stands before is one token away.
+# A space belongs to the word or digit after it; no token of its own then stands between two words.
 _PIECES = Regex(r" ?[A-Za-z_]+| ?\d|(?:[^A-Za-z_\d ]| (?![A-Za-z_\d]))+")
 
 CHAT_TEMPLATE = """\
@@ -89,7 +88,7 @@ def train_tokenizer(
 
 
 def checkpoint_tokenizer(texts: Iterable[str], *, directory: str | Path) -> PreTrainedTokenizerFast:
-    """A checkpoint's own tokenizer, where one could be trained on `texts` (`Config.tokenizer`)."""
+    """A checkpoint's own tokenizer, for `Config.tokenizer`; `texts` are not used."""
     return load_tokenizer(directory)
 
 

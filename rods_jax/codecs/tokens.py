@@ -1,7 +1,7 @@
-"""Text to tokens, if some of the text is not trusted.
+"""Encodes text of which some is not trusted.
 
-A tokenizer cuts a text at its control tokens (all that were added to its vocabulary: <|im_end|>, <tool_call>), and
-encodes the text between two of them as one piece.  Here only trusted text is cut.
+A tokenizer cuts a text at its control tokens, which were added to its vocabulary (<|im_end|>, <tool_call>), and encodes
+the text between two of them as one piece.  Here only trusted text is cut.
 """
 
 import json
@@ -30,7 +30,7 @@ def encoder(tokenizer: Any) -> Encoder:
 
     def encode(parts: Iterable[tuple[str, bool]]) -> list[int]:
         tokens: list[int] = []
-        run = ""  # since the last control token
+        run = ""  # the text since the last control token
         for text, trusted in parts:
             position = 0
             for match in find_control.finditer(text) if trusted else ():
@@ -53,7 +53,7 @@ def _plain(backend: Any, control: frozenset[int]) -> Callable[[str], tuple[int, 
         tokens = tuple(copy.encode(text, add_special_tokens=False).ids) if text else ()
         if control.isdisjoint(tokens):
             return tokens
-        # The vocabulary itself spells a control token: no single character does.
+        # The vocabulary itself spells a control token. Encode character by character: no single one spells it.
         return tuple(token for character in text for token in copy.encode(character, add_special_tokens=False).ids)
 
     return plain

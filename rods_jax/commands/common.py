@@ -75,7 +75,7 @@ def options_of(
     flat = tyro.conf.arg(name="")  # no prefix: --resume, --rollout.group-size
     both: Any = make_dataclass("Options", [("options", Annotated[kind, flat]), ("settings", Annotated[Config, flat])])
     default = both(kind(config=Path(file)), configuration.from_file(file))
-    found = configuration.parse(both, default, f"{prog} --config {file}", args, description)
+    found = configuration.parse_options(both, default, f"{prog} --config {file}", args, description)
     return found.options, found.settings
 
 

@@ -16,10 +16,10 @@ def main() -> None:
         commands[name].load()()
         return
     asked = name in ("-h", "--help")
-    print(told(commands) if asked else f"rods: no command {name!r}: one of {', '.join(sorted(commands))}",
+    print(command_list(commands) if asked else f"rods: no command {name!r}: one of {', '.join(sorted(commands))}",
           file=sys.stdout if asked else sys.stderr)  # fmt: skip
     sys.exit(0 if asked else 2)
 
 
-def told(commands: dict[str, EntryPoint]) -> str:
+def command_list(commands: dict[str, EntryPoint]) -> str:
     return "\n".join(["usage: rods COMMAND [--help] ...", "", *(f"  {name}" for name in sorted(commands))])

@@ -70,7 +70,7 @@ def settings_of(config: Config, options: Options) -> dict[str, Any]:
     """What all processes of a run must have in common; a run directory may have another path on each host."""
     ways = {"--resume": options.resume, "--resume-step": options.resume_step, "--from": options.source}
     settings = {
-        name: value for name, value in configuration.resolved(config).items() if name not in ("run_dir", "file")
+        name: value for name, value in configuration.plain_values(config).items() if name not in ("run_dir", "file")
     }
     return settings | ways | {"installed": processes.versions()}
 

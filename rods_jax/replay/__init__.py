@@ -7,8 +7,8 @@ A generated task waits in the staged queue until the epoch after its synthesis, 
 measurement, and leaves when the policy masters it or cannot do it.  All functions are pure; the state is a small host
 record.
 
-The steps of an epoch send as many seeds as the next epoch's start can take variants (`wanted`), so that variants are
-played.  A variant leaves the queue unplayed, as `stale`, once its seed was chosen more than `max_age` steps ago.
+An epoch sends as many seeds as the next epoch's start can take variants (`wanted`), so that variants are played and not
+queued.  A variant leaves the queue unplayed, as `stale`, once its seed was chosen more than `max_age` steps ago.
 
 Injection gives no class and no call pattern more than `max_share` of the pool.  A task with an overrepresented class or
 pattern, pool and queue together, does not become a seed.  A candidate that would exceed the share does not enter.

@@ -7,11 +7,11 @@ import numpy as np
 
 from rods_jax.config import ReplaySettings
 from rods_jax.replay.rules import (
-    boundary_score,
     discounted,
     exact,
     foreseen_scores,
     has_room,
+    host_boundary_score,
     mean,
     retirement,
     room_of_trait,
@@ -44,7 +44,7 @@ def create(tasks: Sequence[Task], settings: ReplaySettings) -> ReplayState:
 
 
 def stage(state: ReplayState, outcomes: Sequence[Outcome], epoch: int) -> ReplayState:
-    """Queues what came back during `epoch`; a variant whose id is in the pool or queue is counted as duplicate."""
+    """Queues the variants that came back during `epoch`.  One whose id is in pool or queue counts as a duplicate."""
     candidates = [outcome.candidate for outcome in outcomes if outcome.candidate is not None]
     if human := [task.id for task in candidates if not task.ancestry]:
         raise ValueError(f"a generated task names its ancestry: {human} do not")
@@ -90,7 +90,7 @@ def begin_epoch(state: ReplayState, epoch: int, step: int) -> tuple[ReplayState,
     ]
     state = _remove(state, retired)
 
-    # Drop variants from the queue, and seeds that are away, that are too old for the present policy.
+    # Drop queued variants and seeds under way whose seeds were chosen too many steps ago.
     stale = [entry.task.id for entry in state.staged if step - entry.seeded > settings.max_age]
     retired += [Retired(name, "stale", epoch, None) for name in stale]
     staged = tuple(entry for entry in state.staged if entry.task.id not in stale)
@@ -109,7 +109,7 @@ def begin_epoch(state: ReplayState, epoch: int, step: int) -> tuple[ReplayState,
     free = state.slots.count(None)
     if settings.replace and len(due) > free:
         measured = [item for item in state.slots if item is not None and item.measurements]
-        measured.sort(key=lambda i: (boundary_score(mean(i, settings)), i.measurements[-1].step, i.task.id))
+        measured.sort(key=lambda i: (host_boundary_score(mean(i, settings)), i.measurements[-1].step, i.task.id))
         pruned = [Retired(i.task.id, "pruned", epoch, i.measurements[-1]) for i in measured[: len(due) - free]]
         state = _remove(state, pruned)
         retired += pruned
@@ -146,10 +146,11 @@ def mark_seed(state: ReplayState, task_id: str, step: int) -> ReplayState:
 
 
 def eligible(state: ReplayState, task_ids: Sequence[str], step: int) -> list[bool]:
-    """Whether each task's cooldown is over and the pool has room for its like; KeyError: one is not in the pool.
+    """Whether each task may become a seed: its cooldown is over, and the pool has room for its traits.
 
     Variants of the previous step's seeds do not count yet.  They usually arrive later, while the update runs.  A run
     that was stopped between the two steps has them already, and must choose the same seeds.
+    KeyError: a task is not in the pool.
     """
     # Traits of the pool and of the queue, without those variants.
     cooldown, active = state.settings.cooldown, active_tasks(state)
@@ -192,12 +193,12 @@ def enter_stage(state: ReplayState, tasks: Sequence[Task]) -> ReplayState:
 
 
 def all_tasks(state: ReplayState) -> tuple[Task, ...]:
-    """Everything in the pool and in the queue: what a new candidate must not repeat."""
+    """The tasks of the pool and of the queue, which a new candidate must not repeat."""
     return active_tasks(state) + tuple(entry.task for entry in state.staged)
 
 
 def active_tasks(state: ReplayState) -> tuple[Task, ...]:
-    """What an epoch trains on, human seeds first, in a fixed order."""
+    """The tasks that an epoch trains on, human seeds first, in a fixed order."""
     return tuple(item.task for item in state.items)
 
 

@@ -1,6 +1,6 @@
 """How many seeds a step sends: the epoch's steps together send what the next epoch's start can take as variants.
 
-The number follows from the pool, the queue and the seeds that are away alone, so that a resumed run sends the same.
+The number depends only on the pool, the queue and the seeds that are away, so a resumed run sends as many.
 """
 
 from collections import defaultdict
@@ -33,7 +33,7 @@ def wanted(state: ReplayState, step: int, left: int) -> int:
 
 
 def spread(seeds: Sequence[Task], count: int) -> tuple[Task, ...]:
-    """At most `count` of the seeds, which come best first: the best of each category, then the second of each, ..."""
+    """At most `count` seeds of a list that is best first: the best of each category, then the second of each, ..."""
     rank: dict[str, int] = defaultdict(int)
     ranks = []
     for seed in seeds:

@@ -15,11 +15,12 @@ from rods_jax.types import Task
 
 @cache
 def exact(threshold: float) -> Fraction:
-    """0.2 as 1/5: the decimal that was written, not the binary number nearest to it."""
+    """The decimal that was written: 0.2 as 1/5, not as the nearest binary number."""
     return Fraction(repr(float(threshold)))
 
 
 def discounted(measurements: Sequence[Measurement], step: int, half_life: float) -> tuple[float, float]:
+    """(turns passed, all turns), with weights that halve every `half_life` steps before `step`; half_life 0: zeros."""
     weights = [2.0 ** ((m.step - step) / half_life) if half_life else 0.0 for m in measurements]
     passed = sum(weight * m.passed for weight, m in zip(weights, measurements, strict=True))
     return float(passed), float(sum(weight * m.total for weight, m in zip(weights, measurements, strict=True)))
@@ -35,17 +36,16 @@ def mean(item: Item, settings: ReplaySettings) -> Fraction:
 Mean = TypeVar("Mean", Fraction, float)
 
 
-def boundary_score(reached: Mean) -> Mean:
-    """4 r (1 - r) of a mean reward r."""
+def host_boundary_score(reached: Mean) -> Mean:
+    """`boundary.boundary_score` on the host, exact for a Fraction."""
     return 4 * reached * (1 - reached)
 
 
 def foreseen_scores(state: ReplayState) -> dict[str, float]:
     """Boundary scores of the measured tasks half an epoch ahead, if their means change as the human seeds' do.
 
-    The change in a step is the slope of the line through all measurements of human seeds.  An epoch visits them in
-    random order, so those of its beginning are like those of its end.  An epoch's length in steps is taken to be the
-    span of the latest measurements.
+    The change in a step is the slope of the line through all measurements of human seeds.  An epoch visits tasks in random
+    order, so its early and late tasks are alike.  The span of the latest measurements is taken for an epoch's steps.
     """
     # The slope, from at least two steps; then the middle of the next epoch.
     measured = [item for item in state.items if item.measurements]
@@ -58,10 +58,11 @@ def foreseen_scores(state: ReplayState) -> dict[str, float]:
     def foreseen(item: Item) -> float:
         return float(mean(item, state.settings)) + slope * (then - item.measurements[-1].step)
 
-    return {item.task.id: boundary_score(min(max(foreseen(item), 0.0), 1.0)) for item in measured}
+    return {item.task.id: host_boundary_score(min(max(foreseen(item), 0.0), 1.0)) for item in measured}
 
 
 def zone(item: Item, settings: ReplaySettings) -> str:
+    """The zone of a measured item's mean reward: hard, boundary or mastered."""
     reached = mean(item, settings)
     if reached < exact(settings.lower):
         return "hard"
@@ -90,7 +91,7 @@ def varied(candidates: Sequence[Task], active: Sequence[Task], settings: ReplayS
 
 
 def room_of_trait(active: Sequence[Task], settings: ReplaySettings) -> Fraction | float:
-    """How many tasks may have a trait in common."""
+    """How many tasks may share a trait."""
     return math.inf if settings.max_share == 1 else exact(settings.max_share) * len(active)
 
 
@@ -106,4 +107,5 @@ def _traits(task: Task) -> frozenset:
 
 
 def has_room(task: Task, counts: Counter, limit: Fraction | float) -> bool:
+    """Whether one more such task keeps each of its traits within the limit."""
     return all(counts[trait] + 1 <= limit for trait in _traits(task))

@@ -1,4 +1,4 @@
-"""What the replay pool is: human seeds, a ring of generated tasks, the queue before it, and its JSON form."""
+"""The state of the replay pool: human seeds, a ring of generated tasks, the queue before it; and its JSON form."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -36,14 +36,14 @@ class Item:
 
 
 class Away(NamedTuple):
-    """A seed that was sent at a step, and of which nothing has come back yet."""
+    """A seed that was sent at a step, and whose outcome has not come back."""
 
     seed: str
     step: int
 
 
 class Outcome(NamedTuple):
-    """What came back of a seed that was sent at a step."""
+    """The outcome of a seed that was sent at a step; candidate None: no variant."""
 
     seed: str
     step: int
@@ -84,13 +84,13 @@ class ReplayState:
     slots: tuple[Item | None, ...]
     cursor: int = 0  # the slot at which the search for a free one begins
     away: tuple[Away, ...] = ()  # oldest first
-    settled: int = 0  # seeds of which an outcome came back
-    written: int = 0  # of those, with a variant
+    settled: int = 0  # seeds whose outcomes came back
+    written: int = 0  # outcomes with a variant
     staged: tuple[Staged, ...] = ()  # in the order in which they came back
     retired: tuple[Retired, ...] = ()  # the latest few
-    retired_counts: tuple[int, ...] = (0,) * len(REASONS)  # all, in the order of REASONS
+    retired_counts: tuple[int, ...] = (0,) * len(REASONS)  # since the start, in the order of REASONS
     injected: int = 0
-    injected_ages: int = 0  # steps, summed over all that were injected
+    injected_ages: int = 0  # steps, summed over all injected variants
     epoch: int = -1  # the last one begun
 
     @property

@@ -1,4 +1,4 @@
-"""What a start would say and refuse, found without starting: nothing is written."""
+"""Checks a configuration without starting a run: what a start would say and refuse; nothing is written."""
 
 from rich.console import Console
 
@@ -15,7 +15,7 @@ from rods_jax.types import Json
 def check(config: Config, console: Console | None = None) -> dict[str, Json]:
     """Plays gold twice, compares prompts and gold dialogues with the limits, and describes what would train.
 
-    Returns the lengths by room, as a run's lengths.json has them.  ConfigError, ValueError: as for `train`.
+    Returns the lengths as in a run's lengths.json.  ConfigError, ValueError: as for `train`.
     """
     console = console or Console()
     make_learner, domain, say = config.learner(config), config.domain(), teller(console)

@@ -98,7 +98,7 @@ def look(
         return True, build(config, domain, console)
     held.enter_context(alone(directory))
     configuration.require_same_run(config, directory)
-    return False, read(directory)
+    return False, read_inputs(directory)
 
 
 def build(config: Config, domain: Domain, console: Console) -> Inputs:
@@ -127,7 +127,7 @@ def take(config: Config, inputs: Inputs, directory: Path, held: contextlib.ExitS
     _write_config(config, directory)
 
 
-def read(directory: Path) -> Inputs:
+def read_inputs(directory: Path) -> Inputs:
     """What `take` wrote, which every process and every continuation reads."""
     parts = {part: read_tasks(directory / "tasks" / f"{part}.jsonl") for part in TaskSplits._fields}
     return Inputs(TaskSplits(**parts), load_tokenizer(directory / "tokenizer"))
@@ -214,7 +214,7 @@ def _require_forkable(config: Config, source: Path) -> None:
     path = source / "config.json"
     if not path.exists():
         raise ConfigError(f"{source} holds no run")
-    then, now = files.read_object(path, update=dict, stages=list), configuration.resolved(config)
+    then, now = files.read_object(path, update=dict, stages=list), configuration.plain_values(config)
     early = "|".join(str(number) for number in range(len(config.stages) - 1)) or "none"
     fixed = re.compile(
         rf"({'|'.join(map(re.escape, _FIXED))})(\.|$)|stages$|stages\.\d+\.name$|stages\.({early})\.epochs$"
@@ -234,4 +234,4 @@ def _write_journal(path: Path, records: list[Json]) -> None:
 
 
 def _write_config(config: Config, directory: Path) -> None:
-    files.write_atomically(directory / "config.json", json.dumps(configuration.resolved(config), indent=2) + "\n")
+    files.write_atomically(directory / "config.json", json.dumps(configuration.plain_values(config), indent=2) + "\n")

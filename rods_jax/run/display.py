@@ -1,6 +1,6 @@
-"""What a person sees while a run is under way: one live panel, from the metrics alone.
+"""The live panel of a run, drawn from its metrics alone.
 
-Left out on purpose: anything that slows a step down; without a terminal one line per epoch is printed.
+Without a terminal, single lines are printed.  Left out on purpose: anything that slows a step down.
 """
 
 import time
@@ -24,7 +24,7 @@ from rods_jax.metrics import MetricWriter
 
 Show = Callable[..., None]
 
-PATIENCE = 20  # steps without variance, after which it is said
+PATIENCE = 20  # steps without variance, after which a warning is printed
 
 
 def _bar(console: Console) -> Progress:
@@ -59,7 +59,7 @@ def cold_start_display(console: Console, max_steps: int, target: float) -> Itera
 
 @contextmanager
 def training_display(console: Console, num_epochs: int, tasks_per_step: int, start: int) -> Iterator[MetricWriter]:
-    """A MetricWriter that draws step, reward, zones, pool and time left (were the pool to keep its size)."""
+    """A MetricWriter that draws step, reward, zones, pool, and the time left if the pool keeps its size."""
     progress = _bar(console)
     task = progress.add_task("RODS", total=None, completed=start)
     held_out: list[float] = []
@@ -110,7 +110,7 @@ def _line(values: Mapping[str, Any], held_out: list[float], lost: Mapping[str, i
 
 
 def warnings(say: Callable[[str], None]) -> MetricWriter:
-    """A MetricWriter that says, once each, that nothing is learned: no group varies, or every rollout of a step fails."""
+    """A MetricWriter that warns once if no group has variance for long, and once if all rollouts of a step fail."""
     without_variance, said_failed = 0, False
 
     def write(step: int, values: Mapping[str, Any]) -> None:

@@ -32,10 +32,10 @@ from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.evaluation import ALL, Key, open_journal, record_from_json, score
 from rods_jax.files import write_atomically
 from rods_jax.generation import Sampling
-from rods_jax.held_out import sample
+from rods_jax.held_out import sample_tasks
 from rods_jax.run import advice, played, players
 from rods_jax.run.learning import cache_compilations
-from rods_jax.run.players import Jobs, Player
+from rods_jax.run.players import Jobs, PlayJobs
 from rods_jax.run.scores_table import print_scores, title_of
 from rods_jax.run.trajectory_page import write_page
 from rods_jax.synthesis.pipeline import author_tasks
@@ -122,7 +122,7 @@ def evaluate(settings: Evaluation, console: Console | None = None) -> dict[str, 
         raise ValueError(f"{split.name} has no tasks: there is nothing to play")
     if settings.num_tasks is not None and settings.num_tasks > len(split.tasks):
         terminal.say(console, f"--num-tasks {settings.num_tasks}: the split has {len(split.tasks)}, all are played")
-    rules = rules_of(settings, config)
+    rules = evaluation_rules(settings, config)
     check_gold(split.domain, split.tasks, rules)
     name, player = player_of(settings, split, rules, config)
     header = header_of(settings, name, split, rules)
@@ -191,7 +191,7 @@ def journal_of(
 
 
 def play_rest(
-    player: Player,
+    player: PlayJobs,
     jobs: Jobs,
     kept: Mapping[Key, Record],
     append: Callable[[Record], None],
@@ -268,7 +268,7 @@ def split_of(settings: Evaluation) -> Split:
 
 
 def _sampled(split: Split, count: int | None) -> Split:
-    tasks = sample(split.tasks, count)
+    tasks = sample_tasks(split.tasks, count)
     if len(tasks) == len(split.tasks):
         return split
     disputed = {task.id: split.disputed[task.id] for task in tasks if task.id in split.disputed}
@@ -292,18 +292,18 @@ def config_of_player(settings: Evaluation) -> Config | None:
     return None
 
 
-def rules_of(settings: Evaluation, config: Config | None) -> Rules:
+def evaluation_rules(settings: Evaluation, config: Config | None) -> Rules:
     """The limit of attempts of what plays holds under the RODS rules."""
     if settings.rules == "official":
         return OFFICIAL
     return RODS if config is None else RODS._replace(max_attempts=config.rollout.max_attempts)
 
 
-def player_of(settings: Evaluation, split: Split, rules: Rules, config: Config | None) -> tuple[str, Player]:
+def player_of(settings: Evaluation, split: Split, rules: Rules, config: Config | None) -> tuple[str, PlayJobs]:
     """(name, player). ValueError: the server's key or options are none."""
     name = settings.player
     if name in ("gold", "null"):
-        return name, players.scripted(split.domain, gold_player if name == "gold" else null_player, rules)
+        return name, players.scripted_player(split.domain, gold_player if name == "gold" else null_player, rules)
     if config is None or _is_address(name):  # a server: what plays on the devices here has a configuration
         endpoint = Endpoint(
             url=name,

@@ -15,12 +15,10 @@ from rods_jax import strict_json
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.files import require_object, write_atomically
 from rods_jax.metrics import read_metrics
-from rods_jax.synthesis.fidelity import BAND, Measurement, Outcome, fidelity
+from rods_jax.synthesis.fidelity import BAND, DispatchedSeed, FirstMeasurement, fidelity_report
 from rods_jax.task_files import read_tasks, task_from_json
-from rods_jax.terminal import plain
+from rods_jax.terminal import harmless_text
 from rods_jax.types import Task
-
-Records = Sequence[Mapping[str, Any]]
 
 
 def write_fidelity(run_dir: str | Path, domain: Domain) -> dict[str, Any]:
@@ -34,12 +32,14 @@ def write_fidelity(run_dir: str | Path, domain: Domain) -> dict[str, Any]:
     candidates = run_dir / "candidates.jsonl"
     outcomes = tuple(read_outcomes(read_metrics(candidates), parts["seeds"], candidates))
     measured = first_measurements(read_metrics(run_dir / "metrics.jsonl"))
-    report = fidelity(domain, outcomes, measured, parts["held_out"])
+    report = fidelity_report(domain, outcomes, measured, parts["held_out"])
     write_atomically(run_dir / "fidelity.json", strict_json.dumps(report, indent=2) + "\n")
     return report
 
 
-def read_outcomes(records: Records, seeds: Sequence[Task], path: Path = Path("candidates.jsonl")) -> Iterator[Outcome]:
+def read_outcomes(
+    records: Sequence[Mapping[str, Any]], seeds: Sequence[Task], path: Path = Path("candidates.jsonl")
+) -> Iterator[DispatchedSeed]:
     """What became of every dispatched seed, in order; a variant may be a seed later. ValueError: file, line and key."""
     tasks = {task.id: task for task in seeds}
     for number, record in enumerate(records, start=1):
@@ -55,17 +55,17 @@ def read_outcomes(records: Records, seeds: Sequence[Task], path: Path = Path("ca
         seed = tasks.get(record["seed"])
         if seed is None:
             raise ValueError(f"{where}: it names the seed {record['seed']}, which is no task of the run")
-        yield Outcome(seed, record["dispatched"], record["step"], candidate, errors, len(record["exchanges"]))
+        yield DispatchedSeed(seed, record["dispatched"], record["step"], candidate, errors, len(record["exchanges"]))
         if candidate is not None:
             tasks[candidate.id] = candidate
 
 
-def first_measurements(records: Records) -> dict[str, Measurement]:
+def first_measurements(records: Sequence[Mapping[str, Any]]) -> dict[str, FirstMeasurement]:
     """Task id -> the first step that trained on it, and its mean reward there."""
-    measured: dict[str, Measurement] = {}
+    measured: dict[str, FirstMeasurement] = {}
     for record in records:
         for name, mean in zip(record.get("task_ids", ()), record.get("task_mean", ())):
-            measured.setdefault(name, Measurement(record["step"], mean))
+            measured.setdefault(name, FirstMeasurement(record["step"], mean))
     return measured
 
 
@@ -79,14 +79,14 @@ def print_fidelity(report: Mapping[str, Any], console: Console) -> None:
     stages = Table("stage", "attempts", "passed", "errors", title="Attempts by stage", title_justify="left")
     for stage, row in report["stages"].items():
         errors = ", ".join(f"{name} {count}" for name, count in row["errors"].items())
-        stages.add_row(plain(stage), str(row["attempts"]), _share(row["passed"]), plain(errors))
+        stages.add_row(harmless_text(stage), str(row["attempts"]), _share(row["passed"]), harmless_text(errors))
     console.print(stages)
     if report["profile_match"]:
         parts = list(next(iter(report["profile_match"].values())))
         names = [part.replace("_", " ") for part in parts[1:]]
         match = Table("category", "variants", *names, title="Same as the seed", title_justify="left")
         for category, row in report["profile_match"].items():
-            match.add_row(plain(category), str(row["variants"]), *(_share(row[part]) for part in parts[1:]))
+            match.add_row(harmless_text(category), str(row["variants"]), *(_share(row[part]) for part in parts[1:]))
         console.print(match)
     _sentences(report, console)
 
@@ -96,7 +96,7 @@ def _acceptance(acceptance: Mapping[str, Any], console: Console) -> None:
     table = Table("category", *columns, title="Variants", title_justify="left")
     for category, row in {**acceptance["by_category"], "all": acceptance}.items():
         table.add_row(
-            plain(category),
+            harmless_text(category),
             str(row["dispatched"]),
             str(row["accepted"]),
             _share(row["share"]),

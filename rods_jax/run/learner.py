@@ -1,7 +1,7 @@
-"""What a model gives to a run: its functions, and where its arrays lie.
+"""A model as a run uses it: its functions, and the shardings of its arrays.
 
 A configuration's `learner` is called with the configuration and gives `make`; `make(vocab_size)` gives the `Learner`.
-What can be refused without a vocabulary is refused by the first call.  `models/learner.py` makes one of a decoder.
+The first call refuses whatever needs no vocabulary to be refused.  `models/learner.py` makes the Learner of a decoder.
 """
 
 from collections.abc import Callable
@@ -18,25 +18,25 @@ def _as_given(policy: Policy, *frozen: Any) -> Policy:
 
 
 class Learner(NamedTuple):
-    """A policy that trains, on one device or on a mesh, alone or with parts that stay as they are."""
+    """A policy that trains, on one device or on a mesh, whole or beside frozen parts."""
 
-    policy: Policy  # takes whole parameters; its `init` gives those that train
-    shapes: Any  # of what trains: ShapeDtypeStructs, each with its sharding
+    policy: Policy  # takes whole parameters; its `init` gives the trained ones
+    shapes: Any  # of the trained parameters: ShapeDtypeStructs, each with its sharding
     actor: Callable[[int], Policy]  # (group size) -> the policy that plays such groups on this process's devices
-    whole: Callable[[Any], Any] = lambda trained: trained  # what trains -> whole parameters for the actor
-    complete: Callable[..., Policy] = _as_given  # (policy, *frozen) -> the policy of what trains alone
+    whole: Callable[[Any], Any] = lambda trained: trained  # trained parameters -> whole ones for the actor
+    complete: Callable[..., Policy] = _as_given  # (policy, *frozen) -> a policy that takes the trained parameters alone
     frozen: tuple[Any, ...] = ()  # passed to every update
     mesh: Mesh | None = None
     hosts: int = 1  # processes that share the mesh
     export: Callable[..., None] | None = None  # (directory, trained, tokenizer, *, max_positions, base, dtype)
 
     def place(self, tree: Any) -> Any:
-        """Inside a jitted function: a tree shaped like what trains lies as that does."""
+        """Constrains a tree like the trained parameters to their shardings; to be called in a jitted function."""
         return tree if self.mesh is None else jax.lax.with_sharding_constraint(tree, self.shardings)
 
     @property
     def shardings(self) -> Any:
-        """Of what trains."""
+        """Those of the trained parameters."""
         return jax.tree.map(lambda x: x.sharding, self.shapes)
 
 

@@ -1,6 +1,6 @@
-"""What learns in a run: the objective, the optimizer, the states they make, and the update.
+"""The learning part of a run: objective, optimizer, train state and update.
 
-The computations are in grpo.py and optimizer.py; this file gives them the run's settings.
+The computations are in grpo.py; this file gives them the run's settings.
 """
 
 from collections.abc import Callable, Sequence
@@ -51,10 +51,10 @@ def optimizer_of(config: Config) -> optax.GradientTransformation:
 
 
 class Learning(NamedTuple):
-    """The programs that make a run's train state and change it, jitted, and the state's shapes."""
+    """The jitted programs that create and change a run's train state, and its shapes."""
 
-    state: TrainState  # shapes, each with its place
-    create: Any  # (what trains) -> TrainState
+    state: TrainState  # shapes, each with its sharding
+    create: Any  # (trained parameters) -> TrainState
     renew: Any  # (state, donated) -> TrainState with a fresh optimizer, and the policy as its own reference
     update: Any  # (state, donated, batch, standing, temperature, *frozen) -> (TrainState, Feedback)
 
@@ -74,7 +74,7 @@ def learning(config: Config, learner: Learner, strata: Sequence[str] = tuple(STR
     return Learning(
         jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), state, places),
         jax.jit(create, out_shardings=shardings),
-        # What goes is kept as an argument, or its memory could not be given to what comes.
+        # Unused parts of the old state stay arguments: only then can their memory be donated to the new state.
         jax.jit(lambda state: create(state.params), donate_argnums=0, keep_unused=True, out_shardings=shardings),
         grpo.jit_update(
             learner.policy,

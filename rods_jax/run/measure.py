@@ -1,6 +1,6 @@
 """Held-out evaluation of a run: the policy plays a sample of tasks once each, as many at a time as training has rollouts.
 
-What the rollouts add up to is in held_out.py; other players, and other tasks, are evaluated by evaluating.py.
+held_out.py computes the scores.  evaluating.py evaluates other players, and on other tasks.
 """
 
 import itertools
@@ -10,7 +10,7 @@ from rods_jax import processes
 from rods_jax.config import Config
 from rods_jax.environments.protocol import StartEpisodes
 from rods_jax.generation import Sampling
-from rods_jax.held_out import sample, scores
+from rods_jax.held_out import sample_tasks, scores
 from rods_jax.rewards import progress_reward
 from rods_jax.rollout import collect
 from rods_jax.run.learner import Learner
@@ -23,7 +23,7 @@ EVALUATION = 1 << 29  # a bit of the step that keeps its noise apart from traini
 def evaluation(config: Config, start: StartEpisodes, learner: Learner, codec, num_tokens: int, unfit: Collection[str]):
     """(params, tasks, step) -> the scores of a sample of the tasks, played once at temperature 1 and once greedily.
 
-    unfit: tasks that the limits cannot hold, which are scored apart too.
+    unfit: tasks that exceed the limits; the others are scored apart as well.
     """
     play = evaluation_player(config, learner, codec, num_tokens, config.evaluation.num_tasks)
 
@@ -45,10 +45,10 @@ def evaluation(config: Config, start: StartEpisodes, learner: Learner, codec, nu
         return list(itertools.chain.from_iterable(rewards))
 
     def evaluate(params, tasks: Sequence[Task], step: int, name: str, greedy: bool = True) -> dict[str, float]:
-        chosen = sample(tasks, config.evaluation.num_tasks)
+        chosen = sample_tasks(tasks, config.evaluation.num_tasks)
         if not chosen:
             return {}
-        params = learner.whole(params)  # once: between processes this sends every parameter
+        params = learner.whole(params)  # once, because it sends every parameter to the other processes
         sampled = measure_all(params, chosen, step, 1.0)
         greedily = measure_all(params, chosen, step, 0.0) if greedy else None
         return scores(name, chosen, sampled, greedily, unfit)

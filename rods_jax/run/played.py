@@ -27,7 +27,7 @@ from rods_jax.rewards import PARSE_ERROR, progress_reward
 from rods_jax.rollout import collect
 from rods_jax.run.learner import Learner
 from rods_jax.run.measure import EVALUATION
-from rods_jax.run.players import Jobs, Player
+from rods_jax.run.players import Jobs, PlayJobs
 from rods_jax.run.playing import evaluation_player
 from rods_jax.types import Action, Json, Message, Task, Trajectory
 
@@ -96,7 +96,7 @@ def run_config(directory: Path, path: Path | None) -> Config:
         )
     except (KeyError, TypeError, AttributeError) as error:  # another model's keys, or another version's
         raise ConfigError(f"{directory / 'config.json'} is not of the config {config.file}: {error}") from error
-    now = configuration.resolved(config)
+    now = configuration.plain_values(config)
     for key in ("domain", "codec"):
         if changed := configuration.differences(_functions(saved[key]), _functions(now[key]), key):
             raise ConfigError(f"{directory} was trained with another {', '.join(changed)}: name its file in --config")
@@ -143,7 +143,7 @@ def policy_player(
     sampling: Sampling,
     seed: int,
     rules: Rules,
-) -> Player:
+) -> PlayJobs:
     """Plays `tasks` on the devices of this process; noise is that of a run's own evaluations."""
     config, learner, num_tokens = own.config, own.learner, len(own.tokenizer)
     codec = config.codec(own.tokenizer)

@@ -18,16 +18,16 @@ from rods_jax.threads import in_threads
 from rods_jax.types import Action, Message, Task, ToolSpec
 
 Jobs = Sequence[tuple[Task, int]]
-Player = Callable[[Jobs], Iterator[Record]]
+PlayJobs = Callable[[Jobs], Iterator[Record]]
 
 
-def scripted(domain: Domain, act_of: Callable[[Task], Act], rules: Rules) -> Player:
+def scripted_player(domain: Domain, act_of: Callable[[Task], Act], rules: Rules) -> PlayJobs:
     """The gold player and the null player."""
     return lambda jobs: (play(domain, task, rollout, act_of(task), rules) for task, rollout in jobs)
 
 
 # ----------------------------------------------------------------------------------------- server
-def served(domain: Domain, generate: Generate, concurrency: int, rules: Rules) -> Player:
+def served(domain: Domain, generate: Generate, concurrency: int, rules: Rules) -> PlayJobs:
     """A model behind an OpenAI-compatible server: `concurrency` episodes under way at a time."""
 
     def play_all(jobs: Jobs) -> Iterator[Record]:

@@ -1,4 +1,4 @@
-"""With how many tasks and rows at a time a run's policy plays: in training, in its evaluations, and in scripts.evaluate.
+"""The players of a run's policy: how many tasks and rows play at a time, in training and in evaluations.
 
 Left out on purpose: playing itself (rods_jax/rollout.py).
 """
@@ -12,7 +12,7 @@ from rods_jax.run.learner import Learner
 
 
 def training_player(config: Config, learner: Learner, codec: Any, sizes: RolloutConfig, num_tokens: int) -> Player:
-    """A stage's: whole groups of the tasks that a process has at a time."""
+    """A stage's player, with a slot for each task that a process plays at a time."""
     share = config.rollout.tasks_per_step // learner.hosts
     actor = learner.actor(sizes.concurrent_rollouts or sizes.group_size)
     slots = min(config.rollout.concurrent_tasks or share, share)
@@ -22,15 +22,18 @@ def training_player(config: Config, learner: Learner, codec: Any, sizes: Rollout
 def evaluation_player(
     config: Config, learner: Learner, codec: Any, num_tokens: int, num_tasks: int, group_size: int = 1
 ) -> Player:
-    """Of `num_tasks` as many at a time as give as many rollouts as in training, unless the config says how many.
+    """The player of an evaluation of `num_tasks`.
 
-    A multiple of the parts that a process's devices cut tasks into.
+    It plays as many tasks at a time as give as many rollouts as training has, unless the config gives a number.  This is
+    rounded up to a multiple of the parts that a process's devices cut tasks into.
     """
     r, (data, fsdp, *_) = config.rollout, config.mesh or (1, 1)
     rows = (r.concurrent_tasks or r.tasks_per_step // learner.hosts) * (r.concurrent_rollouts or r.group_size)
     share = max(1, -(-num_tasks // learner.hosts))
     most = min(config.evaluation.concurrent_tasks or max(1, rows // group_size), share)
-    wanted = -(-share // -(-share // most))  # as many each time: the last few must not play among empty slots
+    wanted = -(
+        -share // -(-share // most)
+    )  # equal numbers each time, so that the last tasks do not play among empty slots
     parts = max(1, data * fsdp // math.gcd(fsdp, group_size) // learner.hosts)
     slots = -(-wanted // parts) * parts
     actor = learner.actor(group_size)

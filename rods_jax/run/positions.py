@@ -16,14 +16,14 @@ def host_of(position: Position, inputs: Mapping[str, str] = {}) -> dict[str, Jso
     return {"replay": replay.to_json(position.replay), "inputs": dict(inputs)} | place
 
 
-def save(
+def save_position(
     checkpoints: Any, position: Position, metrics: Mapping[str, float] = {}, inputs: Mapping[str, str] = {}
 ) -> None:
     """Writes it in the background, as `checkpoint.save` does and with its errors."""
     checkpoint.save(checkpoints, position.step, position.train_state, host_of(position, inputs), metrics)
 
 
-def restore(
+def restore_position(
     checkpoints: Any,
     like: TrainState,
     settings: ReplaySettings,

@@ -27,13 +27,13 @@ from rods_jax.files import read_object, require_object, write_atomically
 from rods_jax.metrics import read_metrics
 from rods_jax.run.fidelity import print_fidelity, write_fidelity
 from rods_jax.strict_json import JsonError
-from rods_jax.terminal import plain, say
+from rods_jax.terminal import harmless_text, say
 
 Records = Sequence[Mapping[str, Any]]
 Draw = Callable[[Axes, Records], None]
 
 INK, MUTED, GRID = "#1F2933", "#697586", "#E4E7EB"
-# Lightness falls from one zone to the next, so that the order survives grey print and any colour vision.
+# Each zone is darker than the one before: the order is visible in grey print and with any colour vision.
 ZONES = {"mastered": "#B9D8D0", "boundary": "#E8A33D", "hard": "#3D4F73"}
 POOL = {"human": "#3D4F73", "active": "#E8A33D", "trial": "#F6DDB0"}
 FLOWS = {
@@ -163,13 +163,13 @@ def summarize(records: Records) -> dict[str, Any]:
             "middle": float(variances[middle].mean()),
             "outside": float(variances[~middle].mean()),
         }
-    # The device updates while the host goes on, so a rollout's time holds the update before it.
+    # The device updates while the host goes on, so a rollout's seconds include those of the update before it.
     seconds = {name: float(_series(records, f"seconds_{name}")[1].sum()) for name in ("rollout", "synthesis")}
     return summary | {"seconds": seconds}
 
 
 def tell(run_dir: str | Path, summary: Mapping[str, Any], console: Console) -> None:
-    """Says in words what the demonstrations were, what reinforcement learning changed, and what it did not."""
+    """Says in words what the demonstrations were, and what reinforcement learning changed."""
     path = Path(run_dir) / "cold_start.json"
     if path.exists():
         cold = read_object(path, steps=int, demonstrations=int, demonstrator_reward=float, habits=dict)
@@ -264,7 +264,7 @@ def draw_variance(axes: Axes, records: Records, band: tuple[float, float] | None
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.008, 0.275))
     if not means.size:
         return
-    # Rewards are fractions, so many groups share a point: one dot for all of them, larger for more.
+    # Many groups share a point, because rewards are fractions: draw one dot for them, larger for more groups.
     places = np.round(np.stack([means, variances], axis=1), 9)
     places, which, sizes = np.unique(places, axis=0, return_inverse=True, return_counts=True)
     average_step = np.bincount(which.ravel(), weights=steps) / sizes
@@ -347,7 +347,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     table = Table("", "first", "last", title=f"{summary['steps']} steps", title_justify="left")
     for key, value in summary.items():
         if isinstance(value, Mapping) and {"first", "last"} <= set(value):
-            table.add_row(plain(key.replace("_", " ")), f"{value['first']:.3g}", f"{value['last']:.3g}")
+            table.add_row(harmless_text(key.replace("_", " ")), f"{value['first']:.3g}", f"{value['last']:.3g}")
     console.print(table if table.row_count else f"{summary['steps']} steps")
     totals = [f"{key.replace('_', ' ')} {value}" for key, value in summary.items() if isinstance(value, int)]
     say(console, ", ".join(totals[1:]))

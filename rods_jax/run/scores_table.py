@@ -40,13 +40,13 @@ def print_scores(result: Mapping[str, Json], console: Console) -> None:
     for name, row in scores["rows"].items():
         cells = [f"{_shown(row[key])}\nfloor {_shown(floor[name][key])[:5]}".replace(" [", "\n[") for key in METRICS]
         failed = f", {row['failed']} failed" if row["failed"] else ""
-        table.add_row(*map(terminal.plain, (f"{name}\n{row['tasks']} tasks{failed}", *cells)))
+        table.add_row(*map(terminal.harmless_text, (f"{name}\n{row['tasks']} tasks{failed}", *cells)))
     console.print(table)
     if result["rollouts"] > 1:
         table = Table("k", "pass@k, all tasks", "pass^k, all tasks", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
         row = scores["rows"][ALL]
         for k in range(1, result["rollouts"] + 1):
-            table.add_row(str(k), *(terminal.plain(_shown(row[f"pass{sign}{k}"])) for sign in "@^"))
+            table.add_row(str(k), *(terminal.harmless_text(_shown(row[f"pass{sign}{k}"])) for sign in "@^"))
         console.print(table)
     if result["disputed"]:
         told = f"{len(result['disputed'])} tasks have a gold text that no policy can know; scores.json names them"

@@ -135,7 +135,7 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
             evaluate=evaluate_all,
             record=record,
             show=shower(write_trajectory, write_candidate),
-            save=partial(positions.save, checkpoints, inputs=run.inputs),
+            save=partial(positions.save_position, checkpoints, inputs=run.inputs),
             stop=lambda: asked_to_stop() or halted(),
         )
         step = loop.train(config, tuple(run.domain.strata), run.tasks.seeds, run.tasks.held_out, stages, start).step
@@ -169,8 +169,8 @@ class Run(NamedTuple):
     @property
     def unfit(self) -> set[str]:
         """Tasks of the evaluations that the limits cannot hold."""
-        rooms = ("held_out", "validation")
-        return {task_id for room in rooms for task_id in self.lengths.get(room, {}).get("unfit", ())}
+        parts = ("held_out", "validation")
+        return {task_id for part in parts for task_id in self.lengths.get(part, {}).get("unfit", ())}
 
 
 def enter(config: Config, resume: bool, console: Console, stack: contextlib.ExitStack) -> Run:
@@ -203,7 +203,7 @@ def enter(config: Config, resume: bool, console: Console, stack: contextlib.Exit
         author = author_of(config.synthesis, domain, seen[0].tasks)
     if begins:
         processes.on_first(lambda: place.take(config, seen[0], directory, stack))
-    tasks, tokenizer = place.read(directory)
+    tasks, tokenizer = place.read_inputs(directory)
     codec = config.codec(tokenizer)
     if first:
         files.write_atomically(directory / "lengths.json", strict_json.dumps(lengths, indent=1) + "\n")
@@ -215,7 +215,7 @@ def enter(config: Config, resume: bool, console: Console, stack: contextlib.Exit
 
 def restored(run: Run, checkpoints: Any, at: int | None) -> Position:
     """The latest checkpoint's position, or that of step `at`."""
-    start, inputs = positions.restore(checkpoints, run.learn.state, run.config.replay, at, run.say)
+    start, inputs = positions.restore_position(checkpoints, run.learn.state, run.config.replay, at, run.say)
     require_same_inputs(run.inputs, inputs, run.directory)
     checkpoint.forget(checkpoints, start.step, run.config.retention)
     terminal.say(run.console, f"resumed at step {start.step}, epoch {start.epoch}")
@@ -240,7 +240,7 @@ def begun(run: Run, checkpoints: Any, evaluate: Callable[..., Any], stop: Callab
         run.console,
     )
     start = Position(run.learn.create(params), replay.create(run.tasks.seeds, config.replay))
-    positions.save(checkpoints, start, inputs=run.inputs)
+    positions.save_position(checkpoints, start, inputs=run.inputs)
     checkpoints.wait_until_finished()
     return start
 

@@ -104,7 +104,7 @@ def asker(backends: Mapping[str, Generate], prompts: Mapping[str, Prompt]) -> As
         prompt = prompts[role]
         if tuple(data) != prompt.receives:
             raise ValueError(f"the prompt of {role} receives {prompt.receives}, not {tuple(data)}")
-        question = ({"role": "system", "content": prompt.text}, {"role": "user", "content": as_json(data)})
+        question = ({"role": "system", "content": prompt.text}, {"role": "user", "content": tagless_json(data)})
         correction: tuple[Mapping[str, Json], ...] = ()
         for _ in range(PARSES):
             (reply,) = backends[role]([Request(question + correction)])
@@ -156,7 +156,7 @@ def read_tags(text: str, tags: Sequence[str]) -> dict[str, str]:
     return parts
 
 
-def as_json(value: Json) -> str:
+def tagless_json(value: Json) -> str:
     """JSON in which no tag can stand: angle brackets are escaped."""
     return json.dumps(value, ensure_ascii=False, default=str).replace("<", r"\u003c").replace(">", r"\u003e")
 

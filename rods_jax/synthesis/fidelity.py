@@ -34,7 +34,7 @@ STAGE_ERRORS: Mapping[str, Sequence[str]] = {
 }
 
 
-class Outcome(NamedTuple):
+class DispatchedSeed(NamedTuple):
     """What became of one dispatched seed."""
 
     seed: Task
@@ -45,20 +45,20 @@ class Outcome(NamedTuple):
     model_calls: int  # questions to language models, over all attempts
 
 
-Accepted = tuple[Outcome, Task]  # and its candidate
+Accepted = tuple[DispatchedSeed, Task]  # and its candidate
 
 
-class Measurement(NamedTuple):
+class FirstMeasurement(NamedTuple):
     """A task's first training step and its mean reward there."""
 
     step: int
     mean: float
 
 
-def fidelity(
+def fidelity_report(
     domain: Domain,
-    outcomes: Sequence[Outcome],
-    measured: Mapping[str, Measurement],
+    outcomes: Sequence[DispatchedSeed],
+    measured: Mapping[str, FirstMeasurement],
     held_out: Sequence[Task],
 ) -> dict[str, Json]:
     """The report as JSON values; shares are in [0, 1], latencies in training steps, None where there is nothing.
@@ -78,10 +78,10 @@ def fidelity(
     }
 
 
-def _acceptance(outcomes: Sequence[Outcome], strata: Iterable[str]) -> dict[str, Json]:
+def _acceptance(outcomes: Sequence[DispatchedSeed], strata: Iterable[str]) -> dict[str, Json]:
     """Over dispatches, and over distinct seeds; attempts and model calls of failed dispatches count as well."""
 
-    def yields(some: Sequence[Outcome]) -> dict[str, Json]:
+    def yields(some: Sequence[DispatchedSeed]) -> dict[str, Json]:
         num_accepted = sum(outcome.candidate is not None for outcome in some)
         seeds = {outcome.seed.id for outcome in some}
         fertile = {outcome.seed.id for outcome in some if outcome.candidate is not None}
@@ -99,7 +99,7 @@ def _acceptance(outcomes: Sequence[Outcome], strata: Iterable[str]) -> dict[str,
     return yields(outcomes) | {"by_category": by_category}
 
 
-def _stages(outcomes: Sequence[Outcome]) -> dict[str, Json]:
+def _stages(outcomes: Sequence[DispatchedSeed]) -> dict[str, Json]:
     """Attempts that entered each stage, the share that passed it, and its errors.
 
     An exception may come from any stage, so those attempts are listed first and enter none.
@@ -117,7 +117,7 @@ def _stages(outcomes: Sequence[Outcome]) -> dict[str, Json]:
     return stages
 
 
-def _latency(accepted: Sequence[Accepted], measured: Mapping[str, Measurement]) -> dict[str, Json]:
+def _latency(accepted: Sequence[Accepted], measured: Mapping[str, FirstMeasurement]) -> dict[str, Json]:
     trained = [measured[task.id].step - outcome.dispatched for outcome, task in accepted if task.id in measured]
     return {
         "to_candidate": _spread([outcome.settled - outcome.dispatched for outcome, _ in accepted]),
@@ -178,7 +178,7 @@ def _entities(task: Task) -> set[str]:
     return {str(value) for value in values if is_distinctive(value)}
 
 
-def _boundary(variants: Sequence[Task], measured: Mapping[str, Measurement]) -> dict[str, Json]:
+def _boundary(variants: Sequence[Task], measured: Mapping[str, FirstMeasurement]) -> dict[str, Json]:
     """Where the first measurement of the variants lies that were trained on."""
     means = [measured[task.id].mean for task in variants if task.id in measured]
     lower, upper = BAND

@@ -30,8 +30,8 @@ def llm_roles(backends: Mapping[str, Generate], prompts: Mapping[str, Prompt] | 
     ask = asker(backends, prompts or load_prompts())
     return Roles(
         plan=partial(llm_plan.plan, ask),
-        execute=partial(llm_execute.execute, ask),
-        rewrite=partial(llm_word.rewrite, ask),
+        execute=partial(llm_execute.execute_by_model, ask),
+        rewrite=partial(llm_word.rewrite_by_model, ask),
         augment=partial(llm_word.withhold, ask),
         gates=(*GATES, numbers_are_told, value_is_withheld),
         judge=partial(llm_judge.judge, ask),

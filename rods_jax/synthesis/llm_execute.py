@@ -24,7 +24,7 @@ from rods_jax.synthesis.errors import (
 )
 from rods_jax.synthesis.execute import Argument, ExecutedCall, Execution, Reference
 from rods_jax.synthesis.plan import Plan
-from rods_jax.synthesis.structure import check_arguments, check_words, producers, told
+from rods_jax.synthesis.structure import check_arguments, check_words, producers, told_values
 from rods_jax.synthesis.told import check_query
 from rods_jax.synthesis.values import can_flow, fields, has_type, is_atom, is_distinctive, parse_output
 from rods_jax.types import Call, Json, ToolSpec, Turn
@@ -34,7 +34,7 @@ MAX_OUTPUT_CHARACTERS = 2_000
 MAX_WORDINGS = 3  # of each function
 
 
-def execute(ask: Ask, attempt: Attempt, plan: Plan) -> Execution:
+def execute_by_model(ask: Ask, attempt: Attempt, plan: Plan) -> Execution:
     """Runs the plan on one simulator.
 
     Rejected: the first 8 types of errors.py, with the function to blame, or "structure_lost".
@@ -137,7 +137,7 @@ def _word_turn(
 ) -> str:
     """A request for the calls of one turn, written by one role and verified by another."""
     calls = [call_data(call) for call in turn]
-    said = told(attempt, [call for calls in turns for call in calls], turn)
+    said = told_values(attempt, [call for calls in turns for call in calls], turn)
     before = [Turn(query, tuple(call.call for call in calls)) for query, calls in zip(earlier, turns, strict=True)]
     data = {
         "narrative": plan.narrative,

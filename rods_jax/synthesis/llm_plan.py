@@ -30,10 +30,10 @@ MAX_TURNS = 8  # of the seed, the recovery turn of a missing category among them
 MAX_NARRATIVE_CHARACTERS = 1_000
 MAX_STATE_CHARACTERS = 8_000
 
-Layout = tuple[tuple[str, ...], ...]  # the class of every call, in each turn that holds calls
+TurnLayout = tuple[tuple[str, ...], ...]  # the class of every call, in each turn that holds calls
 
 
-def layout(domain: Domain, profile: Profile) -> Layout:
+def turn_layout(domain: Domain, profile: Profile) -> TurnLayout:
     """The seed's, whole.  Rejected: "layout_too_long", or "no_pattern" where its empty turns are not its category's."""
     if len(profile.call_classes) > MAX_TURNS:
         raise Rejected(LAYOUT_TOO_LONG, f"{len(profile.call_classes)} turns, more than {MAX_TURNS}")
@@ -51,7 +51,7 @@ def plan(ask: Ask, attempt: Attempt) -> Plan:
     reply's functions as in the seed; "no_prompts" for a class without tools; "func_sample_failed" if every tool of a
     class is blocked.
     """
-    turns = layout(attempt.domain, attempt.profile)
+    turns = turn_layout(attempt.domain, attempt.profile)
     tools = [tool for tool in attempt.domain.tools_of(attempt.profile.classes) if tool.name not in attempt.blocked]
     # A function comes twice in a turn only where the seed's turn calls one twice.
     seed_turns = [[call.name for call in turn.gold] for turn in attempt.seed.turns] if attempt.seed else []
@@ -113,7 +113,7 @@ def plan(ask: Ask, attempt: Attempt) -> Plan:
             for number, turn in enumerate(turns, 1)
         )
         if attempt.domain.strata[profile.category].withholds == "function":
-            assert withheld is not None  # as `layout` has checked
+            assert withheld is not None  # as `turn_layout` has checked
             if not set(chosen[withheld]).difference(*chosen[:withheld]):
                 raise ValueError(f"turn {withheld + 1} must use a function that no earlier turn uses")
         if chosen in failed_plans:

@@ -11,22 +11,22 @@ from rods_jax.synthesis.errors import CONVERSATION_CONSTRUCT_FAILED
 from rods_jax.synthesis.execute import ExecutedCall, Execution
 from rods_jax.synthesis.llm_execute import call_data, wordings
 from rods_jax.synthesis.plan import Plan
-from rods_jax.synthesis.structure import Told, check_words, told
+from rods_jax.synthesis.structure import ToldValues, check_words, told_values
 from rods_jax.synthesis.told import check_query, numbers_are_told
 from rods_jax.synthesis.values import mentions
 from rods_jax.types import Task, Turn
 
 
-def rewrite(ask: Ask, attempt: Attempt, plan: Plan, execution: Execution) -> tuple[str, ...]:
+def rewrite_by_model(ask: Ask, attempt: Attempt, plan: Plan, execution: Execution) -> tuple[str, ...]:
     """One query for each turn, which names every value that nothing else tells (RODS section 5, C.3).
 
     Rejected: "conversation_construct_failed" after 3 replies with another number of queries, or unusable ones;
     "structure_lost" where the last one names what must flow, or does not name what must not.
     """
-    said: list[Told] = []
+    said: list[ToldValues] = []
     done: list[ExecutedCall] = []
     for turn in execution.turns:
-        said.append(told(attempt, done, turn))
+        said.append(told_values(attempt, done, turn))
         done += turn
     data = {
         "narrative": plan.narrative,

@@ -18,7 +18,7 @@ from rods_jax.synthesis.values import atoms, mentions
 from rods_jax.types import Call, Json, Task, Turn
 
 
-class Told(NamedTuple):
+class ToldValues(NamedTuple):
     """Argument values that user messages must name, and values that no message may name before their call."""
 
     named: tuple[Json, ...] = ()
@@ -30,7 +30,7 @@ def producers(attempt: Attempt, consumer: int) -> tuple[int, ...]:
     return tuple(sorted(source for source, target in attempt.profile.links if target == consumer))
 
 
-def told(attempt: Attempt, done: Sequence[ExecutedCall], calls: Sequence[ExecutedCall]) -> Told:
+def told_values(attempt: Attempt, done: Sequence[ExecutedCall], calls: Sequence[ExecutedCall]) -> ToldValues:
     """What users must and must not name of `calls`, which follow `done`, for values to flow as in the seed."""
     named: list[Json] = []
     unnamed: list[Json] = []
@@ -41,7 +41,7 @@ def told(attempt: Attempt, done: Sequence[ExecutedCall], calls: Sequence[Execute
             value = call.arguments[edge.parameter].value
             (unnamed if edge.producer in wanted else named).append(value)
         before.append(call)
-    return Told(tuple(named), tuple(value for value in unnamed if value not in named))
+    return ToldValues(tuple(named), tuple(value for value in unnamed if value not in named))
 
 
 def check_arguments(
