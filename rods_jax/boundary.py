@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 HARD, BOUNDARY, MASTERED = 0, 1, 2
+BAND = (0.20, 0.85)  # the mean rewards between which a task is at the boundary, both inclusive (RODS section 2.2)
 
 _LARGEST_DENOMINATOR = 10_000  # keeps the cross products of `partition` inside int32
 
@@ -68,8 +69,8 @@ def partition(
     passed_N: jax.Array,
     total_N: jax.Array,
     *,
-    lower: float | Fraction = 0.20,
-    upper: float | Fraction = 0.85,
+    lower: float | Fraction = BAND[0],
+    upper: float | Fraction = BAND[1],
 ) -> jax.Array:
     """Zone of each task: HARD if r < lower, MASTERED if r > upper, else BOUNDARY, with r = passed / total.
 

@@ -19,7 +19,7 @@ import jax
 import tyro
 
 from rods_jax import sharding
-from rods_jax.boundary import Detection, mean_band
+from rods_jax.boundary import BAND, Detection, mean_band
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.fields import ConfigError, check_types, fraction, increasing, not_negative, positive, require
 from rods_jax.files import read_object
@@ -132,9 +132,9 @@ class UpdateConfig:
     clip_low: float = 0.2
     clip_high: float = 0.28
     dual_clip: float = 10.0
-    kl_coefficient: float = 0.01
-    entropy_coefficient: float = 0.001
-    normalize: Literal["std", "none"] = "std"
+    kl_coefficient: float = 0.01  # 0: the reference policy is never run
+    entropy_coefficient: float = 0.001  # 0: the entropy is never computed
+    normalize: Literal["std", "none"] = "std"  # "none": mean-centred advantages (Dr. GRPO, arXiv 2503.20783)
     mask_truncated: bool = False  # episodes that a limit cut off are in their groups' means, and not in the loss
     micro_batches: int = 1  # parts whose gradients are added up: as the whole batch, with a part's activations
     on_nonfinite: Literal["skip", "stop"] = "skip"  # what NaN or Inf does to the step, or to the run
@@ -162,8 +162,8 @@ class ReplaySettings:
     surplus: float = 1.0  # variants that are written for each that can enter then; above 1 there is a choice
     max_age: int = 30  # steps since its seed was chosen after which a waiting candidate leaves, stale
     nearest_first: bool = False  # enter first: candidates of seeds that are foreseen to lie nearest the boundary
-    lower: float = 0.20  # r < lower: hard, a generated item leaves
-    upper: float = 0.85  # lower <= r <= upper: boundary
+    lower: float = BAND[0]  # r < lower: hard, a generated item leaves
+    upper: float = BAND[1]  # lower <= r <= upper: boundary
     retire_above: float = 0.95  # r > retire_above: mastered, the item leaves
     retire_generated: bool = True  # False: what was injected stays, hard or mastered
     retire_seeds: bool = False  # True: mastered human seeds leave too

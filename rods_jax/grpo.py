@@ -17,17 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rods_jax.boundary import (
-    BOUNDARY,
-    HARD,
-    MASTERED,
-    Detection,
-    Evidence,
-    Seeds,
-    mean_band,
-    partition,
-    select_seeds,
-)
+from rods_jax.boundary import BAND, BOUNDARY, HARD, MASTERED, Evidence, Seeds, partition, select_seeds
+from rods_jax.config import UpdateConfig
 from rods_jax.group_statistics import GroupStatistics, group_statistics
 from rods_jax.log_probs import LogProbs, log_probs
 from rods_jax.micro_batches import accumulate
@@ -57,23 +48,6 @@ def sequence_mean(loss_NGS, mask_NGS, whole_NGS):
 def token_mean(loss_NGS, mask_NGS, whole_NGS):
     """Mean over all action tokens of the whole batch (DAPO, arXiv 2503.14476); results of its parts add up."""
     return jnp.sum(loss_NGS * mask_NGS) / jnp.maximum(whole_NGS.sum(), 1)
-
-
-class Objective(NamedTuple):
-    """The loss of the update, and the choice of seeds.  Static: each value compiles once."""
-
-    ratio: Callable[[jax.Array, jax.Array], jax.Array] = token_ratio
-    aggregate: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] = sequence_mean
-    normalize: Literal["std", "none"] = "std"  # "none": mean-centred advantages (Dr. GRPO, arXiv 2503.20783)
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    dual_clip: float = 10.0
-    kl_coefficient: float = 0.01  # 0: the reference policy is never run
-    entropy_coefficient: float = 0.001  # 0: the entropy is never computed
-    signal: Callable[..., Detection] = mean_band  # boundary.py has others
-    lower: float = 0.20
-    upper: float = 0.85
-    quotas: tuple[int, ...] = (4, 4, 4, 4)  # seeds per step of each of the domain's strata, in their order
 
 
 class Feedback(NamedTuple):
@@ -122,7 +96,7 @@ def objective_value(
     reference_log_probs_NGS,
     batch: RolloutBatch[jax.Array],
     advantages_NG,
-    objective: Objective,
+    objective: UpdateConfig,
     whole_NGS=None,
 ):
     """Scalar loss and its terms, from the policy's and the reference's log-probabilities of the taken tokens.
@@ -171,7 +145,7 @@ def loss(
     temperature,
     *,
     policy: Policy,
-    objective: Objective,
+    objective: UpdateConfig,
     whole_NGS=None,
 ):
     """`objective_value` of the policy.  The reference policy runs only if `kl_coefficient` is not 0."""
@@ -193,7 +167,9 @@ def update_step(
     *,
     policy: Policy,
     optimizer: optax.GradientTransformation,
-    objective: Objective,
+    objective: UpdateConfig,
+    band: tuple[float, float] = BAND,
+    quotas: tuple[int, ...] = (),
     cuts: tuple[int, int] = (1, 1),
     place: Callable[[Any], Any] = lambda gradient: gradient,
     axis_name: str | None = None,
@@ -201,6 +177,7 @@ def update_step(
 ) -> tuple[TrainState, Feedback]:
     """One GRPO update and the boundary statistics of its tasks; everything is computed on device.
 
+    band: the mean rewards at which tasks are at the boundary, both inclusive.  quotas: seeds of each stratum.
     cuts: parts that N and G are cut into.  The gradient is summed over these micro-batches: the result is that of
     (1, 1), with the activations of one micro-batch in memory.
     place: gives the gradient the parameters' sharding on a mesh, so that it is reduced and scattered in one step.
@@ -256,12 +233,12 @@ def update_step(
         known.earlier_total_N,
     )
     passed_N, total_N = evidence.passed_N, evidence.total_N
-    zones_N = partition(passed_N, total_N, lower=objective.lower, upper=objective.upper)
+    zones_N = partition(passed_N, total_N, lower=band[0], upper=band[1])
     seeds = select_seeds(
-        *objective.signal(evidence, lower=objective.lower, upper=objective.upper),
+        *objective.signal(evidence, lower=band[0], upper=band[1]),
         known.categories_N,
         known.eligible_N & observed_N,
-        quotas=objective.quotas,
+        quotas=quotas,
     )
     metrics = {
         "loss": total,
@@ -327,7 +304,7 @@ def _own_part(x_NG: jax.Array, shape: tuple[int, ...], axis_name: str | None, sp
 def jit_update(
     policy: Policy,
     optimizer: optax.GradientTransformation,
-    objective: Objective,
+    objective: UpdateConfig,
     complete: Callable[..., Policy] = lambda policy: policy,
     *,
     shardings: TrainState | None = None,
@@ -359,7 +336,7 @@ def jit_update(
     return step
 
 
-def create_state(params: Any, optimizer: optax.GradientTransformation, objective: Objective) -> TrainState:
+def create_state(params: Any, optimizer: optax.GradientTransformation, objective: UpdateConfig) -> TrainState:
     """Fresh optimizer state, and a reference policy equal to the start (RODS section 3: renewed at each stage)."""
     reference = jax.tree.map(jnp.copy, params) if objective.kl_coefficient else None
     return TrainState(params, reference, optimizer.init(params), jnp.zeros((), jnp.int32))

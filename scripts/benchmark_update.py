@@ -19,6 +19,7 @@ import optax
 import tyro
 
 from rods_jax import grpo
+from rods_jax.config import UpdateConfig
 from rods_jax.types import RolloutBatch
 from scripts import measure
 
@@ -126,7 +127,15 @@ def ours(request: dict[str, Any]) -> dict[str, Any]:
     with np.load(request["batch"]) as file:
         given = dict(file)
     batch = batch_of(given)
-    objective = grpo.Objective(clip_high=0.2, dual_clip=1e9, kl_coefficient=0.04, entropy_coefficient=0.0)
+    objective = UpdateConfig(
+        learning_rate=1.0,
+        ratio=grpo.token_ratio,
+        aggregate=grpo.sequence_mean,
+        clip_high=0.2,
+        dual_clip=1e9,
+        kl_coefficient=0.04,
+        entropy_coefficient=0.0,
+    )
     optimizer = optax.adamw(1e-6)
 
     @partial(jax.jit, donate_argnums=(0, 1))

@@ -84,9 +84,7 @@ def run_directory(tmp_path_factory):
         run_directories.has_begun(directory)
     tasks, tokenizer = run_directories.read_inputs(directory)
     policy = Policy(**callables(replace(config.model, vocab_size=len(tokenizer))))
-    state = grpo.create_state(
-        policy.init(jax.random.key(7)), learning.optimizer_of(config), learning.objective_of(config)
-    )
+    state = grpo.create_state(policy.init(jax.random.key(7)), learning.optimizer_of(config.update), config.update)
     with checkpoint.open_checkpoints(directory / "checkpoints") as checkpoints:
         position = Position(state, replay.create(tasks.seeds, config.replay), step=3)
         positions.save_position(checkpoints, position)

@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from grpo_toy import objective_with
 from test_checkpoint import flip_a_bit, largest
-from test_grpo import G, N, make_batch, params, policy  # noqa: F401 (fixtures)
+from test_grpo import G, N, make_batch, make_standing, params, policy  # noqa: F401 (fixtures)
 from test_resume import divergences, end_of, start, train_through, whole  # noqa: F401 (fixtures)
 from training_toy import CONFIG, play, share_compilations, toy, varied_reward
 
@@ -166,7 +167,7 @@ def with_sick(place: str, value: float, batch, policy):  # noqa: F811
 
 @functools.cache  # compiled once for all the values that lie in the batch
 def updating(policy):  # noqa: F811
-    optimizer, objective = optax.adam(1e-2), grpo.Objective()
+    optimizer, objective = optax.adam(1e-2), objective_with()
     return partial(grpo.create_state, optimizer=optimizer, objective=objective), grpo.jit_update(
         policy, optimizer, objective
     )
@@ -183,13 +184,15 @@ QUICK = tuple(zip(PLACES, VALUES, strict=True))  # each place and each value onc
 def test_a_number_that_is_not_finite_is_never_trained_on(policy, params, place, value):  # noqa: F811
     create, update = updating(policy)
     good = make_batch(policy, params)
-    state, _ = update(create(jax.tree.map(jnp.copy, params)), good, 1.0)  # its optimizer remembers something
+    state, _ = update(
+        create(jax.tree.map(jnp.copy, params)), good, make_standing(), 1.0
+    )  # its optimizer remembers something
     before = jax.tree.map(np.asarray, state)
     batch, sick = with_sick(place, value, good, policy)
-    state, feedback = updating(sick)[1](state, batch, 1.0)
+    state, feedback = updating(sick)[1](state, batch, make_standing(), 1.0)
     assert feedback.metrics["skipped"] and state.step == 2
     jax.tree.map(np.testing.assert_array_equal, state[:3], before[:3])
-    state, feedback = update(state, good, 1.0)
+    state, feedback = update(state, good, make_standing(), 1.0)
     assert not feedback.metrics["skipped"]
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from grpo_toy import objective_with
 
 from models.decoder import DecoderConfig
 from models.policy import callables
@@ -98,7 +99,7 @@ def test_aggregations_and_ratios_by_hand():
 def test_only_action_tokens_carry_loss(policy, params, ratio, aggregate):
     """The loss, as a function of the hidden state behind each token, is flat wherever the policy did not act."""
     batch = make_batch(policy, params)
-    objective = grpo.Objective(ratio=ratio, aggregate=aggregate)
+    objective = objective_with(ratio=ratio, aggregate=aggregate)
     advantages = jnp.asarray(np.random.default_rng(2).normal(size=(N, G)), jnp.float32)
     hidden = policy.forward(params, *batch[:3])
 
@@ -124,7 +125,7 @@ def test_on_policy_gradient_is_the_policy_gradient(policy, params):
         return jnp.take_along_axis(log_probs, batch.suffix_tokens_NGS[..., None], -1)[..., 0]
 
     exact = batch._replace(behavior_log_probs_NGS=taken(params))
-    objective = grpo.Objective(kl_coefficient=0.0, entropy_coefficient=0.0)
+    objective = objective_with(kl_coefficient=0.0, entropy_coefficient=0.0)
     ours = jax.jit(
         jax.grad(lambda p: grpo.loss(p, None, exact, advantages, 1.0, policy=policy, objective=objective)[0])
     )(params)
@@ -133,9 +134,9 @@ def test_on_policy_gradient_is_the_policy_gradient(policy, params):
 
 
 def test_update_step_reports_the_hosts_arithmetic_and_compiles_once(policy, params):
-    objective = grpo.Objective(quotas=(1, 1, 1, 1))
+    objective = objective_with()
     optimizer = create_optimizer(1e-3, warmup_steps=2)
-    update = grpo.jit_update(policy, optimizer, objective)
+    update = grpo.jit_update(policy, optimizer, objective, quotas=(1, 1, 1, 1))
     state = grpo.create_state(jax.tree.map(jnp.copy, params), optimizer, objective)
     for seed in range(3):
         batch = make_batch(policy, params, seed)
@@ -165,7 +166,7 @@ BAG_OF_WORDS = Policy(None, bag_of_words, lambda params: params["unembedding"], 
 
 RATIOS, AGGREGATES = (grpo.token_ratio, grpo.sequence_ratio), (grpo.sequence_mean, grpo.token_mean)
 OBJECTIVES = [
-    grpo.Objective(RATIOS[i], AGGREGATES[j], kl_coefficient=0.1 * k, entropy_coefficient=0.1 * e)
+    objective_with(ratio=RATIOS[i], aggregate=AGGREGATES[j], kl_coefficient=0.1 * k, entropy_coefficient=0.1 * e)
     for i, j, k, e in itertools.product(range(2), repeat=4)
 ]
 FEW = (0b0000, 0b0111, 0b1010, 0b1101)  # each choice with each of another's, but for one pair
@@ -214,7 +215,7 @@ def test_a_number_that_is_not_finite_in_one_micro_batch_skips_the_whole_step():
     batch = make_batch(BAG_OF_WORDS, params)
     acted = np.argwhere(batch.action_mask_NGS & batch.valid_NG[..., None])[-1]
     batch.behavior_log_probs_NGS[tuple(acted)] = np.nan
-    objective, optimizer = grpo.Objective(), optax.sgd(1.0)
+    objective, optimizer = objective_with(), optax.sgd(1.0)
     state = grpo.create_state(jax.tree.map(jnp.array, params), optimizer, objective)
     after, feedback = grpo.jit_update(BAG_OF_WORDS, optimizer, objective, cuts=(4, 1))(
         state, batch, make_standing(), 1.0
@@ -226,7 +227,7 @@ def test_a_number_that_is_not_finite_in_one_micro_batch_skips_the_whole_step():
 def test_zero_variance_groups_leave_the_policy_alone(policy, params):
     batch = make_batch(policy, params)
     batch = batch._replace(rewards_NG=np.full((N, G), 1 / 3, np.float32))
-    objective = grpo.Objective(kl_coefficient=0.0, entropy_coefficient=0.0)
+    objective = objective_with(kl_coefficient=0.0, entropy_coefficient=0.0)
     optimizer = optax.sgd(1.0)
     state = grpo.create_state(jax.tree.map(jnp.copy, params), optimizer, objective)
     after, feedback = grpo.jit_update(policy, optimizer, objective)(state, batch, make_standing(), 1.0)
@@ -235,7 +236,7 @@ def test_zero_variance_groups_leave_the_policy_alone(policy, params):
 
 
 def test_sharded_update_equals_single_device(policy, params):
-    objective = grpo.Objective()
+    objective = objective_with()
     optimizer = optax.sgd(0.1)
     batch = make_batch(policy, params)
     update = grpo.jit_update(policy, optimizer, objective)
@@ -254,13 +255,14 @@ def test_sharded_update_equals_single_device(policy, params):
 @pytest.mark.parametrize("split", ["G", "N"])
 def test_pmap_over_rollouts_or_tasks_equals_jit(split):
     """4 devices hold 2 of 8 tasks each, or one of 4 rollouts, with unequal numbers of tokens and valid rollouts."""
-    rng, objective, optimizer = np.random.default_rng(4), grpo.Objective(kl_coefficient=0.1), optax.sgd(1.0)
+    rng, objective, optimizer = np.random.default_rng(4), objective_with(kl_coefficient=0.1), optax.sgd(1.0)
     params = {name: rng.normal(size=(V, 16)).astype(np.float32) for name in ("embedding", "unembedding")}
     batch = make_batch(BAG_OF_WORDS, params)
     standing = make_standing()._replace(eligible_N=np.arange(N) != 1)
     state = grpo.create_state(params, optimizer, objective)
     state = state._replace(reference_params=jax.tree.map(lambda x: 0.9 * x, params))
-    step = partial(grpo.update_step, policy=BAG_OF_WORDS, optimizer=optimizer, objective=objective)
+    how = {"policy": BAG_OF_WORDS, "optimizer": optimizer, "objective": objective, "quotas": (4, 4, 4, 4)}
+    step = partial(grpo.update_step, **how)
     alone, expected = jax.jit(step)(state, batch, standing, 1.0)
 
     def axis(name):
@@ -297,7 +299,7 @@ def test_a_batch_that_says_nothing_moves_nothing_whatever_momentum_and_decay_say
     rng = np.random.default_rng(4)
     params = {name: rng.normal(size=(V, 16)).astype(np.float32) for name in ("embedding", "unembedding")}
     batch = make_batch(BAG_OF_WORDS, params)
-    objective = grpo.Objective(kl_coefficient=0.0, entropy_coefficient=0.0)
+    objective = objective_with(kl_coefficient=0.0, entropy_coefficient=0.0)
     optimizer = create_optimizer(1e-2, warmup_steps=3, weight_decay=0.1)
     update = jax.jit(partial(grpo.update_step, policy=BAG_OF_WORDS, optimizer=optimizer, objective=objective))
     moved, _ = update(grpo.create_state(params, optimizer, objective), batch, make_standing(), 1.0)
@@ -313,7 +315,7 @@ def test_a_batch_that_says_nothing_moves_nothing_whatever_momentum_and_decay_say
 def test_with_kl_the_reference_pulls_although_the_rewards_say_nothing():
     params = {name: np.ones((V, 16), np.float32) for name in ("embedding", "unembedding")}
     batch = SAY_NOTHING["equal rewards"](make_batch(BAG_OF_WORDS, params))
-    objective, optimizer = grpo.Objective(entropy_coefficient=0.0), optax.sgd(1.0)
+    objective, optimizer = objective_with(entropy_coefficient=0.0), optax.sgd(1.0)
     state = grpo.create_state(params, optimizer, objective)
     away = np.random.default_rng(0).normal(size=(V, 16)).astype(np.float32)
     state = state._replace(reference_params=params | {"unembedding": away})

@@ -37,7 +37,7 @@ def test_no_fewer_tasks_than_asked_for_are_all_as_they_stand():
     assert sample_tasks((), 8) == ()
 
 
-@given(st.lists(st.sampled_from(STRATA), max_size=40))
+@given(st.lists(st.sampled_from(list(STRATA)), max_size=40))
 @settings(deadline=None, max_examples=25)
 def test_every_beginning_of_the_order_has_each_categorys_share(categories):
     tasks = [make(category, number) for number, category in enumerate(categories)]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from grpo_toy import objective_with
 from rich.console import Console
 from test_train import CONFIG
 
@@ -71,7 +72,7 @@ def test_without_adapters_the_checkpoint_itself_trains_in_float32(base):
 
 def test_adapters_train_alone_and_leave_as_whole_weights(base, tmp_path):
     learner = decoder(of(base, lora=LORA))(200)
-    optimizer, objective = optax.adam(0.01), grpo.Objective()
+    optimizer, objective = optax.adam(0.01), objective_with()
     state = grpo.create_state(learner.policy.init(jax.random.key(0)), optimizer, objective)
     assert {path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(state.params)} == {
         f"{name}_lora_{x}" for name in LORA.targets for x in "ab"
@@ -99,7 +100,7 @@ def test_adapters_train_alone_and_leave_as_whole_weights(base, tmp_path):
 def test_on_a_mesh_what_trains_and_what_is_made_of_it_lie_as_the_table_says(base):
     learner = decoder(replace(of(base), mesh=(2, 2, 2, 1)))(200)
     params = learner.policy.init(jax.random.key(0))
-    state = grpo.create_state(params, optax.adam(0.01), grpo.Objective())
+    state = grpo.create_state(params, optax.adam(0.01), objective_with())
     for tree in (params, state.reference_params, state.optimizer_state[0].mu):
         assert tree["layers"]["gate"].addressable_shards[0].data.shape == (2, 8, 24)  # width by data and fsdp
     scratch = decoder(replace(CONFIG, mesh=(1, 4, 1, 2), model=presets.TINY_QWEN3, cold_start=None))(96)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from grpo_toy import objective_with
 from jax.sharding import PartitionSpec
 
 from models.decoder import DecoderConfig, LoraConfig, parameter_axes
@@ -24,7 +25,7 @@ CONFIG = DecoderConfig(
     query_key_value_bias=True, tied_embedding=False,
 )  # fmt: skip
 N, G, P, S = 4, 4, 10, 16  # a prompt that four parts do not divide
-OBJECTIVE = grpo.Objective(kl_coefficient=0.0, entropy_coefficient=0.01)
+OBJECTIVE = objective_with(kl_coefficient=0.0, entropy_coefficient=0.01)
 OPTIMIZER = optax.sgd(1.0, momentum=0.9)  # the parameters' change is the gradient; the momentum is a state to cut
 
 

@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import numpy as np
 import optax
+from grpo_toy import objective_with
 from test_grpo import BAG_OF_WORDS, G, N, V, make_batch
 
 from rods_jax import grpo
@@ -16,7 +17,7 @@ from rods_jax.types import Trajectory
 
 
 def test_truncated_rollouts_keep_their_rewards_and_lose_their_tokens():
-    rng, objective, optimizer = np.random.default_rng(4), grpo.Objective(), optax.sgd(1.0)
+    rng, objective, optimizer = np.random.default_rng(4), objective_with(), optax.sgd(1.0)
     params = {name: rng.normal(size=(V, 16)).astype(np.float32) for name in ("embedding", "unembedding")}
     batch = make_batch(BAG_OF_WORDS, params)
     cut = {3, 17}  # counted over all rollouts, task by task

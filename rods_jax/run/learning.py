@@ -13,7 +13,7 @@ import optax
 from jax.sharding import SingleDeviceSharding
 
 from rods_jax import grpo, processes
-from rods_jax.config import Config, ConfigError
+from rods_jax.config import Config, ConfigError, UpdateConfig
 from rods_jax.environments.protocol import STRATA
 from rods_jax.grpo import create_optimizer
 from rods_jax.run.learner import Learner
@@ -21,30 +21,15 @@ from rods_jax.sharding import micro_batch_cuts, state_shardings
 from rods_jax.types import RolloutBatch, Standing, TrainState
 
 
-def objective_of(config: Config, strata: Sequence[str] = tuple(STRATA)) -> grpo.Objective:
-    """What the run's update minimises, and how many seeds of each stratum it reports."""
-    u = config.update
-    quotas = u.quotas if isinstance(u.quotas, dict) else dict.fromkeys(strata, u.quotas)
+def quotas_of(update: UpdateConfig, strata: Sequence[str]) -> tuple[int, ...]:
+    """Seeds per step of each stratum, in their order.  ConfigError: the update names one that is none."""
+    quotas = update.quotas if isinstance(update.quotas, dict) else dict.fromkeys(strata, update.quotas)
     if unknown := sorted(quotas.keys() - set(strata)):
         raise ConfigError(f"update.quotas names {', '.join(unknown)}: the domain's strata are {', '.join(strata)}")
-    return grpo.Objective(
-        ratio=u.ratio,
-        aggregate=u.aggregate,
-        normalize=u.normalize,
-        clip_low=u.clip_low,
-        clip_high=u.clip_high,
-        dual_clip=u.dual_clip,
-        kl_coefficient=u.kl_coefficient,
-        entropy_coefficient=u.entropy_coefficient,
-        signal=u.signal,
-        lower=config.replay.lower,
-        upper=config.replay.upper,
-        quotas=tuple(quotas.get(stratum, 0) for stratum in strata),
-    )
+    return tuple(quotas.get(stratum, 0) for stratum in strata)
 
 
-def optimizer_of(config: Config) -> optax.GradientTransformation:
-    u = config.update
+def optimizer_of(u: UpdateConfig) -> optax.GradientTransformation:
     return create_optimizer(
         u.learning_rate, warmup_steps=u.warmup_steps, max_grad_norm=u.max_grad_norm, weight_decay=u.weight_decay
     )
@@ -61,8 +46,9 @@ class Learning(NamedTuple):
 
 def learning(config: Config, learner: Learner, strata: Sequence[str] = tuple(STRATA)) -> Learning:
     """What a run trains with; of a described policy, what it would train with.  strata: the domain's."""
-    objective, optimizer, mesh = objective_of(config, strata), optimizer_of(config), learner.mesh
-    create = partial(grpo.create_state, optimizer=optimizer, objective=objective)
+    r, u, mesh = config.rollout, config.update, learner.mesh
+    optimizer = optimizer_of(u)
+    create = partial(grpo.create_state, optimizer=optimizer, objective=u)
     state = jax.eval_shape(create, learner.shapes)
     if mesh is None:
         (device,) = jax.tree.leaves(learner.shardings)[0].device_set
@@ -70,7 +56,6 @@ def learning(config: Config, learner: Learner, strata: Sequence[str] = tuple(STR
     else:
         places = state_shardings(mesh, state, learner.shardings, optimizer)
     shardings = None if mesh is None else places
-    r, u = config.rollout, config.update
     return Learning(
         jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), state, places),
         jax.jit(create, out_shardings=shardings),
@@ -79,9 +64,11 @@ def learning(config: Config, learner: Learner, strata: Sequence[str] = tuple(STR
         grpo.jit_update(
             learner.policy,
             optimizer,
-            objective,
+            u,
             learner.complete,
             shardings=shardings,
+            band=(config.replay.lower, config.replay.upper),
+            quotas=quotas_of(u, strata),
             cuts=micro_batch_cuts(u.micro_batches, r.tasks_per_step, r.group_size, config.mesh or (1, 1, 1, 1)),
             place=learner.place,
         ),
@@ -89,14 +76,14 @@ def learning(config: Config, learner: Learner, strata: Sequence[str] = tuple(STR
 
 
 def updating(
-    config: Config, learner: Learner, learn: Learning
+    learner: Learner, learn: Learning, temperature: float
 ) -> Callable[[TrainState, RolloutBatch, Standing], tuple[TrainState, grpo.Feedback]]:
     """(state, batch, standing) -> (state, feedback); the batch is this process's share, and `standing` is of all tasks."""
 
     def update(state: TrainState, batch: RolloutBatch, standing: Standing) -> tuple[TrainState, grpo.Feedback]:
         if learner.mesh is not None:
             batch, standing = processes.assemble(learner.mesh, batch, standing)
-        return learn.update(state, batch, standing, config.rollout.temperature, *learner.frozen)
+        return learn.update(state, batch, standing, temperature, *learner.frozen)
 
     return update
 

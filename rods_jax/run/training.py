@@ -129,7 +129,7 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
 
         stages = Stages(
             collect=collector(config, start_batch, run.learner, run.codec, len(run.tokenizer)),
-            update=updating(config, run.learner, run.learn),
+            update=updating(run.learner, run.learn, config.rollout.temperature),
             synthesize=partial(heard_by_all, dispatch),
             renew=run.learn.renew,
             evaluate=evaluate_all,
