@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from rods_jax import replay as pool
-from rods_jax.config import Config, StageConfig
+from rods_jax.config import Config, StageConfig, UpdateConfig
 from rods_jax.curriculum import num_epochs, stage_of, tasks_of
 from rods_jax.grpo import Feedback
 from rods_jax.metrics import MetricWriter
@@ -92,7 +92,7 @@ def train(
             # Read the previous step's feedback, and start this step's update; the device computes on its own.
             position, chosen = _observe(position, pending)
             standing = pool.standing(position.replay, tasks, position.step, strata)
-            state, feedback = stages.update(position.train_state, _to_learn_from(config, rollouts), standing)
+            state, feedback = stages.update(position.train_state, _to_learn_from(config.update, rollouts), standing)
             # Meanwhile write the previous step's variants and its record.
             position = _settle(position, pending, chosen, stages, known)
             left = _left(config, position, batches)
@@ -172,10 +172,10 @@ def _observe(position: Position, pending: _Pending | None) -> tuple[Position, tu
     return replace(position, replay=replay), chosen
 
 
-def _to_learn_from(config: Config, rollouts: Rollouts) -> RolloutBatch[np.ndarray]:
+def _to_learn_from(update: UpdateConfig, rollouts: Rollouts) -> RolloutBatch[np.ndarray]:
     """The batch; if the config says so, without the tokens of truncated rollouts, whose rewards still count."""
     batch = rollouts.batch
-    if not config.update.mask_truncated:
+    if not update.mask_truncated:
         return batch
     whole_NG = np.array([one.truncated is None for one in rollouts.trajectories]).reshape(batch.valid_NG.shape)
     return batch._replace(action_mask_NGS=batch.action_mask_NGS & whole_NG[..., None])

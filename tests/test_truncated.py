@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import optax
 from grpo_toy import objective_with
-from test_grpo import BAG_OF_WORDS, G, N, V, make_batch
+from test_grpo import BAG_OF_WORDS, G, N, V, make_batch, make_standing
 
 from rods_jax import grpo
 from rods_jax.loop import _to_learn_from
@@ -19,11 +19,11 @@ from rods_jax.types import Trajectory
 def test_truncated_rollouts_keep_their_rewards_and_lose_their_tokens():
     rng, objective, optimizer = np.random.default_rng(4), objective_with(), optax.sgd(1.0)
     params = {name: rng.normal(size=(V, 16)).astype(np.float32) for name in ("embedding", "unembedding")}
-    batch = make_batch(BAG_OF_WORDS, params)
+    batch, standing = make_batch(BAG_OF_WORDS, params), make_standing()
     cut = {3, 17}  # counted over all rollouts, task by task
     whole = Trajectory("", 0, (), ())
     trajectories = tuple(replace(whole, truncated="too long") if b in cut else whole for b in range(N * G))
-    masked = _to_learn_from(Rollouts(batch, trajectories, truncated=2))
+    masked = _to_learn_from(objective_with(mask_truncated=True), Rollouts(batch, trajectories, truncated=2))
     tokens = masked.action_mask_NGS.sum(-1).ravel()
     assert tokens[[3, 17]].tolist() == [0, 0]
     others = [b for b in range(N * G) if b not in cut]
@@ -31,13 +31,13 @@ def test_truncated_rollouts_keep_their_rewards_and_lose_their_tokens():
 
     step = jax.jit(partial(grpo.update_step, policy=BAG_OF_WORDS, optimizer=optimizer, objective=objective))
     state = grpo.create_state(params, optimizer, objective)
-    (_, all_in), (after, feedback) = step(state, batch, 1.0), step(state, masked, 1.0)
+    (_, all_in), (after, feedback) = step(state, batch, standing, 1.0), step(state, masked, standing, 1.0)
     jax.tree.map(np.testing.assert_array_equal, feedback.statistics, all_in.statistics)
     assert feedback.metrics["grad_norm"] != all_in.metrics["grad_norm"]
     # What a truncated rollout said is in no gradient: other tokens there, other log-probabilities, the same update.
     other = np.array(masked.behavior_log_probs_NGS)
     other.reshape(N * G, -1)[[3, 17]] -= 5.0
-    again, _ = step(state, masked._replace(behavior_log_probs_NGS=other), 1.0)
+    again, _ = step(state, masked._replace(behavior_log_probs_NGS=other), standing, 1.0)
     jax.tree.map(np.testing.assert_array_equal, again.params, after.params)
 
 
