@@ -12,6 +12,7 @@ from rich.console import Console
 
 from rods_jax.dialogue import gold_player, null_player, play
 from rods_jax.environments import toolkit
+from rods_jax.environments.episode import start_episodes
 from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.environments.scoring import GoldError
@@ -19,7 +20,7 @@ from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.run import evaluating
 from rods_jax.run.directory import build
 from rods_jax.synthesis.pipeline import author_tasks
-from rods_jax.types import Call, Task, Turn, World
+from rods_jax.types import Action, Call, Task, Turn, World
 
 _TICKS = itertools.count()
 
@@ -118,8 +119,15 @@ def test_an_evaluation_is_refused_before_anything_is_written(tmp_path, monkeypat
 def test_the_example_of_the_documentation_passes_its_own_gold():
     text = (Path(__file__).parent.parent / "docs" / "environments.md").read_text("utf-8")
     names: dict = {"__name__": "example"}
-    exec(text.split("```python\n")[1].split("```")[0], names)
+    for block in text.split("```python\n")[1:]:
+        exec(block.split("```")[0], names)
     lamp = names["LAMPS"].simulator(names["TASK"].world)
     assert lamp.call(names["PAINT"]).text == '{"colour": "red"}'
     assert lamp.call(names["PAINT"]).text == "Error: the lamp is red"
     assert lamp.state() == {"Lamp": {"colour": names["Colour"].RED, "history": ["as asked"]}}
+    question, both = names["QUESTION"], names["BOTH"]
+    episodes = start_episodes(names["QUESTIONS"], [question])
+    assert episodes.act({0: Action(answer="It is Paris.")})[0].passed == (True,)
+    assert sorted(task.category for task in names["TASKS"].seeds) == ["lamps/base"] * 3 + ["questions/question"]
+    assert {task.category for task in names["TASKS"].seeds} <= set(both.strata)
+    assert start_episodes(names["POLITE"], [names["TASK"]]).act({0: Action(answer="No.")})[0].passed == (False,)
