@@ -27,7 +27,7 @@ from rods_jax.boundary import (
 from rods_jax.group_statistics import GroupStatistics, group_statistics, segment_group_statistics
 from rods_jax.log_probs import LogProbs, log_probs
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BOUNDARY",

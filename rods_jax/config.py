@@ -22,7 +22,7 @@ from rods_jax import sharding
 from rods_jax.boundary import BAND, Detection, mean_band
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.fields import ConfigError, check_types, fraction, increasing, not_negative, positive, require
-from rods_jax.files import read_object
+from rods_jax.older import advice, saved_config
 from rods_jax.types import Codec, Json, Trajectory
 
 
@@ -327,7 +327,7 @@ def from_file(path: str | Path) -> Config:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{path}, {_where(path, error)}: {_what(error)}") from error
+        raise ConfigError(f"{path}, {_where(path, error)}: {advice(_what(error))}") from error
     config = getattr(module, "CONFIG", None)
     if not isinstance(config, Config):
         raise ConfigError(f"{path} must end in CONFIG = Config(...): got {config!r}")
@@ -367,10 +367,7 @@ def differences(a: Json, b: Json, key: str = "") -> tuple[str, ...]:
 
 def require_same_run(config: Config, directory: str | Path) -> None:
     """ConfigError: the folder holds no run, or one that a configuration with other results has started."""
-    path = Path(directory) / "config.json"
-    if not path.exists():
-        raise ConfigError(f"{directory} holds no run")
-    changed = set(differences(read_object(path), plain_values(config)))
+    changed = set(differences(saved_config(directory), plain_values(config)))
     changed -= {"max_steps", "run_dir", "file", "synthesis.workers"}  # where and how far it goes, and who helps
     changed -= {"checkpoint_every", "update.on_nonfinite"}  # when it saves and stops, not what it learns
     changed = {key for key in changed if key.split(".")[0] not in ("mesh", "retention")}  # on what, what is kept

@@ -36,7 +36,9 @@ def task_from_json(record: Json) -> Task:
     if record.get("version") != VERSION:
         found = record.get("version")
         changed = CHANGED.get(found, "") if isinstance(found, int) else ""
-        raise TaskFileError(f"field version must be {VERSION}: got {_shown(found)}{changed and f' ({changed})'}")
+        raise TaskFileError(
+            f"field version must be {VERSION}: got {_shown(found)}{changed and f' ({changed}; write it so, or use the version that wrote it)'}"
+        )
     task = _decode(Task, {name: value for name, value in record.items() if name != "version"}, "")
     for name in ("id", "category", "turns"):
         if not getattr(task, name):

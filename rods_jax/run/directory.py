@@ -29,6 +29,7 @@ from rods_jax.demonstrations import corpus
 from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.files import CheckpointError
+from rods_jax.older import LAYOUT, saved_config
 from rods_jax.synthesis.dispatch import OUTCOMES, SEEDS, TAKEN
 from rods_jax.task_files import read_tasks, write_tasks
 from rods_jax.types import Call, Codec, Json, Message, ToolSpec
@@ -211,10 +212,7 @@ def _copy(source: Path, directory: Path, step: int) -> None:
 
 def _require_forkable(config: Config, source: Path) -> None:
     """What the checkpoint's arrays, pool and place in the curriculum are made of stays as it was."""
-    path = source / "config.json"
-    if not path.exists():
-        raise ConfigError(f"{source} holds no run")
-    then, now = files.read_object(path, update=dict, stages=list), configuration.plain_values(config)
+    then, now = saved_config(source, update=dict, stages=list), configuration.plain_values(config)
     early = "|".join(str(number) for number in range(len(config.stages) - 1)) or "none"
     fixed = re.compile(
         rf"({'|'.join(map(re.escape, _FIXED))})(\.|$)|stages$|stages\.\d+\.name$|stages\.({early})\.epochs$"
@@ -234,4 +232,5 @@ def _write_journal(path: Path, records: list[Json]) -> None:
 
 
 def _write_config(config: Config, directory: Path) -> None:
-    files.write_atomically(directory / "config.json", json.dumps(configuration.plain_values(config), indent=2) + "\n")
+    values = {"layout": LAYOUT} | configuration.plain_values(config)
+    files.write_atomically(directory / "config.json", json.dumps(values, indent=2) + "\n")

@@ -23,6 +23,7 @@ from rods_jax.evaluation import record_from_json
 from rods_jax.files import read_object
 from rods_jax.generation import Sampling
 from rods_jax.keys import seed_key
+from rods_jax.older import saved_config
 from rods_jax.rewards import PARSE_ERROR, progress_reward
 from rods_jax.rollout import collect
 from rods_jax.run.learner import Learner
@@ -80,10 +81,7 @@ def played(directory: Path, config: Config) -> Played:
 
 def run_config(directory: Path, path: Path | None) -> Config:
     """The configuration of a run: functions from its config file, which it remembers, values from the run directory."""
-    try:
-        saved = read_object(directory / "config.json", name=str, seed=int, model=dict, rollout=dict)
-    except OSError as error:
-        raise ConfigError(f"{directory} holds no run: {error}") from error
+    saved = saved_config(directory, name=str, seed=int, model=dict, rollout=dict)
     config = configuration.load_config(path or _config_file(directory, saved))
     try:
         sizes = {"suffix_sizes": tuple(saved["rollout"]["suffix_sizes"])}
