@@ -19,6 +19,7 @@ from rods_jax.environments.mixture import mixed, mixture
 from rods_jax.environments.protocol import Answer, EpisodeBatch, Failure, TaskSplits
 from rods_jax.environments.scoring import OFFICIAL, RODS, gold_trace
 from rods_jax.environments.workplace import WORKPLACE
+from rods_jax.run.trajectory_page import write_page
 from rods_jax.types import Action, Turn
 
 CAPITALS = questions(lambda task, said: said == {"q1": "Paris", "q2": "Rome"}[task.id.rpartition("/")[2]])
@@ -201,3 +202,15 @@ def test_a_run_trains_on_the_office_and_on_questions_together(tmp_path):
     assert {line["seed"].partition("/")[0] for line in candidates} == {"workplace", "questions"}
     written = [line["candidate"]["category"] for line in candidates if line["candidate"]]
     assert written and all(name.startswith("workplace/") for name in written)
+
+
+def test_the_page_of_an_evaluation_shows_checks_that_are_no_turns(tmp_path):
+    task = asked("e1", "Tell.", "essay")
+    answers = iter(["A ship.", "A <b>whale</b> at sea."])
+    record = play_one(ESSAY, task, 0, lambda messages: Said(text := next(answers), Action(answer=text)))
+    assert record.rods == (False,) * 3 + (True, True) and [move.turn for move in record.moves] == [0, 1]
+    scores = evaluation.score([task], [record], seed=0)
+    result = {"scores": scores, "floor": scores["rows"], "disputed": {}}
+    write_page(tmp_path / "page.html", "essays", [task], [record], result)
+    html = (tmp_path / "page.html").read_text()
+    assert html.count("<td>check</td>") == 3 and "A &lt;b&gt;whale&lt;/b&gt; at sea." in html

@@ -60,8 +60,16 @@ i { font-style: normal; } .quiet { opacity: .65; } .user { font-weight: 600; }
 {% endfor %}
 </table>
 <p class="quiet">Brackets: 95 % interval over tasks. Floor: a player that never calls a tool.
-Marks: turns passed under the RODS rule.
+Marks: checks passed; of a task with gold calls, its turns by the RODS rule.
 {% if episodes|length < num_episodes %}Shown: {{ episodes|length }} of {{ num_episodes }} episodes.{% endif %}</p>
+{% macro why(reasons) %}
+<table>
+<tr><th class="bad"><b>why it failed</b></th><th>expected</th><th>found</th></tr>
+{% for reason in reasons %}
+<tr><td>{{ reason.where }}</td><td><pre>{{ reason.expected }}</pre></td><td><pre>{{ reason.found }}</pre></td></tr>
+{% endfor %}
+</table>
+{% endmacro %}
 <input type="checkbox" id="only"><label for="only"> only episodes that did not pass</label>
 {% for task, record in episodes %}
 <details class="{{ 'passed' if record.rods|min and not record.failure else 'failed' }}">
@@ -74,11 +82,12 @@ official: {{ "passed" if record.official|min else "not passed" }}
 {% if task.id in disputed %}<p><b>Disputed gold:</b> {{ disputed[task.id] }}</p>{% endif %}
 {% if record.failure %}<p class="bad"><b>Failed by infrastructure:</b> {{ record.failure|cut }}</p>{% endif %}
 {% if record.truncated %}<p class="bad"><b>Ended early:</b> {{ record.truncated|cut }}</p>{% endif %}
-{% for turn in task.turns %}
-{% set number = loop.index0 %}
-<section class="{{ 'good' if record.rods[number] else 'bad' }}">
-<pre class="user">{{ turn.user|cut }}</pre>
-{% if turn.released_tools %}<p class="quiet">released: {{ turn.released_tools|join(", ") }}</p>{% endif %}
+{% set by_turn = record.rods|length == task.turns|length %}
+{% for number in range((record.moves|map(attribute="turn")|list + [task.turns|length - 1])|max + 1) %}
+{% set turn = task.turns[number] if number < task.turns|length else none %}
+<section class="{{ 'good' if (record.rods[number] if by_turn and turn else record.rods|min) else 'bad' }}">
+<pre class="user">{{ turn.user|cut if turn else "(the world's own words)" }}</pre>
+{% if turn and turn.released_tools %}<p class="quiet">released: {{ turn.released_tools|join(", ") }}</p>{% endif %}
 {% for move in record.moves if move.turn == number %}
 {% if move.reasoning %}<pre class="quiet">{{ move.reasoning|cut }}</pre>{% endif %}
 {% if move.text %}<pre>{{ move.text|cut }}</pre>{% endif %}
@@ -86,18 +95,14 @@ official: {{ "passed" if record.official|min else "not passed" }}
 {% for text in move.observations %}<pre class="back">{{ text|cut }}</pre>{% endfor %}
 <span class="quiet">{{ codes[move.code] }}</span>
 {% endfor %}
-{% if not record.rods[number] %}
-<table>
-<tr><th class="bad"><b>why it failed</b></th><th>expected</th><th>found</th></tr>
-{% for reason in record.reasons[number] %}
-<tr><td>{{ reason.where }}</td><td><pre>{{ reason.expected }}</pre></td><td><pre>{{ reason.found }}</pre></td></tr>
-{% endfor %}
-</table>
+{% if by_turn and turn and not record.rods[number] %}
+{{ why(record.reasons[number]) }}
 <p class="quiet">gold: {% if not turn.gold %}a plain answer{% endif %}</p>
 {% for call in turn.gold %}<pre class="quiet">→ {{ call|call|cut }}</pre>{% endfor %}
 {% endif %}
 </section>
 {% endfor %}
+{% if not by_turn %}{{ why(record.reasons|sum(start=())) }}{% endif %}
 </details>
 {% endfor %}
 </body>
