@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from rods_jax.environments.episode import Episode, readable
+from rods_jax.environments.episode import Episode, readable, start_episodes
 from rods_jax.environments.foreign import equal, shown, told
 from rods_jax.environments.gold import require_repeats
 from rods_jax.environments.protocol import Answer, Closing, Domain, EpisodeBatch, Failure, Opening, Rules
@@ -104,7 +104,7 @@ def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS
         if domain.start is None:
             _play_gold(domain, task, act, rules, played)
         else:
-            played = _play_checks(domain.start([task], rules), act)
+            played = _play_checks(start_episodes(domain, [task], rules), act)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever broke, the other episodes go on

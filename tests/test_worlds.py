@@ -112,6 +112,27 @@ def test_a_world_that_decides_more_checks_than_it_has_is_a_recorded_failure(reci
     assert "decided more than the 1 checks that it has" in trajectories[0].failure and trajectories[0].passed == (True,)
 
 
+def test_a_world_that_raises_or_leaves_out_an_answer_fails_its_episodes_alone(recite):
+    def start(tasks, rules):
+        batch = CAPITALS.start(tasks, rules)
+        half = dict.fromkeys(range(2), Failure("half a world"))
+        return batch._replace(act=lambda actions: {p: one for p, one in batch.act(actions).items() if p not in half})
+
+    def falls(tasks, rules):
+        raise SystemExit(3)
+
+    two = script(spoken("Paris"), spoken("Rome"))
+    batch, trajectories, failed, _ = gather(two, recite, QUESTIONS, CAPITALS._replace(start=start))
+    assert failed == 2 and batch.rewards_NG[1].tolist() == [1, 1]
+    assert [one.failure for one in trajectories] == ["the world gave no answer"] * 2 + [None] * 2
+    for broken in (falls, lambda tasks, rules: CAPITALS.start(tasks[:1], rules)):
+        _, trajectories, failed, _ = gather(two, recite, QUESTIONS, CAPITALS._replace(start=broken))
+        assert failed == 4 and (
+            "SystemExit" in trajectories[0].failure or "opened 1 episodes for 4" in trajectories[0].failure
+        )
+    assert not start_episodes(CAPITALS, []).openings and not start_episodes(WORKPLACE, []).openings
+
+
 # ------------------------------------------------------------------------------------ in an evaluation
 def test_an_evaluation_scores_the_same_checks():
     answers = {"q1": "Paris", "q2": "Oslo"}

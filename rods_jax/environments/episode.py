@@ -7,7 +7,8 @@ RODS leaves one choice open.  Here, a call in a turn without gold calls is not e
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 
 from rods_jax.environments.foreign import told
@@ -160,7 +161,7 @@ def start_episodes(domain: Domain, tasks: Sequence[Task], rules: Rules = RODS) -
     Of a mixture each domain starts those of its own tasks, under its own rules.
     """
     owners = [domain.of(task) for task in tasks]
-    own = {id(owner): owner for owner in owners}
+    own = {id(owner): owner for owner in owners} or {id(domain): domain}
     places = {key: [place for place, owner in enumerate(owners) if id(owner) == key] for key in own}
     parts = [(places[key], _start(owner, [tasks[place] for place in places[key]], rules)) for key, owner in own.items()]
     return parts[0][1] if len(parts) == 1 else _joined(parts, len(tasks))
@@ -168,7 +169,7 @@ def start_episodes(domain: Domain, tasks: Sequence[Task], rules: Rules = RODS) -
 
 def _start(domain: Domain, tasks: Sequence[Task], rules: Rules) -> EpisodeBatch:
     if domain.start is not None:
-        return domain.start(tasks, rules)
+        return _guarded(partial(domain.start, tasks, rules), len(tasks))
     episodes: list[Episode | Failure] = []
     for _, group in groupby(tasks, key=id):
         task, *others = group
@@ -184,6 +185,30 @@ def _start(domain: Domain, tasks: Sequence[Task], rules: Rules) -> EpisodeBatch:
         return {place: _act(episodes[place], action) for place, action in actions.items()}
 
     return EpisodeBatch(tuple(one if isinstance(one, Failure) else one.opening for one in episodes), act)
+
+
+def _guarded(start: Callable[[], EpisodeBatch], count: int) -> EpisodeBatch:
+    """The batch of a world of somebody's own: what it raises, and what it leaves out, fails the episodes concerned."""
+    try:
+        batch = start()
+        if len(batch.openings) != count:
+            raise ValueError(f"the world opened {len(batch.openings)} episodes for {count} tasks")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        failure = Failure(told(error))
+        return EpisodeBatch((failure,) * count, lambda actions: dict.fromkeys(actions, failure))
+
+    def act(actions: Mapping[int, Action]) -> dict[int, Answer | Failure]:
+        try:
+            found = batch.act({place: readable(action) for place, action in actions.items()})
+            return {place: found.get(place, Failure("the world gave no answer")) for place in actions}
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            return dict.fromkeys(actions, Failure(told(error)))
+
+    return batch._replace(act=act)
 
 
 def _joined(parts: Sequence[tuple[Sequence[int], EpisodeBatch]], count: int) -> EpisodeBatch:
