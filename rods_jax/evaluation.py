@@ -12,7 +12,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from rods_jax.environments.gold import require_repeats
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import RODS, GoldTrace, Rules, gold_trace, official_turn_passed, replay
 from rods_jax.metrics import read_lines
+from rods_jax.records import decode, encode
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
 from rods_jax.types import Action, Call, Json, Message, Task
 
@@ -249,29 +250,14 @@ def open_journal(
 
         try:
             lines = read_lines(path)
-            records = [record_from_json(line) for line in lines[1:]]
+            records = [decode(Record, line) for line in lines[1:]]
         except (KeyError, TypeError, ValueError) as error:
             raise JournalError(f"{path} is damaged: {error}") from error
         if not lines:
             append(settings)
         elif changed := differences(lines[0], json.loads(json.dumps(settings))):
             raise JournalError(f"{path} was begun with another {', '.join(changed)}: give another folder")
-        yield {(r.task_id, r.rollout): r for r in records}, lambda record: append(asdict(record))
-
-
-def record_from_json(line: Mapping[str, Json]) -> Record:
-    """Inverse of `asdict`."""
-    moves = (
-        Move(**move | {"calls": tuple(Call(**call) for call in move["calls"])} | _tuples(move, "observations"))
-        for move in line["moves"]
-    )
-    reasons = (tuple(Difference(**item) for item in turn) for turn in line["reasons"])
-    tuples = {"moves": tuple(moves), "reasons": tuple(reasons), **_tuples(line, "rods", "official")}
-    return Record(**{**line, **tuples})
-
-
-def _tuples(line: Mapping[str, Json], *names: str) -> dict[str, tuple]:
-    return {name: tuple(line[name]) for name in names}
+        yield {(r.task_id, r.rollout): r for r in records}, lambda record: append(encode(record))
 
 
 # ----------------------------------------------------------------------------------------- scores

@@ -22,8 +22,8 @@ from rods_jax.grpo import Feedback
 from rods_jax.metrics import MetricWriter
 from rods_jax.replay import ReplayState
 from rods_jax.rollout import Rollouts
-from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.dispatch import Dispatch, Synthesize
+from rods_jax.task_files import content_hash
 from rods_jax.types import RolloutBatch, Task, TrainState
 
 Known = Callable[[ReplayState], frozenset[str]]  # hashes of the contents that no candidate may repeat

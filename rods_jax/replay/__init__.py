@@ -42,12 +42,10 @@ from rods_jax.replay.state import (
     ReplayState,
     Retired,
     Staged,
-    from_json,
-    to_json,
 )
 
 __all__ = [
     "REASONS", "Away", "Events", "Item", "Measurement", "Outcome", "ReplayState", "Retired", "Staged",
     "active_tasks", "all_tasks", "begin_epoch", "counts", "create", "earlier", "eligible", "enter_stage",
-    "epoch_batches", "from_json", "mark_seed", "observe", "spread", "stage", "to_json", "wanted",
+    "epoch_batches", "mark_seed", "observe", "spread", "stage", "wanted",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from rods_jax import checkpoint, processes, replay
+from rods_jax import checkpoint, processes
 from rods_jax.config import Config, RolloutConfig, StageConfig, rollout_of
 from rods_jax.curriculum import rules_of
 from rods_jax.environments.episode import EpisodeBatch, start_episodes
@@ -18,6 +18,7 @@ from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.environments.workers import Workers
 from rods_jax.loop import Position
 from rods_jax.metrics import MetricWriter
+from rods_jax.records import encode
 from rods_jax.rollout import Player, Rollouts, collect, trim
 from rods_jax.run.authors import teller
 from rods_jax.run.learner import Learner
@@ -26,7 +27,7 @@ from rods_jax.synthesis.dispatch import Dispatch, Synthesize, at_once, beside, d
 from rods_jax.synthesis.near_duplicates import far_from
 from rods_jax.synthesis.pipeline import RULE_BASED, synthesize
 from rods_jax.synthesis.worker import Author, working
-from rods_jax.task_files import task_to_json
+from rods_jax.task_files import VERSIONED, task_to_json
 from rods_jax.types import Task
 
 
@@ -97,7 +98,7 @@ def save(checkpoints: Any, inputs: Mapping[str, str], position: Position, metric
 def host_of(position: Position, inputs: Mapping[str, str]) -> dict[str, Any]:
     """All of a position that is no array, and the digests of what else a resumed run reads."""
     place = {name: getattr(position, name) for name in ("epoch", "batch", "outcomes")}
-    return {"replay": replay.to_json(position.replay), "inputs": dict(inputs)} | place
+    return {"replay": encode(position.replay, VERSIONED), "inputs": dict(inputs)} | place
 
 
 def shower(write_trajectory: MetricWriter, write_candidate: MetricWriter):

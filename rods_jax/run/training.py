@@ -32,6 +32,8 @@ from rods_jax.lengths import check_lengths, scores_apart
 from rods_jax.loop import Position, Stages
 from rods_jax.metrics import MetricWriter, open_metrics
 from rods_jax.preemption import SAVED, Stopped, maintenance_notices, stop_requests
+from rods_jax.records import decode
+from rods_jax.replay import ReplayState
 from rods_jax.run import directory as place
 from rods_jax.run.authors import author_of, teller
 from rods_jax.run.cold_start import cold_start
@@ -44,6 +46,7 @@ from rods_jax.run.reporting import report
 from rods_jax.run.stages import collector, episodes_of, heard_by_all, host_of, save, shower, synthesis_of
 from rods_jax.synthesis.dispatch import Synthesize
 from rods_jax.synthesis.worker import Author
+from rods_jax.task_files import VERSIONED
 from rods_jax.types import Codec, Json
 
 HALTED = 3  # exit status: stopped after saving, because a number was not finite
@@ -218,7 +221,8 @@ def restored(run: Run, checkpoints: Any, at: int | None) -> Position:
     step, state, host = checkpoint.restore(checkpoints, run.learn.state, at, run.say)
     require_same_inputs(run.inputs, host["inputs"], run.directory)
     checkpoint.forget(checkpoints, step, run.config.retention)
-    pool = replace(replay.from_json(host["replay"]), settings=run.config.replay)  # a fork's may be others
+    pool = decode(ReplayState, host["replay"], "replay", VERSIONED)
+    pool = replace(pool, settings=run.config.replay)  # a fork's may be others
     start = Position(state, pool, step, host["epoch"], host["batch"], host["outcomes"])
     terminal.say(run.console, f"resumed at step {step}, epoch {start.epoch}")
     return start
