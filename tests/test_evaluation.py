@@ -20,7 +20,6 @@ from rods_jax.evaluation import (
     MAX_DIFFERENCES,
     UNDISPUTED,
     Difference,
-    JournalError,
     Move,
     Record,
     Said,
@@ -34,6 +33,7 @@ from rods_jax.evaluation import (
     play,
     score,
 )
+from rods_jax.journal import JournalError
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
 from rods_jax.strict_json import MAX_NESTING
 from rods_jax.synthesis.pipeline import author_tasks
@@ -369,7 +369,7 @@ def test_a_journal_is_refused_when_it_is_damaged_or_another_ones(tmp_path):
     write(path, RECORDS)
     with pytest.raises(JournalError, match="was begun with another seed: give another folder"):
         read(path, SETTINGS | {"seed": 1})
-    with open_journal(path, SETTINGS), pytest.raises(JournalError, match="is being written by another evaluation"):
+    with open_journal(path, SETTINGS), pytest.raises(JournalError, match="is being written by another process"):
         read(path)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:3], lines[3][:50] + b"\n", *lines[4:]]))
