@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from rods_jax.config import Config, ConfigError
 from rods_jax.curriculum import tasks_of
 from rods_jax.environments.protocol import STRATA, TaskSplits
-from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.near_duplicates import NEAR, nearest, shingle_index
+from rods_jax.task_files import content_hash
 from rods_jax.types import Task
 
 

@@ -4,21 +4,21 @@ Scores are computed from records and tasks alone; dialogue.py plays.
 """
 
 import contextlib
-import fcntl
 import json
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from rods_jax import journal
 from rods_jax.config import differences
-from rods_jax.dialogue import Difference, Move, Record
-from rods_jax.metrics import read_lines
+from rods_jax.dialogue import Record
+from rods_jax.journal import JournalError
+from rods_jax.records import RecordError, decode, encode
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
-from rods_jax.types import Call, Json, Task
+from rods_jax.types import Json, Task
 
 CODES = {
     PARSE_ERROR: "parse_error",
@@ -36,57 +36,29 @@ NUM_LONGEST = 10
 Key = tuple[str, int]  # task id, rollout
 
 
-class JournalError(ValueError):
-    """A journal that cannot be continued, in one sentence."""
-
-
 @contextlib.contextmanager
 def open_journal(
     path: str | Path, settings: Mapping[str, Json]
 ) -> Iterator[tuple[dict[Key, Record], Callable[[Record], None]]]:
-    """(records so far by task and rollout, append): a new journal, or the one that an interruption left.
+    """(records so far by task and rollout, append): a new log, or the one that an interruption left.
 
-    A half-written last line is cut off. The last record of a task and rollout counts. JournalError: the
-    journal was begun with other settings, is damaged elsewhere, or another process is writing it.
+    The last record of a task and rollout counts.  JournalError: the log was begun with other settings, is damaged, or
+    another process is writing it.
     """
     path = Path(path)
-    with path.open("a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise JournalError(f"{path} is being written by another evaluation") from error
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-
-        def append(line: Json) -> None:
-            file.write(json.dumps(line).encode() + b"\n")
-            file.flush()
-
-        try:
-            lines = read_lines(path)
-            records = [record_from_json(line) for line in lines[1:]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise JournalError(f"{path} is damaged: {error}") from error
-        if not lines:
+    with journal.writing_log(path) as (entries, append):
+        records = {}
+        for line, one in entries[1:]:
+            try:
+                record = decode(Record, one)
+            except RecordError as error:
+                raise JournalError(f"{path} is damaged: line {line}: {error}") from error
+            records[record.task_id, record.rollout] = record
+        if not entries:
             append(settings)
-        elif changed := differences(lines[0], json.loads(json.dumps(settings))):
+        elif changed := differences(entries[0].record, json.loads(json.dumps(settings))):
             raise JournalError(f"{path} was begun with another {', '.join(changed)}: give another folder")
-        yield {(r.task_id, r.rollout): r for r in records}, lambda record: append(asdict(record))
-
-
-def record_from_json(line: Mapping[str, Json]) -> Record:
-    """Inverse of `asdict`."""
-    moves = (
-        Move(**move | {"calls": tuple(Call(**call) for call in move["calls"])} | _tuples(move, "observations"))
-        for move in line["moves"]
-    )
-    reasons = (tuple(Difference(**item) for item in turn) for turn in line["reasons"])
-    tuples = {"moves": tuple(moves), "reasons": tuple(reasons), **_tuples(line, "rods", "official")}
-    return Record(**{**line, **tuples})
-
-
-def _tuples(line: Mapping[str, Json], *names: str) -> dict[str, tuple]:
-    return {name: tuple(line[name]) for name in names}
+        yield records, lambda record: append(encode(record))
 
 
 # ----------------------------------------------------------------------------------------- scores

@@ -114,13 +114,13 @@ def read_object(path: str | Path, **kinds: type) -> dict[str, Json]:
 def require_object(value: Json, where: str, **kinds: type) -> dict[str, Json]:
     """The value, if it is an object with these keys of these types (float: any number); or JsonError."""
     if not isinstance(value, dict):
-        raise JsonError(f"{where}: it must be an object: got {_shown(value)}")
+        raise JsonError(f"{where}: it must be an object: got {shown(value)}")
     for key, kind in kinds.items():
         if key not in value:
             raise JsonError(f"{where}: it lacks the key {key}")
         kinds_of_it = (int, float) if kind is float else kind
         if not isinstance(value[key], kinds_of_it) or isinstance(value[key], bool) and kind is not bool:
-            raise JsonError(f"{where}: {key} must be {_NAMES[kind]}: got {_shown(value[key])}")
+            raise JsonError(f"{where}: {key} must be {_NAMES[kind]}: got {shown(value[key])}")
     return value
 
 
@@ -134,6 +134,7 @@ _NAMES = {
 }
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A wrong value in a message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

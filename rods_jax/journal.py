@@ -1,12 +1,17 @@
-"""Append-only files of JSON records that processes and hosts share and that no crash damages.
+"""Append-only files of JSON records, one a line, that no crash damages.
 
-    with journal.writing(path) as append:      # alone: others wait, or are told that it is in use
+    with journal.writing(path) as append:      # a journal, which processes and hosts share: others wait, or are told
         entries, place = journal.read(path)    # all records so far
         append({"seed": "task_7"})             # on the disk when it returns
 
-A line is `["check", record]`.  Each check covers the check before it, so that no change, removal or insertion goes
-unseen.  No byte is written twice.  A line that a crash cut off stays; the next writer begins a new line after it, and
-readers skip it.  Readers therefore need no lock, and see a record whole or not at all.
+    with journal.writing_log(path) as (entries, append): ...      # a log, which one process writes and people read
+
+A line counts once it has its end.  A last line that a crash cut off is left out by every reader, and never counts once
+the next writer has come: it cuts the line off a log, and ends it in a journal, where somebody may be reading it.
+
+A line of a log is the record.  A line of a journal is `["check", record]`.  Each check covers the check before it, so
+that no change, removal or insertion goes unseen, and a line that was cut off is skipped.  No byte is written twice.
+Readers therefore need no lock, and see a record whole or not at all.
 
 Left out on purpose: deletion, clocks and process ids.  The operating system knows who holds a lock, and that a dead
 process holds none.  On a shared file system, flock must reach the other hosts, as it does on NFS.
@@ -16,6 +21,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -59,9 +65,7 @@ def read(path: Path, place: Place = Place()) -> tuple[list[Entry], Place]:
     JournalError: a line was changed, taken out or put in, or the journal is of another version.
     """
     try:
-        with path.open("rb") as file:
-            file.seek(place.offset)
-            *lines, _unfinished = file.read().split(b"\n")
+        lines = _whole_lines(path, place.offset)
     except FileNotFoundError:
         return [], place
     entries: list[Entry] = []
@@ -92,11 +96,7 @@ def writing(path: Path, place: Place = Place(), *, wait: bool = True) -> Iterato
     place: of an earlier `read`, so that only what follows is read again.  InUse: someone else is writing and
     `wait` is false.  JournalError: as for `read`; nothing was written.
     """
-    with path.open("a+b", buffering=0) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise InUse(f"{path} is being written by another process") from None
+    with _held(path, wait) as file:
         _, place = read(path, place)
         if file.seek(0, os.SEEK_END) > place.offset and not _ends_a_line(file):
             file.write(b"\n")  # a crash cut off a line, or only its end
@@ -110,10 +110,7 @@ def writing(path: Path, place: Place = Place(), *, wait: bool = True) -> Iterato
                 payload = json.dumps(record).encode()
                 last = _check(last, payload)
                 text += _line(last, payload) + b"\n"
-            with naming(path):
-                if file.write(text) != len(text):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(file.fileno())
+            _write(file, path, text)
             check = last
 
         if not check:
@@ -122,6 +119,74 @@ def writing(path: Path, place: Place = Place(), *, wait: bool = True) -> Iterato
         yield append
 
 
+# ------------------------------------------------------------------------------------------ logs
+def read_log(path: Path) -> list[Entry]:
+    """All records of a log; NaN and Infinity, which older ones hold, as null.  JournalError: a line is no JSON."""
+    return [Entry(number, _parsed(line, f"{path}, line {number}")) for number, line in enumerate(_whole_lines(path), 1)]
+
+
+@contextlib.contextmanager
+def writing_log(
+    path: Path, keep: Callable[[Entry], bool] = lambda entry: True
+) -> Iterator[tuple[list[Entry], Callable[..., None]]]:
+    """(what it holds, append(*records)): the one writer of the log, which is created where it lacks.
+
+    keep: the first record that it refuses is cut off, with all that follow.  InUse: someone else is writing.
+    JournalError: as for `read_log`; nothing was cut off.
+    """
+    with _held(path, wait=False) as file:
+        entries = list(itertools.takewhile(keep, read_log(path)))
+        _cut(file, sum(len(line) + 1 for line in _whole_lines(path)[: len(entries)]))
+        sync(path.parent)
+        yield (
+            entries,
+            lambda *records: _write(file, path, b"".join(json.dumps(one).encode() + b"\n" for one in records)),
+        )
+
+
+def _parsed(line: bytes, where: str) -> Json:
+    try:
+        return json.loads(line.decode(), parse_constant=lambda name: None)
+    except json.JSONDecodeError as error:
+        reason = f"not JSON ({error.msg} at column {error.colno})"
+    except UnicodeDecodeError as error:
+        reason = f"not UTF-8 at byte {error.start}"
+    except (ValueError, RecursionError):
+        reason = "an integer without end, or a nesting"
+    raise JournalError(f"{where}: {reason}")
+
+
+def _cut(file: BinaryIO, size: int) -> None:
+    file.truncate(size)
+
+
+# ------------------------------------------------------------------------------------ lines of both
+def _whole_lines(path: Path, offset: int = 0) -> list[bytes]:
+    with path.open("rb") as file:
+        file.seek(offset)
+        *lines, _unfinished = file.read().split(b"\n")
+    return lines
+
+
+@contextlib.contextmanager
+def _held(path: Path, wait: bool) -> Iterator[BinaryIO]:
+    """The file, locked, to append to; InUse."""
+    with path.open("a+b", buffering=0) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise InUse(f"{path} is being written by another process") from None
+        yield file
+
+
+def _write(file: BinaryIO, path: Path, text: bytes) -> None:
+    with naming(path):
+        if file.write(text) != len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file.fileno())
+
+
+# -------------------------------------------------------------------------------- lines of a journal
 def _ends_a_line(file: BinaryIO) -> bool:
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"

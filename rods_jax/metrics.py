@@ -4,16 +4,15 @@ Other writers (a tracker, a progress display) are other `MetricWriter`s.
 """
 
 import contextlib
-import json
-import os
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rods_jax import strict_json
-from rods_jax.files import naming, require_object, write_atomically
-from rods_jax.strict_json import JsonError
-from rods_jax.types import Json
+from rods_jax import journal
+from rods_jax.files import require_object
+from rods_jax.journal import Entry
+from rods_jax.strict_json import JsonError, plain
 
 MetricWriter = Callable[[int, Mapping[str, Any]], None]  # (step, values: numbers, strings, arrays, lists, objects)
 
@@ -27,49 +26,25 @@ def open_metrics(path: str | Path, resume_step: int | None = None) -> Iterator[M
     """
     path = Path(path)
     if resume_step is None:
-        mode = "x"
-    else:
-        kept = [record for record in read_metrics(path) if record["step"] <= resume_step] if path.exists() else []
-        write_atomically(path, "".join(strict_json.dumps(record) + "\n" for record in kept))
-        mode = "a"
-    with path.open(mode, encoding="utf-8", newline="\n") as file:
-
-        def write(step: int, values: Mapping[str, Any]) -> None:
-            with naming(path):
-                file.write(strict_json.dumps({"step": step} | dict(values)) + "\n")
-                file.flush()
-                os.fsync(file.fileno())  # no checkpoint may outlive the steps that led to it
-
-        yield write
+        path.touch(exist_ok=False)
+    last = math.inf if resume_step is None else resume_step
+    with journal.writing_log(path, lambda entry: _checked(path, entry)["step"] <= last) as (_, append):
+        # On the disk when it returns: no checkpoint may outlive the steps that led to it.
+        yield lambda step, values: append(plain({"step": step} | dict(values)))
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """All complete lines; a last one that a crash cut short is left out.
 
-    JsonError names file and line: not JSON, no object, or without a step. All that `open_metrics` has ever written is
-    read, texts of models among it; NaN and Infinity, which older files hold, as null.
+    JournalError, JsonError name file and line: not JSON, no object, or without a step. All that `open_metrics` has ever
+    written is read, texts of models among it.
     """
-    records = read_lines(path)
-    for number, record in enumerate(records, start=1):
-        require_object(record, f"{path}, line {number}", step=int)
-        if record["step"] < 0:
-            raise JsonError(f"{path}, line {number}: step must not be negative: got {record['step']}")
-    return records
+    return [_checked(path, entry) for entry in journal.read_log(Path(path))]
 
 
-def read_lines(path: str | Path) -> list[dict[str, Any]]:
-    """As `read_metrics`, of a file whose objects need no step."""
-    *lines, _unfinished = Path(path).read_bytes().split(b"\n")
-    return [_object(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
-
-
-def _object(line: bytes, where: str) -> dict[str, Json]:
-    try:
-        value = json.loads(line.decode(), parse_constant=lambda name: None)
-    except json.JSONDecodeError as error:
-        raise JsonError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
-    except UnicodeDecodeError as error:
-        raise JsonError(f"{where}: not UTF-8 at byte {error.start}") from error
-    except (ValueError, RecursionError) as error:
-        raise JsonError(f"{where}: an integer without end, or a nesting") from error
-    return require_object(value, where)
+def _checked(path: str | Path, entry: Entry) -> dict[str, Any]:
+    where = f"{path}, line {entry.line}"
+    record = require_object(entry.record, where, step=int)
+    if record["step"] < 0:
+        raise JsonError(f"{where}: step must not be negative: got {record['step']}")
+    return record

@@ -72,18 +72,18 @@ def is_deeper(value: Json, levels: int) -> bool:
 
 def dumps(value: Any, **how: Any) -> str:
     """Strict JSON of plain values and arrays; a number that is not finite becomes null. how: as for `json.dumps`."""
-    return json.dumps(_plain(value), allow_nan=False, **how)
+    return json.dumps(plain(value), allow_nan=False, **how)
 
 
-def _plain(value: Any) -> Json:
+def plain(value: Any) -> Json:
     """Arrays and scalars of NumPy and JAX as Python's; a float32 becomes the double of the same value."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, SCALARS) else _plain(value.tolist())
+        return [plain(item) for item in value]
+    return value if isinstance(value, SCALARS) else plain(value.tolist())
 
 
 # --------------------------------------------------------------------------------- what is refused

@@ -23,11 +23,10 @@ from rods_jax import terminal
 from rods_jax.config import Config, ConfigError, differences, load_config, plain_values
 from rods_jax.preemption import interrupts
 from rods_jax.run.authors import author_of
-from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.near_duplicates import far_from
 from rods_jax.synthesis.offline import fill
 from rods_jax.synthesis.pipeline import RULE_BASED, synthesize
-from rods_jax.task_files import write_atomically, write_tasks
+from rods_jax.task_files import content_hash, write_atomically, write_tasks
 
 OF_THE_POOL = ("seed", "domain", "build_tasks", "synthesis")  # keys of a config that decide what is written
 

@@ -31,6 +31,8 @@ from rods_jax.files import write_atomically
 from rods_jax.group_statistics import GroupStatistics
 from rods_jax.grpo import Feedback, sequence_mean, token_ratio
 from rods_jax.loop import Position, Stages, train
+from rods_jax.records import decode, encode
+from rods_jax.replay import ReplayState
 from rods_jax.rewards import progress_reward
 from rods_jax.rollout import Rollouts
 from rods_jax.run.authors import author_of
@@ -38,6 +40,7 @@ from rods_jax.synthesis.ask import ROLES
 from rods_jax.synthesis.dispatch import beside
 from rods_jax.synthesis.llm import llm_roles
 from rods_jax.synthesis.worker import working
+from rods_jax.task_files import VERSIONED
 from rods_jax.types import RolloutBatch, TrainState
 
 SEEDS = tuple(replace(seed_of(c, LOOSE), id=f"{c}_{i}", scenario=f"{c}_{i}") for i in range(2) for c in STRATA)
@@ -103,7 +106,7 @@ def position_of(directory: Path) -> Position:
     if not path.exists():
         return Position(state, replay.create(SEEDS, CONFIG.replay))
     host = json.loads(path.read_text())
-    return Position(state, replay.from_json(host.pop("replay")), **host)
+    return Position(state, decode(ReplayState, host.pop("replay"), forms=VERSIONED), **host)
 
 
 def run(directory: Path, dispatch, *, until: int, seconds: float = 0.0, record=anything) -> Position:
@@ -125,7 +128,7 @@ def run(directory: Path, dispatch, *, until: int, seconds: float = 0.0, record=a
 
     def save(position: Position, held_out) -> None:
         host = {name: getattr(position, name) for name in ("step", "epoch", "batch", "outcomes")}
-        host["replay"] = replay.to_json(position.replay)
+        host["replay"] = encode(position.replay, VERSIONED)
         write_atomically(directory / "checkpoint.json", json.dumps(host))
 
     start = position_of(directory)

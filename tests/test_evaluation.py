@@ -15,7 +15,8 @@ from rods_jax.environments import toolkit
 from rods_jax.environments.protocol import STRATA
 from rods_jax.environments.scoring import OFFICIAL, RODS
 from rods_jax.environments.workplace.domain import WORKPLACE
-from rods_jax.evaluation import ALL, MACRO, UNDISPUTED, JournalError, bootstrap, open_journal, pass_all, pass_at, score
+from rods_jax.evaluation import ALL, MACRO, UNDISPUTED, bootstrap, open_journal, pass_all, pass_at, score
+from rods_jax.journal import JournalError
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
 from rods_jax.strict_json import MAX_NESTING
 from rods_jax.synthesis.pipeline import author_tasks
@@ -351,7 +352,7 @@ def test_a_journal_is_refused_when_it_is_damaged_or_another_ones(tmp_path):
     write(path, RECORDS)
     with pytest.raises(JournalError, match="was begun with another seed: give another folder"):
         read(path, SETTINGS | {"seed": 1})
-    with open_journal(path, SETTINGS), pytest.raises(JournalError, match="is being written by another evaluation"):
+    with open_journal(path, SETTINGS), pytest.raises(JournalError, match="is being written by another process"):
         read(path)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:3], lines[3][:50] + b"\n", *lines[4:]]))

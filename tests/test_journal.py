@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rods_jax import journal
-from rods_jax.journal import Entry, InUse, JournalError, Place, read, writing
+from rods_jax.journal import Entry, InUse, JournalError, Place, read, read_log, writing, writing_log
 
 RECORDS = [{"n": 0}, {"n": 1, "text": "zwei\nZeilen, ü"}, {"n": 2}, ["drei"]]
 
@@ -205,3 +205,58 @@ def test_reading_waits_for_nobody(tmp_path):
     path = written(tmp_path / "j.jsonl")
     with writing(path):
         assert records(path) == RECORDS
+
+
+# ------------------------------------------------------------------------------------------- logs
+def logged(path: Path, some=RECORDS) -> Path:
+    with writing_log(path) as (_, append):
+        append(*some)
+    return path
+
+
+def test_a_log_is_a_record_a_line_and_gives_its_writer_what_it_holds(tmp_path):
+    path = tmp_path / "log.jsonl"
+    with writing_log(path) as (entries, append):
+        append(RECORDS[0])
+        assert entries == [] and read_log(path) == [Entry(1, RECORDS[0])]  # on the disk at once
+    with writing_log(path) as (entries, append):
+        append(*RECORDS[1:])
+    assert entries == [Entry(1, RECORDS[0])]
+    assert [json.loads(line) for line in path.read_text().splitlines()] == RECORDS
+
+
+def test_a_log_cut_at_any_byte_goes_on_from_its_whole_lines(tmp_path):
+    path = tmp_path / "log.jsonl"
+    whole = logged(path).read_bytes()
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        left = whole[:cut].count(b"\n")
+        assert [entry.record for entry in read_log(path)] == RECORDS[:left]
+        assert path.read_bytes() == whole[:cut]  # who only reads changes nothing
+        assert logged(path, RECORDS[left:]).read_bytes() == whole
+
+
+def test_a_log_is_cut_off_from_the_first_record_that_is_not_kept(tmp_path):
+    path = logged(tmp_path / "log.jsonl", [{"n": n} for n in (1, 2, 3, 2)])
+    with writing_log(path, lambda entry: entry.record["n"] < 3) as (entries, append):
+        append({"n": 9})
+    assert [entry.record["n"] for entry in entries] == [1, 2]
+    assert [entry.record["n"] for entry in read_log(path)] == [1, 2, 9]
+
+
+def test_a_damaged_log_is_refused_with_its_line_and_left_as_it_is(tmp_path):
+    path = logged(tmp_path / "log.jsonl")
+    edit(path, 2, lambda line: line[:9])
+    edited = path.read_bytes()
+    for look in (lambda: read_log(path), lambda: logged(path)):
+        with pytest.raises(JournalError, match="log.jsonl, line 2: not JSON"):
+            look()
+    assert path.read_bytes() == edited
+
+
+def test_a_log_has_one_writer_and_readers_wait_for_nobody(tmp_path):
+    with writing_log(tmp_path / "log.jsonl") as (_, append):
+        append({"n": 1})
+        assert [entry.record for entry in read_log(tmp_path / "log.jsonl")] == [{"n": 1}]
+        with pytest.raises(InUse, match="log.jsonl is being written by another process"):
+            logged(tmp_path / "log.jsonl")

@@ -13,10 +13,9 @@ from rods_jax import journal, replay
 from rods_jax.config import ReplaySettings
 from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import TaskSplits
-from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.offline import fill, with_offline_pool
 from rods_jax.synthesis.pipeline import Synthesis, synthesize
-from rods_jax.task_files import TaskFileError, write_tasks
+from rods_jax.task_files import TaskFileError, content_hash, write_tasks
 
 SEEDS = tuple(replace(TASK, id=f"s{i}", scenario=f"s{i}") for i in range(3))
 WRITE = partial(synthesize, TOY)

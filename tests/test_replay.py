@@ -12,6 +12,8 @@ from replay_toy import begin, human_seeds, ids_of, pool_of, stage, task_named
 
 from rods_jax import replay
 from rods_jax.config import ReplaySettings
+from rods_jax.records import decode, encode
+from rods_jax.task_files import VERSIONED
 
 
 # -------------------------------------------------------------------------------------- injection
@@ -262,7 +264,7 @@ def test_earlier_measurements_lose_half_their_weight_with_every_half_life():
     for passed, step in ((1, 0), (4, 10), (6, 20)):  # the history forgets the first
         state = replay.observe(state, "human0", passed, 8, step)
     assert replay.earlier(state, "human0", 30) == (4 / 4 + 6 / 2, 8 / 4 + 8 / 2)
-    alone = replay.from_json(replay.to_json(state) | {"settings": dataclasses.asdict(ReplaySettings())})
+    alone = dataclasses.replace(state, settings=ReplaySettings())
     assert replay.earlier(alone, "human0", 30) == (0.0, 0.0)
 
 
@@ -288,7 +290,7 @@ def test_zones_and_pruning_see_the_same_mean():
 
 # ------------------------------------------------------------------------------- what always holds
 def _json_round_trip(state):
-    return replay.from_json(json.loads(json.dumps(replay.to_json(state))))
+    return decode(replay.ReplayState, json.loads(json.dumps(encode(state, VERSIONED))), forms=VERSIONED)
 
 
 class Pool(RuleBasedStateMachine):

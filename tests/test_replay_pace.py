@@ -9,7 +9,9 @@ from replay_toy import begin, human_seeds, ids_of, stage, task_named
 from configs.bfcl_qwen3_4b import CONFIG
 from rods_jax import replay
 from rods_jax.config import ReplaySettings
+from rods_jax.records import decode, encode
 from rods_jax.replay import Outcome
+from rods_jax.task_files import VERSIONED
 
 
 def pool(seeds=10, **settings):
@@ -73,7 +75,7 @@ def test_what_has_waited_too_long_leaves_and_is_counted():
     counts = replay.counts(state)
     assert (counts["retired_stale"], counts["pool_staged"], counts["age_at_injection"]) == (2, 0, 6.0)
     assert [entry.seed for entry in state.away] == ["human1"] and counts["seeds_away"] == 1
-    assert replay.from_json(replay.to_json(state)) == state and ids_of(state)[-1] == "c"
+    assert decode(replay.ReplayState, encode(state, VERSIONED), forms=VERSIONED) == state and ids_of(state)[-1] == "c"
 
 
 def test_the_age_is_the_mean_over_all_that_entered():

@@ -24,7 +24,7 @@ POINTS = {
         "rods_jax.run.directory.has_begun",
         "rods_jax.checkpoint.damage",
     ),
-    "logs cut for a resumed run": ("rods_jax.metrics.write_atomically",),
+    "logs cut for a resumed run": ("rods_jax.journal._cut",),
     "injection": ("rods_jax.replay.begin_epoch",),
     "rollout": ("rods_jax.rollout._hear", "rods_jax.rollout._answer"),
     "update": ("rods_jax.run.stages.trim", "rods_jax.loop._settle"),

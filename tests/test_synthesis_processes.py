@@ -21,8 +21,10 @@ from trainer_and_workers import LOADED, ROOT, at_first_go, begun_run, records, t
 from rods_jax import checkpoint, replay, run
 from rods_jax.config import ConfigError, plain_values
 from rods_jax.metrics import read_metrics
+from rods_jax.records import decode
 from rods_jax.run.authors import work
 from rods_jax.synthesis.dispatch import OUTCOMES, WORK, outcome_record
+from rods_jax.task_files import VERSIONED
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +156,7 @@ def test_a_killed_training_run_goes_on_with_every_variant_once(tmp_path):
     assert len(set(keys)) == len(keys) > 5
     with checkpoint.open_checkpoints(run_dir / "checkpoints") as checkpoints:
         host = checkpoints.restore(checkpoints.latest_step()).host
-    pool = replay.from_json(host["replay"])
+    pool = decode(replay.ReplayState, host["replay"], forms=VERSIONED)
     variants = [record["candidate"]["id"] for record in outcomes[: host["outcomes"]] if record["candidate"]]
     pooled = [item.task.id for item in pool.items if item.task.ancestry]
     assert pool.injected == len(pooled) > 0 and not sum(pool.retired_counts)

@@ -14,11 +14,11 @@ from rods_jax.chat import Endpoint, http_generate
 from rods_jax.config import ConfigError, SynthesisConfig
 from rods_jax.run.authors import author_of
 from rods_jax.synthesis.ask import ROLES, load_prompts
-from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.dispatch import OUTCOMES, WORK, at_once, outcome_record
 from rods_jax.synthesis.llm import llm_roles
 from rods_jax.synthesis.pipeline import Synthesis
 from rods_jax.synthesis.worker import storable
+from rods_jax.task_files import content_hash
 
 
 # ------------------------------------------------------------------------------ the same outcomes

@@ -44,13 +44,11 @@ from rods_jax.replay.state import (
     ReplayState,
     Retired,
     Staged,
-    from_json,
-    to_json,
 )
 
 __all__ = [
     "REASONS", "Away", "Events", "Item", "Measurement", "Outcome", "ReplayState", "Retired", "Staged",
     "active_tasks", "all_tasks", "begin_epoch", "counts", "create", "earlier", "eligible", "enter_stage",
-    "epoch_batches", "from_json", "learn", "mark_seed", "observe", "spread", "stage", "standing",
-    "to_json", "wanted",
+    "epoch_batches", "learn", "mark_seed", "observe", "spread", "stage", "standing",
+    "wanted",
 ]  # fmt: skip

@@ -1,12 +1,11 @@
-"""The state of the replay pool: human seeds, a ring of generated tasks, the queue before it; and its JSON form."""
+"""What the replay pool is: human seeds, a ring of generated tasks, and the queue before it."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from rods_jax.config import ReplaySettings
-from rods_jax.task_files import task_from_json, task_to_json
-from rods_jax.types import Json, Task
+from rods_jax.types import Task
 
 REASONS = ("mastered", "hard", "pruned", "duplicate", "stale")
 
@@ -98,57 +97,3 @@ class ReplayState:
         """All that is trained on: human seeds, then generated items in slot order."""
         yield from self.seeds
         yield from (item for item in self.slots if item is not None)
-
-
-def to_json(state: ReplayState) -> dict[str, Json]:
-    """The whole state as plain JSON values."""
-    return {
-        "settings": asdict(state.settings),
-        "seeds": [_item_to_json(item) for item in state.seeds],
-        "slots": [item and _item_to_json(item) for item in state.slots],
-        "cursor": state.cursor,
-        "away": [list(entry) for entry in state.away],
-        "settled": state.settled,
-        "written": state.written,
-        "staged": [[task_to_json(task), *rest] for task, *rest in state.staged],
-        "retired": [[*entry[:-1], entry.last and list(entry.last)] for entry in state.retired],
-        "retired_counts": list(state.retired_counts),
-        "injected": state.injected,
-        "injected_ages": state.injected_ages,
-        "epoch": state.epoch,
-    }
-
-
-def from_json(record: Mapping[str, Json]) -> ReplayState:
-    """Inverse of `to_json`: `from_json(to_json(state)) == state`."""
-    return ReplayState(
-        settings=ReplaySettings(**record["settings"]),
-        seeds=tuple(_item_from_json(item) for item in record["seeds"]),
-        slots=tuple(item and _item_from_json(item) for item in record["slots"]),
-        cursor=record["cursor"],
-        away=tuple(Away(*entry) for entry in record["away"]),
-        settled=record["settled"],
-        written=record["written"],
-        staged=tuple(Staged(task_from_json(task), *rest) for task, *rest in record["staged"]),
-        retired=tuple(
-            Retired(task_id, reason, epoch, last and Measurement(*last))
-            for task_id, reason, epoch, last in record["retired"]
-        ),
-        retired_counts=tuple(record["retired_counts"]),
-        injected=record["injected"],
-        injected_ages=record["injected_ages"],
-        epoch=record["epoch"],
-    )
-
-
-def _item_to_json(item: Item) -> dict[str, Json]:
-    return {
-        "task": task_to_json(item.task),
-        "measurements": [list(m) for m in item.measurements],
-        "seeded": item.seeded,
-    }
-
-
-def _item_from_json(record: Mapping[str, Json]) -> Item:
-    measurements = tuple(Measurement(*m) for m in record["measurements"])
-    return Item(task_from_json(record["task"]), measurements, record["seeded"])

@@ -8,10 +8,9 @@ from rich.console import Console
 from rods_jax import terminal
 from rods_jax.config import Config, ConfigError, SynthesisConfig, load_config, require_same_run
 from rods_jax.environments.protocol import Domain, TaskSplits
-from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.near_duplicates import far_from
 from rods_jax.synthesis.worker import Author, working
-from rods_jax.task_files import read_tasks
+from rods_jax.task_files import content_hash, read_tasks
 
 
 def author_of(config: SynthesisConfig, domain: Domain, tasks: TaskSplits) -> Author:

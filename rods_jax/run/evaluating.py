@@ -11,7 +11,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,10 +29,11 @@ from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import OFFICIAL, RODS, Rules
 from rods_jax.environments.workplace.domain import WORKPLACE
-from rods_jax.evaluation import ALL, Key, open_journal, record_from_json, score
+from rods_jax.evaluation import ALL, Key, open_journal, score
 from rods_jax.files import write_atomically
 from rods_jax.generation import Sampling
 from rods_jax.held_out import sample_tasks
+from rods_jax.records import decode, encode
 from rods_jax.run import advice, played, players
 from rods_jax.run.learning import cache_compilations
 from rods_jax.run.players import Jobs, PlayJobs
@@ -184,9 +185,9 @@ def journal_of(
             nonlocal append
             directory.mkdir(parents=True, exist_ok=True)
             records, append = stack.enter_context(open_journal(directory / "journal.jsonl", header))
-            return [asdict(record) for record in records.values()]
+            return [encode(record) for record in records.values()]
 
-        records = map(record_from_json, processes.on_first(opened))
+        records = (decode(Record, line) for line in processes.on_first(opened))
         yield {(record.task_id, record.rollout): record for record in records}, append
 
 

@@ -5,7 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +19,11 @@ from rods_jax.config import Config, ConfigError
 from rods_jax.dialogue import Act, Record, Said, Stop, play
 from rods_jax.environments.episode import start_episodes
 from rods_jax.environments.protocol import Domain, Failure, Rules
-from rods_jax.evaluation import record_from_json
 from rods_jax.files import read_object
 from rods_jax.generation import Sampling
 from rods_jax.keys import seed_key
 from rods_jax.older import saved_config
+from rods_jax.records import decode, encode
 from rods_jax.rewards import PARSE_ERROR, progress_reward
 from rods_jax.rollout import collect
 from rods_jax.run.learner import Learner
@@ -172,8 +172,8 @@ def policy_player(
                 continue
             # Every process plays its share, and all of them hear of all.
             here = play_batch(processes.share_of(batch), pending)
-            for line in itertools.chain.from_iterable(processes.gather([asdict(record) for record in here])):
-                yield record_from_json(line)
+            for line in itertools.chain.from_iterable(processes.gather([encode(record) for record in here])):
+                yield decode(Record, line)
 
     def play_batch(batch: Sequence[Task], pending: Collection[tuple[str, int]]) -> Iterator[Record]:
         if not batch:

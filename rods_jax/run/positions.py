@@ -4,16 +4,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from rods_jax import checkpoint, replay
+from rods_jax import checkpoint
 from rods_jax.config import ReplaySettings
 from rods_jax.loop import Position
+from rods_jax.records import decode, encode
+from rods_jax.replay import ReplayState
+from rods_jax.task_files import VERSIONED
 from rods_jax.types import Json, TrainState
 
 
 def host_of(position: Position, inputs: Mapping[str, str] = {}) -> dict[str, Json]:
     """All of a position that is no array, and the digests of what else a resumed run reads."""
     place = {name: getattr(position, name) for name in ("epoch", "batch", "outcomes")}
-    return {"replay": replay.to_json(position.replay), "inputs": dict(inputs)} | place
+    return {"replay": encode(position.replay, VERSIONED), "inputs": dict(inputs)} | place
 
 
 def save_position(
@@ -35,5 +38,5 @@ def restore_position(
     settings: of the pool from here on, which may be others than it was saved with.
     """
     step, state, host = checkpoint.restore(checkpoints, like, at, tell)
-    pool = replace(replay.from_json(host["replay"]), settings=settings)
+    pool = replace(decode(ReplayState, host["replay"], "replay", VERSIONED), settings=settings)
     return Position(state, pool, step, host["epoch"], host["batch"], host["outcomes"]), host["inputs"]

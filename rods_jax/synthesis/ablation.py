@@ -7,8 +7,8 @@ answer already spells out, so it complements the flow of values in profile.py; d
 from collections.abc import Callable
 
 from rods_jax.environments.protocol import Domain
-from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.profile import Links
+from rods_jax.task_files import content_hash
 from rods_jax.types import Task
 
 

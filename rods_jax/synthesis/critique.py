@@ -3,8 +3,6 @@
 A quality judge is one more gate.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 
@@ -12,6 +10,7 @@ from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import turn_passed, turns_passed
 from rods_jax.synthesis.arguments import is_modest
 from rods_jax.synthesis.profile import Profile, extract_profile, profile_match
+from rods_jax.task_files import content_hash
 from rods_jax.types import Task
 
 Gate = Callable[[Domain, Task], str | None]
@@ -125,16 +124,6 @@ def critique(domain: Domain, task: Task, gates: Sequence[Gate]) -> tuple[str, st
         if reason is not None:
             return gate.__name__, reason
     return None
-
-
-def content_hash(task: Task) -> str:
-    """sha256 of the canonical JSON of category, classes, initial state and turns: what the policy meets."""
-    turns = [
-        [turn.user, [[call.name, dict(call.arguments)] for call in turn.gold], list(turn.released_tools)]
-        for turn in task.turns
-    ]
-    content = [task.category, sorted(task.world.classes), task.world.state, turns]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=dict).encode()).hexdigest()
 
 
 Known = Callable[[Iterable[Task]], frozenset[str]]  # (pool and queue) -> hashes of what no candidate may repeat

@@ -19,9 +19,8 @@ from typing import NamedTuple
 from rods_jax import journal
 from rods_jax.journal import Entry, JournalError
 from rods_jax.synthesis.attempt import Exchange, Rejection
-from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.pipeline import Synthesis
-from rods_jax.task_files import TaskFileError, task_from_json, task_to_json
+from rods_jax.task_files import TaskFileError, content_hash, task_from_json, task_to_json
 from rods_jax.types import Json, Task
 
 SEEDS, OUTCOMES, TAKEN, WORK = "seeds.jsonl", "outcomes.jsonl", "taken.jsonl", "work"

@@ -9,10 +9,10 @@ import numpy as np
 from rods_jax.environments.protocol import Domain
 from rods_jax.synthesis import errors
 from rods_jax.synthesis.ablation import remembered_ablation
-from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.near_duplicates import NEAR, ShingleIndex, nearest, shingle_index
 from rods_jax.synthesis.profile import extract_profile, longest_chain, profile_match
 from rods_jax.synthesis.values import atoms, is_distinctive
+from rods_jax.task_files import content_hash
 from rods_jax.types import Json, Task
 
 BAND = (0.25, 0.75)  # of the first measured mean reward: where the variance bound r(1-r) is above 3/4 of its peak

@@ -19,10 +19,10 @@ from typing import NamedTuple
 from rods_jax import journal
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.synthesis.attempt import Rejection
-from rods_jax.synthesis.critique import content_hash, is_new
+from rods_jax.synthesis.critique import is_new
 from rods_jax.synthesis.dispatch import outcome_record, random_of
 from rods_jax.synthesis.pipeline import Synthesis
-from rods_jax.task_files import TaskFileError, read_tasks, task_from_json
+from rods_jax.task_files import TaskFileError, content_hash, read_tasks, task_from_json
 from rods_jax.types import Task
 
 Write = Callable[..., Synthesis]  # (seed, rng=, step=, known_hashes=), as the pipeline's `synthesize`

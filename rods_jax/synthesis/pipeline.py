@@ -12,13 +12,14 @@ from typing import NamedTuple
 from rods_jax.environments.protocol import Domain
 from rods_jax.synthesis.attempt import Attempt, Exchange, Rejection
 from rods_jax.synthesis.augment import augment
-from rods_jax.synthesis.critique import GATES, Gate, content_hash, critique, has_profile, is_new
+from rods_jax.synthesis.critique import GATES, Gate, critique, has_profile, is_new
 from rods_jax.synthesis.errors import JUDGE, PATCHABLE, PIPELINE_EXCEPTION, Rejected
 from rods_jax.synthesis.execute import Execution, execute
 from rods_jax.synthesis.patch import Patch, accept_patches, deep_merge
 from rods_jax.synthesis.plan import Plan, sample_plan
 from rods_jax.synthesis.profile import Edge, Profile, extract_profile
 from rods_jax.synthesis.rewrite import rewrite
+from rods_jax.task_files import content_hash
 from rods_jax.types import Json, Task, Turn, World
 
 MAX_PROFILES = 200  # profiles that the author samples for one task

@@ -32,7 +32,6 @@ from rods_jax.chat import (
 from rods_jax.environments.protocol import Domain
 from rods_jax.journal import InUse, JournalError, Place
 from rods_jax.synthesis.backends import question_key, read_reply
-from rods_jax.synthesis.critique import content_hash
 from rods_jax.synthesis.dispatch import (
     OUTCOMES,
     SEEDS,
@@ -43,7 +42,7 @@ from rods_jax.synthesis.dispatch import (
     read_seed,
 )
 from rods_jax.synthesis.pipeline import Roles, Synthesis, synthesize
-from rods_jax.task_files import task_from_json, task_to_json
+from rods_jax.task_files import content_hash, task_from_json, task_to_json
 from rods_jax.types import Task
 
 # Errors that do not concern the question; it is asked again later.
