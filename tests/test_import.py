@@ -54,7 +54,7 @@ TOP = {"loop", "dialogue", "evaluation", "held_out", "lengths", "checks"}  # wir
 HALL = {"run", "commands"}  # wire all of it: whoever is below knows neither
 HELPERS = {
     "types", "config", "task_files", "chat", "journal", "preemption", "keys", "processes", "sharding", "strict_json", "terminal",
-    "fields", "files", "older", "micro_batches", "threads", "wire",
+    "fields", "files", "older", "records", "micro_batches", "threads", "wire",
 }  # fmt: skip
 ALSO = {  # beyond types, the kernels and the helpers that are no stage
     "curriculum": ("environments.protocol", "environments.scoring"),  # the rules that a stage plays by

@@ -37,7 +37,7 @@ tasks = st.builds(
     Task,
     id=names,
     scenario=st.text(),
-    category=st.sampled_from(STRATA),
+    category=st.sampled_from(list(STRATA)),
     world=st.builds(World, st.lists(names, max_size=2).map(tuple), objects, objects),
     turns=st.lists(turns, min_size=1, max_size=3).map(tuple),
     ancestry=st.lists(names, max_size=2).map(tuple),
