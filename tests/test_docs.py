@@ -122,6 +122,7 @@ def helped(name: str, monkeypatch, capsys) -> str:
     monkeypatch.setenv("COLUMNS", "1000")
     config = ["--config", str(ROOT / "configs" / "bfcl_qwen3_4b.py")] if name == "train" else []
     monkeypatch.setattr(sys, "argv", [f"scripts/{name}.py", *config, "--help"])
+    monkeypatch.delitem(sys.modules, f"scripts.{name}", raising=False)  # that another test imported
     with pytest.raises(SystemExit):
         runpy.run_module(f"scripts.{name}", run_name="__main__")
     return capsys.readouterr().out.replace("_", "-")
