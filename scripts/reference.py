@@ -2,8 +2,7 @@
 
     python -m scripts.reference
 
-Keys, types and defaults are those of the dataclasses.  A key's meaning is the comment behind it.  A function's text is its
-docstring.  tests/test_docs.py fails where a committed page differs from what this writes.
+A key's meaning is the comment behind it.  tests/test_docs.py fails where a committed page differs from what this writes.
 """
 
 import ast
@@ -63,8 +62,6 @@ FUNCTIONS = {  # what a script of one's own takes, by what it is for
 
 
 class Key(NamedTuple):
-    """A row of the table."""
-
     name: str
     kind: str
     default: str
