@@ -7,7 +7,7 @@ USABLE := -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name $(USABLE) && { echo $$name; exit; }; done; echo python3)
 
-.PHONY: help train test check soak bench clean
+.PHONY: help train test check docs soak bench clean
 
 help: ## print this list (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +22,11 @@ test: $(STAMP) ## set up, then run the tests, two files at a time; ARGS goes to 
 
 check: $(STAMP) ## set up, then look for mistakes of form: ruff's rules and layout, mypy's types
 	@$(VENV)/bin/ruff check --quiet . && $(VENV)/bin/ruff format --quiet --check . && $(VENV)/bin/mypy --no-error-summary
+
+# Sphinx, because it is maintained: MkDocs and its Material theme are not any more (docs/why/design.md).
+docs: $(STAMP) ## set up, then build the site of the documentation into .cache/site; a broken link is an error
+	@$(VENV)/bin/python -c "import furo, myst_parser" 2>/dev/null || $(PIP) --no-warn-conflicts --no-build-isolation -e ".[docs]"
+	@$(VENV)/bin/python -m sphinx -W --keep-going -q -d .cache/site-trees docs .cache/site && echo "open .cache/site/index.html"
 
 soak: $(STAMP) ## set up, then run the long tests
 	@$(VENV)/bin/python -m pytest -m slow $(ARGS)

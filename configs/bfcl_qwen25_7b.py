@@ -5,7 +5,7 @@ r"""The paper's run on BFCL V3 multi-turn with Qwen2.5-7B-Instruct: the recipe o
         --mesh 16 2 1 2 --update.micro-batches 16 --rollout.concurrent-tasks 1 \
         --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 4
 
-Hardware: a v6e:8x8.  It is counted with a margin (docs/plan.md), not compiled: run scripts.plan with these sizes first.  A
+Hardware: a v6e:8x8.  It is counted with a margin (docs/log/plan.md), not compiled: run scripts.plan with these sizes first.  A
 v5e:8x8 is too small: the update of 24,576 tokens alone is counted at 18.6 of its 15.75 GiB.
 
 The paper: 7.0 % of the held-out tasks solved before, 36.9 % on the static 400 tasks, 40.3 % with RODS.  Not run here.

@@ -6,7 +6,7 @@ r"""The paper's run on BFCL V3 multi-turn with Qwen3-4B-Instruct: three stages, 
         --mesh 16 2 1 2 --update.micro-batches 16 --rollout.concurrent-tasks 1 \
         --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 4
 
-Hardware: a TPU slice.  Every program of this layout was compiled for a v5e:8x8 and fits (docs/plan.md).
+Hardware: a TPU slice.  Every program of this layout was compiled for a v5e:8x8 and fits (docs/log/plan.md).
 
 The paper: 22.1 % of the held-out tasks solved before, 50.0 % on the static 400 tasks, 56.0 % with RODS.  It used 8 A100, and 8
 more for synthesis.  Not run here.

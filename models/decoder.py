@@ -129,7 +129,7 @@ class Layer(nnx.Module):
 
         self.attention_norm = nnx.Param(jnp.ones(c.width))
         # Queries start near their keys, and the output as the value's transpose. A fresh policy then attends to similar
-        # tokens and repeats them; it learns to copy in a third of the steps (docs/quickstart.md).
+        # tokens and repeats them; it learns to copy in a third of the steps (docs/log/quickstart.md).
         self.key = weight(reader, c.width, c.key_value_heads, c.head_width)
         own = weight(reader * 0.5**0.5, c.width, c.key_value_heads, group, c.head_width)
         self.query = nnx.Param(0.5**0.5 * self.key[...][:, :, None] + own[...])

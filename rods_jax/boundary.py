@@ -1,7 +1,7 @@
 """Public kernel: which tasks sit at the policy's capability boundary, and which become seeds, on device.
 
 The caller defines the boundary by a function, signal(evidence, lower=, upper=) -> Detection.  `mean_band` is the
-paper's.  `observed_variance`, `beta_posterior` and `informative` are others, measured in docs/boundary.md.
+paper's.  `observed_variance`, `beta_posterior` and `informative` are others, measured in docs/log/boundary.md.
 `binary_band` and `any_task` are the paper's ablations.  All are elementwise over tasks, so N may be mapped or sharded;
 a task's G rollouts stay together.
 

@@ -1,7 +1,7 @@
 """Asks any OpenAI-compatible server (vLLM, SGLang, a TPU server, a hosted one) for chat replies.
 
 The openai client is not used, to control the retries, their seeded jitter, the deadline (rods_jax/wire.py), the error
-classes and the text of errors.  docs/evaluation.md has the table of who is to blame for which error.
+classes and the text of errors.  docs/reference/blame.md has the table of who is to blame for which error.
 Left out on purpose: streaming to the caller, and any endpoint but /chat/completions.
 """
 

@@ -47,7 +47,7 @@ def open_checkpoints(directory: str | Path, retention: RetentionConfig = Retenti
         async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _seal_unfinished(directory)),
     )
     # OCDBT is off. With it, Orbax's default, each save leaves over three times as much host memory allocated
-    # (docs/reliability.md). Without it, each shard of an array is a file.
+    # (docs/log/reliability.md). Without it, each shard of an array is a file.
     handlers = {
         "train_state": ocp.StandardCheckpointHandler(use_ocdbt=False),
         "host": ocp.JsonCheckpointHandler(),

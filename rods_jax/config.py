@@ -40,11 +40,11 @@ class Habits(NamedTuple):
 class ColdStartConfig:
     """Supervised learning on demonstrations until the validation tasks' mean progress reward reaches a target."""
 
-    learning_rate: float
-    habits: Habits
-    batch_size: int
+    learning_rate: float  # after the warm-up; it falls to a tenth
+    habits: Habits  # of the demonstrator
+    batch_size: int  # dialogues a step
     suffix_sizes: tuple[int, ...]  # tokens; each size compiles once
-    max_steps: int
+    max_steps: int  # of the cold start
     target_reward: float  # sampled at temperature 1; stop here
     evaluate_every: int  # steps
     rounds: int = 2  # demonstrations of each practice task, each with habits of its own
@@ -61,15 +61,15 @@ class ColdStartConfig:
 class StageConfig:
     """One stage of the curriculum (RODS section 4)."""
 
-    name: str
+    name: str  # in every line of metrics.jsonl
     reward: Callable[[Trajectory], float]  # rewards.progress_reward or rewards.format_reward
-    epochs: int
-    synthesis: bool
+    epochs: int  # passes over the pool
+    synthesis: bool  # whether its seeds become variants
     refresh: bool = True  # False: seeds are chosen in the stage's first epoch alone
     categories: tuple[str, ...] | None = None  # strata of the domain; None: all
     max_prompt_tokens: int | None = None  # None: those of the rollout, and so are the next two
-    max_suffix_tokens: int | None = None
-    max_action_tokens: int | None = None
+    max_suffix_tokens: int | None = None  # of the whole episode
+    max_action_tokens: int | None = None  # of one assistant message
     explain_failures: bool = False  # the policy reads the domain's hint after a failed call (environments/hints.py)
     warn_of_calls: bool = False  # ... and a warning after a turn that a call where none was asked for has failed
 
@@ -93,8 +93,8 @@ class RolloutConfig:
     suffix_sizes: tuple[int, ...] = ()  # the update pads to the smallest that fits; each size compiles once
     max_unfit_share: float | None = None  # of the tasks may need more tokens than these limits, or the run is refused
     max_attempts: int = 5  # a user turn is closed when its attempts exceed this
-    temperature: float = 1.0
-    top_p: float = 1.0
+    temperature: float = 1.0  # of sampling in training
+    top_p: float = 1.0  # 1: all tokens
     top_k: int = 0  # 0: all tokens
     concurrent_tasks: int = 0  # tasks on the devices of a process at a time; 0: all of its share of a step
     concurrent_rollouts: int = 0  # of each of them, one after the other in as many rows; 0: all of its group
@@ -122,16 +122,16 @@ class RolloutConfig:
 class UpdateConfig:
     """The GRPO update (RODS section 3)."""
 
-    learning_rate: float
+    learning_rate: float  # after the warm-up
     ratio: Callable[[jax.Array, jax.Array], jax.Array]  # grpo.token_ratio or grpo.sequence_ratio
     aggregate: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # grpo.sequence_mean or grpo.token_mean
     signal: Callable[..., Detection] = mean_band  # which tasks are at the boundary; boundary.py has others
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    dual_clip: float = 10.0
+    warmup_steps: int = 0  # of linear warm-up, at each stage's start
+    weight_decay: float = 0.0  # AdamW's, of matrices alone
+    max_grad_norm: float = 1.0  # the gradient's global norm is cut to this
+    clip_low: float = 0.2  # ratios below 1 - clip_low count as that
+    clip_high: float = 0.28  # ratios above 1 + clip_high count as that
+    dual_clip: float = 10.0  # where A < 0, the loss is at most this times |A|
     kl_coefficient: float = 0.01  # 0: the reference policy is never run
     entropy_coefficient: float = 0.001  # 0: the entropy is never computed
     normalize: Literal["std", "none"] = "std"  # "none": mean-centred advantages (Dr. GRPO, arXiv 2503.20783)
@@ -206,7 +206,7 @@ class EvaluationConfig:
     """Held-out evaluation, once sampled at temperature 1 and once greedy."""
 
     num_tasks: int  # a sample with a share of each category (held_out.sample_tasks); so many validation tasks too
-    every_epochs: int
+    every_epochs: int  # and at the end
     concurrent_tasks: int = 0  # on the devices of a process at a time; 0: as many as there are rollouts in training
 
     def __post_init__(self) -> None:
@@ -219,7 +219,7 @@ class EvaluationConfig:
 class RetentionConfig:
     """Which checkpoints stay."""
 
-    latest: int = 2
+    latest: int = 2  # so many of the newest
     every: int | None = None  # steps: those of every such step
     best: int = 0  # those with the highest progress on the validation tasks, never on the held-out ones
 
@@ -233,10 +233,10 @@ class RetentionConfig:
 class Config:
     """A whole run."""
 
-    name: str
-    seed: int
-    run_dir: str
-    domain: Callable[[], Domain]
+    name: str  # of the experiment
+    seed: int  # every random number follows from it, the step, the task and the rollout
+    run_dir: str  # where the run writes
+    domain: Callable[[], Domain]  # the world: its tools, rules and strata
     build_tasks: Callable[[Domain, int], TaskSplits]  # from the domain and the seed
     tokenizer: Callable[[Iterable[str]], Any]  # from a run's texts to a transformers tokenizer
     codec: Callable[[Any], Codec]  # of the tokenizer
@@ -244,15 +244,15 @@ class Config:
     model: Any = None  # what the learner reads: models.decoder.DecoderConfig or models.families.Pretrained
     mesh: tuple[int, ...] | None = None  # devices along data, fsdp, tensor, sequence (sharding.py); None: one device
     flash_attention: bool = False  # TPU's own kernel attends, in the update and the prefill (models/flash.py)
-    cold_start: ColdStartConfig | None
-    stages: tuple[StageConfig, ...]
-    rollout: RolloutConfig
-    update: UpdateConfig
-    evaluation: EvaluationConfig
-    replay: ReplaySettings = field(default_factory=ReplaySettings)
+    cold_start: ColdStartConfig | None  # None: the policy starts as the learner makes it
+    stages: tuple[StageConfig, ...]  # of the curriculum, in their order
+    rollout: RolloutConfig  # below, as all that follow
+    update: UpdateConfig  # the objective and the optimizer
+    evaluation: EvaluationConfig  # on held-out tasks
+    replay: ReplaySettings = field(default_factory=ReplaySettings)  # the pool of variants
     synthesis: SynthesisConfig | None = None  # None: the rule-based author, at once
     checkpoint_every: int  # steps; and at the end of each epoch
-    retention: RetentionConfig = field(default_factory=RetentionConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)  # which checkpoints stay
     max_steps: int | None = None  # stop early, ready to be resumed
     file: tyro.conf.Fixed[str | None] = None  # where it was read, so that other commands find it again
 

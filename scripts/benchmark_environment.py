@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rods_jax.environments import bfcl
-from rods_jax.environments.episode import Episode, Failure, StartEpisodes, start_episodes
-from rods_jax.environments.protocol import Domain
+from rods_jax.environments.episode import Episode, start_episodes
+from rods_jax.environments.protocol import Domain, Failure, StartEpisodes
 from rods_jax.environments.scoring import gold_trace
 from rods_jax.environments.workers import Workers
 from rods_jax.types import Action, Call, Task

@@ -24,9 +24,9 @@ import tyro
 from jax.scipy.stats import norm
 
 from rods_jax.config import RolloutConfig
-from rods_jax.environments.episode import EpisodeBatch, Feedback
+from rods_jax.environments.protocol import Answer, EpisodeBatch, Opening
 from rods_jax.rollout import collect, player
-from rods_jax.types import Action, Codec, Message, Policy, Task, Turn
+from rods_jax.types import Action, Codec, Message, Policy, Task, Turn, World
 from scripts import measure
 
 STOP, TOLD = 0, 1  # ids: of a message's end, and of everything that an environment says
@@ -109,7 +109,7 @@ def codec(prompt: int) -> Codec:
 
 
 def tasks_of(count: int) -> list[Task]:
-    return [Task(f"task{n}", f"task{n}", "base", ("C",), {}, (Turn(str(n)),)) for n in range(count)]
+    return [Task(f"task{n}", f"task{n}", "base", World(("C",)), (Turn(str(n)),)) for n in range(count)]
 
 
 def episodes(options: Options):
@@ -119,17 +119,18 @@ def episodes(options: Options):
         draws = [random.Random(f"{task.id} {place}") for place, task in enumerate(tasks)]
         left = [max(1, round(draw.lognormvariate(math.log(options.turns), SPREAD / 2))) for draw in draws]
 
-        def one(place: int) -> Feedback:
+        def one(place: int) -> Answer:
             slow = options.slow_seconds > 0 and place % 8 == 0
             time.sleep(options.slow_seconds if slow else options.seconds)
             left[place] = 0 if options.only_slow and not slow else left[place] - 1
             if not left[place]:
-                return Feedback(1, (), (), True, True)
+                return Answer(1, (), (), True, (True,))
             length = max(1, round(draws[place].lognormvariate(math.log(options.told), SPREAD)))
-            return Feedback(0, (Message("user", str(min(length, options.limit))),), (), False)
+            return Answer(0, (Message("user", str(min(length, options.limit))),))
 
         lanes = tuple((place,) for place in range(len(tasks))) if options.slow_seconds else ()
-        return EpisodeBatch(((),) * len(tasks), lambda actions: {place: one(place) for place in actions}, lanes)
+        openings = tuple(Opening((), task.turns[0].user, 1) for task in tasks)
+        return EpisodeBatch(openings, lambda actions: {place: one(place) for place in actions}, lanes)
 
     return start
 

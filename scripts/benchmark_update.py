@@ -4,7 +4,7 @@
 
 Loss, gradient and AdamW update with given old and reference log-probabilities, k3 KL 0.04, clip 0.2, mean over
 sequences of token means, float32.  Both sides start from the same weights and tokens; their first losses are
-compared.  docs/performance.md says how to install the peers.  Left out on purpose: rollouts and rewards.
+compared.  docs/guide/measure.md says how to install the peers.  Left out on purpose: rollouts and rewards.
 """
 
 import json

@@ -1,6 +1,6 @@
 """What each boundary signal measures, on simulated tasks whose success probabilities are known, and on recorded runs.
 
-    python -m scripts.boundary_signals [--runs runs/a runs/b] [--plot docs/boundary.png]
+    python -m scripts.boundary_signals [--runs runs/a runs/b] [--plot docs/log/boundary.png]
 
 In the simulation every task is seen once an epoch and drifts in between.  A rollout of U turns passes them all or none
 with probability `correlation`, else each turn by itself; in a share of the tasks the last turn always fails.
@@ -247,7 +247,7 @@ def draw_sweep(axes: Axes, sweep: Mapping[float, Mapping]) -> None:
 
 
 def main(runs: tuple[Path, ...] = (), plot: Path | None = None, seed: int = 0) -> None:
-    """Prints the figures of docs/boundary.md; draws its plot where one is asked for."""
+    """Prints the figures of docs/log/boundary.md; draws its plot where one is asked for."""
     console = Console(width=130)
     worlds = {
         "groups of 16": World(),

@@ -2,7 +2,7 @@
 
     python -m scripts.import_tasks --questions Q.json --answers possible_answer/Q.json --out tasks/mine.jsonl
 
-A config reads it with `read_tasks` (docs/bfcl.md).
+A config reads it with `read_tasks` (docs/guide/bfcl.md).
 """
 
 from collections import Counter

@@ -4,7 +4,7 @@
 
 The config's own author writes (`synthesis=SynthesisConfig(...)`), or the rules with --rules.  Killed and started again,
 it goes on: what is done lies in OUT.journal.  OUT itself is written whole at the end, a task a line with its ancestry.
-Train on it with `build_tasks=partial(with_offline_pool, build_tasks=..., path=OUT)` (docs/synthesis.md).
+Train on it with `build_tasks=partial(with_offline_pool, build_tasks=..., path=OUT)` (docs/guide/offline_pool.md).
 Left out on purpose: a policy, and so the boundary.
 """
 

@@ -119,7 +119,7 @@ def _chance(difficulty: float, step: int) -> float:
     return 1 / (1 + math.exp(difficulty - 0.012 * step))
 
 
-AUTHORS = {  # share of seeds that become variants, steps until the outcome: docs/synthesis.md has the sources
+AUTHORS = {  # share of seeds that become variants, steps until the outcome: docs/log/synthesis.md has the sources
     "rules, at once": (0.88, lambda rng: 0.0),
     "models, a median of 1 step": (0.60, lambda rng: rng.lognormvariate(0.0, 0.5)),
     "models, a median of 3 steps": (0.60, lambda rng: rng.lognormvariate(math.log(3), 0.5)),

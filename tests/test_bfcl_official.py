@@ -123,7 +123,7 @@ def play(task, turns, trace, rules):
 
 
 def rules_may_differ(task, turns):
-    """Whether the trajectory does what docs/bfcl.md lists as a wanted difference."""
+    """Whether the trajectory does what docs/reference/bfcl.md lists as a wanted difference."""
     hidden = task.withheld_tools
     for turn, steps in zip(task.turns, turns):
         hidden = hidden - set(turn.released_tools)

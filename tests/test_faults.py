@@ -1,6 +1,6 @@
 """Faults that no other file injects, one test each: nothing is lost, and nothing is silently trained on.
 
-docs/reliability.md lists all of them with the tests of the other files: journals, workers, servers, evaluation.
+docs/why/faults.md lists all of them with the tests of the other files: journals, workers, servers, evaluation.
 """
 
 import contextlib

@@ -116,15 +116,26 @@ def test_an_evaluation_is_refused_before_anything_is_written(tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
-def test_the_example_of_the_documentation_passes_its_own_gold():
-    text = (Path(__file__).parent.parent / "docs" / "environments.md").read_text("utf-8")
+def blocks_of(page):
+    """The names that a page of the documentation makes."""
     names: dict = {"__name__": "example"}
-    for block in text.split("```python\n")[1:]:
+    for block in (Path(__file__).parent.parent / "docs" / page).read_text("utf-8").split("```python\n")[1:]:
         exec(block.split("```")[0], names)
+    return names
+
+
+def test_the_example_of_the_documentation_passes_its_own_gold():
+    names = blocks_of("start/environment.md")
     lamp = names["LAMPS"].simulator(names["TASK"].world)
     assert lamp.call(names["PAINT"]).text == '{"colour": "red"}'
     assert lamp.call(names["PAINT"]).text == "Error: the lamp is red"
     assert lamp.state() == {"Lamp": {"colour": names["Colour"].RED, "history": ["as asked"]}}
+    dimmers = names["dimmers"]()
+    check_gold(dimmers, names["tasks"](dimmers, 0).seeds)
+
+
+def test_the_worlds_of_the_documentation_decide_their_own_checks():
+    names = blocks_of("guide/worlds.md")
     question, both = names["QUESTION"], names["BOTH"]
     episodes = start_episodes(names["QUESTIONS"], [question])
     assert episodes.act({0: Action(answer="It is Paris.")})[0].passed == (True,)

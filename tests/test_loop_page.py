@@ -1,4 +1,4 @@
-"""The loop of docs/loop.md runs as printed, and is as short as it says."""
+"""The loop of docs/start/loop.md runs as printed, and is as short as it says."""
 
 import ast
 import os
@@ -14,7 +14,7 @@ LINES = 30
 
 
 def test_the_loop_of_ones_own_runs_as_printed(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "loop.md").read_text("utf-8"), re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "start" / "loop.md").read_text("utf-8"), re.DOTALL)
     imports = [node for node in ast.parse(code).body if isinstance(node, ast.Import | ast.ImportFrom)]
     after = code.splitlines()[imports[-1].end_lineno :]
     assert len([line for line in after if line.strip()]) <= LINES and max(map(len, after)) <= 120

@@ -215,7 +215,7 @@ def test_memory_of_an_update_by_hand():
     ("LLAMA_3_1_8B", (16, 1, 1, 4), 1, 89.54),
 ])  # fmt: skip
 def test_memory_on_paper_is_near_what_was_compiled(preset, mesh, micro_batches, compiled):
-    """GiB of whole updates on 64 devices (docs/plan.md); so a search begins with what may fit."""
+    """GiB of whole updates on 64 devices (docs/log/plan.md); so a search begins with what may fit."""
     model = replace(getattr(presets, preset), compute_dtype="bfloat16")
     _, held = layouts.update_work(model, Shape(32, 16, 8192, 10240), mesh, micro_batches, True)
     assert 0.8 < held.total / ahead_of_time.GIB / compiled < 1.02

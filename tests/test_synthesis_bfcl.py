@@ -21,7 +21,7 @@ def official(task, turns, name):
     return bfcl_official.verdict(task, [[calls] if calls else [] for calls in turns], name)
 
 
-# Over all 400 seeds the share is 87 to 89 % (docs/synthesis.md); the bounds leave room for chance in 100.
+# Over all 400 seeds the share is 87 to 89 % (docs/log/synthesis.md); the bounds leave room for chance in 100.
 @pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
 def test_most_seeds_have_a_variant_and_every_variant_is_right(every):
     train, held_out = split(load_tasks())

@@ -43,7 +43,7 @@ from .programs import Program, Resident, meshes_of, programs, update_program
 
 PARTS = ("update", "rollouts", "evaluation", "state", "export")
 TRIED = 6  # layouts that a search compiles at most
-# Bytes that a card is taken to hold for each byte counted: what TPU programs held that were compiled (docs/plan.md).
+# Bytes that a card is taken to hold for each byte counted: what TPU programs held that were compiled (docs/log/plan.md).
 MARGINS = {"update": 1.25, "rollouts": 1.4, "evaluation": 1.4, "state": 2.0, "export": 1.25}
 
 

@@ -1,6 +1,6 @@
 """What all commands have in common: their options and a config's in one --help, their errors, their exit statuses.
 
-The table of exit statuses stands in docs/reliability.md.  Left out on purpose: what the commands do.
+The table of exit statuses stands in docs/reference/exit_status.md.  Left out on purpose: what the commands do.
 """
 
 import argparse

@@ -4,7 +4,7 @@
 
 The newest checkpoint with its tokenizer, in bfloat16 or with --dtype float32; adapters merged.  With --adapters, those
 alone, BASE being the name or directory of the checkpoint that they belong to.  A policy that no single device holds is
-cut as in training: --mesh, and --coordinator where processes share it (docs/launch.md).
+cut as in training: --mesh, and --coordinator where processes share it (docs/guide/slice.md).
 """
 
 from dataclasses import replace

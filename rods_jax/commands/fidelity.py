@@ -3,7 +3,7 @@
     python -m scripts.fidelity runs/quickstart --config configs/quickstart.py
 
 Reads candidates.jsonl, metrics.jsonl and tasks/, writes fidelity.json beside them, and prints it.  Training does the
-same at its end; docs/synthesis.md explains the figures.
+same at its end; docs/guide/fidelity.md explains the figures.
 """
 
 from pathlib import Path

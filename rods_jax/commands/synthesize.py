@@ -2,7 +2,7 @@
 
     python -m scripts.synthesize --run runs/my_run --config configs/my_run.py [--workers 8] [--ray-tasks 4]
 
-The config is the run's own, with `synthesis=SynthesisConfig(...)`; docs/synthesis.md has one. The run must have begun.
+The config is the run's own, with `synthesis=SynthesisConfig(...)`; docs/guide/synthesis.md has one. The run must have begun.
 It ends with Ctrl-C, a spent budget or an edited journal. Killing it loses nothing: the next one goes on.
 A Ray task is what one such process is; Ray chooses its host, and starts it again when it dies.
 Left out on purpose: knowing whether the trainer is alive. What it sent is settled, and waits for it.

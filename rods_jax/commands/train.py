@@ -5,7 +5,7 @@
     ... --resume-step 40                            from an earlier one; what lies beyond is written again
     ... --fork runs/new --from runs/old@40          a new run that goes on from there, with other settings
     ... --coordinator auto                          one process of several, on a TPU slice or under SLURM
-    ... --coordinator HOST:PORT --num-processes 2 --process-id 0    the same anywhere (docs/launch.md)
+    ... --coordinator HOST:PORT --num-processes 2 --process-id 0    the same anywhere (docs/guide/slice.md)
 
 SIGTERM or Ctrl-C: it saves after the step and exits with 75; a second one ends it at once. Other exits: 0 done,
 2 refused (the message says why), 3 stopped after saving because a number was not finite.
@@ -43,7 +43,7 @@ class Options:
     source: Annotated[str | None, tyro.conf.arg(name="from", metavar="RUN@STEP")] = None
     """what --fork begins with: a run directory and the step of one of its checkpoints"""
     coordinator: str | None = None
-    """HOST:PORT of the first of several processes; auto: asks the cluster (docs/launch.md)"""
+    """HOST:PORT of the first of several processes; auto: asks the cluster (docs/guide/slice.md)"""
     num_processes: int | None = None
     """how many they are"""
     process_id: int | None = None

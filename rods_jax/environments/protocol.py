@@ -72,7 +72,7 @@ class Closing(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """The options in which a protocol is free; docs/bfcl.md says why each differs."""
+    """The options in which a protocol is free; docs/reference/bfcl.md says why each differs."""
 
     turn_passed: Callable[[Closing], bool]
     max_attempts: int  # a turn is closed when its attempts exceed this

@@ -92,7 +92,7 @@ class Evaluation:
     mesh: tuple[int, int, int, int] | None = None
     """of a run that no single device holds: devices along data, fsdp, tensor, sequence, as in training"""
     coordinator: str | None = None
-    """of several processes that share the mesh, each with its tasks (docs/launch.md)"""
+    """of several processes that share the mesh, each with its tasks (docs/guide/slice.md)"""
     num_processes: int | None = None
     process_id: int | None = None
     json: bool = False

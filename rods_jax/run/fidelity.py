@@ -1,6 +1,6 @@
 """How good the synthesised tasks of a run are: acceptance, latency, profile match, diversity, boundary, leakage.
 
-It is read from candidates.jsonl, metrics.jsonl and tasks/, and written to fidelity.json; docs/synthesis.md explains
+It is read from candidates.jsonl, metrics.jsonl and tasks/, and written to fidelity.json; docs/guide/fidelity.md explains
 the figures.  What computes them is in synthesis/fidelity.py.
 """
 

@@ -51,7 +51,7 @@ def served(domain: Domain, generate: Generate, concurrency: int, rules: Rules) -
 def converse(generate: Generate) -> Act:
     """One conversation: tools that are released later join the request's tools.
 
-    docs/evaluation.md says who is to blame for what: a message that cannot be read, or that was cut short, is the
+    docs/reference/blame.md says who is to blame for what: a message that cannot be read, or that was cut short, is the
     policy's error; a conversation that a server took so far and now finds too long is a limit of the policy; any
     other error is in no score.
     """

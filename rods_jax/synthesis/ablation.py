@@ -1,7 +1,7 @@
 """Which calls depend on which, by experiment: leave one gold call out, run the rest, see whose responses change.
 
 This finds effects on the state (a drawer must be open before it can be filled) and is blind to values that the gold
-answer already spells out, so it complements the flow of values in profile.py; docs/synthesis.md compares them.
+answer already spells out, so it complements the flow of values in profile.py; docs/why/variants.md compares them.
 """
 
 from collections.abc import Callable

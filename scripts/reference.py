@@ -1,0 +1,149 @@
+"""Writes the generated pages of docs/reference/: every key of the configuration, and the public functions.
+
+    python -m scripts.reference
+
+A key's meaning is the comment behind it.  tests/test_docs.py fails where a committed page differs from what this writes.
+"""
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import io
+import textwrap
+import tokenize
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from models.decoder import DecoderConfig, LoraConfig
+from models.families import Pretrained
+from models.rotary import RopeScaling
+from rods_jax import config
+
+PAGES = Path(__file__).parent.parent / "docs" / "reference"
+SECTIONS = {  # where the keys of a class stand
+    "": config.Config,
+    "rollout": config.RolloutConfig,
+    "update": config.UpdateConfig,
+    "replay": config.ReplaySettings,
+    "stages.I": config.StageConfig,
+    "evaluation": config.EvaluationConfig,
+    "synthesis": config.SynthesisConfig,
+    "retention": config.RetentionConfig,
+    "cold_start": config.ColdStartConfig,
+    "cold_start.habits": config.Habits,
+    "model": DecoderConfig,
+    "model (a checkpoint)": Pretrained,
+    "model.lora": LoraConfig,
+    "model.rope_scaling": RopeScaling,
+}
+FUNCTIONS = {  # what a script of one's own takes, by what it is for
+    "A run": "run.check run.train run.evaluate run.report run.on_one_device run.Learner",
+    "Kernels": "group_statistics segment_group_statistics GroupStatistics log_probs LogProbs boundary_score partition "
+    "select_seeds Seeds Evidence Detection",
+    "Signals": "boundary.mean_band boundary.observed_variance boundary.beta_posterior boundary.informative "
+    "boundary.binary_band boundary.any_task",
+    "The update": "grpo.update_step grpo.jit_update grpo.create_state grpo.create_optimizer grpo.Feedback "
+    "grpo.token_ratio grpo.sequence_ratio grpo.sequence_mean grpo.token_mean types.RolloutBatch types.Standing",
+    "Rollouts": "rollout.player rollout.collect rollout.Rollouts rollout.trim types.Policy types.Codec",
+    "Rewards": "rewards.progress_reward rewards.format_reward types.Trajectory",
+    "The pool": "replay.create replay.begin_epoch replay.epoch_batches replay.standing replay.learn replay.stage "
+    "replay.counts",
+    "Tasks and worlds": "types.Task types.World types.Turn types.Call environments.toolkit.domain "
+    "environments.protocol.Domain environments.gold.check_gold environments.mixture.mixture environments.mixture.mixed "
+    "environments.episode.start_episodes task_files.read_tasks task_files.write_tasks",
+    "Synthesis": "synthesis.pipeline.author_tasks synthesis.pipeline.synthesize synthesis.dispatch.at_once "
+    "synthesis.offline.with_offline_pool",
+    "Codecs": "codecs.qwen.qwen_codec codecs.llama.llama_codec codecs.python_list.python_list_codec "
+    "codecs.tokenizer.train_tokenizer codecs.tokenizer.checkpoint_tokenizer",
+    "Files": "checkpoint.open_checkpoints run.positions.save_position run.positions.restore_position "
+    "metrics.open_metrics metrics.read_metrics",
+}
+
+
+class Key(NamedTuple):
+    name: str
+    kind: str
+    default: str
+    meaning: str
+
+
+def keys_of(kind: type) -> list[Key]:
+    """The fields of a dataclass or NamedTuple, in their order."""
+    source = textwrap.dedent(inspect.getsource(kind))
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+    body = ast.parse(source).body[0].body  # type: ignore[attr-defined]
+    fields = [node for node in body if isinstance(node, ast.AnnAssign)]
+    return [
+        Key(node.target.id, ast.unparse(node.annotation), _default(kind, node), comments.get(node.end_lineno or 0, ""))
+        for node in fields
+        if isinstance(node.target, ast.Name)
+    ]
+
+
+def _default(kind: type, node: ast.AnnAssign) -> str:
+    if node.value is None:
+        return "required"
+    if dataclasses.is_dataclass(kind):
+        (item,) = (item for item in dataclasses.fields(kind) if item.name == node.target.id)  # type: ignore[union-attr]
+        if item.default is dataclasses.MISSING:
+            return f"`{item.default_factory.__name__}()`"  # type: ignore[union-attr]
+        value: Any = item.default
+        return f"`{value.__name__}`" if callable(value) else f"`{value!r}`"
+    return f"`{ast.unparse(node.value)}`"
+
+
+def configuration() -> str:
+    """The page of the keys."""
+    lines = [
+        "# Every key of the configuration", "",
+        "A configuration is a Python file that ends in `CONFIG = Config(...)`. On the command line a key is its dotted",
+        "name with dashes: `--rollout.group-size 4`, `--stages.0.epochs 2`. A value of the wrong type or range is refused",
+        "by name before anything is computed.", "", "This page is generated: `python -m scripts.reference`.", "",
+    ]  # fmt: skip
+    for where, kind in SECTIONS.items():
+        summary = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")
+        lines += [f"## {where or 'Config'}", "", summary, "", "| key | type | default | meaning |", "|---|---|---|---|"]
+        for key in keys_of(kind):
+            cells = (f"`{key.name}`", f"`{key.kind}`", key.default, key.meaning)
+            lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def functions() -> str:
+    """The page of the functions."""
+    lines = [
+        "# Public functions, with their shapes", "",
+        "The letters behind a name are its shape: `rewards_NG` is `[N, G]`, N tasks and G rollouts of each. P is prompt",
+        "tokens, S suffix tokens, V the vocabulary, D the width and B rows without groups.", "",
+        "This page is generated: `python -m scripts.reference`.", "",
+    ]  # fmt: skip
+    for title, names in FUNCTIONS.items():
+        lines += [f"## {title}", ""]
+        for name in names.split():
+            lines += [f"### rods_jax.{name}", "", "```text", _shown(f"rods_jax.{name}"), "```", ""]
+    return "\n".join(lines)
+
+
+def _shown(name: str) -> str:
+    """A signature and its docstring, as written."""
+    place, _, last = name.rpartition(".")
+    thing = getattr(importlib.import_module(place), last)
+    text = textwrap.indent(inspect.getdoc(thing) or "", "    ")
+    node = ast.parse(textwrap.dedent(inspect.getsource(thing))).body[0]
+    if isinstance(node, ast.FunctionDef):
+        result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+        return f"{last}({ast.unparse(node.args)}){result}\n\n{text}"
+    fields = "\n".join(f"    {k.name}: {k.kind}{k.meaning and '  # ' + k.meaning}" for k in keys_of(thing))
+    return f"class {last}\n\n{text}\n\n{fields}"
+
+
+def main() -> None:
+    for name, text in {"configuration": configuration(), "functions": functions()}.items():
+        (PAGES / f"{name}.md").write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
