@@ -35,9 +35,9 @@ from rods_jax.rewards import progress_reward
 from rods_jax.rollout import Rollouts
 from rods_jax.run.authors import author_of
 from rods_jax.synthesis.ask import ROLES
-from rods_jax.synthesis.dispatch import beside
+from rods_jax.synthesis.courier.dispatch import beside
+from rods_jax.synthesis.courier.worker import working
 from rods_jax.synthesis.llm import llm_roles
-from rods_jax.synthesis.worker import working
 from rods_jax.types import RolloutBatch, TrainState
 
 SEEDS = tuple(replace(seed_of(c, LOOSE), id=f"{c}_{i}", scenario=f"{c}_{i}") for i in range(2) for c in STRATA)

@@ -20,8 +20,8 @@ from rods_jax import processes
 from rods_jax.config import ConfigError
 from rods_jax.metrics import read_metrics
 from rods_jax.synthesis.attempt import Exchange, Rejection
-from rods_jax.synthesis.dispatch import Dispatch, dispatch_from_json, dispatch_to_json
-from rods_jax.synthesis.pipeline import Synthesis
+from rods_jax.synthesis.author import Synthesis
+from rods_jax.synthesis.courier.dispatch import Dispatch, dispatch_from_json, dispatch_to_json
 
 ROOT = Path(__file__).parent.parent
 
