@@ -22,8 +22,9 @@ from rods_jax.grpo import Feedback
 from rods_jax.metrics import MetricWriter
 from rods_jax.replay import ReplayState
 from rods_jax.rollout import Rollouts
+from rods_jax.synthesis.author import orders_of
+from rods_jax.synthesis.courier.dispatch import Dispatch, Synthesize
 from rods_jax.synthesis.critique import Known, known_contents
-from rods_jax.synthesis.dispatch import Dispatch, Synthesize
 from rods_jax.types import RolloutBatch, Standing, Task, TrainState
 
 NUM_FAILURES = 3  # most frequent failures that a step's record keeps, of this process's own rollouts
@@ -192,7 +193,8 @@ def _settle(
     """Dispatches a step's seeds, stages what came back, and records the step."""
     if pending is None:
         return position
-    dispatches, seconds = _timed(stages.synthesize, chosen, pending.step, known(pool.all_tasks(position.replay)))
+    orders, contents = orders_of(chosen, pending.rollouts.trajectories), known(pool.all_tasks(position.replay))
+    dispatches, seconds = _timed(stages.synthesize, orders, pending.step, contents)
     outcomes = [pool.Outcome(d.seed.id, d.step, d.result.candidate) for d in dispatches]
     replay = pool.stage(position.replay, outcomes, pending.epoch)
 

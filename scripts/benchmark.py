@@ -50,7 +50,7 @@ def main() -> None:
     while left:
         name = next(iter(left))
         console.print(f"{name}: about {left[name]:g} of {sum(left.values()):g} minutes")
-        record(command_of(name, options), options.directory / f"{name}.json", console)
+        run_into(command_of(name, options), options.directory / f"{name}.json", console)
         del left[name]
     console.print(f"chart: {draw(options.directory)}")
 
@@ -93,7 +93,7 @@ def peer(python: str | None) -> list[str]:
     return ["--peer-python", python] if python else []
 
 
-def record(command: Sequence[str], path: Path, console: Console) -> None:
+def run_into(command: Sequence[str], path: Path, console: Console) -> None:
     started = time.perf_counter()
     process = subprocess.run(command, capture_output=True, text=True)
     if process.returncode:

@@ -25,7 +25,7 @@ from rods_jax.preemption import interrupts
 from rods_jax.run.authors import author_of
 from rods_jax.synthesis.near_duplicates import far_from
 from rods_jax.synthesis.offline import fill
-from rods_jax.synthesis.pipeline import RULE_BASED, synthesize
+from rods_jax.synthesis.pipeline import RULE_BASED, five_stages
 from rods_jax.task_files import content_hash, write_atomically, write_tasks
 
 OF_THE_POOL = ("seed", "domain", "build_tasks", "synthesis")  # keys of a config that decide what is written
@@ -52,11 +52,11 @@ def write_pool(config: Config, out: Path, count: int, rules: bool, workers: int,
     if rules:
         roles = RULE_BASED._replace(gates=(*RULE_BASED.gates, far_from(tasks.held_out)))
         known = frozenset(map(content_hash, (*tasks.held_out, *tasks.seeds)))
-        write = partial(synthesize, domain, roles=roles)
+        write = five_stages(domain, lambda backends: roles)
     else:
         author = author_of(config.synthesis, domain, tasks)
         known = author.known
-        write = partial(synthesize, domain, roles=author.roles(author.backends), attempts=author.attempts)
+        write = partial(author.write, backends=author.backends, attempts=author.attempts)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(about, json.dumps(mine, indent=2) + "\n")
 

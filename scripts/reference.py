@@ -52,7 +52,8 @@ FUNCTIONS = {  # what a script of one's own takes, by what it is for
     "Tasks and worlds": "types.Task types.World types.Turn types.Call environments.toolkit.domain "
     "environments.protocol.Domain environments.gold.check_gold environments.mixture.mixture environments.mixture.mixed "
     "environments.episode.start_episodes task_files.read_tasks task_files.write_tasks",
-    "Synthesis": "synthesis.pipeline.author_tasks synthesis.pipeline.synthesize synthesis.dispatch.at_once "
+    "Synthesis": "synthesis.pipeline.author_tasks synthesis.pipeline.five_stages synthesis.author.Order "
+    "synthesis.author.orders_of synthesis.courier.dispatch.at_once "
     "synthesis.offline.with_offline_pool",
     "Codecs": "codecs.qwen.qwen_codec codecs.llama.llama_codec codecs.python_list.python_list_codec "
     "codecs.tokenizer.train_tokenizer codecs.tokenizer.checkpoint_tokenizer",

@@ -37,11 +37,11 @@ from rods_jax.rewards import progress_reward
 from rods_jax.rollout import Rollouts
 from rods_jax.run.authors import author_of
 from rods_jax.synthesis.ask import ROLES
-from rods_jax.synthesis.dispatch import beside
+from rods_jax.synthesis.courier.dispatch import beside
+from rods_jax.synthesis.courier.worker import working
 from rods_jax.synthesis.llm import llm_roles
-from rods_jax.synthesis.worker import working
 from rods_jax.task_files import VERSIONED
-from rods_jax.types import RolloutBatch, TrainState
+from rods_jax.types import RolloutBatch, Step, TrainState, Trajectory
 
 SEEDS = tuple(replace(seed_of(c, LOOSE), id=f"{c}_{i}", scenario=f"{c}_{i}") for i in range(2) for c in STRATA)
 TASKS = TaskSplits(seeds=SEEDS, held_out=(), validation=(), practice=())
@@ -109,8 +109,16 @@ def position_of(directory: Path) -> Position:
     return Position(state, decode(ReplayState, host.pop("replay"), forms=VERSIONED), **host)
 
 
+def rollout_of(task, step: int, number: int) -> Trajectory:
+    """Of a policy that names the task, the step and the rollout."""
+    return Trajectory(task.id, number, (True, False), (Step(0, f"{task.id} {step} {number}", 0),))
+
+
 def run(directory: Path, dispatch, *, until: int, seconds: float = 0.0, record=anything) -> Position:
     """The loop, from its last checkpoint until a step; a step takes so many seconds."""
+
+    def collect(params, tasks, step, stage):
+        return Rollouts(batch, tuple(rollout_of(task, step, number) for task in tasks for number in range(2)))
 
     def update(state, batch, standing):
         time.sleep(seconds)
@@ -135,7 +143,7 @@ def run(directory: Path, dispatch, *, until: int, seconds: float = 0.0, record=a
     start = replace(start, train_state=start.train_state._replace(step=start.step))
     batch = RolloutBatch(*[None] * len(RolloutBatch._fields))
     stages = Stages(
-        collect=lambda *_: Rollouts(batch, ()),
+        collect=collect,
         update=update,
         synthesize=dispatch,
         renew=lambda state: state,

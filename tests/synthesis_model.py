@@ -9,8 +9,9 @@ from synthesis_toy import STATE, TASK, TOY
 
 from rods_jax.chat import Reply, Request
 from rods_jax.synthesis.ask import ROLES
+from rods_jax.synthesis.author import Synthesis
 from rods_jax.synthesis.llm import llm_roles
-from rods_jax.synthesis.pipeline import Synthesis, synthesize
+from rods_jax.synthesis.pipeline import synthesize
 from rods_jax.types import Call, Turn, World
 
 

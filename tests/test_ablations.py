@@ -33,9 +33,10 @@ from rods_jax.rewards import format_reward, progress_reward
 from rods_jax.rollout import Rollouts
 from rods_jax.synthesis import llm
 from rods_jax.synthesis.ask import ROLES
+from rods_jax.synthesis.author import Synthesis
+from rods_jax.synthesis.courier.dispatch import Dispatch
 from rods_jax.synthesis.critique import has_profile
-from rods_jax.synthesis.dispatch import Dispatch
-from rods_jax.synthesis.pipeline import Synthesis, synthesize
+from rods_jax.synthesis.pipeline import synthesize
 from rods_jax.synthesis.profile import extract_profile
 from rods_jax.types import Call, Policy, RolloutBatch, Task, Turn, World
 
@@ -151,9 +152,9 @@ def run(config):
         batches.append((batch, standing))
         return compiled(state, batch, standing)
 
-    def write(seeds, step, known):
+    def write(orders, step, known):
         dispatches = []
-        for seed in seeds:
+        for seed, _ in orders:
             name = f"{seed.id}~{step}"
             variant = task(name, seed.category, (*seed.ancestry, seed.id))
             dispatched.append((step, seed))

@@ -212,7 +212,7 @@ def test_the_page_of_metrics_lists_what_is_written():
 
 def test_the_page_of_files_lists_what_is_written():
     code = "\n".join(path.read_text("utf-8") for path in (ROOT / "rods_jax" / "run").glob("*.py"))
-    code += (ROOT / "rods_jax" / "synthesis" / "dispatch.py").read_text("utf-8")
+    code += (ROOT / "rods_jax" / "synthesis" / "courier" / "lines.py").read_text("utf-8")
     names = set(re.findall(r'"([a-z_]+\.(?:jsonl|json|png|html))"', code))
     page = TEXTS[DOCS / "reference" / "files.md"]
     assert names and [name for name in sorted(names) if f"`{name}`" not in page] == []

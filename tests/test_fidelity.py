@@ -17,7 +17,7 @@ from rods_jax.metrics import open_metrics
 from rods_jax.rollout import Rollouts
 from rods_jax.run.fidelity import print_fidelity, write_fidelity
 from rods_jax.run.stages import shower
-from rods_jax.synthesis.dispatch import Dispatch
+from rods_jax.synthesis.courier.dispatch import Dispatch
 from rods_jax.synthesis.errors import ADVICE, LAYOUT_TOO_LONG, PIPELINE_EXCEPTION
 from rods_jax.synthesis.fidelity import STAGE_ERRORS, DispatchedSeed, FirstMeasurement, fidelity_report
 from rods_jax.synthesis.near_duplicates import far_from

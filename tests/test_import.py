@@ -139,6 +139,15 @@ def test_imports_follow_the_arrows():
     assert not wrong
 
 
+def test_who_carries_orders_knows_no_author():
+    """Of synthesis, courier/ may know the records, the recorded replies and the hashes, and none of the stages."""
+    known = ("courier", "author", "attempt", "backends", "critique.content_hash")
+    for path in (ROOT / "rods_jax/synthesis/courier").glob("*.py"):
+        for imported in imports(ast.parse(path.read_text("utf-8")), module_name(path), path.name == "__init__.py"):
+            _, synthesis, inside = imported.partition("rods_jax.synthesis.")
+            assert not synthesis or any(inside == name or inside.startswith(f"{name}.") for name in known), imported
+
+
 @pytest.mark.parametrize(
     "importer, statement, verdict",
     [

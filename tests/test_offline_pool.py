@@ -13,12 +13,13 @@ from rods_jax import journal, replay
 from rods_jax.config import ReplaySettings
 from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import TaskSplits
+from rods_jax.synthesis.author import Synthesis
 from rods_jax.synthesis.offline import fill, with_offline_pool
-from rods_jax.synthesis.pipeline import Synthesis, synthesize
+from rods_jax.synthesis.pipeline import five_stages
 from rods_jax.task_files import TaskFileError, content_hash, write_tasks
 
 SEEDS = tuple(replace(TASK, id=f"s{i}", scenario=f"s{i}") for i in range(3))
-WRITE = partial(synthesize, TOY)
+WRITE = five_stages(TOY)
 
 
 def filled(path, count=8, workers=1, write=WRITE):
@@ -43,7 +44,7 @@ def test_what_was_interrupted_goes_on_to_the_same_pool(tmp_path):
     first = [next(parts) for _ in range(3)]
     parts.close()
     asked = []
-    rest = filled(tmp_path / "cut", write=lambda seed, **rest: asked.append(seed.id) or WRITE(seed, **rest))
+    rest = filled(tmp_path / "cut", write=lambda order, **rest: asked.append(order.seed.id) or WRITE(order, **rest))
     assert rest == whole and first == whole[:3] and len(asked) == len(whole) - 3
     assert filled(tmp_path / "cut", write=None) == whole  # nothing is left to write
     assert (tmp_path / "cut").read_bytes() == (tmp_path / "whole").read_bytes()
@@ -58,9 +59,9 @@ def test_threads_write_as_many_and_none_twice(tmp_path):
 def test_a_variant_that_two_threads_wrote_is_one_variant_and_one_record_of_a_rejection(tmp_path):
     both = threading.Barrier(2)  # both have seen what is known before either is known
 
-    def write(seed, *, rng, step, known_hashes):
+    def write(order, *, rng, step, known_hashes):
         both.wait(timeout=60)
-        return Synthesis(replace(TASK, id=f"of {seed.id}"))
+        return Synthesis(replace(TASK, id=f"of {order.seed.id}"))
 
     pool = fill(tmp_path / "journal", write, SEEDS[:2], count=1, run_seed=0, known=frozenset(), workers=2)
     settled = list(pool)
@@ -71,7 +72,7 @@ def test_a_variant_that_two_threads_wrote_is_one_variant_and_one_record_of_a_rej
 
 def test_a_round_without_a_variant_is_the_last(tmp_path):
     with pytest.raises(RuntimeError, match="round 0 over 3 seeds brought no variant: 0 of 8"):
-        filled(tmp_path / "journal", write=lambda seed, **_: Synthesis(None))
+        filled(tmp_path / "journal", write=lambda order, **_: Synthesis(None))
 
 
 def test_a_run_trains_on_the_file(tmp_path):

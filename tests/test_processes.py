@@ -16,18 +16,19 @@ import numpy as np
 import pytest
 from synthesis_toy import TASK
 
-from rods_jax import processes
+from rods_jax import journal, processes
 from rods_jax.config import ConfigError
 from rods_jax.metrics import read_metrics
 from rods_jax.synthesis.attempt import Exchange, Rejection
-from rods_jax.synthesis.dispatch import Dispatch, dispatch_from_json, dispatch_to_json
-from rods_jax.synthesis.pipeline import Synthesis
+from rods_jax.synthesis.author import Synthesis
+from rods_jax.synthesis.courier.dispatch import Dispatch, dispatch_from_json, dispatch_to_json
+from rods_jax.synthesis.courier.lines import SEEDS
 
 ROOT = Path(__file__).parent.parent
 
 
-def begin(directory: Path, devices: int, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-W", "error", "-m", "scripts.train", "--config", "tests/processes_config.py"]
+def begin(directory: Path, devices: int, *arguments: str, config: str = "config") -> subprocess.Popen:
+    command = [sys.executable, "-W", "error", "-m", "scripts.train", "--config", f"tests/processes_{config}.py"]
     flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     return subprocess.Popen(
         [*command, "--run-dir", str(directory), *arguments],
@@ -39,13 +40,15 @@ def begin(directory: Path, devices: int, *arguments: str) -> subprocess.Popen:
     )
 
 
-def begin_two(directory: Path, *arguments: str, second: tuple[str, ...] = ()) -> list[subprocess.Popen]:
+def begin_two(
+    directory: Path, *arguments: str, second: tuple[str, ...] = (), config: str = "config"
+) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     cluster = "--coordinator", address, "--num-processes", "2", "--process-id"
     own = (), second  # options of one process alone
-    return [begin(directory, 4, *cluster, str(index), *arguments, *own[index]) for index in range(2)]
+    return [begin(directory, 4, *cluster, str(index), *arguments, *own[index], config=config) for index in range(2)]
 
 
 def words_of(processes: list[subprocess.Popen], status: int = 0) -> list[str]:
@@ -142,6 +145,16 @@ def test_what_became_of_a_seed_reaches_the_others_whole(candidate):
     result = Synthesis(candidate, (rejection,), (Exchange(1, "judge", "v1", None, 20, 3),))
     dispatch = Dispatch(TASK, 7, result)
     assert dispatch_from_json(json.loads(json.dumps(dispatch_to_json(dispatch)))) == dispatch
+
+
+@pytest.mark.slow
+def test_an_order_holds_the_rollouts_of_its_seed_whoever_played_them(tmp_path):
+    words_of([begin(tmp_path / "one", 8, config="beside"), *begin_two(tmp_path / "two", config="beside")])
+    one, two = ([e.record for e in journal.read(tmp_path / n / "synthesis" / SEEDS)[0]] for n in ("one", "two"))
+    assert one == two and len({record["task"]["id"] for record in one}) > 1
+    for record in one:
+        played = [(rollout["task_id"], rollout["rollout"]) for rollout in record["trajectories"]]
+        assert played == [(record["task"]["id"], number) for number in range(4)]
 
 
 @pytest.mark.slow

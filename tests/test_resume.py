@@ -12,7 +12,7 @@ from forks import forks
 from rods_jax import journal
 from rods_jax.metrics import read_metrics
 from rods_jax.run.compare import compare, leaves
-from rods_jax.synthesis.dispatch import OUTCOMES, SEEDS, TAKEN, WORK
+from rods_jax.synthesis.courier.lines import OUTCOMES, SEEDS, TAKEN, WORK
 
 BESIDE_CONFIG = Path(__file__).parent / "training_beside.py"
 
@@ -39,9 +39,9 @@ POINTS = {
     "log": ("/metrics.jsonl", "/candidates.jsonl", "/trajectories.jsonl"),
     "any": ("seconds",) * 4,
 }
-AT_ONCE = {"synthesis": ("rods_jax.run.stages.synthesize",)}
+AT_ONCE = {"synthesis": ("rods_jax.synthesis.pipeline.synthesize",)}
 BESIDE = {
-    "synthesis": ("rods_jax.synthesis.worker._settle", "rods_jax.synthesis.worker.synthesize"),
+    "synthesis": ("rods_jax.synthesis.courier.worker._settle", "rods_jax.synthesis.pipeline.synthesize"),
     "journal": (f"/{SEEDS}", f"/{OUTCOMES}", f"/{TAKEN}", f"/{WORK}/"),
 }
 

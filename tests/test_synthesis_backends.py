@@ -15,7 +15,7 @@ from rods_jax.chat import Endpoint, Reply, Request, http_generate
 from rods_jax.environments.protocol import STRATA
 from rods_jax.environments.scoring import turn_passed
 from rods_jax.environments.scoring import turns_passed as run
-from rods_jax.synthesis.backends import record, replay, scripted
+from rods_jax.synthesis.backends import recorded, recording, scripted
 from rods_jax.synthesis.critique import GATES, critique
 from rods_jax.synthesis.errors import ADVICE, JUDGE
 from rods_jax.synthesis.told import numbers_are_told, value_is_withheld
@@ -25,27 +25,27 @@ from rods_jax.types import Call
 # ------------------------------------------------------------------------------------- backends
 def test_a_recording_answers_as_the_model_did(tmp_path):
     path = tmp_path / "recording.jsonl"
-    original = write(None, roles=roles_of(record(Model(**REFUSE), path)))
-    assert write(None, roles=roles_of(replay(path))) == original
-    again = write(None, roles=roles_of(replay(path)), rng=1)  # other questions: no answers
+    original = write(None, roles=roles_of(recording(Model(**REFUSE), path)))
+    assert write(None, roles=roles_of(recorded(path))) == original
+    again = write(None, roles=roles_of(recorded(path)), rng=1)  # other questions: no answers
     assert {r.detail for r in again.rejections} == {"planner: refused: not in recording.jsonl"}
     with pytest.raises(FileExistsError):
-        record(Model(), path)
+        recording(Model(), path)
 
 
 def test_a_recording_keeps_the_order_of_equal_requests_errors_and_calls(tmp_path):
     path = tmp_path / "recording.jsonl"
     request = Request(({"role": "user", "content": "hello"},), ({"type": "function"},))
     replies = [Reply("a", (Call("f", {"x": [1]}),), None, 3, 4), Reply("", error=chat.TIMEOUT, detail="late")]
-    assert record(scripted(replies), path)([request, request]) == replies
-    generate = replay(path)
+    assert recording(scripted(replies), path)([request, request]) == replies
+    generate = recorded(path)
     assert generate([request]) + generate([request]) == replies and generate([request])[0].error == chat.REFUSED
     text = path.read_text()
     path.write_text(text[:-9])  # torn: the last reply was never written whole
-    assert replay(path)([request, request])[1].error == chat.REFUSED
+    assert recorded(path)([request, request])[1].error == chat.REFUSED
     path.write_text(text.replace('"reply"', '"repli"', 1))
     with pytest.raises(ValueError, match=r"recording.jsonl, line 1: no recorded answer \(KeyError\)"):
-        replay(path)
+        recorded(path)
 
 
 def test_a_script_ends():
@@ -138,7 +138,7 @@ def test_whatever_a_server_does_becomes_an_item_or_a_typed_rejection():
         results = []
         for number in range(16):
             calm[0] = (60, 30, 10, 2)[number // 4]  # to one of each fault
-            results.append(write(None, seed_of(STRATA[number % 4]), rng=number, roles=roles))
+            results.append(write(None, seed_of(tuple(STRATA)[number % 4]), rng=number, roles=roles))
     assert set(drawn) == set(FAULTS)
     written = [result.candidate for result in results if result.candidate is not None]
     for task in written:

@@ -11,9 +11,10 @@ from trainer_and_workers import at_first_go, author_with, serve, trainer, worker
 from rods_jax import journal
 from rods_jax.chat import Endpoint, http_generate
 from rods_jax.journal import InUse, JournalError
-from rods_jax.synthesis.dispatch import OUTCOMES, UNREADABLE, WORK, outcome_record
-from rods_jax.synthesis.pipeline import Synthesis
-from rods_jax.synthesis.worker import working
+from rods_jax.synthesis.author import Synthesis
+from rods_jax.synthesis.courier.dispatch import UNREADABLE
+from rods_jax.synthesis.courier.lines import OUTCOMES, WORK, outcome_record
+from rods_jax.synthesis.courier.worker import working
 from rods_jax.task_files import task_to_json
 
 

@@ -23,7 +23,7 @@ from rods_jax.config import ConfigError, plain_values
 from rods_jax.metrics import read_metrics
 from rods_jax.records import decode
 from rods_jax.run.authors import work
-from rods_jax.synthesis.dispatch import OUTCOMES, WORK, outcome_record
+from rods_jax.synthesis.courier.lines import OUTCOMES, WORK, outcome_record
 from rods_jax.task_files import VERSIONED
 
 

@@ -9,7 +9,7 @@ from chat_server import chat_server
 from trainer_and_workers import at_first_go, author_with, serve, trainer, wait_until, workers
 
 from rods_jax.chat import CONNECTION, MISCONFIGURED, Endpoint, Reply, http_generate
-from rods_jax.synthesis.worker import working
+from rods_jax.synthesis.courier.worker import working
 
 
 def test_an_endpoint_that_cannot_be_reached_costs_nothing_but_time(tmp_path):

@@ -14,10 +14,10 @@ from rods_jax.chat import Endpoint, http_generate
 from rods_jax.config import ConfigError, SynthesisConfig
 from rods_jax.run.authors import author_of
 from rods_jax.synthesis.ask import ROLES, load_prompts
-from rods_jax.synthesis.dispatch import OUTCOMES, WORK, at_once, outcome_record
+from rods_jax.synthesis.author import Order, Synthesis
+from rods_jax.synthesis.courier.dispatch import at_once
+from rods_jax.synthesis.courier.lines import OUTCOMES, WORK, outcome_record, storable
 from rods_jax.synthesis.llm import llm_roles
-from rods_jax.synthesis.pipeline import Synthesis
-from rods_jax.synthesis.worker import storable
 from rods_jax.task_files import content_hash
 
 
@@ -66,10 +66,10 @@ def test_the_newest_seed_goes_first(tmp_path):
 
 
 def test_at_once_no_content_comes_twice():
-    def author(seed, *, rng, step, known_hashes):
+    def author(order, *, rng, step, known_hashes):
         return Synthesis(None if content_hash(TASK) in known_hashes else TASK)
 
-    dispatches = at_once(author, 0)(SEEDS[:2], 1, frozenset())
+    dispatches = at_once(author, 0)(tuple(map(Order, SEEDS[:2])), 1, frozenset())
     assert [d.result.candidate for d in dispatches] == [TASK, None]
 
 

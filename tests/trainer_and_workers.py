@@ -16,9 +16,10 @@ from synthesis_toy import TOY
 from rods_jax import journal
 from rods_jax.config import Config, load_config, plain_values
 from rods_jax.synthesis.ask import ROLES
-from rods_jax.synthesis.dispatch import beside, random_of
-from rods_jax.synthesis.pipeline import Synthesis, synthesize
-from rods_jax.synthesis.worker import working
+from rods_jax.synthesis.author import Order, Synthesis
+from rods_jax.synthesis.courier.dispatch import beside, random_of
+from rods_jax.synthesis.courier.worker import working
+from rods_jax.synthesis.pipeline import synthesize
 from rods_jax.task_files import write_tasks
 
 ROOT = Path(__file__).parent.parent
@@ -36,11 +37,11 @@ def wait_until(condition, seconds: float = 120) -> None:
         time.sleep(0.005)
 
 
-def at_first_go(seed, step, author=AUTHOR) -> Synthesis:
+def at_first_go(seed, step) -> Synthesis:
     """What the author writes of a seed when nothing comes in between."""
     rng = random.Random(random_of(CONFIG.seed, step, seed))
-    roles = author.roles(author.backends)
-    return synthesize(TOY, seed, rng=rng, step=step, known_hashes=author.known, roles=roles)
+    roles = CONFIG.synthesis.roles(AUTHOR.backends)
+    return synthesize(TOY, seed, rng=rng, step=step, known_hashes=AUTHOR.known, roles=roles)
 
 
 class Trainer:
@@ -51,7 +52,7 @@ class Trainer:
         self.received = []
 
     def send(self, *seeds, step: int = 1) -> None:
-        self.received += self.dispatch(seeds, step, frozenset())
+        self.received += self.dispatch(tuple(map(Order, seeds)), step, frozenset())
 
     def receive(self, count: int) -> dict:
         """By (seed, step), once there are so many."""

@@ -8,8 +8,11 @@ from rich.console import Console
 from rods_jax import terminal
 from rods_jax.config import Config, ConfigError, SynthesisConfig, load_config, require_same_run
 from rods_jax.environments.protocol import Domain, TaskSplits
+from rods_jax.synthesis.author import Author
+from rods_jax.synthesis.courier.lines import storable
+from rods_jax.synthesis.courier.worker import working
 from rods_jax.synthesis.near_duplicates import far_from
-from rods_jax.synthesis.worker import Author, working
+from rods_jax.synthesis.pipeline import five_stages
 from rods_jax.task_files import content_hash, read_tasks
 
 
@@ -17,13 +20,12 @@ def author_of(config: SynthesisConfig, domain: Domain, tasks: TaskSplits) -> Aut
     """The author of a run. ConfigError: a role has no backend, a prompt or a key is missing."""
     try:
         backends = config.backends()
-        gates = (*config.roles(backends).gates, far_from(tasks.held_out))
+        gates = (*config.roles(backends).gates, far_from(tasks.held_out), storable)
     except (ValueError, OSError) as error:
         raise ConfigError(f"synthesis: {error}") from error
     return Author(
-        domain,
+        five_stages(domain, lambda backends: config.roles(backends)._replace(gates=gates)),
         backends,
-        roles=lambda backends: config.roles(backends)._replace(gates=gates),
         attempts=config.attempts,
         known=frozenset(map(content_hash, (*tasks.held_out, *tasks.seeds))),
     )

@@ -30,7 +30,7 @@ from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.files import CheckpointError
 from rods_jax.older import LAYOUT, saved_config
-from rods_jax.synthesis.dispatch import OUTCOMES, SEEDS, TAKEN
+from rods_jax.synthesis.courier.lines import OUTCOMES, SEEDS, TAKEN
 from rods_jax.task_files import read_tasks, write_tasks
 from rods_jax.types import Call, Codec, Json, Message, ToolSpec
 

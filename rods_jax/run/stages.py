@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -20,10 +21,19 @@ from rods_jax.rollout import Player, Rollouts, collect, trim
 from rods_jax.run.authors import teller
 from rods_jax.run.learner import Learner
 from rods_jax.run.playing import training_player
-from rods_jax.synthesis.dispatch import Dispatch, Synthesize, at_once, beside, dispatch_from_json, dispatch_to_json
+from rods_jax.synthesis.author import Author, Order
+from rods_jax.synthesis.courier.dispatch import (
+    Dispatch,
+    Synthesize,
+    at_once,
+    beside,
+    dispatch_from_json,
+    dispatch_to_json,
+)
+from rods_jax.synthesis.courier.lines import trajectories_from_json, trajectories_to_json
+from rods_jax.synthesis.courier.worker import working
 from rods_jax.synthesis.near_duplicates import far_from
-from rods_jax.synthesis.pipeline import RULE_BASED, synthesize
-from rods_jax.synthesis.worker import Author, working
+from rods_jax.synthesis.pipeline import RULE_BASED, five_stages
 from rods_jax.task_files import task_to_json
 from rods_jax.types import Task
 
@@ -71,7 +81,7 @@ def synthesis_of(
     """The rule-based author, at once; or `author`, or that of other processes, beside the trainer."""
     if config.synthesis is None:
         roles = RULE_BASED._replace(gates=(*RULE_BASED.gates, far_from(tasks.held_out)))
-        yield at_once(partial(synthesize, domain, roles=roles), config.seed)
+        yield at_once(five_stages(domain, lambda backends: roles), config.seed)
         return
     directory, say = Path(config.run_dir) / "synthesis", teller(console)
     with contextlib.ExitStack() as stack:
@@ -81,9 +91,17 @@ def synthesis_of(
         yield dispatch
 
 
-def heard_by_all(dispatch: Synthesize, *seeds) -> list[Dispatch]:
-    """What the first process's `dispatch` brings, in every process; that of the others is not called."""
-    records = processes.on_first(lambda: [dispatch_to_json(settled) for settled in dispatch(*seeds)])
+def heard_by_all(dispatch: Synthesize, orders: Sequence[Order], step: int, known: frozenset[str]) -> list[Dispatch]:
+    """What the first process's `dispatch` brings, in every process; that of the others is not called.
+
+    The orders are the same everywhere but for their trajectories: each process has those of its own share of tasks.
+    """
+    parts = processes.gather([trajectories_to_json(order.trajectories) for order in orders])
+    whole = [
+        order._replace(trajectories=trajectories_from_json(list(chain(*shares))))
+        for order, *shares in zip(orders, *parts, strict=True)
+    ]
+    records = processes.on_first(lambda: [dispatch_to_json(settled) for settled in dispatch(whole, step, known)])
     return [dispatch_from_json(record) for record in records]
 
 

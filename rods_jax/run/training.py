@@ -42,8 +42,8 @@ from rods_jax.run.learning import Learning, cache_compilations, learning, updati
 from rods_jax.run.measure import evaluation
 from rods_jax.run.reporting import report
 from rods_jax.run.stages import collector, episodes_of, heard_by_all, shower, synthesis_of
-from rods_jax.synthesis.dispatch import Synthesize
-from rods_jax.synthesis.worker import Author
+from rods_jax.synthesis.author import Author
+from rods_jax.synthesis.courier.dispatch import Synthesize
 from rods_jax.types import Codec, Json
 
 HALTED = 3  # exit status: stopped after saving, because a number was not finite
@@ -101,7 +101,7 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
         display = stack.enter_context(
             training_display(run.console, num_epochs(config), config.rollout.tasks_per_step, start.step)
         )
-        dispatch: Synthesize = lambda *seeds: ()  # the first process alone has an author, or sends seeds to others
+        dispatch: Synthesize = lambda *orders: ()  # the first process alone has an author, or sends orders to others
         if run.first:
             dispatch = stack.enter_context(
                 synthesis_of(config, run.domain, run.tasks, run.author, start.outcomes, run.console)

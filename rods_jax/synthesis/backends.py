@@ -7,7 +7,7 @@ import hashlib
 import json
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from rods_jax.chat import REFUSED, Generate, Reply, Request
 from rods_jax.types import Call, Json
 
 
-def record(generate: Generate, path: Path) -> Generate:
+def recording(generate: Generate, path: Path) -> Generate:
     """The same answers, each written to a new file of JSON lines. FileExistsError: it holds another recording."""
     path.open("x").close()
     lock = threading.Lock()
 
-    def recording(requests: Sequence[Request]) -> list[Reply]:
+    def answer(requests: Sequence[Request]) -> list[Reply]:
         replies = generate(requests)
         lines = [
             json.dumps({"request": vars(request), "reply": asdict(reply)}, default=dict) + "\n"
@@ -30,32 +30,44 @@ def record(generate: Generate, path: Path) -> Generate:
             file.writelines(lines)
         return replies
 
-    return recording
+    return answer
 
 
-def replay(path: Path) -> Generate:
-    """Recorded answers, errors among them: the n-th time that a request comes, its n-th answer.
+def recorded(path: Path) -> Generate:
+    """The answers of a `recording`, errors among them, as they are `remembered`.
 
     A request beyond the recording is answered with the error "refused".  A torn last line is passed over.
     ValueError: another line is no recorded answer.
     """
-    answers: dict[str, deque[Reply]] = defaultdict(deque)
+    replies: list[tuple[str, Reply]] = []
     for number, line in enumerate(path.read_text("utf-8").splitlines(keepends=True), 1):
         if not line.endswith("\n"):
             continue
         try:
             entry = json.loads(line)
-            answers[question_key(Request(**entry["request"]))].append(read_reply(entry["reply"]))
+            replies.append((question_key(Request(**entry["request"])), read_reply(entry["reply"])))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path}, line {number}: no recorded answer ({type(error).__name__})") from None
+    answer = remembered(replies)
+    return lambda requests: [answer(request) or _refused(f"not in {path.name}") for request in requests]
+
+
+def remembered(replies: Iterable[tuple[str, Reply]]) -> Callable[[Request], Reply | None]:
+    """The n-th time that a question comes, its n-th reply; None: it has no more.
+
+    replies: each with its `question_key`, in the order in which they were given.
+    """
+    left: dict[str, deque[Reply]] = defaultdict(deque)
+    for key, reply in replies:
+        left[key].append(reply)
     lock = threading.Lock()
 
-    def replaying(requests: Sequence[Request]) -> list[Reply]:
+    def answer(request: Request) -> Reply | None:
         with lock:
-            waiting = [answers[question_key(request)] for request in requests]
-            return [left.popleft() if left else _refused(f"not in {path.name}") for left in waiting]
+            waiting = left[question_key(request)]
+            return waiting.popleft() if waiting else None
 
-    return replaying
+    return answer
 
 
 def scripted(replies: Iterable[str | Reply]) -> Generate:

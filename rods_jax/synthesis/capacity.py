@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rods_jax.synthesis.pipeline import Synthesis
+from rods_jax.synthesis.author import Synthesis
 
 
 class Load(NamedTuple):

@@ -19,13 +19,12 @@ from typing import NamedTuple
 from rods_jax import journal
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.synthesis.attempt import Rejection
+from rods_jax.synthesis.author import Order, Write
+from rods_jax.synthesis.courier.dispatch import random_of
+from rods_jax.synthesis.courier.lines import outcome_record
 from rods_jax.synthesis.critique import is_new
-from rods_jax.synthesis.dispatch import outcome_record, random_of
-from rods_jax.synthesis.pipeline import Synthesis
 from rods_jax.task_files import TaskFileError, content_hash, read_tasks, task_from_json
 from rods_jax.types import Task
-
-Write = Callable[..., Synthesis]  # (seed, rng=, step=, known_hashes=), as the pipeline's `synthesize`
 
 
 class Settled(NamedTuple):
@@ -65,7 +64,7 @@ def fill(
         def settle(number: int, seed: Task) -> Settled:
             """Writes a variant of a seed; one that another thread wrote meanwhile is a rejection as any other."""
             rng = random.Random(random_of(run_seed, number, seed))
-            result = write(seed, rng=rng, step=number, known_hashes=contents)
+            result = write(Order(seed), rng=rng, step=number, known_hashes=contents)
             record = outcome_record(f"{number}/{seed.id}", result)
             with lock:
                 if record["content"] in contents:

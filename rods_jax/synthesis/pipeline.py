@@ -1,17 +1,19 @@
 """The five stages in a straight line, for variants of a seed and for seed tasks from sampled profiles.
 
-Roles are functions: pass others (llm.py) to have language models plan, execute, reword, augment, judge or patch.
+`five_stages` is the author that makes variants so.  Roles are functions: pass others (llm.py) to have language models plan, execute, reword, augment, judge or patch.
 The history of a seed is all that a restart needs.
 """
 
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
+from rods_jax.chat import Generate
 from rods_jax.environments.protocol import Domain
 from rods_jax.synthesis.attempt import Attempt, Exchange, Rejection
 from rods_jax.synthesis.augment import augment
+from rods_jax.synthesis.author import Order, Synthesis, Write
 from rods_jax.synthesis.critique import GATES, Gate, critique, has_profile, is_new
 from rods_jax.synthesis.errors import JUDGE, PATCHABLE, PIPELINE_EXCEPTION, Rejected
 from rods_jax.synthesis.execute import Execution, execute
@@ -67,13 +69,15 @@ class Roles(NamedTuple):
 RULE_BASED = Roles()
 
 
-@dataclass(frozen=True)
-class Synthesis:
-    """What became of one seed."""
+def five_stages(
+    domain: Domain, roles: Callable[[Mapping[str, Generate]], Roles] = lambda backends: RULE_BASED
+) -> Write:
+    """The author that makes a variant by `synthesize`, from the seed alone; roles: of the backends."""
 
-    candidate: Task | None
-    rejections: tuple[Rejection, ...] = ()
-    exchanges: tuple[Exchange, ...] = ()  # with language models, in order
+    def write(order: Order, *, backends: Mapping[str, Generate] = {}, **arguments: Any) -> Synthesis:
+        return synthesize(domain, order.seed, roles=roles(backends), **arguments)
+
+    return write
 
 
 def synthesize(

@@ -1,4 +1,4 @@
-"""Settles seeds beside the trainer: threads of its process, or of any other that sees its folder.
+"""Has an author settle seeds beside the trainer: threads of its process, or of any other that sees its folder.
 
 Every seed that was begun has a journal in work/.  It holds each reply of a language model, written before it is used,
 and each attempt that failed.  The worker that holds the journal's lock works on the seed.  If it dies, another worker
@@ -8,15 +8,13 @@ continues the attempt and repeats no question.  A server that cannot be reached 
 
 import contextlib
 import hashlib
-import json
 import random
 import threading
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from rods_jax import journal
 from rods_jax.chat import (
@@ -25,47 +23,26 @@ from rods_jax.chat import (
     MISCONFIGURED,
     RATE_LIMITED,
     SERVER_ERROR,
-    Generate,
     Reply,
     Request,
 )
-from rods_jax.environments.protocol import Domain
 from rods_jax.journal import InUse, JournalError, Place
-from rods_jax.synthesis.backends import question_key, read_reply
-from rods_jax.synthesis.dispatch import (
+from rods_jax.synthesis.author import Author, Synthesis
+from rods_jax.synthesis.backends import question_key, read_reply, remembered
+from rods_jax.synthesis.courier.lines import (
     OUTCOMES,
     SEEDS,
     WORK,
+    Sent,
     attempts_record,
     outcome_record,
     read_attempts,
-    read_seed,
+    read_sent,
 )
-from rods_jax.synthesis.pipeline import Roles, Synthesis, synthesize
-from rods_jax.task_files import content_hash, task_from_json, task_to_json
-from rods_jax.types import Task
+from rods_jax.task_files import content_hash
 
 # Errors that do not concern the question; it is asked again later.
 UNANSWERED = (CONNECTION, RATE_LIMITED, SERVER_ERROR, MISCONFIGURED, BUDGET_EXHAUSTED)
-
-
-class Author(NamedTuple):
-    """How variants are written, and for which domain."""
-
-    domain: Domain
-    backends: Mapping[str, Generate]  # by role
-    roles: Callable[[Mapping[str, Generate]], Roles]
-    attempts: int  # for each seed
-    known: frozenset[str]  # content hashes that no variant may have; those of earlier variants are added
-
-
-class Seed(NamedTuple):
-    """A seed that was sent."""
-
-    key: str
-    task: Task
-    step: int
-    random: str
 
 
 @contextlib.contextmanager
@@ -110,33 +87,33 @@ class _Desk:
     def __init__(self, directory: Path, known: frozenset[str], tell: Callable[[str], None]):
         self._directory, self._tell, self._lock = directory, tell, threading.Lock()
         self._seeds_place = self._outcomes_place = Place()
-        self._waiting: dict[str, Seed] = {}
+        self._waiting: dict[str, Sent] = {}
         self._settled: set[str] = set()
         self._unanswered: Counter[str] = Counter()
         self._told: set[str] = set()
         self.known = set(known)
 
-    def waiting(self) -> list[Seed]:
+    def waiting(self) -> list[Sent]:
         """The newest seeds first, because the boundary moves; seeds that a server left unanswered come last."""
         with self._lock:
             self._look()
             return sorted(self._waiting.values(), key=lambda seed: (self._unanswered[seed.key], -seed.step))
 
-    def begin(self, seed: Seed) -> contextlib.AbstractContextManager[Callable[..., None]]:
+    def begin(self, seed: Sent) -> contextlib.AbstractContextManager[Callable[..., None]]:
         """The seed's journal, locked, to append to.  InUse: another worker holds it."""
         return journal.writing(self.journal_of(seed), wait=False)
 
-    def journal_of(self, seed: Seed) -> Path:
+    def journal_of(self, seed: Sent) -> Path:
         digest = hashlib.sha256(seed.key.encode()).hexdigest()[:16]
         return self._directory / WORK / f"{seed.step:06}-{digest}.jsonl"
 
-    def waits(self, seed: Seed) -> bool:
+    def waits(self, seed: Sent) -> bool:
         """Whether the seed is not settled yet."""
         with self._lock:
             self._look()
             return seed.key in self._waiting
 
-    def settle(self, seed: Seed, result: Synthesis) -> bool:
+    def settle(self, seed: Sent, result: Synthesis) -> bool:
         """Writes the outcome, once.  False: another seed wrote the same variant meanwhile, so this one is refused."""
         path = self._directory / OUTCOMES
         with self._lock, journal.writing(path, self._outcomes_place) as append:
@@ -149,13 +126,13 @@ class _Desk:
             self._look()
         return True
 
-    def leave(self, seed: Seed, error: Exception) -> None:
+    def leave(self, seed: Sent, error: Exception) -> None:
         """Removes a seed that this process cannot settle; other processes may."""
         with self._lock:
             self._waiting.pop(seed.key, None)
         self.tell_once(seed.key, f"the seed {seed.key} is passed over: {type(error).__name__}: {error}")
 
-    def unanswered(self, seed: Seed, role: str, error: str, detail: str) -> None:
+    def unanswered(self, seed: Sent, role: str, error: str, detail: str) -> None:
         """Puts the seed behind those that were left unanswered less often."""
         with self._lock:
             self._unanswered[seed.key] += 1
@@ -180,8 +157,8 @@ class _Desk:
         entries, self._seeds_place = journal.read(path, self._seeds_place)
         for entry in entries:
             if entry.record["key"] not in self._settled:
-                key, (task, step) = read_seed(path, entry)
-                self._waiting[key] = Seed(key, task, step, entry.record["random"])
+                seed = read_sent(path, entry)
+                self._waiting[seed.key] = seed
 
 
 # --------------------------------------------------------------------------------- a thread's life
@@ -204,7 +181,7 @@ def _work(desk: _Desk, author: Author, stop: threading.Event, poll: float, pause
             return
 
 
-def _begin(desk: _Desk, author: Author, seed: Seed, stop: threading.Event) -> bool:
+def _begin(desk: _Desk, author: Author, seed: Sent, stop: threading.Event) -> bool:
     """Settles the seed and returns True, unless another worker is at it or has settled it."""
     try:
         with desk.begin(seed) as append:
@@ -221,7 +198,7 @@ def _begin(desk: _Desk, author: Author, seed: Seed, stop: threading.Event) -> bo
         return False
 
 
-def _settle(desk: _Desk, author: Author, seed: Seed, append: Callable[..., None], stop: threading.Event) -> None:
+def _settle(desk: _Desk, author: Author, seed: Sent, append: Callable[..., None], stop: threading.Event) -> None:
     """Continues where the seed's journal ends, until its outcome is written."""
     # Read the journal: failed attempts, then the replies of the attempt under way.
     before = Synthesis(None)
@@ -244,52 +221,30 @@ def _settle(desk: _Desk, author: Author, seed: Seed, append: Callable[..., None]
         replies.append((question_key(request), reply))
         return reply
 
+    def answer(kept: Callable[[Request], Reply | None], role: str, requests: Sequence[Request]) -> list[Reply]:
+        return [kept(request) or ask(role, request) for request in requests]
+
     # One attempt a round, so that each failure is written when it ends.
     while True:
-        roles = author.roles(_remembering(author.backends, tuple(replies), ask))
-        result = synthesize(
-            author.domain,
-            seed.task,
-            rng=random.Random(seed.random),
+        kept = remembered(replies)
+        result = author.write(
+            seed.order,
             step=seed.step,
+            rng=random.Random(seed.random),
             known_hashes=desk.known,
-            attempts=min(len(before.rejections) + 1, author.attempts),  # one more than have failed
-            roles=roles._replace(gates=(*roles.gates, storable)),
+            backends={role: partial(answer, kept, role) for role in author.backends},
             history=before.rejections,
+            attempts=min(len(before.rejections) + 1, author.attempts),  # one more than have failed
         )
         new = replace(result, rejections=result.rejections[len(before.rejections) :])
         after = _then(before, new)
         if new.rejections:
             append(attempts_record(new))
             before, replies = after, []
-        if (after.candidate is not None or len(after.rejections) == author.attempts) and desk.settle(seed, after):
+        given_up = not new.rejections or len(after.rejections) >= author.attempts
+        if (after.candidate is not None or given_up) and desk.settle(seed, after):
             return
 
 
 def _then(before: Synthesis, new: Synthesis) -> Synthesis:
     return Synthesis(new.candidate, before.rejections + new.rejections, before.exchanges + new.exchanges)
-
-
-def _remembering(
-    backends: Mapping[str, Generate], replies: Sequence[tuple[str, Reply]], ask: Callable[[str, Request], Reply]
-) -> dict[str, Generate]:
-    """Backends that answer a question's n-th time with its n-th reply, and call `ask` when no reply is left."""
-    left: dict[str, deque[Reply]] = defaultdict(deque)
-    for key, reply in replies:
-        left[key].append(reply)
-
-    def answer(role: str, requests: Sequence[Request]) -> list[Reply]:
-        kept = (left[question_key(request)] for request in requests)
-        return [some.popleft() if some else ask(role, one) for some, one in zip(kept, requests, strict=True)]
-
-    return {role: partial(answer, role) for role in backends}
-
-
-def storable(domain: Domain, task: Task) -> str | None:
-    """Gate: the task survives the journal's JSON unchanged; else the reason why it does not."""
-    task = replace(task, id="any")
-    try:
-        read = task_from_json(json.loads(json.dumps(task_to_json(task), allow_nan=False)))
-    except (TypeError, ValueError) as error:
-        return str(error)
-    return None if read == task else "it holds a tuple or a key that is not a string where JSON has none"

@@ -1,6 +1,6 @@
-"""Brings a seed to its author and its outcome back: at once, or through journals to workers beside training.
+"""Brings an order to its author and its outcome back: at once, or through journals to workers beside training.
 
-    seeds.jsonl      trainer -> workers: every seed, keyed by step and task
+    seeds.jsonl      trainer -> workers: every order, keyed by step and task
     outcomes.jsonl   workers -> trainer: the outcome of each seed, with its variant
     taken.jsonl      how many outcomes the trainer took at each step; a resumed run takes as many at the same steps
     work/            one journal for each seed that was begun, which worker.py keeps
@@ -11,19 +11,28 @@ Left out on purpose: waiting. The trainer takes what has arrived, and a seed tha
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from rods_jax import journal
 from rods_jax.journal import Entry, JournalError
-from rods_jax.synthesis.attempt import Exchange, Rejection
-from rods_jax.synthesis.pipeline import Synthesis
+from rods_jax.synthesis.attempt import Rejection
+from rods_jax.synthesis.author import Order, Synthesis, Write
+from rods_jax.synthesis.courier.lines import (
+    OUTCOMES,
+    SEEDS,
+    TAKEN,
+    Sent,
+    attempts_record,
+    read_attempts,
+    read_sent,
+    sent_to_json,
+)
 from rods_jax.task_files import TaskFileError, content_hash, task_from_json, task_to_json
 from rods_jax.types import Json, Task
 
-SEEDS, OUTCOMES, TAKEN, WORK = "seeds.jsonl", "outcomes.jsonl", "taken.jsonl", "work"
 UNREADABLE = "unreadable_candidate"  # one more error type than errors.py has: a variant of another task version
 
 
@@ -48,8 +57,8 @@ def dispatch_from_json(record: Mapping[str, Json]) -> Dispatch:
     return Dispatch(task_from_json(record["seed"]), record["step"], Synthesis(candidate, *read_attempts(record)))
 
 
-# (seeds, step, hashes of known tasks) -> the outcomes that have arrived, of these seeds or of earlier ones
-Synthesize = Callable[[Sequence[Task], int, frozenset[str]], Sequence[Dispatch]]
+# (orders, step, hashes of known tasks) -> the outcomes that have arrived, of these orders or of earlier ones
+Synthesize = Callable[[Sequence[Order], int, frozenset[str]], Sequence[Dispatch]]
 
 
 def random_of(run_seed: int, step: int, seed: Task) -> str:
@@ -57,15 +66,15 @@ def random_of(run_seed: int, step: int, seed: Task) -> str:
     return f"{run_seed}/{step}/{seed.id}"
 
 
-def at_once(author: Callable[..., Synthesis], run_seed: int) -> Synthesize:
-    """Has the author settle every seed before it returns; author(seed, rng=, step=, known_hashes=)."""
+def at_once(write: Write, run_seed: int) -> Synthesize:
+    """Has every order settled before it returns; write(order, rng=, step=, known_hashes=)."""
 
-    def synthesize(seeds: Sequence[Task], step: int, known: frozenset[str]) -> list[Dispatch]:
+    def synthesize(orders: Sequence[Order], step: int, known: frozenset[str]) -> list[Dispatch]:
         dispatches = []
-        for seed in seeds:
-            rng = random.Random(random_of(run_seed, step, seed))
-            result = author(seed, rng=rng, step=step, known_hashes=known)
-            dispatches.append(Dispatch(seed, step, result))
+        for order in orders:
+            rng = random.Random(random_of(run_seed, step, order.seed))
+            result = write(order, rng=rng, step=step, known_hashes=known)
+            dispatches.append(Dispatch(order.seed, step, result))
             if result.candidate is not None:
                 known |= {content_hash(result.candidate)}
         return dispatches
@@ -75,7 +84,7 @@ def at_once(author: Callable[..., Synthesis], run_seed: int) -> Synthesize:
 
 @contextlib.contextmanager
 def beside(directory: Path, run_seed: int, *, taken: int, tell: Callable[[str], None]) -> Iterator[Synthesize]:
-    """Sends seeds to workers and takes what they have settled: each outcome once, in the order of the journal.
+    """Sends orders to workers and takes what they have settled: each outcome once, in the order of the journal.
 
     taken: how many outcomes the checkpoint has taken.  tell: gets sentences for people, each kind once.  The hashes of
     known tasks are not used: workers find them in the journals.
@@ -90,13 +99,11 @@ def beside(directory: Path, run_seed: int, *, taken: int, tell: Callable[[str], 
         if len(before) < taken:
             raise JournalError(f"{outcomes_path} holds {len(before)} outcomes; the checkpoint has had {taken}")
         had = {entry.record["key"] for entry in before[:taken]}
-        seen = {entry.record["key"]: entry for entry in journal.read(seeds_path)[0]}
-        waiting = dict(read_seed(seeds_path, entry) for key, entry in seen.items() if key not in had)
-        sent = set(seen)
+        sent, waiting = _sent_before(seeds_path, had)
         took = {entry.record["step"]: entry.record["outcomes"] for entry in journal.read(directory / TAKEN)[0]}
         # What a step sends and takes depends on what earlier steps took. A resumed run therefore repeats them: up to
         # the journals' last step it takes as many outcomes as were taken then, even if more have arrived since.
-        last = max((*took, *(entry.record["step"] for entry in seen.values())), default=-1)
+        last = max((*took, *sent.values()), default=-1)
         arrived = _arrivals(outcomes_path, before[taken:], waiting)
         told: set[str] = set()
 
@@ -105,15 +112,16 @@ def beside(directory: Path, run_seed: int, *, taken: int, tell: Callable[[str], 
                 told.add(kind)
                 tell(sentence)
 
-        def synthesize(seeds: Sequence[Task], step: int, known: frozenset[str]) -> list[Dispatch]:
+        def synthesize(orders: Sequence[Order], step: int, known: frozenset[str]) -> list[Dispatch]:
             nonlocal arrived, place
-            # Send the seeds that the journal does not hold yet.
-            new = {f"{step}/{seed.id}": seed for seed in seeds}
-            new = {key: seed for key, seed in new.items() if key not in sent}  # a resumed run chooses them again
+            # Send the orders that the journal does not hold yet.
+            new = {f"{step}/{order.seed.id}": order for order in orders}
+            new = {key: order for key, order in new.items() if key not in sent}  # a resumed run gives them again
             if new:
-                append(*(_seed_record(key, seed, step, run_seed) for key, seed in new.items()))
-            sent.update(new)
-            waiting.update({key: (seed, step) for key, seed in new.items()})
+                leaving = (Sent(key, one, step, random_of(run_seed, step, one.seed)) for key, one in new.items())
+                append(*map(sent_to_json, leaving))
+            sent.update(dict.fromkeys(new, step))
+            waiting.update({key: (order.seed, step) for key, order in new.items()})
             # Read what has arrived; a damaged journal stops no training.
             try:
                 entries, after = journal.read(outcomes_path, place)
@@ -129,6 +137,16 @@ def beside(directory: Path, run_seed: int, *, taken: int, tell: Callable[[str], 
             return [Dispatch(one.seed, one.step, _read_result(tell_once, outcomes_path, one.outcome)) for one in taking]
 
         yield synthesize
+
+
+def _sent_before(path: Path, had: Container[str]) -> tuple[dict[str, int], dict[str, tuple[Task, int]]]:
+    """Each key's step, and (seed, step) of those whose outcome was not had yet: what is kept of the orders here."""
+    entries = {entry.record["key"]: entry for entry in journal.read(path)[0]}
+    waiting = (read_sent(path, entry) for key, entry in entries.items() if key not in had)
+    return (
+        {key: entry.record["step"] for key, entry in entries.items()},
+        {one.key: (one.order.seed, one.step) for one in waiting},
+    )
 
 
 class _Arrival(NamedTuple):
@@ -150,38 +168,6 @@ def _arrivals(path: Path, entries: Sequence[Entry], waiting: dict[str, tuple[Tas
     return arrived
 
 
-# ---------------------------------------------------------------------------------------- records
-def _seed_record(key: str, seed: Task, step: int, run_seed: int) -> Json:
-    return {"key": key, "step": step, "random": random_of(run_seed, step, seed), "task": task_to_json(seed)}
-
-
-def read_seed(path: Path, entry: Entry) -> tuple[str, tuple[Task, int]]:
-    """(key, (seed, step)). JournalError: the task is of another version."""
-    try:
-        return entry.record["key"], (task_from_json(entry.record["task"]), entry.record["step"])
-    except TaskFileError as error:
-        raise JournalError(f"{path}, line {entry.line}: {error}") from None
-
-
-def outcome_record(key: str, result: Synthesis) -> Json:
-    """What `_read_result` reads, and the variant's content hash, by which workers know it."""
-    candidate = result.candidate
-    return {
-        "key": key,
-        "candidate": candidate and task_to_json(candidate),
-        "content": candidate and content_hash(candidate),
-        **attempts_record(result),
-    }
-
-
-def attempts_record(result: Synthesis) -> dict[str, Json]:
-    """What `read_attempts` reads."""
-    return {
-        "rejections": [asdict(rejection) for rejection in result.rejections],
-        "exchanges": [asdict(exchange) for exchange in result.exchanges],
-    }
-
-
 def _read_result(tell_once: Callable[[str, str], None], path: Path, outcome: Entry) -> Synthesis:
     record = outcome.record
     result = Synthesis(None, *read_attempts(record))
@@ -194,16 +180,3 @@ def _read_result(tell_once: Callable[[str, str], None], path: Path, outcome: Ent
         tell_once(UNREADABLE, f"{detail}; this variant is left out and counted as {UNREADABLE}")
         refused = Rejection(len(result.rejections), UNREADABLE, detail)
         return replace(result, rejections=(*result.rejections, refused))
-
-
-def read_attempts(record: Mapping[str, Json]) -> tuple[tuple[Rejection, ...], tuple[Exchange, ...]]:
-    """The rejections and exchanges of a record, equal to those that were written."""
-    rejections = (
-        Rejection(
-            **rejection
-            | {name: tuple(rejection[name]) for name in ("functions", "refused_patches")}
-            | {"plan": tuple(map(tuple, rejection["plan"]))}
-        )
-        for rejection in record["rejections"]
-    )
-    return tuple(rejections), tuple(Exchange(**exchange) for exchange in record["exchanges"])

@@ -1,0 +1,18 @@
+"""The run of processes_config.py whose seeds are sent to workers, of which there are none."""
+
+from dataclasses import replace
+
+from rods_jax.config import SynthesisConfig
+from rods_jax.synthesis.pipeline import RULE_BASED
+from tests.processes_config import CONFIG as AT_ONCE
+
+
+def nobody():
+    return {}
+
+
+def rules(backends):
+    return RULE_BASED
+
+
+CONFIG = replace(AT_ONCE, synthesis=SynthesisConfig(backends=nobody, roles=rules, workers=0))
