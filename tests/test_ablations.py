@@ -202,9 +202,10 @@ def differing(a, b):
 
 @pytest.mark.parametrize("name", ["random seed selection", "binary accuracy"])
 def test_detection_changes_the_seeds_and_nothing_else(name):
-    batch = batch_of([SEEDS[i] for i in (0, 1, 4, 5, 8, 9, 12, 13)], 0)  # two of each kind and category
+    tasks = [SEEDS[i] for i in (0, 1, 4, 5, 8, 9, 12, 13)]  # two of each kind and category
+    batch, known = batch_of(tasks, 0), replay.standing(replay.create(SEEDS, CONFIG.replay), tasks, 0, tuple(STRATA))
     (update, state), (other, _) = update_of(CONFIG), update_of(ABLATIONS[name][1])
-    (after, feedback), (other_after, other_feedback) = update(state, batch), other(state, batch)
+    (after, feedback), (other_after, other_feedback) = update(state, batch, known), other(state, batch, known)
     jax.tree.map(np.testing.assert_array_equal, after, other_after)
     assert differing(feedback, other_feedback) == ["seeds"]
     expected = {

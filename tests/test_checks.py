@@ -19,8 +19,8 @@ def make(name: str, number: int, category: str = "base") -> Task:
     return Task(f"{name}_{number}", f"{name}_{number}", category, World((), {}), (Turn(words, (Call(f"f{number}"),)),))
 
 
-SEEDS = tuple(make("seed", number, STRATA[number % 4]) for number in range(8))
-HELD_OUT = tuple(make("held", 10 + number, STRATA[number % 4]) for number in range(4))
+SEEDS = tuple(make("seed", number, tuple(STRATA)[number % 4]) for number in range(8))
+HELD_OUT = tuple(make("held", 10 + number, tuple(STRATA)[number % 4]) for number in range(4))
 TASKS = TaskSplits(seeds=SEEDS, held_out=HELD_OUT)
 COLD_START = ColdStartConfig(
     learning_rate=1e-3,
@@ -33,7 +33,7 @@ COLD_START = ColdStartConfig(
 )
 
 
-def stage(name: str, synthesis: bool = False, categories=STRATA) -> StageConfig:
+def stage(name: str, synthesis: bool = False, categories=tuple(STRATA)) -> StageConfig:
     return StageConfig(name=name, reward=progress_reward, epochs=1, synthesis=synthesis, categories=categories)
 
 

@@ -280,7 +280,6 @@ def test_a_required_key_has_no_default():
             },
             RolloutConfig: {
                 "tasks_per_step", "group_size", "max_prompt_tokens", "max_suffix_tokens", "max_action_tokens",
-                "observation_chunk",
             },
             EvaluationConfig: {"num_tasks", "every_epochs"},
         }[build]  # fmt: skip

@@ -25,6 +25,7 @@ from rods_jax import config as configuration
 from rods_jax.codecs.tokenizer import load_tokenizer, train_tokenizer
 from rods_jax.commands.export import export
 from rods_jax.files import FolderError
+from rods_jax.older import LAYOUT
 from rods_jax.run.learning import learning
 from rods_jax.run.played import newest
 
@@ -36,7 +37,7 @@ def run_of(directory: Path, config) -> Path:
     """A run directory as training leaves it, as far as export reads it: two checkpoints, the newest at step 3."""
     tokenizer = train_tokenizer(["find the report and close the ticket"], vocab_size=config.model.vocab_size)
     directory.mkdir()
-    (directory / "config.json").write_text(json.dumps(configuration.plain_values(config)))
+    (directory / "config.json").write_text(json.dumps({"layout": LAYOUT} | configuration.plain_values(config)))
     tokenizer.save_pretrained(directory / "tokenizer")
     learner = decoder(config)(len(tokenizer))
     create = learning(config, learner).create

@@ -20,6 +20,7 @@ from models.policy import callables
 from rods_jax import config as configuration
 from rods_jax import run, sharding
 from rods_jax.config import ConfigError
+from rods_jax.older import LAYOUT
 from rods_jax.types import Policy
 
 N, G, K, E = 2, 2, 1, 128
@@ -182,7 +183,7 @@ def test_a_run_without_tpus_is_refused_before_it_begins(tmp_path):
 
 
 def test_a_run_keeps_its_kernel(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(configuration.plain_values(RUN)))
+    (tmp_path / "config.json").write_text(json.dumps({"layout": LAYOUT} | configuration.plain_values(RUN)))
     configuration.require_same_run(RUN, tmp_path)
     with pytest.raises(ConfigError, match="was started with another flash_attention"):
         configuration.require_same_run(replace(RUN, flash_attention=True), tmp_path)

@@ -7,12 +7,12 @@ from replay_toy import begin, human_seeds, ids_of, pool_of, stage, task_named
 
 from rods_jax import replay
 from rods_jax.config import ReplaySettings
-from rods_jax.types import Call, Turn
+from rods_jax.types import Call, Turn, World
 
 
 # ------------------------------------------------------------------------------------- diversification
 def _of(name, classes, calls="f", ancestry=("human0",)):
-    task = dataclasses.replace(task_named(name, ancestry), classes=classes)
+    task = dataclasses.replace(task_named(name, ancestry), world=World(classes))
     return dataclasses.replace(task, turns=(Turn("u", tuple(Call(call, {"name": name}) for call in calls)),))
 
 

@@ -21,6 +21,7 @@ from trainer_and_workers import LOADED, ROOT, at_first_go, begun_run, records, t
 from rods_jax import checkpoint, replay, run
 from rods_jax.config import ConfigError, plain_values
 from rods_jax.metrics import read_metrics
+from rods_jax.older import LAYOUT
 from rods_jax.records import decode
 from rods_jax.run.authors import work
 from rods_jax.synthesis.courier.lines import OUTCOMES, WORK, outcome_record
@@ -132,7 +133,9 @@ def test_the_command_refuses_what_is_not_its_run(tmp_path):
     directory = begun_run(tmp_path / "run")
     with pytest.raises(ConfigError, match="was started with another seed"):
         work(replace(LOADED, seed=1), directory, 1, None)
-    (directory / "config.json").write_text(json.dumps(plain_values(replace(LOADED, synthesis=None))))
+    (directory / "config.json").write_text(
+        json.dumps({"layout": LAYOUT} | plain_values(replace(LOADED, synthesis=None)))
+    )
     with pytest.raises(ConfigError, match="the config has no synthesis"):
         work(replace(LOADED, synthesis=None), directory, 1, None)
 

@@ -320,7 +320,7 @@ def test_a_simulator_survives_pickling_and_then_leads_its_own_life():
     simulator.call(Call("add", {"amount": 1}))
     assert twin.state()["Counter"]["count"] == 3
     assert twin.call(Call("add", {"amount": 1})).text == '{"count": 4}'
-    assert pickle.loads(pickle.dumps(START))(["Counter"], {}, False).state()["Counter"]["count"] == 0
+    assert pickle.loads(pickle.dumps(START))(World(("Counter",))).state()["Counter"]["count"] == 0
 
 
 def test_long_context_reaches_only_a_constructor_that_asks_for_it():

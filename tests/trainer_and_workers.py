@@ -15,6 +15,7 @@ from synthesis_toy import TOY
 
 from rods_jax import journal
 from rods_jax.config import Config, load_config, plain_values
+from rods_jax.older import LAYOUT
 from rods_jax.synthesis.ask import ROLES
 from rods_jax.synthesis.author import Order, Synthesis
 from rods_jax.synthesis.courier.dispatch import beside, random_of
@@ -115,7 +116,9 @@ class RequestOf:
 def begun_run(directory: Path, config: Config = LOADED) -> Path:
     """A run directory as training begins it."""
     directory.mkdir()
-    (directory / "config.json").write_text(json.dumps(plain_values(replace(config, run_dir="elsewhere"))))
+    (directory / "config.json").write_text(
+        json.dumps({"layout": LAYOUT} | plain_values(replace(config, run_dir="elsewhere")))
+    )
     (directory / "tasks").mkdir()
     for part, some in TASKS._asdict().items():
         write_tasks(directory / "tasks" / f"{part}.jsonl", some)

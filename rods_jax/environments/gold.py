@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from rods_jax.environments.episode import Episode
 from rods_jax.environments.foreign import equal, shown, told
-from rods_jax.environments.protocol import Domain, GoldTrace, Rules
+from rods_jax.environments.protocol import Domain, GoldTrace, Rules, unchanged
 from rods_jax.environments.scoring import RODS, GoldError, gold_trace
 from rods_jax.types import Action, Task
 
@@ -44,7 +44,7 @@ def _fault(domain: Domain, task: Task, rules: Rules) -> str:
     """Why gold does not pass its own task, or nothing."""
     try:
         trace = gold_trace(domain, task)
-        episode = Episode(domain._replace(rules=lambda rules: rules), task, trace, rules)
+        episode = Episode(domain._replace(rules=unchanged), task, trace, rules)
         for number, turn in enumerate(task.turns):
             # Act as a policy that knows the gold: all calls of the turn in one message, then an answer.
             outputs = episode.act(Action(calls=turn.gold)).observations if turn.gold else ()

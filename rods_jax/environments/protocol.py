@@ -85,6 +85,11 @@ class Rules(NamedTuple):
     reads_as_leaderboard: bool = False  # a run's messages, by Codec.official; if not, by Codec.parse
 
 
+def unchanged(rules: Rules) -> Rules:
+    """A domain without rules of its own; a function with a name, since domains travel to other processes."""
+    return rules
+
+
 # ----------------------------------------------------------------------------------------- domains
 class Stratum(NamedTuple):
     """What sets the tasks of a stratum apart, for those who write them."""
@@ -135,7 +140,7 @@ class Domain(NamedTuple):
     phrases: Mapping[str, Sequence[str]] = {}  # tool name -> wordings with {parameter} fields
     nouns: Mapping[str, str] = {}  # parameter -> noun: "ticket 41" (without: "41"), "that ticket"
     strata: Mapping[str, Stratum] = STRATA  # what its tasks are told apart by: quotas, scores and plots follow it
-    rules: Callable[[Rules], Rules] = lambda rules: rules  # the run's, changed to its own: another scorer, say
+    rules: Callable[[Rules], Rules] = unchanged  # the run's, changed to its own: another scorer, say
     start: Callable[[Sequence[Task], Rules], EpisodeBatch] | None = None  # None: scripted turns and gold (episode.py)
     member: Callable[[Task], "Domain"] | None = None  # of a mixture: the one of its domains that a task is of
     explain: Callable[[FailedCall], str] | None = None  # a hint for the policy, or ""; hints.explained makes one
