@@ -111,7 +111,7 @@ def meshes_of(config: Config, found: Slice) -> tuple[Any, Any]:
     """(the run's mesh, that of one process): of the slice's devices, or of none where it is only counted."""
     data, fsdp, tensor, sequence = mesh_of(config)
     if not found.devices:
-        counted = AbstractMesh((data, fsdp, tensor, sequence), sharding.AXES)
+        counted = sharding.abstract_mesh(data, fsdp, tensor, sequence)
         return counted, counted
     mesh = sharding.create_mesh(data, fsdp, tensor, sequence, devices=found.devices)
     if found.hosts == 1:
@@ -156,7 +156,7 @@ def state_programs(there: Resident, parts: Parts, learn: Learning, whole: Any) -
 def batch_shapes(whole: Shape, mesh: Mesh | AbstractMesh) -> RolloutBatch:
     sizes = dict(N=whole.tasks, G=whole.group_size, P=whole.prompt, S=whole.suffix)
     kinds = {"behavior_log_probs_NGS": jnp.float32, "rewards_NG": jnp.float32, "earlier_passed_N": jnp.float32}
-    kinds |= {"earlier_total_N": jnp.float32, "action_mask_NGS": bool, "valid_NG": bool, "eligible_N": bool}
+    kinds |= {"earlier_total_N": jnp.float32, "action_mask_NGS": jnp.bool_, "valid_NG": jnp.bool_, "eligible_N": jnp.bool_}
 
     def field(name: str) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct([sizes[axis] for axis in name.rsplit("_", 1)[1]], kinds.get(name, jnp.int32))
