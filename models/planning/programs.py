@@ -155,8 +155,8 @@ def state_programs(there: Resident, parts: Parts, learn: Learning, whole: Any) -
 # ----------------------------------------------------------------------------------------- update
 def batch_shapes(whole: Shape, mesh: Mesh | AbstractMesh) -> RolloutBatch:
     sizes = dict(N=whole.tasks, G=whole.group_size, P=whole.prompt, S=whole.suffix)
-    kinds = {"behavior_log_probs_NGS": jnp.float32, "rewards_NG": jnp.float32, "earlier_passed_N": jnp.float32}
-    kinds |= {"earlier_total_N": jnp.float32, "action_mask_NGS": jnp.bool_, "valid_NG": jnp.bool_, "eligible_N": jnp.bool_}
+    kinds = dict.fromkeys(("behavior_log_probs_NGS", "rewards_NG", "earlier_passed_N", "earlier_total_N"), jnp.float32)
+    kinds |= dict.fromkeys(("action_mask_NGS", "valid_NG", "eligible_N"), jnp.bool_)
 
     def field(name: str) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct([sizes[axis] for axis in name.rsplit("_", 1)[1]], kinds.get(name, jnp.int32))
