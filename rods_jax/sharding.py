@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rods_jax.types import Fields, TrainState
 
@@ -55,6 +55,11 @@ def create_mesh(data: int, fsdp: int, tensor: int, sequence: int, devices: Seque
     return Mesh(np.array(devices).reshape(sizes), AXES)
 
 
+def abstract_mesh(data: int, fsdp: int, tensor: int, sequence: int) -> AbstractMesh:
+    """A mesh without devices, which serves to plan. As in a Mesh, the compiler lays out what nothing constrains."""
+    return AbstractMesh((data, fsdp, tensor, sequence), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
 def for_groups(mesh: Mesh | AbstractMesh, group_size: int) -> Mesh | AbstractMesh:
     """The same devices for groups of `group_size`: those along fsdp that would get no rollouts take tasks instead.
 
@@ -64,7 +69,7 @@ def for_groups(mesh: Mesh | AbstractMesh, group_size: int) -> Mesh | AbstractMes
     cut = math.gcd(fsdp, group_size)
     sizes = data * fsdp // cut, cut, *others
     if isinstance(mesh, AbstractMesh):  # without devices, for plans
-        return AbstractMesh(sizes, AXES)
+        return abstract_mesh(*sizes)
     return Mesh(mesh.devices.reshape(sizes), AXES)
 
 

@@ -125,7 +125,7 @@ def test_the_first_stop_token_is_the_templates_and_the_others_are_the_familys():
     codec = qwen.qwen_codec(tokenizer)
     assert codec.stop_tokens == (ids("<|im_end|>"), ids("<|endoftext|>"))
     tokenizer = llama_tokenizer()
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|eom_id|>"]}, replace_extra_special_tokens=False)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|eom_id|>"]}, False)
     codec = llama.llama_codec(tokenizer)
     ids = tokenizer.convert_tokens_to_ids
     assert codec.stop_tokens == (ids("<|eot_id|>"), ids("<|eom_id|>"))

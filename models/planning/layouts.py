@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 import jax
-from jax.sharding import AbstractMesh, NamedSharding
+from jax.sharding import NamedSharding
 
 from rods_jax import processes, sharding
 from rods_jax.config import Config, ConfigError, rollout_of
@@ -42,12 +42,12 @@ def check_layout(config: Config, model: DecoderConfig, count: int, hosts: int = 
                 f"rollout.max_prompt_tokens + rollout.max_suffix_tokens = {needed} in stages.{stage.name}, and the model "
                 f"has {model.max_positions} positions"
             )
-    sharding.parameter_shardings(AbstractMesh(mesh, sharding.AXES), parameter_shapes(model), parameter_axes)
+    sharding.parameter_shardings(sharding.abstract_mesh(*mesh), parameter_shapes(model), parameter_axes)
 
 
 def cuts_of(model: DecoderConfig, sizes: Sequence[int], shape: Shape) -> Cuts:
     """The number of devices of a mesh of `sizes` that share each part of a step, by the table of sharding.py."""
-    mesh = AbstractMesh(tuple(sizes), sharding.AXES)
+    mesh = sharding.abstract_mesh(*sizes)
     lengths = dict(N=shape.tasks, B=shape.tasks, G=shape.group_size, P=shape.prompt, S=shape.suffix)
     lengths |= dict(H=model.key_value_heads, I=model.key_value_heads)
     lengths |= dict(D=model.width, F=model.feed_forward, W=model.vocab_size)

@@ -111,7 +111,7 @@ def meshes_of(config: Config, found: Slice) -> tuple[Any, Any]:
     """(the run's mesh, that of one process); both abstract if devices are only counted."""
     data, fsdp, tensor, sequence = mesh_of(config)
     if not found.devices:
-        counted = AbstractMesh((data, fsdp, tensor, sequence), sharding.AXES)
+        counted = sharding.abstract_mesh(data, fsdp, tensor, sequence)
         return counted, counted
     mesh = sharding.create_mesh(data, fsdp, tensor, sequence, devices=found.devices)
     if found.hosts == 1:
@@ -156,8 +156,8 @@ def state_programs(there: Resident, parts: Parts, learn: Learning, whole: Any) -
 def batch_shapes(whole: Shape, mesh: Mesh | AbstractMesh) -> tuple[RolloutBatch, Standing]:
     """A batch of this shape, and what the pool knows of its tasks."""
     sizes = dict(N=whole.tasks, G=whole.group_size, P=whole.prompt, S=whole.suffix)
-    kinds = {"behavior_log_probs_NGS": jnp.float32, "rewards_NG": jnp.float32, "earlier_passed_N": jnp.float32}
-    kinds |= {"earlier_total_N": jnp.float32, "action_mask_NGS": bool, "valid_NG": bool, "eligible_N": bool}
+    kinds = dict.fromkeys(("behavior_log_probs_NGS", "rewards_NG", "earlier_passed_N", "earlier_total_N"), jnp.float32)
+    kinds |= dict.fromkeys(("action_mask_NGS", "valid_NG", "eligible_N"), jnp.bool_)
 
     def field(name: str) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct([sizes[axis] for axis in name.rsplit("_", 1)[1]], kinds.get(name, jnp.int32))

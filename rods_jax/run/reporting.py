@@ -17,7 +17,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patheffects import withStroke
-from matplotlib.typing import RcKeyType
 from rich.console import Console
 from rich.table import Table
 
@@ -46,7 +45,7 @@ FLOWS = {
 LISTS = ("task_mean", "task_variance")  # a number for each group of a step
 DRAWN = (*LISTS, "progress_mean", "held_out_progress", "zone_", "pool_", "seconds_", *FLOWS, "candidates", "rejected")
 TRAIN, HELD_OUT = "#8FA3BF", "#C2571A"
-STYLE: dict[RcKeyType, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 10.5,
     "text.color": INK,
     "axes.edgecolor": MUTED,
