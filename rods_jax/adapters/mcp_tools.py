@@ -40,15 +40,15 @@ def domain(
 ) -> Domain:
     """A Domain of the tools that the server lists now; its one class has the domain's name.
 
-    server: the URL of a streamable HTTP endpoint, or a command with its arguments, or a function that makes a server of
-    the SDK, which then runs in this process.  begin: a tool that sets up a session, called with what a task's
+    server: the URL of a streamable HTTP endpoint, or a command with its arguments, or a coroutine function that makes a
+    server of the SDK, which then runs in this process.  begin: a tool that sets up a session, called with what a task's
     `world.state` holds under the class.  state: a tool that takes no arguments and returns an object, which is compared
     with the gold's.  Neither is shown to the policy.  deadline: seconds for opening a session, and for each call.
     SessionError: the server cannot be asked, or lacks one of these two.
     """
     session = Session(server, deadline)
     try:
-        listed = {tool.name: _spec(tool, name) for tool in session.tools()}
+        listed = {tool.name: spec_of(tool, name) for tool in session.tools()}
     finally:
         session.close()
     hidden = {tool for tool in (begin, state) if tool}
@@ -58,9 +58,10 @@ def domain(
     return Domain(name, tools, functools.partial(_Simulator, name, server, frozenset(tools), begin, state, deadline))
 
 
-def _spec(tool: Any, class_name: str) -> ToolSpec:
+def spec_of(tool: Any, class_name: str, prefix: str = "") -> ToolSpec:
+    """What a server's listing says of a tool, as the policy sees it."""
     parameters = {"type": "object", "properties": {}, "required": []} | dict(tool.input_schema)
-    return ToolSpec(tool.name, tool.description or "", parameters, class_name, dict(tool.output_schema or {}))
+    return ToolSpec(prefix + tool.name, tool.description or "", parameters, class_name, dict(tool.output_schema or {}))
 
 
 class _Simulator:
@@ -169,7 +170,7 @@ async def _hold(server: Any, deadline: float, opened: Future, closing: asyncio.E
     try:
         # The protocol from 2026-07-28 on has no sessions: the handshake before it gives each episode its own.
         client = require("mcp", "mcp").Client(
-            _transport(server), mode="legacy", read_timeout_seconds=deadline, cache=None
+            await _transport(server), mode="legacy", read_timeout_seconds=deadline, cache=None
         )
         async with client:
             opened.set_result(client)
@@ -179,14 +180,14 @@ async def _hold(server: Any, deadline: float, opened: Future, closing: asyncio.E
             opened.set_exception(error)
 
 
-def _transport(server: Any) -> Any:
+async def _transport(server: Any) -> Any:
     if isinstance(server, str):
         return server
     if isinstance(server, Sequence):
         command, *arguments = server
         mcp = require("mcp", "mcp")
         return mcp.stdio_client(mcp.StdioServerParameters(command=command, args=arguments))
-    return server()
+    return await server()
 
 
 @functools.cache
