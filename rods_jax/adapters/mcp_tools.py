@@ -105,7 +105,8 @@ class Session:
     """A session with a server, usable from any thread; it ends when it is closed or forgotten."""
 
     def __init__(self, server: Any, deadline: float):
-        """SessionError: none could be opened before the deadline."""
+        """SessionError: none could be opened before the deadline.  ImportError: as for `require`."""
+        self._refused = require("mcp.client.client", "mcp").MCPError  # a module of the SDK's second version
         self._loop, self._deadline, self._lost = _loop(os.getpid()), deadline, ""
         opened, closing = Future[Any](), asyncio.Event()
         holder = asyncio.run_coroutine_threadsafe(_hold(server, deadline, opened, closing), self._loop)
@@ -131,10 +132,9 @@ class Session:
         self, tool: str, arguments: Mapping[str, Json], limit: int | None = MAX_RESPONSE_CHARACTERS
     ) -> Observation:
         """A tool's answer as text, of at most so many characters. SessionError: there was none, and none will come."""
-        refused = require("mcp", "mcp").MCPError
         try:
             result = self._wait(tool, self._client.call_tool, tool, dict(arguments))
-        except refused as error:
+        except self._refused as error:
             if error.code in SILENT:
                 raise self._break(f"the MCP server left {tool} unanswered: {error}") from error
             return Observation(f"Error: {error}"[:limit], ok=False)
@@ -143,7 +143,6 @@ class Session:
     def _wait(self, what: str, ask: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         if self._lost:
             raise SessionError(self._lost)
-        refused = require("mcp", "mcp").MCPError
 
         async def asked() -> Any:
             return await asyncio.wait_for(ask(*arguments, **options), self._deadline)
@@ -151,7 +150,7 @@ class Session:
         answer = asyncio.run_coroutine_threadsafe(asked(), self._loop)
         try:
             return answer.result(self._deadline + GRACE)
-        except refused:
+        except self._refused:
             raise
         except TimeoutError:
             answer.cancel()
