@@ -51,7 +51,7 @@ STAGES = {
 }  # fmt: skip
 WORLD = {"environments", "codecs"}
 TOP = {"loop", "dialogue", "evaluation", "held_out", "lengths", "checks"}  # wire the stages, and no stage knows them
-HALL = {"run", "commands"}  # wire all of it: whoever is below knows neither
+HALL = {"run", "commands", "adapters"}  # wire all of it: whoever is below knows none of them
 HELPERS = {
     "types", "config", "task_files", "chat", "journal", "preemption", "keys", "processes", "sharding", "strict_json", "terminal",
     "fields", "files", "older", "records", "micro_batches", "threads", "wire",
@@ -188,6 +188,11 @@ def test_who_carries_orders_knows_no_author():
         ("rods_jax.run.training", "from rods_jax.loop import train", True),
         ("rods_jax.run.training", "from rods_jax.commands.common import running", False),
         ("rods_jax.loop", "from rods_jax.run import train", False),
+        ("rods_jax.environments.bfcl", "from rods_jax.adapters import require", False),
+        ("rods_jax.run.training", "from rods_jax.adapters import require", False),
+        ("rods_jax.adapters.verifiers_env", "from rods_jax.dialogue import play", True),
+        ("rods_jax.adapters.verifiers_env", "from rods_jax.commands.common import running", False),
+        ("rods_jax.commands.convert", "from rods_jax.adapters import trajectories", True),
         ("rods_jax.commands.train", "from rods_jax.run import train", True),
         ("models.decoder", "def f():\n    import scripts.train", False),
         ("scripts.train", "from models.decoder import Decoder; from rods_jax.loop import train", True),
