@@ -15,6 +15,7 @@ from rods_jax.files import naming, require_object, write_atomically
 from rods_jax.strict_json import JsonError
 from rods_jax.types import Json
 
+TIMED = ("seconds", "tokens_per_second", "mfu")  # so begin the names of values that no two runs have in common
 MetricWriter = Callable[[int, Mapping[str, Any]], None]  # (step, values: numbers, strings, arrays, lists, objects)
 
 

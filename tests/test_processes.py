@@ -18,7 +18,7 @@ from synthesis_toy import TASK
 
 from rods_jax import processes
 from rods_jax.config import ConfigError
-from rods_jax.metrics import read_metrics
+from rods_jax.metrics import TIMED, read_metrics
 from rods_jax.synthesis.attempt import Exchange, Rejection
 from rods_jax.synthesis.dispatch import Dispatch, dispatch_from_json, dispatch_to_json
 from rods_jax.synthesis.pipeline import Synthesis
@@ -61,7 +61,7 @@ def words_of(processes: list[subprocess.Popen], status: int = 0) -> list[str]:
 def read(directory: Path) -> tuple[list[dict], list[dict], dict]:
     """(metrics without times, what became of every seed, the last checkpoint's record of the host)."""
     records = read_metrics(directory / "metrics.jsonl")
-    records = [{k: v for k, v in record.items() if not k.startswith("seconds")} for record in records]
+    records = [{k: v for k, v in record.items() if not k.startswith(TIMED)} for record in records]
     last = max((directory / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
     return records, read_metrics(directory / "candidates.jsonl"), json.loads((last / "host" / "metadata").read_text())
 

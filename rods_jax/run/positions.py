@@ -12,7 +12,7 @@ from rods_jax.types import Json, TrainState
 
 def host_of(position: Position, inputs: Mapping[str, str] = {}) -> dict[str, Json]:
     """All of a position that is no array, and the digests of what else a resumed run reads."""
-    place = {name: getattr(position, name) for name in ("epoch", "batch", "outcomes")}
+    place = {name: getattr(position, name) for name in ("epoch", "batch", "outcomes", "tokens")}
     return {"replay": replay.to_json(position.replay), "inputs": dict(inputs)} | place
 
 
@@ -36,4 +36,5 @@ def restore_position(
     """
     step, state, host = checkpoint.restore(checkpoints, like, at, tell)
     pool = replace(replay.from_json(host["replay"]), settings=settings)
-    return Position(state, pool, step, host["epoch"], host["batch"], host["outcomes"]), host["inputs"]
+    place = {name: host[name] for name in ("epoch", "batch", "outcomes")}
+    return Position(state, pool, step, **place, tokens=host.get("tokens", 0)), host["inputs"]  # older ones count none
