@@ -103,6 +103,11 @@ def test_the_second_process_writes_and_says_nothing(runs):
     )
 
 
+def test_one_process_alone_writes_to_a_dashboard(runs):
+    directory, _ = runs
+    assert [(directory / run / "steps").read_text().split() for run in ("one", "two")] == [list("01234")] * 2
+
+
 def test_what_one_process_refuses_all_refuse(runs):
     directory, _ = runs
     for words in words_of(begin_two(directory / "two"), status=2):
