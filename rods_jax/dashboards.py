@@ -9,6 +9,7 @@ its name.
 
 import contextlib
 import importlib
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -146,8 +147,9 @@ def _derived(values: Mapping[str, Any]) -> dict[str, float]:
     if "task_variance" not in values:
         return {}
     rollouts = int(values["valid_rollouts"]) + int(values["failed_rollouts"])
+    spreads = [math.sqrt(x) for x in values["task_variance"] if math.isfinite(x)]
     return {
-        "rewards/std": float(np.nanmean(np.sqrt(values["task_variance"]))),
+        "rewards/std": sum(spreads) / len(spreads) if spreads else math.nan,
         "completions/mean_length": values["tokens_generated"] / rollouts,
         "completions/clipped_ratio": values["truncated_rollouts"] / rollouts,
     }

@@ -59,6 +59,11 @@ def test_single_numbers_have_the_names_of_the_field_and_ours():
     assert all(type(x) is float for x in found.values())
 
 
+def test_a_step_whose_rollouts_all_failed_has_names_too():
+    found = named(VALUES | {"task_variance": np.array([np.nan, np.nan]), "valid_rollouts": 0, "failed_rollouts": 4})
+    assert np.isnan(found["rewards/std"]) and found["completions/mean_length"] == 10.0
+
+
 def test_an_evaluation_alone_has_names_too():
     assert named({"epoch": 0, "held_out_progress": 0.5}) == {
         "epoch": 0.0, "eval/progress": 0.5, "rods/epoch": 0.0, "rods/held_out_progress": 0.5,
