@@ -5,7 +5,9 @@ product of [m,k] and [k,n] is 2mkn.  Only matrix products are counted: they are 
 softmaxes and the optimizer's arithmetic are left out.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from .decoder import DecoderConfig
 
@@ -78,6 +80,19 @@ def forward(c: DecoderConfig, shape: Shape, *, shared: bool = True, tile: int = 
 def update(c: DecoderConfig, shape: Shape, *, reference: bool, shared: bool = True) -> Flops:
     """FLOPs that an update needs: the forward pass, the backward pass (twice as many), and the reference's forward pass."""
     return Flops(*((3 + reference) * part for part in forward(c, shape, shared=shared)))
+
+
+def played_step(c: DecoderConfig, prompts_N: Any, suffixes_NG: Any, *, reference: bool) -> float:
+    """FLOPs that a step of these lengths needs: its rollouts, in which each token passes once, and its update.
+
+    prompts_N, suffixes_NG: tokens, without padding; a prompt counts once per task.  Frozen weights need no gradient.
+    """
+    prompts = forward(c, Shape(1, 1, prompts_N, 0))
+    suffixes = forward(c, Shape(1, 1, prompts_N[:, None], suffixes_NG))
+    weights = np.sum(prompts.prompt_layers) + np.sum(suffixes.suffix_layers) + np.sum(suffixes.vocabulary)
+    attention = np.sum(prompts.prompt_attention) + np.sum(suffixes.suffix_attention)
+    # Rollout, forward pass, gradients of inputs (attention has two), gradients of weights, the reference.
+    return float((3 + (c.lora is None) + reference) * weights + (4 + reference) * attention)
 
 
 def executed_update(

@@ -19,7 +19,7 @@ from rods_jax.keys import seed_key
 from rods_jax.run.learner import Learner
 from rods_jax.types import Policy
 
-from . import flash, lora, weights
+from . import counts, flash, lora, weights
 from .decoder import PROJECTIONS, DecoderConfig, parameter_axes
 from .families import Pretrained, read_config
 from .layout import Layout
@@ -119,7 +119,10 @@ def learner_of(config: Config, parts: Parts, source: str | None = None) -> Learn
         return params if parts.copy is None else processes.own_part(parts.copy(params), parts.on_host)
 
     write = partial(export_model, parts=parts, source=source)
-    return Learner(parts.policy, parts.shapes, actor, whole, complete, parts.frozen, parts.mesh, parts.hosts, write)
+    flops = partial(counts.played_step, parts.model, reference=config.update.kl_coefficient > 0)
+    return Learner(
+        parts.policy, parts.shapes, actor, whole, complete, parts.frozen, parts.mesh, parts.hosts, write, flops
+    )
 
 
 def describe(config: Config, model: DecoderConfig, mesh: Mesh | None, host: Mesh | None) -> Parts:

@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -253,6 +254,7 @@ class Config:
     synthesis: SynthesisConfig | None = None  # None: the rule-based author, at once
     checkpoint_every: int  # steps; and at the end of each epoch
     retention: RetentionConfig = field(default_factory=RetentionConfig)  # which checkpoints stay
+    writers: tuple[Callable[[Path], AbstractContextManager], ...] = ()  # where else metrics go: dashboards.py has three
     max_steps: int | None = None  # stop early, ready to be resumed
     file: tyro.conf.Fixed[str | None] = None  # where it was read, so that other commands find it again
 
@@ -370,7 +372,9 @@ def require_same_run(config: Config, directory: str | Path) -> None:
     changed = set(differences(saved_config(directory), plain_values(config)))
     changed -= {"max_steps", "run_dir", "file", "synthesis.workers"}  # where and how far it goes, and who helps
     changed -= {"checkpoint_every", "update.on_nonfinite"}  # when it saves and stops, not what it learns
-    changed = {key for key in changed if key.split(".")[0] not in ("mesh", "retention")}  # on what, what is kept
+    changed = {
+        key for key in changed if key.split(".")[0] not in ("mesh", "retention", "writers")
+    }  # on what, what is kept
     if changed:
         raise ConfigError(f"{directory} was started with another {', '.join(sorted(changed))}")
 

@@ -40,6 +40,7 @@ class Position:
     epoch: int = 0  # counted over all stages
     batch: int = 0  # next batch of the epoch; 0: the epoch has not begun
     outcomes: int = 0  # of synthesis, taken so far; a restart takes none of them twice
+    tokens: int = 0  # generated and read by training rollouts so far
 
 
 class Stages(NamedTuple):
@@ -66,6 +67,7 @@ class _Pending(NamedTuple):
     tasks: tuple[Task, ...]
     rollouts: Rollouts
     feedback: Feedback
+    began: float  # seconds of the host's clock
     seconds_rollout: float
 
 
@@ -84,20 +86,21 @@ def train(
     known = known_contents(held_out)
     if position.step == 0:
         before = stages.evaluate(position.train_state.params, 0)
-        stages.record(0, {"epoch": 0, **pool.counts(position.replay), **before})
+        stages.record(0, {"epoch": 0, "tokens_spent": 0, **pool.counts(position.replay), **before})
     while position.epoch < num_epochs(config):
         position, stage = _enter_epoch(config, seeds, stages, position)
         batches, pending = _batches(config, position), None
         for tasks in batches[position.batch :]:
+            began = time.perf_counter()
             rollouts, seconds = _timed(stages.collect, position.train_state.params, tasks, position.step, stage)
             # Read the previous step's feedback, and start this step's update; the device computes on its own.
             position, chosen = _observe(position, pending)
             standing = pool.standing(position.replay, tasks, position.step, strata)
             state, feedback = stages.update(position.train_state, _to_learn_from(config.update, rollouts), standing)
             # Meanwhile write the previous step's variants and its record.
-            position = _settle(position, pending, chosen, stages, known)
+            position = _settle(position, pending, began, chosen, stages, known)
             left = _left(config, position, batches)
-            pending = _Pending(position.step, position.epoch, stage, left, tasks, rollouts, feedback, seconds)
+            pending = _Pending(position.step, position.epoch, stage, left, tasks, rollouts, feedback, began, seconds)
             position = _next(position, state, len(batches))
             stop = stages.stop() or position.step == config.max_steps
             # Before a checkpoint and at an epoch's end, finish this step as well.
@@ -150,8 +153,9 @@ def _timed(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
 def _finish(config: Config, position: Position, pending: _Pending, stages: Stages, known: Known) -> Position:
     """Reads and settles the step that was just taken, evaluates where that is due, and saves."""
     position, chosen = _observe(position, pending)
+    ended = time.perf_counter()
     held = stages.evaluate(position.train_state.params, position.step) if _due(config, position) else {}
-    position = _settle(position, pending, chosen, stages, known, held)
+    position = _settle(position, pending, ended, chosen, stages, known, held)
     stages.save(position, held)
     return position
 
@@ -185,12 +189,13 @@ def _to_learn_from(update: UpdateConfig, rollouts: Rollouts) -> RolloutBatch[np.
 def _settle(
     position: Position,
     pending: _Pending | None,
+    ended: float,
     chosen: Sequence[Task],
     stages: Stages,
     known: Known,
     held_out: Mapping[str, float] = {},
 ) -> Position:
-    """Dispatches a step's seeds, stages what came back, and records the step."""
+    """Dispatches a step's seeds, stages what came back, and records the step, which ended then by the host's clock."""
     if pending is None:
         return position
     orders, contents = orders_of(chosen, pending.rollouts.trajectories), known(pool.all_tasks(position.replay))
@@ -202,6 +207,7 @@ def _settle(
     results = [dispatch.result for dispatch in dispatches]
     rejections = Counter(rejection.error for result in results for rejection in result.rejections)
     failures = Counter(one.failure for one in pending.rollouts.trajectories if one.failure is not None)
+    rollouts, spent = pending.rollouts, position.tokens + pending.rollouts.generated + pending.rollouts.read
     values = {
         "epoch": pending.epoch,
         "stage": pending.stage.name,
@@ -211,16 +217,21 @@ def _settle(
         "candidates": sum(outcome.candidate is not None for outcome in outcomes),
         "rejected": sum(rejections.values()),
         "rejections": dict(rejections),
-        "failed_rollouts": pending.rollouts.failed,
+        "failed_rollouts": rollouts.failed,
         "failures": dict(failures.most_common(NUM_FAILURES)),
-        "truncated_rollouts": pending.rollouts.truncated,
+        "truncated_rollouts": rollouts.truncated,
+        "tokens_generated": rollouts.generated,
+        "tokens_read": rollouts.read,
+        "tokens_spent": spent,
+        **({} if rollouts.flops is None else {"flops": rollouts.flops}),
         "task_ids": [task.id for task in pending.tasks],
         "task_mean": feedback.statistics.mean_N,
         "task_variance": feedback.statistics.variance_N,
         "seconds_rollout": pending.seconds_rollout,
         "seconds_synthesis": seconds,
+        "seconds_step": ended - pending.began,
         **held_out,
     }
     stages.record(pending.step + 1, values)
-    stages.show(pending.step + 1, pending.rollouts, dispatches)
-    return replace(position, replay=replay, outcomes=position.outcomes + len(dispatches))
+    stages.show(pending.step + 1, rollouts, dispatches)
+    return replace(position, replay=replay, outcomes=position.outcomes + len(dispatches), tokens=spent)

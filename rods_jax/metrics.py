@@ -14,6 +14,7 @@ from rods_jax.files import require_object
 from rods_jax.journal import Entry
 from rods_jax.strict_json import JsonError, plain
 
+TIMED = ("seconds", "tokens_per_second", "mfu")  # so begin the names of values that no two runs have in common
 MetricWriter = Callable[[int, Mapping[str, Any]], None]  # (step, values: numbers, strings, arrays, lists, objects)
 
 

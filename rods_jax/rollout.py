@@ -51,6 +51,9 @@ class Rollouts(NamedTuple):
     trajectories: tuple[Trajectory, ...]  # N * G, task by task
     failed: int = 0  # by their environments
     truncated: int = 0  # by a limit
+    generated: int = 0  # tokens of the policy
+    read: int = 0  # tokens of prompts, once per task, and of observations
+    flops: float | None = None  # that the step needs, as far as the learner counts them
 
 
 @dataclass
@@ -391,10 +394,3 @@ def _batch(tasks, prompts, lengths_N, rows, trajectories, limit, reward) -> Roll
         passed_NG=per_row((sum(t.passed) for t in trajectories), np.int32),
         checks_N=per_row((row.num_checks for row in rows), np.int32)[:, 0],
     )
-
-
-def trim(batch: RolloutBatch[np.ndarray], sizes: Sequence[int], longest: int) -> RolloutBatch[np.ndarray]:
-    """Cuts the padded suffixes to the smallest of `sizes` (increasing) that holds `longest` tokens."""
-    size = next(size for size in sizes if size >= longest)
-    names = ("suffix_tokens_NGS", "action_mask_NGS", "behavior_log_probs_NGS")
-    return batch._replace(**{name: getattr(batch, name)[:, :, :size] for name in names})

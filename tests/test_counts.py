@@ -5,6 +5,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from models import attention, counts, presets
@@ -35,6 +36,32 @@ def test_sharing_saves_the_prompts_of_all_rollouts_but_one():
     shared, unshared = (counts.forward(presets.TINY_QWEN3, shape, shared=x) for x in (True, False))
     assert unshared.prompt_layers == 4 * shared.prompt_layers
     assert unshared.suffix_attention == shared.suffix_attention
+
+
+def test_a_played_step_is_counted_rollout_by_rollout_without_padding():
+    config = replace(presets.TINY_QWEN3, lora=None)
+    one = lambda p, s: (
+        counts.forward(config, Shape(1, len(s), p, 0)).total
+        + sum(
+            counts.forward(config, Shape(1, 1, p, length))._replace(prompt_layers=0, prompt_attention=0).total
+            for length in s
+        )
+    )
+    played = partial(counts.played_step, config, np.array([5, 7]), np.array([[3, 4], [0, 6]]))
+    once = one(5, [3, 4]) + one(7, [0, 6])
+    # Rollout, forward, backward twice; and the reference.
+    assert played(reference=False) == pytest.approx(4 * once) and played(reference=True) == pytest.approx(5 * once)
+
+
+def test_adapters_alone_spare_the_gradients_of_the_weights():
+    whole = replace(presets.TINY_QWEN3, lora=None)
+    adapted = replace(whole, lora=LoraConfig(rank=3, alpha=1.0, targets=("query",)))
+    lengths = np.array([5]), np.array([[3, 3]])
+    spared, parts = (
+        counts.played_step(whole, *lengths, reference=False) - counts.played_step(adapted, *lengths, reference=False),
+        counts.forward(whole, Shape(1, 2, 5, 3)),
+    )
+    assert spared == pytest.approx(parts.prompt_layers + parts.suffix_layers + parts.vocabulary)
 
 
 def compiled_flops(function, *arguments) -> float:

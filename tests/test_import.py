@@ -50,7 +50,15 @@ STAGES = {
     "synthesis", "replay", "checkpoint", "metrics", "policy_chat",
 }  # fmt: skip
 WORLD = {"environments", "codecs"}
-TOP = {"loop", "dialogue", "evaluation", "held_out", "lengths", "checks"}  # wire the stages, and no stage knows them
+TOP = {
+    "loop",
+    "dialogue",
+    "evaluation",
+    "held_out",
+    "lengths",
+    "checks",
+    "dashboards",
+}  # wire the stages, and no stage knows them
 HALL = {"run", "commands", "adapters"}  # wire all of it: whoever is below knows none of them
 HELPERS = {
     "types", "config", "task_files", "chat", "journal", "preemption", "keys", "processes", "sharding", "strict_json", "terminal",

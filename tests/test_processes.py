@@ -18,7 +18,7 @@ from synthesis_toy import TASK
 
 from rods_jax import journal, processes
 from rods_jax.config import ConfigError
-from rods_jax.metrics import read_metrics
+from rods_jax.metrics import TIMED, read_metrics
 from rods_jax.synthesis.attempt import Exchange, Rejection
 from rods_jax.synthesis.author import Synthesis
 from rods_jax.synthesis.courier.dispatch import Dispatch, dispatch_from_json, dispatch_to_json
@@ -64,7 +64,7 @@ def words_of(processes: list[subprocess.Popen], status: int = 0) -> list[str]:
 def read(directory: Path) -> tuple[list[dict], list[dict], dict]:
     """(metrics without times, what became of every seed, the last checkpoint's record of the host)."""
     records = read_metrics(directory / "metrics.jsonl")
-    records = [{k: v for k, v in record.items() if not k.startswith("seconds")} for record in records]
+    records = [{k: v for k, v in record.items() if not k.startswith(TIMED)} for record in records]
     last = max((directory / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
     return records, read_metrics(directory / "candidates.jsonl"), json.loads((last / "host" / "metadata").read_text())
 
@@ -104,6 +104,11 @@ def test_the_second_process_writes_and_says_nothing(runs):
     assert sorted(path.name for path in (directory / "two").iterdir()) == sorted(
         path.name for path in (directory / "one").iterdir()
     )
+
+
+def test_one_process_alone_writes_to_a_dashboard(runs):
+    directory, _ = runs
+    assert [(directory / run / "steps").read_text().split() for run in ("one", "two")] == [list("01234")] * 2
 
 
 def test_what_one_process_refuses_all_refuse(runs):

@@ -10,7 +10,7 @@ import pytest
 from forks import forks
 
 from rods_jax import journal
-from rods_jax.metrics import read_metrics
+from rods_jax.metrics import TIMED, read_metrics
 from rods_jax.run.compare import compare, leaves
 from rods_jax.synthesis.courier.lines import OUTCOMES, SEEDS, TAKEN, WORK
 
@@ -181,7 +181,7 @@ def test_on_other_devices_a_run_goes_on_with_the_same_tasks_and_noise(tmp_path, 
         exact = {"stage", "task_ids", "seeds", "rejections", "failures"}
         assert [x.get(key) for key in exact] == [y.get(key) for key in exact]
         for key in (x.keys() & y.keys()) - exact:
-            assert key.startswith("seconds") or np.allclose(x[key], y[key], rtol=0, atol=1e-5), (x["step"], key)
+            assert key.startswith(TIMED) or np.allclose(x[key], y[key], rtol=0, atol=1e-5), (x["step"], key)
     expected, found = (leaves(run / "checkpoints" / "4") for run in (whole, moved))
     assert expected.keys() == found.keys()
     for key, leaf in expected.items():

@@ -13,7 +13,7 @@ from rods_jax.environments.episode import Episode
 from rods_jax.environments.scoring import gold_trace
 from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.rewards import format_reward
-from rods_jax.rollout import trim
+from rods_jax.run.stages import trim
 from rods_jax.types import Action, Call, Message, Observation
 
 

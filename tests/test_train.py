@@ -35,7 +35,7 @@ from rods_jax.config import (
 )
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.environments.workplace.domain import WORKPLACE
-from rods_jax.metrics import read_metrics
+from rods_jax.metrics import TIMED, read_metrics
 from rods_jax.preemption import Stopped
 from rods_jax.rewards import format_reward, progress_reward
 from rods_jax.run import train, training
@@ -82,7 +82,7 @@ def play(directory, *, resume=False, **changes):
     config = replace(CONFIG, run_dir=str(directory), **changes)
     train(config, resume=resume, console=Console(file=io.StringIO()))
     records = read_metrics(directory / "metrics.jsonl")
-    return [{k: v for k, v in record.items() if not k.startswith("seconds")} for record in records]
+    return [{k: v for k, v in record.items() if not k.startswith(TIMED)} for record in records]
 
 
 def newest(directory):

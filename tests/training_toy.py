@@ -126,9 +126,9 @@ def train(
     os._exit(0)
 
 
-def without_report(config, *, resume, step, source, console):
+def without_report(config, *, resume, step, source, console, profile):
     assert source is None
-    advance(config, resume=resume, console=console, at=step)
+    advance(config, resume=resume, console=console, at=step, profile=profile)
 
 
 def soak(directory: str, cache: str, steps: int) -> None:

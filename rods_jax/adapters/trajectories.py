@@ -10,13 +10,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from rods_jax import __version__
+from rods_jax import __version__, journal
 from rods_jax.codecs.documents import function_schema, tool_line
 from rods_jax.dialogue import Move, Record
 from rods_jax.environments.protocol import Domain
-from rods_jax.evaluation import CODES, record_from_json
+from rods_jax.evaluation import CODES
 from rods_jax.files import require_object, write_atomically
-from rods_jax.metrics import read_lines, read_metrics
+from rods_jax.metrics import read_metrics
+from rods_jax.records import RecordError, decode
 from rods_jax.rewards import PARSE_ERROR
 from rods_jax.strict_json import JsonError
 from rods_jax.types import Action, Json, Task, ToolSpec
@@ -32,12 +33,15 @@ def read_run(path: str | Path, parse: Callable[[str], Action]) -> list[Record]:
 
 
 def read_evaluation(path: str | Path) -> list[Record]:
-    """The journal.jsonl of an evaluation; the last record of a task and rollout counts. JsonError names file and line."""
+    """The journal.jsonl of an evaluation; the last record of a task and rollout counts.
+
+    JsonError, JournalError name file and line.
+    """
     records = {}
-    for number, line in enumerate(read_lines(path)[1:], start=2):  # the first line holds its settings
+    for number, line in journal.read_log(Path(path))[1:]:  # the first line holds its settings
         try:
-            record = record_from_json(line)
-        except (KeyError, TypeError) as error:
+            record = decode(Record, line)
+        except RecordError as error:
             raise JsonError(f"{path}, line {number}: no record of an episode: {error}") from error
         records[record.task_id, record.rollout] = record
     return list(records.values())

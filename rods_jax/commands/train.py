@@ -4,6 +4,7 @@
     ... --resume                                    from the latest checkpoint, as if it had never stopped
     ... --resume-step 40                            from an earlier one; what lies beyond is written again
     ... --fork runs/new --from runs/old@40          a new run that goes on from there, with other settings
+    ... --profile 3                                 writes a trace of step 3 for xprof and Perfetto into profile/
     ... --coordinator auto                          one process of several, on a TPU slice or under SLURM
     ... --coordinator HOST:PORT --num-processes 2 --process-id 0    the same anywhere (docs/guide/slice.md)
 
@@ -42,6 +43,8 @@ class Options:
     """a new run directory that begins as --from says, with other settings"""
     source: Annotated[str | None, tyro.conf.arg(name="from", metavar="RUN@STEP")] = None
     """what --fork begins with: a run directory and the step of one of its checkpoints"""
+    profile: int | None = None
+    """a step, from 1, whose trace for xprof and Perfetto is written into the run directory"""
     coordinator: str | None = None
     """HOST:PORT of the first of several processes; auto: asks the cluster (docs/guide/slice.md)"""
     num_processes: int | None = None
@@ -63,7 +66,16 @@ def main(console: Console | None = None, train: Callable[..., Any] = train) -> N
         source = None
         if options.fork is not None or options.source is not None:
             config, source = forked(config, options.fork, options.source)
-        train(config, resume=options.resume, step=options.resume_step, source=source, console=console)
+        if options.profile is not None and options.profile < 1:
+            raise ConfigError(f"--profile counts steps from 1: got {options.profile}")
+        train(
+            config,
+            resume=options.resume,
+            step=options.resume_step,
+            source=source,
+            console=console,
+            profile=options.profile,
+        )
 
 
 def settings_of(config: Config, options: Options) -> dict[str, Any]:

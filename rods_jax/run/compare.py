@@ -1,6 +1,6 @@
 """Where two runs first differ, and in what: settings, metrics, logs, and checkpoints bit for bit.
 
-Seconds are left out.  Of the checkpoints those are compared that both runs hold.
+Seconds, and what comes of them, are left out.  Of the checkpoints those are compared that both runs hold.
 """
 
 import json
@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from rods_jax import checkpoint
 from rods_jax.config import ConfigError, differences
 from rods_jax.files import read_object
-from rods_jax.metrics import read_metrics
+from rods_jax.metrics import TIMED, read_metrics
 from rods_jax.types import Json
 
 LOGS = ("metrics", "candidates", "trajectories")
@@ -40,7 +40,7 @@ def _configs(a: Path, b: Path) -> Iterator[str]:
 
 def _read(path: Path) -> list[dict[str, Json]]:
     records = read_metrics(path) if path.exists() else []
-    return [{key: value for key, value in r.items() if not key.startswith("seconds")} for r in records]
+    return [{key: value for key, value in r.items() if not key.startswith(TIMED)} for r in records]
 
 
 def _logs(name: str, first: list[dict[str, Json]], second: list[dict[str, Json]]) -> Iterator[str]:

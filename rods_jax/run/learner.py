@@ -29,6 +29,7 @@ class Learner(NamedTuple):
     mesh: Mesh | None = None
     hosts: int = 1  # processes that share the mesh
     export: Callable[..., None] | None = None  # (directory, trained, tokenizer, *, max_positions, base, dtype)
+    flops: Callable[[Any, Any], float] | None = None  # (prompts' tokens [N], suffixes' [N,G]) -> needed for their step
 
     def place(self, tree: Any) -> Any:
         """Constrains a tree like the trained parameters to their shardings; to be called in a jitted function."""

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from rods_jax import processes
@@ -17,7 +18,7 @@ from rods_jax.environments.episode import start_episodes
 from rods_jax.environments.protocol import Domain, EpisodeBatch, TaskSplits
 from rods_jax.environments.workers import Workers
 from rods_jax.metrics import MetricWriter
-from rods_jax.rollout import Player, Rollouts, collect, trim
+from rods_jax.rollout import Player, Rollouts, collect
 from rods_jax.run.authors import teller
 from rods_jax.run.learner import Learner
 from rods_jax.run.playing import training_player
@@ -35,7 +36,7 @@ from rods_jax.synthesis.courier.worker import working
 from rods_jax.synthesis.near_duplicates import far_from
 from rods_jax.synthesis.pipeline import RULE_BASED, five_stages
 from rods_jax.task_files import task_to_json
-from rods_jax.types import Task
+from rods_jax.types import RolloutBatch, Task
 
 
 # ------------------------------------------------------------------------------------ the stages
@@ -55,12 +56,28 @@ def collector(config: Config, start: Callable[..., EpisodeBatch], learner: Learn
             step=step,
             reward=stage.reward,
         )
-        longest = int(rollouts.batch.suffix_lengths_NG.max())
-        lengths, failed, truncated = zip(*processes.gather((longest, rollouts.failed, rollouts.truncated)))
+        prompts_N, suffixes_NG = rollouts.batch.prompt_lengths_N, rollouts.batch.suffix_lengths_NG
+        generated = int(rollouts.batch.action_mask_NGS.sum())
+        counted: dict[str, float] = {
+            "failed": rollouts.failed,
+            "truncated": rollouts.truncated,
+            "generated": generated,
+            "read": int(prompts_N.sum() + suffixes_NG.sum()) - generated,
+        }
+        if learner.flops is not None:
+            counted["flops"] = learner.flops(prompts_N, suffixes_NG)
+        lengths, parts = zip(*processes.gather((int(suffixes_NG.max()), counted)))
         batch = trim(rollouts.batch, (*sizes.suffix_sizes, sizes.max_suffix_tokens), max(lengths))
-        return rollouts._replace(batch=batch, failed=sum(failed), truncated=sum(truncated))
+        return rollouts._replace(batch=batch, **{name: sum(part[name] for part in parts) for name in counted})
 
     return collect_step
+
+
+def trim(batch: RolloutBatch[np.ndarray], sizes: Sequence[int], longest: int) -> RolloutBatch[np.ndarray]:
+    """Cuts the padded suffixes to the smallest of `sizes` (increasing) that holds `longest` tokens."""
+    size = next(size for size in sizes if size >= longest)
+    names = ("suffix_tokens_NGS", "action_mask_NGS", "behavior_log_probs_NGS")
+    return batch._replace(**{name: getattr(batch, name)[:, :, :size] for name in names})
 
 
 @contextlib.contextmanager

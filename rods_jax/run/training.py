@@ -8,8 +8,8 @@
     run.train(replace(CONFIG, run_dir="runs/new"), source=("runs/old", 40))      a fork, with other settings
 
 The run directory gets config.json, metrics.jsonl, tasks/, tokenizer/, checkpoints/, trajectories.jsonl,
-candidates.jsonl, plots/, summary.json, fidelity.json, and synthesis/ where language models write.  Everything that
-computes is elsewhere: this file only wires the rooms together.
+candidates.jsonl, plots/, summary.json, fidelity.json, synthesis/ where language models write, and dashboards.json where
+the configuration has writers.  Everything that computes is elsewhere: this file only wires the rooms together.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 from rich.console import Console
 
-from rods_jax import checkpoint, files, loop, processes, replay, strict_json, terminal
+from rods_jax import checkpoint, dashboards, files, loop, processes, replay, strict_json, terminal
 from rods_jax.checks import check_start
 from rods_jax.config import Config, ConfigError
 from rods_jax.curriculum import num_epochs, require_hints
@@ -40,7 +40,9 @@ from rods_jax.run.display import training_display, warnings
 from rods_jax.run.learner import Learner
 from rods_jax.run.learning import Learning, cache_compilations, learning, updating
 from rods_jax.run.measure import evaluation
+from rods_jax.run.profile import profiled
 from rods_jax.run.reporting import report
+from rods_jax.run.speed import peak_of, speeds
 from rods_jax.run.stages import collector, episodes_of, heard_by_all, shower, synthesis_of
 from rods_jax.synthesis.author import Author
 from rods_jax.synthesis.courier.dispatch import Synthesize
@@ -56,24 +58,30 @@ def train(
     step: int | None = None,
     source: tuple[str | Path, int] | None = None,
     console: Console | None = None,
+    profile: int | None = None,
 ) -> dict[str, Any]:
     """Trains to the end; then the report, whose summary is returned. Stopped: it was saved before its end.
 
     resume: goes on with the run in `config.run_dir`, from its latest checkpoint, or from that of `step`.
     source: (run directory, step) that a new run in `config.run_dir` goes on from, with other settings.
-    ConfigError, FolderError, CheckpointError: refused, before anything is touched.
+    profile: the step that a trace is written of, into `profile/`.
+    ConfigError, FolderError, CheckpointError, ImportError: refused, before anything is touched.
     """
     console = console or Console()
     cache_compilations()
     if source is not None:
         processes.on_first(partial(place.fork, config, Path(source[0]), source[1]))
-    advance(config, resume=resume or source is not None or step is not None, console=console, at=step)
+    resume = resume or source is not None or step is not None
+    advance(config, resume=resume, console=console, at=step, profile=profile)
     return processes.on_first(partial(report, config.run_dir, config.domain(), console))
 
 
 # ------------------------------------------------------------------------------------- from start to end
-def advance(config: Config, *, resume: bool, console: Console, at: int | None = None) -> None:
+def advance(
+    config: Config, *, resume: bool, console: Console, at: int | None = None, profile: int | None = None
+) -> None:
     """Cold start, or the latest checkpoint, or that of step `at`; then the loop to its end."""
+    boards = dashboards.prepared(config)
     with contextlib.ExitStack() as stack:
         run = enter(config, resume, console, stack)
         checkpoints = stack.enter_context(checkpoint.open_checkpoints(run.directory / "checkpoints", config.retention))
@@ -98,6 +106,9 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
             stack.enter_context(open_metrics(run.directory / f"{name}.jsonl", kept) if run.first else nowhere())
             for name in ("metrics", "trajectories", "candidates")
         )
+        show_elsewhere = stack.enter_context(
+            dashboards.shown(boards, run.directory, run.say) if run.first else nowhere()
+        )
         display = stack.enter_context(
             training_display(run.console, num_epochs(config), config.rollout.tasks_per_step, start.step)
         )
@@ -107,13 +118,14 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
                 synthesis_of(config, run.domain, run.tasks, run.author, start.outcomes, run.console)
             )
         skipped: list[int] = []
-        warn = warnings(run.say)
+        warn, peak = warnings(run.say), peak_of(run.learner)
 
         def record(step: int, values: Mapping[str, Any]) -> None:
-            values = {**values, **scores_apart(values, run.lengths)}
+            values = {**values, **scores_apart(values, run.lengths), **speeds(values, peak)}
             write_metrics(step, values)
             display(step, values)
             warn(step, values)
+            show_elsewhere(step, values)
             if values.get("skipped"):
                 skipped.append(step)
                 run.say(f"step {step} was skipped: a reward, a log-probability or a gradient was not finite")
@@ -138,6 +150,8 @@ def advance(config: Config, *, resume: bool, console: Console, at: int | None = 
             save=partial(positions.save_position, checkpoints, inputs=run.inputs),
             stop=lambda: asked_to_stop() or halted(),
         )
+        if profile is not None and run.first:
+            stages = profiled(stages, profile, run.directory / "profile", run.say)
         step = loop.train(config, tuple(run.domain.strata), run.tasks.seeds, run.tasks.held_out, stages, start).step
         checkpoints.wait_until_finished()
         if halted():
