@@ -192,12 +192,16 @@ class SynthesisConfig:
     """Language models write the variants beside the trainer (RODS sections 5 and 7)."""
 
     backends: Callable[[], Mapping[str, Callable]]  # each role's chat.Generate
-    roles: Callable[[Mapping[str, Callable]], Any]  # backends to synthesis.pipeline.Roles: synthesis.llm.llm_roles
+    roles: Callable[[Mapping[str, Callable]], Any] | None = None  # of the five stages: synthesis.llm.llm_roles
+    author: Callable[[Domain], Callable] | None = (
+        None  # to an author.Write of one's own, which reads its seeds' rollouts
+    )
     attempts: int = 3  # for each seed
     workers: int = 8  # seeds at a time in the trainer's process; 0: those of scripts.synthesize alone
 
     def __post_init__(self) -> None:
         check_types("synthesis", self)
+        require((self.roles is None) != (self.author is None), "synthesis needs roles, or an author of one's own")
         positive("synthesis", self, "attempts")
         not_negative("synthesis", self, "workers")
 
@@ -370,11 +374,9 @@ def differences(a: Json, b: Json, key: str = "") -> tuple[str, ...]:
 def require_same_run(config: Config, directory: str | Path) -> None:
     """ConfigError: the folder holds no run, or one that a configuration with other results has started."""
     changed = set(differences(saved_config(directory), plain_values(config)))
-    changed -= {"max_steps", "run_dir", "file", "synthesis.workers"}  # where and how far it goes, and who helps
-    changed -= {"checkpoint_every", "update.on_nonfinite"}  # when it saves and stops, not what it learns
-    changed = {
-        key for key in changed if key.split(".")[0] not in ("mesh", "retention", "writers")
-    }  # on what, what is kept
+    # Where it runs and how far, who helps, when it saves and stops, and what is kept change nothing of what it learns.
+    changed -= {"max_steps", "run_dir", "file", "synthesis.workers", "checkpoint_every", "update.on_nonfinite"}
+    changed = {key for key in changed if key.split(".")[0] not in ("mesh", "retention", "writers")}
     if changed:
         raise ConfigError(f"{directory} was started with another {', '.join(sorted(changed))}")
 

@@ -45,7 +45,7 @@ FUNCTIONS = {  # what a script of one's own takes, by what it is for
     "boundary.binary_band boundary.any_task",
     "The update": "grpo.update_step grpo.jit_update grpo.create_state grpo.create_optimizer grpo.Feedback "
     "grpo.token_ratio grpo.sequence_ratio grpo.sequence_mean grpo.token_mean types.RolloutBatch types.Standing",
-    "Rollouts": "rollout.player rollout.collect rollout.Rollouts rollout.trim types.Policy types.Codec",
+    "Rollouts": "rollout.player rollout.collect rollout.Rollouts run.stages.trim types.Policy types.Codec",
     "Rewards": "rewards.progress_reward rewards.format_reward types.Trajectory",
     "The pool": "replay.create replay.begin_epoch replay.epoch_batches replay.standing replay.learn replay.stage "
     "replay.counts",

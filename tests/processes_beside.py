@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from rods_jax.config import SynthesisConfig
-from rods_jax.synthesis.pipeline import RULE_BASED
+from rods_jax.synthesis.pipeline import five_stages
 from tests.processes_config import CONFIG as AT_ONCE
 
 
@@ -11,8 +11,4 @@ def nobody():
     return {}
 
 
-def rules(backends):
-    return RULE_BASED
-
-
-CONFIG = replace(AT_ONCE, synthesis=SynthesisConfig(backends=nobody, roles=rules, workers=0))
+CONFIG = replace(AT_ONCE, synthesis=SynthesisConfig(backends=nobody, author=five_stages, workers=0))

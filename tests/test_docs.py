@@ -14,6 +14,7 @@ import pytest
 
 from rods_jax import held_out, replay
 from rods_jax.config import ReplaySettings
+from rods_jax.run.speed import speeds
 from rods_jax.types import Task, Turn, World
 from scripts import reference
 
@@ -197,6 +198,7 @@ def written_metrics() -> set[str]:
     task = Task("t", "t", "CATEGORY", World(("A",)), (Turn("u"),))
     pool = replay.create([task], ReplaySettings())
     keys = {key for key in keys if not key.endswith("_NG")}  # arrays, no metrics
+    keys |= speeds({"tokens_generated": 1, "seconds_rollout": 1, "flops": 1, "seconds_step": 1}, 1.0).keys()
     keys |= replay.counts(pool).keys() | {"age_at_injection", "step"}
     return keys | held_out.scores("held_out", [task, task], [1.0, 1.0], [1.0, 1.0], unfit=()).keys() | {
         f"held_out_{name}" for name in ("unfit", "fitting", "fitting_greedy_solved")

@@ -1,14 +1,15 @@
 """Who writes the variants of a run beside its trainer: the author of a configuration, at work in threads or Ray tasks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from rods_jax import terminal
 from rods_jax.config import Config, ConfigError, SynthesisConfig, load_config, require_same_run
 from rods_jax.environments.protocol import Domain, TaskSplits
-from rods_jax.synthesis.author import Author
+from rods_jax.synthesis.author import Author, Write
 from rods_jax.synthesis.courier.lines import storable
 from rods_jax.synthesis.courier.worker import working
 from rods_jax.synthesis.near_duplicates import far_from
@@ -20,15 +21,17 @@ def author_of(config: SynthesisConfig, domain: Domain, tasks: TaskSplits) -> Aut
     """The author of a run. ConfigError: a role has no backend, a prompt or a key is missing."""
     try:
         backends = config.backends()
-        gates = (*config.roles(backends).gates, far_from(tasks.held_out), storable)
+        write = config.author(domain) if config.author else _five_stages(config.roles, backends, domain, tasks)
     except (ValueError, OSError) as error:
         raise ConfigError(f"synthesis: {error}") from error
-    return Author(
-        five_stages(domain, lambda backends: config.roles(backends)._replace(gates=gates)),
-        backends,
-        attempts=config.attempts,
-        known=frozenset(map(content_hash, (*tasks.held_out, *tasks.seeds))),
-    )
+    known = frozenset(map(content_hash, (*tasks.held_out, *tasks.seeds)))
+    return Author(write, backends, attempts=config.attempts, known=known)
+
+
+def _five_stages(roles: Any, backends: Mapping[str, Any], domain: Domain, tasks: TaskSplits) -> Write:
+    """RODS' own author, whose variants lie apart from the held-out tasks and fit a file."""
+    gates = (*roles(backends).gates, far_from(tasks.held_out), storable)
+    return five_stages(domain, lambda backends: roles(backends)._replace(gates=gates))
 
 
 def teller(console: Console) -> Callable[[str], None]:

@@ -108,6 +108,13 @@ def synthesis_of(
         yield dispatch
 
 
+def with_rollouts_where_read(dispatch: Synthesize, config: Config) -> Synthesize:
+    """Without their seeds' rollouts the orders stay small: the five stages read none, an author of one's own may."""
+    if config.synthesis is not None and config.synthesis.author is not None:
+        return dispatch
+    return lambda orders, step, known: dispatch([Order(order.seed) for order in orders], step, known)
+
+
 def heard_by_all(dispatch: Synthesize, orders: Sequence[Order], step: int, known: frozenset[str]) -> list[Dispatch]:
     """What the first process's `dispatch` brings, in every process; that of the others is not called.
 

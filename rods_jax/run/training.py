@@ -43,7 +43,7 @@ from rods_jax.run.measure import evaluation
 from rods_jax.run.profile import profiled
 from rods_jax.run.reporting import report
 from rods_jax.run.speed import peak_of, speeds
-from rods_jax.run.stages import collector, episodes_of, heard_by_all, shower, synthesis_of
+from rods_jax.run.stages import collector, episodes_of, heard_by_all, shower, synthesis_of, with_rollouts_where_read
 from rods_jax.synthesis.author import Author
 from rods_jax.synthesis.courier.dispatch import Synthesize
 from rods_jax.types import Codec, Json
@@ -142,7 +142,7 @@ def advance(
         stages = Stages(
             collect=collector(config, start_batch, run.learner, run.codec, len(run.tokenizer)),
             update=updating(run.learner, run.learn, config.rollout.temperature),
-            synthesize=partial(heard_by_all, dispatch),
+            synthesize=with_rollouts_where_read(partial(heard_by_all, dispatch), config),
             renew=run.learn.renew,
             evaluate=evaluate_all,
             record=record,
