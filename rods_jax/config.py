@@ -193,9 +193,7 @@ class SynthesisConfig:
 
     backends: Callable[[], Mapping[str, Callable]]  # each role's chat.Generate
     roles: Callable[[Mapping[str, Callable]], Any] | None = None  # of the five stages: synthesis.llm.llm_roles
-    author: Callable[[Domain], Callable] | None = (
-        None  # to an author.Write of one's own, which reads its seeds' rollouts
-    )
+    author: Callable[[Domain], Callable] | None = None  # in place of roles: to an author.Write of one's own
     attempts: int = 3  # for each seed
     workers: int = 8  # seeds at a time in the trainer's process; 0: those of scripts.synthesize alone
 
