@@ -5,6 +5,7 @@ import os
 import sys
 
 from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 
 server = MCPServer("counter", log_level="CRITICAL")
 counts: dict[str, dict[str, int]] = {}  # by session; over stdio a process has one
@@ -36,7 +37,7 @@ def add(context: Context, number: int) -> str:
         number: What is added.
     """
     if number < 0:
-        raise ValueError("only what is positive can be added")
+        raise ToolError("only what is positive can be added")
     own(context)["count"] += number
     return f"the count is {own(context)['count']}"
 

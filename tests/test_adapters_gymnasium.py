@@ -3,7 +3,7 @@
 import warnings
 
 import pytest
-from rollout_toy import TASKS
+from rollout_toy import CODEC, SCRIPTED, TASKS, compiled, gather, script
 
 from rods_jax.adapters import gymnasium_env
 from rods_jax.codecs import qwen
@@ -13,7 +13,7 @@ from rods_jax.environments.mixture import mixture
 from rods_jax.environments.protocol import Failure
 from rods_jax.environments.scoring import RODS
 from rods_jax.environments.workplace import WORKPLACE
-from rods_jax.types import Action, Call
+from rods_jax.types import Action, Call, Message
 
 gymnasium = pytest.importorskip("gymnasium")
 
@@ -109,6 +109,18 @@ def test_a_discrete_environment_is_one_tool():
     env.close()
     assert domain.tools["act"].parameters["properties"]["action"]["enum"] == ["left", "down", "right", "up"]
     assert mixture("both", [WORKPLACE, domain]).strata["lake/episode"]
+
+
+def test_a_rollout_trains_on_it_as_on_any_world():
+    domain, task, _ = started(lambda task: Guess())
+    secret = secret_of(3)
+    texts = [str((secret + 1) % 10), str(secret)]
+    first, second = (CODEC.encode_action((), text) for text in texts)
+    between = CODEC.encode_messages((Message("user", "wrong"),))
+    rollouts = script(first + between + second)
+    batch, trajectories, failed, _ = gather(rollouts, compiled(SCRIPTED, slots=2), (task,), domain)
+    assert failed == 0 and batch.passed_NG.tolist() == [[9, 9]] and batch.checks_N.tolist() == [10]
+    assert [step.text for step in trajectories[0].steps] == texts and batch.rewards_NG.max() == pytest.approx(0.9)
 
 
 def test_what_breaks_is_a_failure_and_so_is_a_reward_that_is_no_share():

@@ -209,6 +209,7 @@ def exported(domain: Domain, tasks: Sequence[Task], rules: Rules = RODS) -> tupl
     the harness, and an episode that the rollout's limits cut short keeps the checks that were decided.
     """
     require("verifiers.v1", "verifiers")
+    import openai
     import verifiers.v1 as vf
 
     by_id = {task.id: task for task in tasks}
@@ -237,8 +238,9 @@ def exported(domain: Domain, tasks: Sequence[Task], rules: Rules = RODS) -> tupl
         EXECUTES_CODE = False
 
         async def launch(self, ctx, trace, runtime, endpoint, secret, mcp_urls, data) -> Any:
-            act = _conversing(endpoint, secret, ctx.model)
-            record = await asyncio.to_thread(play, domain, by_id[data.id], 0, act, rules)
+            with openai.OpenAI(base_url=endpoint, api_key=secret, max_retries=0) as client:
+                act = _conversing(client, ctx.model)
+                record = await asyncio.to_thread(play, domain, by_id[data.id], 0, act, rules)
             trace.info["passed"] = [*record.rods]
             if record.failure and trace.stop_condition is None:
                 raise vf.HarnessError(record.failure)
@@ -247,11 +249,10 @@ def exported(domain: Domain, tasks: Sequence[Task], rules: Rules = RODS) -> tupl
     return DomainTaskset, DomainHarness
 
 
-def _conversing(endpoint: str, secret: str, model: str) -> Player:
+def _conversing(client: Any, model: str) -> Player:
     """A player that asks the rollout's model.  Its messages go back as they came, names of calls and thoughts included,
     so that each request continues the one before it, and a trace is one branch for as long as the tools are the same."""
     openai = require("openai", "verifiers")
-    client = openai.OpenAI(base_url=endpoint, api_key=secret, max_retries=0)
     conversation: list[Any] = []
     tools: list[Any] = []
     unanswered: list[str] = []  # the latest calls
