@@ -105,7 +105,7 @@ def test_a_world_that_decides_more_checks_than_it_has_is_a_recorded_failure(reci
         batch = CAPITALS.start(tasks, rules)
         return batch._replace(act=lambda actions: {p: Answer(1, (), (), True, (True,) * too_many) for p in actions})
 
-    batch, trajectories, failed, _ = gather(
+    batch, trajectories, failed, *_ = gather(
         script(*[spoken("x")] * 2), recite, QUESTIONS, CAPITALS._replace(start=start)
     )
     assert failed == 4 and not batch.valid_NG.any()
@@ -122,11 +122,11 @@ def test_a_world_that_raises_or_leaves_out_an_answer_fails_its_episodes_alone(re
         raise SystemExit(3)
 
     two = script(spoken("Paris"), spoken("Rome"))
-    batch, trajectories, failed, _ = gather(two, recite, QUESTIONS, CAPITALS._replace(start=start))
+    batch, trajectories, failed, *_ = gather(two, recite, QUESTIONS, CAPITALS._replace(start=start))
     assert failed == 2 and batch.rewards_NG[1].tolist() == [1, 1]
     assert [one.failure for one in trajectories] == ["the world gave no answer"] * 2 + [None] * 2
     for broken in (falls, lambda tasks, rules: CAPITALS.start(tasks[:1], rules)):
-        _, trajectories, failed, _ = gather(two, recite, QUESTIONS, CAPITALS._replace(start=broken))
+        _, trajectories, failed, *_ = gather(two, recite, QUESTIONS, CAPITALS._replace(start=broken))
         assert failed == 4 and (
             "SystemExit" in trajectories[0].failure or "opened 1 episodes for 4" in trajectories[0].failure
         )
