@@ -9,7 +9,7 @@ from rods_jax.curriculum import require_hints
 from rods_jax.lengths import check_lengths
 from rods_jax.run.authors import author_of, teller
 from rods_jax.run.directory import build
-from rods_jax.run.foresight import foresight, sentences
+from rods_jax.run.forecast import forecast, sentences
 from rods_jax.run.learning import learning
 from rods_jax.types import Json
 
@@ -31,7 +31,7 @@ def check(config: Config, console: Console | None = None) -> dict[str, Json]:
     learn = learning(config, learner, tuple(domain.strata))
     if config.synthesis is not None:
         author_of(config.synthesis, domain, inputs.tasks)
-    found = foresight(config, inputs.tasks, domain, learner, learn, lengths)
+    found = forecast(config, inputs.tasks, domain, learner, learn, lengths)
     for sentence in sentences(found):
         terminal.say(console, sentence)
     return {"lengths": lengths} | found

@@ -35,7 +35,7 @@ MATMUL = 1024  # width of the product that times a device whose peak is not know
 Flows = dict[str, dict[str, list[str]]]  # producer -> consumer -> its parameters
 
 
-def foresight(
+def forecast(
     config: Config, tasks: TaskSplits, domain: Domain, learner: Learner, learn: Learning, lengths: Mapping[str, Json]
 ) -> dict[str, Json]:
     """The figures of `rods check`, as plain values.  lengths: as `check_lengths` returns them."""

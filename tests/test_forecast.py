@@ -17,7 +17,7 @@ from rods_jax import run, strict_json
 from rods_jax.commands import check as command
 from rods_jax.environments import toolkit
 from rods_jax.environments.protocol import TaskSplits
-from rods_jax.run import foresight
+from rods_jax.run import forecast
 from rods_jax.run.learning import learning
 from rods_jax.synthesis.attempt import Rejection
 from rods_jax.synthesis.author import Synthesis
@@ -59,7 +59,7 @@ def lending(title: str) -> Task:
 
 def test_flows_by_hand():
     tasks = TaskSplits(seeds=(lending("Emma"),), held_out=())
-    assert foresight.tool_flows(shelves(), tasks) == {"lend": {"extend": ["loan_id"]}, "extend": {}}
+    assert forecast.tool_flows(shelves(), tasks) == {"lend": {"extend": ["loan_id"]}, "extend": {}}
 
 
 def test_a_rehearsal_counts_variants_and_the_reasons_of_the_others():
@@ -81,7 +81,7 @@ def test_a_rehearsal_counts_variants_and_the_reasons_of_the_others():
 
 def test_a_domain_that_cannot_draw_a_value_is_told_what_mends_it():
     seeds = [lending(title) for title in ("Emma", "Dune")]
-    known = {*map(foresight.content_hash, seeds)}
+    known = {*map(forecast.content_hash, seeds)}
     empty = lambda rng, classes: {"Shelf": {"lent": []}}  # a new state, which suits no value of the seed
     poor = rehearse(five_stages(shelves(sample_state=empty)), seeds, known=known, run_seed=0)
     assert poor.accepted == 0
@@ -89,7 +89,7 @@ def test_a_domain_that_cannot_draw_a_value_is_told_what_mends_it():
     rich = rehearse(five_stages(shelves(sample_state=empty, sample_argument=titles)), seeds, known=known, run_seed=0)
     assert rich.accepted == 2
     assert all(failing.remedy for failing in poor.failures.values())
-    spoken = list(foresight.sentences(SPOKEN | {"synthesis": foresight.asdict(poor)}))
+    spoken = list(forecast.sentences(SPOKEN | {"synthesis": forecast.asdict(poor)}))
     assert any("no such book" in sentence and "Domain.sample_argument" in sentence for sentence in spoken)
 
 
@@ -103,7 +103,7 @@ SPOKEN = {
 
 
 def test_sentences_by_hand():
-    begins, flows, memory, step, asked = foresight.sentences(SPOKEN)
+    begins, flows, memory, step, asked = forecast.sentences(SPOKEN)
     assert "random weights and without a cold start" in begins and "checkpoint" in begins
     assert flows.startswith("0 of 1 tools return something that another tool takes: no task can be a chain")
     assert memory.startswith("memory: 2.5 GB of training state on a device, 4.0 MB of it the policy")
@@ -115,7 +115,7 @@ def test_sentences_by_hand():
 
 def test_memory_by_hand():
     learner = CONFIG.learner(CONFIG)(1024)
-    found = foresight.memory(CONFIG, learner, learning(CONFIG, learner))
+    found = forecast.memory(CONFIG, learner, learning(CONFIG, learner))
     parameters, r, model = count_parameters(CONFIG.model), CONFIG.rollout, CONFIG.model
     assert found["parameters"] == 4 * parameters
     # Adam's two moments beside the policy, and a few counters; without a KL term there is no reference.
@@ -128,21 +128,21 @@ def test_the_first_step_by_hand():
     flops = lambda prompts_N, suffixes_NG: 100.0 * (np.sum(prompts_N) + np.sum(suffixes_NG))
     learner = SimpleNamespace(flops=flops, mesh=None)
     lengths = {"stages.online synthesis": {"mean": {"prompt": 10.0, "suffix": 20.0, "action": 3.0}}}
-    found = foresight.first_step(CONFIG, CONFIG.domain(), learner, lengths)
+    found = forecast.first_step(CONFIG, CONFIG.domain(), learner, lengths)
     tokens = 12 * (10 + 8 * 20)
     assert found["rollouts"] == 96 and found["tokens"] == tokens and found["flops"] == 100.0 * tokens
     assert found["tokens_at_most"] == 12 * (48 + 8 * 192)
     assert found["seconds"] > 0 and found["seconds_of"] == "measured"  # a CPU has no datasheet here
     ticks = iter(range(0, 100, 2))
-    assert foresight.measured_peak(lambda: next(ticks)) == 2 * foresight.MATMUL**3 / 2
+    assert forecast.measured_peak(lambda: next(ticks)) == 2 * forecast.MATMUL**3 / 2
 
 
 @pytest.mark.parametrize("cold", [True, False])
 def test_what_the_policy_begins_with(cold):
     config = CONFIG if cold else replace(CONFIG, cold_start=None)
     learner = config.learner(config)(64)
-    assert foresight.begins_with(config, learner) == ("demonstrations" if cold else "random weights")
-    assert foresight.begins_with(config, learner._replace(random_weights=False)) != "random weights"
+    assert forecast.begins_with(config, learner) == ("demonstrations" if cold else "random weights")
+    assert forecast.begins_with(config, learner._replace(random_weights=False)) != "random weights"
 
 
 def few_tasks(domain, seed):
@@ -153,7 +153,7 @@ def few_tasks(domain, seed):
 def test_the_command_shows_it_all_and_writes_its_figures_alone(tmp_path, monkeypatch, capsys):
     config = tmp_path / "small.py"
     config.write_text(
-        "from dataclasses import replace\nfrom configs.quickstart import CONFIG\nfrom tests.test_foresight import few_tasks\n"
+        "from dataclasses import replace\nfrom configs.quickstart import CONFIG\nfrom tests.test_forecast import few_tasks\n"
         f"CONFIG = replace(CONFIG, build_tasks=few_tasks, run_dir={str(tmp_path / 'run')!r})\n"
     )
     figures = tmp_path / "figures.json"
@@ -177,6 +177,6 @@ def test_the_command_shows_it_all_and_writes_its_figures_alone(tmp_path, monkeyp
 def test_a_config_that_synthesises_nothing_rehearses_nothing():
     stages = tuple(replace(stage, synthesis=False) for stage in CONFIG.stages)
     tasks = few_tasks(CONFIG.domain(), 0)
-    assert foresight.rehearsed(replace(CONFIG, stages=stages), tasks, CONFIG.domain()) is None
+    assert forecast.rehearsed(replace(CONFIG, stages=stages), tasks, CONFIG.domain()) is None
     found = run.check(replace(CONFIG, stages=stages, build_tasks=few_tasks), Console(quiet=True))
     assert found["synthesis"] is None and jax.tree.leaves(found["memory"])
