@@ -164,7 +164,7 @@ def test_schema_of_every_kind_of_hint():
 
 @pytest.mark.parametrize("name", ["add", "scale", "fail", "shout", "echo"])
 def test_schemas_agree_with_transformers(name):
-    theirs = get_json_schema(getattr(Counter, name))["function"]
+    theirs = get_json_schema(getattr(Counter(), name))["function"]
     ours = SPECS[name].parameters["properties"]
     assert ours.keys() == theirs["parameters"]["properties"].keys()
     assert SPECS[name].parameters["required"] == theirs["parameters"]["required"]
