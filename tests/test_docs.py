@@ -20,7 +20,7 @@ from scripts import reference
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [*(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")), *sorted(DOCS.rglob("*.md"))]
 FENCE = re.compile(r"^(?:<!-- (not run[^>]*) -->\n)?```([\w{}]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 TEXTS = {page: page.read_text("utf-8") for page in PAGES}
 
