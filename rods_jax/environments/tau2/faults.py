@@ -108,9 +108,7 @@ def sample_bins(made: Iterable[Composition], rng: random.Random, size: int) -> l
 
 
 # ------------------------------------------------------------------------------- equal structure
-def alike(
-    id: str, families: Iterable[Family], personas: Sequence[str], taken: Iterable[str] = ()
-) -> list[Composition]:
+def alike(id: str, families: Iterable[Family], personas: Sequence[str], taken: Iterable[str] = ()) -> list[Composition]:
     """All other compositions of the family and number of faults of a task, solvable iff it is, with every persona.
 
     taken: ids; their kin is left out, so that a variant of a training task is never a test task in other words.
@@ -158,7 +156,9 @@ def task_json(made: Composition, texts: Texts) -> dict[str, Json]:
             "message_history": None,
         },
         "evaluation_criteria": {
-            "actions": [_gold(fix, f"{fix.name}_{index}") for index, fix in enumerate(fixes)] if mended else [_HAND_OVER],
+            "actions": [_gold(fix, f"{fix.name}_{index}") for index, fix in enumerate(fixes)]
+            if mended
+            else [_HAND_OVER],
             "env_assertions": [
                 {**_method(check), "assert_value": True, "message": check.message}
                 for check in ([*family.solved, *more] if mended else family.unsolved)
@@ -205,12 +205,12 @@ def flaw(task: TauTask, fresh: Callable[[], Environment]) -> str:
         episode.set_up(task.start)
         hopeless = "ACTION" in criteria.basis
         for done, gold in enumerate(criteria.actions):
-            if all([episode.check(one) for one in criteria.assertions]) != hopeless:
+            if all(episode.check(one) for one in criteria.assertions) != hopeless:
                 return f"after {done} gold calls the checks {'fail' if hopeless else 'hold already'}"
             told = episode.call(gold.side, gold.name, gold.arguments)
             if not told.ok:
                 return f"the gold call {gold.name} fails: {told.text}"
-        if not all([episode.check(one) for one in criteria.assertions]):
+        if not all(episode.check(one) for one in criteria.assertions):
             return "the checks fail after all gold calls"
     except Exception as error:  # a method of the set-up or of a check that is not there, or that refuses
         return f"{type(error).__name__}: {error}"

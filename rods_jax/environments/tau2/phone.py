@@ -7,15 +7,17 @@ Source: tau2-bench 1.0.1, domain telecom.
 from collections.abc import Mapping
 from typing import Any
 
-from rods_jax.environments.tau2 import shapes
+from rods_jax.environments.tau2.phone_records import MODES, NO_SERVICE, REQUEST, VPN, APNNames
 from rods_jax.environments.tau2.values import Record
 from rods_jax.types import Json
 
-MODES = ("4g_5g_preferred", "4g_only", "3g_only", "2g_only")
-NO_SERVICE = "no_service"
-SERVICES = ("connected", "searching", NO_SERVICE, "emergency_only")
-SIGNALS = {"none": "📵 No Signal", "poor": "📶¹ Poor", "fair": "📶² Fair", "good": "📶³ Good", "excellent": "📶⁴ Excellent"}
-
+_SYMBOLS = {
+    "none": "📵 No Signal",
+    "poor": "📶¹ Poor",
+    "fair": "📶² Fair",
+    "good": "📶³ Good",
+    "excellent": "📶⁴ Excellent",
+}
 _TECHNOLOGY = {"4g_only": "4G", "3g_only": "3G", "2g_only": "2G"}
 _MBPS = {"2G": (0.1, 0.4), "3G": (1, 5), "4G": (10, 100), "5G": (50, 500)}  # slowest, fastest
 _SIGNAL_FACTOR = {"poor": 0.2, "fair": 0.5, "good": 0.8, "excellent": 1.0}
@@ -25,100 +27,15 @@ NO_CONNECTION = "No Connection"
 
 Reading = Mapping[str, Json]
 
-# ------------------------------------------------------------------------------------------ shapes
-APN_SETTINGS = shapes.record(
-    "APNSettings",
-    {
-        "apn_name": (shapes.choice("internet", "broken"), "internet"),
-        "reset_at_reboot": (shapes.boolean, False),
-        "mms_apn": (shapes.maybe(shapes.text), "mms"),
-        "mmsc_url": (shapes.maybe(shapes.text), "http://mms.carrier.com/mms/wapenc"),
-        "mms_proxy": (shapes.maybe(shapes.text), None),
-        "mms_port": (shapes.maybe(shapes.integer), None),
-    },
-    closed=True,
-)
-_PERMISSIONS = shapes.record(
-    "AppPermissions",
-    {name: (shapes.boolean, False) for name in ("sms", "storage", "phone", "network")},
-    closed=True,
-)
-_APP = shapes.record(
-    "AppStatus",
-    {"app_name": shapes.text, "permissions": (_PERMISSIONS, lambda: _PERMISSIONS({}))},
-    closed=True,
-)
-_LEVEL = shapes.choice(*SIGNALS)
-_TECHNOLOGIES = shapes.choice("none", *_MBPS)
-_VPN = shapes.record(
-    "VpnDetails",
-    {
-        "server_address": (shapes.maybe(shapes.text), None),
-        "protocol": (shapes.maybe(shapes.text), None),
-        "server_performance": (shapes.choice("unknown", "poor", "fair", "good", "excellent"), "unknown"),
-    },
-    closed=True,
-)
-_REQUEST = shapes.record(
-    "PaymentRequest",
-    {"bill_id": shapes.text, "amount_due": shapes.number, "paid": (shapes.boolean, False)},
-    closed=True,
-)
-DEVICE = shapes.record(
-    "MockPhoneAttributes",
-    {
-        "sim_card_status": (shapes.choice("active", "missing", "locked_pin", "locked_puk"), "active"),
-        "sim_card_missing": (shapes.boolean, False),
-        "airplane_mode": (shapes.boolean, False),
-        "network_signal_strength": (_LEVEL, "good"),
-        "network_technology_connected": (_TECHNOLOGIES, "5G"),
-        "network_connection_status": (shapes.choice(*SERVICES), "connected"),
-        "battery_level": (shapes.integer, 80),
-        "data_enabled": (shapes.boolean, True),
-        "roaming_enabled": (shapes.boolean, False),
-        "network_mode_preference": (shapes.choice(*MODES), MODES[0]),
-        "active_apn_settings": (APN_SETTINGS, lambda: APN_SETTINGS({})),
-        "wifi_enabled": (shapes.boolean, False),
-        "wifi_connected": (shapes.boolean, False),
-        "wifi_ssid": (shapes.maybe(shapes.text), None),
-        "wifi_signal_strength": (_LEVEL, "none"),
-        "wifi_calling_enabled": (shapes.boolean, False),
-        "wifi_calling_mms_over_wifi": (shapes.boolean, False),
-        "data_saver_mode": (shapes.boolean, False),
-        "vpn_enabled_setting": (shapes.boolean, False),
-        "vpn_connected": (shapes.boolean, False),
-        "vpn_details": (shapes.maybe(_VPN), None),
-        "app_statuses": (shapes.table(_APP), dict),
-    },
-    closed=True,
-)
-SURROUNDINGS = shapes.record(
-    "UserSurroundings",
-    {
-        "name": (shapes.maybe(shapes.text), None),
-        "phone_number": (shapes.maybe(shapes.text), None),
-        "is_abroad": (shapes.boolean, False),
-        "roaming_allowed": (shapes.boolean, False),
-        "signal_strength": (
-            shapes.table(_LEVEL, key=_TECHNOLOGIES),
-            lambda: {"2G": "poor", "3G": "fair", "4G": "good", "5G": "excellent"},
-        ),
-        "mobile_data_usage_exceeded": (shapes.boolean, False),
-        "line_active": (shapes.boolean, True),
-        "payment_request": (shapes.maybe(_REQUEST), None),
-    },
-    closed=True,
-)
-
 
 def payment_request(bill_id: str, amount_due: float) -> Record:
     """What the owner of the phone is asked to pay, in USD."""
-    return _REQUEST({"bill_id": bill_id, "amount_due": amount_due})
+    return REQUEST({"bill_id": bill_id, "amount_due": amount_due})
 
 
 def new_vpn() -> Record:
     """The connection that a phone makes when it is asked for one."""
-    return _VPN({"server_address": "192.168.1.1", "protocol": "OpenVPN", "server_performance": "excellent"})
+    return VPN({"server_address": "192.168.1.1", "protocol": "OpenVPN", "server_performance": "excellent"})
 
 
 # ----------------------------------------------------------------------------------------- network
@@ -131,16 +48,13 @@ def apn(device: Reading, field: str) -> Any:
 
 
 def search_network(device: Record, around: Reading) -> None:
-    """Connects the device to what it prefers of what is there; the later of two obstacles has the last word."""
-    if device["sim_card_missing"] or device["sim_card_status"] != "active":
-        _disconnect(device)
-    else:
+    """Connects the device to what it prefers of what is there, or to nothing."""
+    has_sim = device["sim_card_status"] == "active" and not device["sim_card_missing"]
+    if has_sim and not device["airplane_mode"]:
         _connect(device, around["signal_strength"])
-    if device["airplane_mode"]:
+    else:
         _disconnect(device)
-    if apn(device, "apn_name") == "broken":
-        _disconnect(device)
-    if not around["line_active"]:
+    if apn(device, "apn_name") == APNNames.BROKEN or not around["line_active"]:
         _disconnect(device)
 
 
@@ -201,8 +115,10 @@ def mms_works(device: Reading, around: Reading) -> bool:
     if device["wifi_calling_enabled"] and device["wifi_calling_mms_over_wifi"]:
         return False
     app = device["app_statuses"].get("messaging")
-    return apn(device, "mmsc_url") is not None and app is not None and all(
-        app["permissions"][name] for name in ("storage", "sms")
+    return (
+        apn(device, "mmsc_url") is not None
+        and app is not None
+        and all(app["permissions"][name] for name in ("storage", "sms"))
     )
 
 
@@ -220,7 +136,7 @@ def status_bar(device: Reading) -> str:
 
 def _mobile_symbols(device: Reading) -> list[str]:
     technology = device["network_technology_connected"]
-    shown = [SIGNALS[device["network_signal_strength"]]]
+    shown = [_SYMBOLS[device["network_signal_strength"]]]
     if technology != "none":
         shown.append(technology)
     if not device["data_enabled"] or technology == "none":

@@ -5,6 +5,7 @@ No one may call these in a dialogue; the tools that its owner has are in phone_t
 
 from rods_jax.environments.tau2 import phone
 from rods_jax.environments.tau2.database import Database
+from rods_jax.environments.tau2.phone_records import SERVICES
 from rods_jax.environments.tau2.toolkit import Toolkit
 from rods_jax.environments.tau2.values import Record
 from rods_jax.types import Json
@@ -122,7 +123,7 @@ class PhoneChecks(Toolkit):
         return self.device["airplane_mode"] == expected_status
 
     def assert_service_status(self, expected_status: str) -> bool:
-        if expected_status not in phone.SERVICES:
+        if expected_status not in SERVICES:
             raise ValueError(f"{expected_status!r} is not a valid NetworkStatus")
         return self.device["network_connection_status"] == expected_status
 

@@ -3,13 +3,11 @@
 The class and its parameters are named as the official ones, which errors quote.
 """
 
-from collections.abc import Mapping
-
 from rods_jax.environments.tau2 import phone
 from rods_jax.environments.tau2.phone_checks import PhoneChecks
+from rods_jax.environments.tau2.phone_records import APN_SETTINGS, MODES, APNSettings, NetworkModePreference
 from rods_jax.environments.tau2.toolkit import READ, WRITE, tool
 from rods_jax.environments.tau2.values import Record
-from rods_jax.types import Json
 
 _SPEED_MEANS = {
     "Very Poor": "Connection is very slow. Basic web browsing might be difficult.",
@@ -44,10 +42,12 @@ class TelecomUserTools(PhoneChecks):
     # ------------------------------------------------------------------------------------ network
     @tool(READ)
     def check_status_bar(self) -> str:
+        """The symbols on top of the screen."""
         return phone.status_bar(self.device)
 
     @tool(READ)
     def check_network_status(self) -> str:
+        """Networks, signal, mobile data and Wi-Fi at a glance."""
         device = self.device
         lines = [
             f"Airplane Mode: {_on(device['airplane_mode'])}",
@@ -64,23 +64,24 @@ class TelecomUserTools(PhoneChecks):
 
     @tool(READ)
     def check_network_mode_preference(self) -> str:
+        """Which kind of network the phone prefers."""
         return f"Network Mode Preference: {self.device['network_mode_preference']}"
 
     @tool(WRITE)
-    def set_network_mode_preference(self, mode: str) -> str:
+    def set_network_mode_preference(self, mode: NetworkModePreference | str) -> str:
+        """Chooses which kind of network the phone prefers."""
         if mode is not None and not isinstance(mode, str):
             raise AttributeError(f"{type(mode).__name__!r} object has no attribute 'value'")
-        if mode is None or mode in phone.MODES:  # null is stored, and then refused
+        if mode is None or mode in MODES:  # null is stored, and then refused
             self._set(search=True, network_mode_preference=mode)
-        if mode in phone.MODES:
+        if mode in MODES:
             return self._then(f"Preferred Network Mode set to: {mode}")
-        options = ", ".join(phone.MODES)
-        return self._then(
-            f"Failed to set network mode: '{mode}' is not a valid option. Please use one of: {options}"
-        )
+        options = ", ".join(MODES)
+        return self._then(f"Failed to set network mode: '{mode}' is not a valid option. Please use one of: {options}")
 
     @tool(READ)
     def run_speed_test(self) -> str:
+        """Measures the download speed."""
         mbps, word = phone.speed(self.device, self.around)
         if mbps is None:
             return f"Speed test failed: {word}."
@@ -88,39 +89,47 @@ class TelecomUserTools(PhoneChecks):
 
     @tool(WRITE)
     def toggle_airplane_mode(self) -> str:
+        """Turns airplane mode on or off."""
         self._set_airplane_mode(not self.device["airplane_mode"])
         return self._then(f"Airplane Mode is now {_on(self.device['airplane_mode'])}.")
 
     # ----------------------------------------------------------------------------------- SIM card
     @tool(READ)
     def check_sim_status(self) -> str:
+        """Whether the SIM card works."""
         return _NO_SIM if self.device["sim_card_missing"] else _SIM.get(self.device["sim_card_status"], _NO_SIM)
 
     @tool(WRITE)
     def reseat_sim_card(self) -> str:
+        """Takes the SIM card out and puts it back."""
         self._set(search=True, sim_card_missing=False)
         return self._then("SIM card re-seated successfully.")
 
     # -------------------------------------------------------------------------------- mobile data
     @tool(WRITE)
     def toggle_data(self) -> str:
+        """Turns mobile data on or off."""
         return self._then(f"Mobile Data is now {_on(self._flip('data_enabled', search=True))}.")
 
     @tool(WRITE)
     def toggle_roaming(self) -> str:
+        """Turns data roaming on or off."""
         return self._then(f"Data Roaming is now {_on(self._flip('roaming_enabled', search=True))}.")
 
     @tool(READ)
     def check_data_restriction_status(self) -> str:
+        """Whether the data saver is on."""
         return f"Data Saver mode is {'ON (limits data usage)' if self.device['data_saver_mode'] else 'OFF'}."
 
     @tool(WRITE)
     def toggle_data_saver_mode(self) -> str:
+        """Turns the data saver on or off."""
         return self._then(f"Data Saver Mode is now {_on(self._flip('data_saver_mode'))}.")
 
     # ------------------------------------------------------------------------------- access point
     @tool(READ)
     def check_apn_settings(self) -> str:
+        """The access point that the phone uses."""
         if not isinstance(self.device["active_apn_settings"], Record):
             phone.apn(self.device, "model_copy")  # raises as the official call does
         return (
@@ -130,14 +139,16 @@ class TelecomUserTools(PhoneChecks):
         )
 
     @tool(WRITE)
-    def set_apn_settings(self, apn_settings: Mapping[str, Json]) -> str:
-        """What is no object is stored too, and every search fails from then on."""
-        settings = phone.APN_SETTINGS(apn_settings) if isinstance(apn_settings, dict) else apn_settings
+    def set_apn_settings(self, apn_settings: APNSettings | dict) -> str:
+        """Sets the access point."""
+        # What is no object is stored too, and every search fails from then on.
+        settings = APN_SETTINGS(apn_settings) if isinstance(apn_settings, dict) else apn_settings
         self._set(search=True, active_apn_settings=settings)
         return self._then(f"APN settings set to: {phone.apn(self.device, 'apn_name')}")
 
     @tool(WRITE)
     def reset_apn_settings(self) -> str:
+        """Has the access point set to its defaults at the next restart."""
         phone.apn(self.device, "reset_at_reboot")
         self.db.write("device")["active_apn_settings"]["reset_at_reboot"] = True
         self.simulate_network_search()
@@ -146,15 +157,19 @@ class TelecomUserTools(PhoneChecks):
     # -------------------------------------------------------------------------------------- Wi-Fi
     @tool(READ)
     def check_wifi_status(self) -> str:
+        """Whether the phone is on Wi-Fi."""
         device = self.device
         if not device["wifi_enabled"]:
             return "Wi-Fi is turned OFF."
         if not device["wifi_connected"]:
             return "Wi-Fi is ON but not connected to any network."
-        return f"Wi-Fi is ON and connected to '{device['wifi_ssid']}'. Signal strength: {device['wifi_signal_strength']}."
+        return (
+            f"Wi-Fi is ON and connected to '{device['wifi_ssid']}'. Signal strength: {device['wifi_signal_strength']}."
+        )
 
     @tool(WRITE)
     def toggle_wifi(self) -> str:
+        """Turns Wi-Fi on or off."""
         if self.device["airplane_mode"]:
             return self._then("Cannot change Wi-Fi settings while Airplane Mode is ON.")
         on = self._flip("wifi_enabled")
@@ -164,15 +179,18 @@ class TelecomUserTools(PhoneChecks):
 
     @tool(READ)
     def check_wifi_calling_status(self) -> str:
+        """Whether calls may go over Wi-Fi."""
         return f"Wi-Fi Calling is currently turned {_on(self.device['wifi_calling_enabled'])}."
 
     @tool(WRITE)
     def toggle_wifi_calling(self) -> str:
+        """Turns calls over Wi-Fi on or off."""
         return self._then(f"Wi-Fi Calling is now {_on(self._flip('wifi_calling_enabled'))}.")
 
     # ---------------------------------------------------------------------------------------- VPN
     @tool(READ)
     def check_vpn_status(self) -> str:
+        """Whether a VPN is connected, and how well it performs."""
         device, vpn = self.device, self.device["vpn_details"]
         if not device["vpn_connected"]:
             off = not device["vpn_enabled_setting"]
@@ -187,6 +205,7 @@ class TelecomUserTools(PhoneChecks):
 
     @tool(WRITE)
     def connect_vpn(self) -> str:
+        """Connects to the VPN."""
         if self.device["vpn_connected"]:
             return "VPN already connected."
         self._set(vpn_connected=True, vpn_details=Record(self.vpn))
@@ -194,6 +213,7 @@ class TelecomUserTools(PhoneChecks):
 
     @tool(WRITE)
     def disconnect_vpn(self) -> str:
+        """Disconnects from the VPN."""
         if not self.device["vpn_connected"]:
             return self._then("No active VPN connection to disconnect.")
         phone.drop_vpn(self.db.write("device"))
@@ -202,6 +222,7 @@ class TelecomUserTools(PhoneChecks):
     # --------------------------------------------------------------------------------------- apps
     @tool(READ)
     def check_installed_apps(self) -> str:
+        """Names of the apps on the phone."""
         return f"The following apps are installed on the phone: {', '.join(self.device['app_statuses'])}"
 
     def _granted(self, app_name: str) -> list[str] | None:
@@ -210,6 +231,7 @@ class TelecomUserTools(PhoneChecks):
 
     @tool(READ)
     def check_app_status(self, app_name: str) -> str:
+        """What an app is permitted, one a line."""
         granted = self._granted(app_name)
         if granted is None:
             return f"App '{app_name}' not found on this phone."
@@ -218,6 +240,7 @@ class TelecomUserTools(PhoneChecks):
 
     @tool(READ)
     def check_app_permissions(self, app_name: str) -> str:
+        """What an app is permitted."""
         granted = self._granted(app_name)
         if granted is None:
             return f"App '{app_name}' not found on this phone."
@@ -227,7 +250,7 @@ class TelecomUserTools(PhoneChecks):
 
     @tool(WRITE)
     def grant_app_permission(self, app_name: str, permission: str) -> str:
-        """permission: in any case; one that the phone does not know is refused in words."""
+        """Permits an app something."""
         app, name = self.device["app_statuses"].get(app_name), permission.lower()
         if app is None:
             return self._then(f"Error. App '{app_name}' not found. Cannot grant permission.")
@@ -241,20 +264,23 @@ class TelecomUserTools(PhoneChecks):
 
     @tool(READ)
     def can_send_mms(self) -> str:
+        """Whether the messaging app can send pictures."""
         can = "can" if phone.mms_works(self.device, self.around) else "cannot"
         return f"Your messaging app {can} send MMS messages."
 
     # ------------------------------------------------------------------------ restart and payments
     @tool(WRITE)
     def reboot_device(self) -> str:
+        """Restarts the phone."""
         resets = phone.apn(self.device, "reset_at_reboot")
         if resets:
-            self._set(active_apn_settings=phone.APN_SETTINGS({}))
+            self._set(active_apn_settings=APN_SETTINGS({}))
         self.simulate_network_search()
         return self._then("Resetting APN settings...\n" * resets + "Restarting network services...")
 
     @tool(READ)
     def check_payment_request(self) -> str:
+        """The bill that the customer is asked to pay."""
         request = self.around["payment_request"]
         if request is None:
             return "No payment request has been made."
@@ -262,6 +288,7 @@ class TelecomUserTools(PhoneChecks):
 
     @tool(WRITE)
     def make_payment(self) -> str:
+        """Pays the bill that the customer is asked to pay."""
         request = self.around["payment_request"]
         if request is None:
             return "You do not have a payment request."

@@ -3,14 +3,15 @@
 telecom_tools.py has the desk, phone_tools.py the phone, telecom_faults.py what is wrong with it in the tasks.
 """
 
-from rods_jax.environments.tau2 import phone, shapes
+from rods_jax.environments.tau2 import phone
+from rods_jax.environments.tau2.data import Files
 from rods_jax.environments.tau2.database import Base, Database
 from rods_jax.environments.tau2.environment import Environment
+from rods_jax.environments.tau2.phone_records import PHONE
 from rods_jax.environments.tau2.phone_tools import TelecomUserTools
-from rods_jax.environments.tau2.telecom_tools import TELECOM, TelecomTools
+from rods_jax.environments.tau2.telecom_records import DESK
+from rods_jax.environments.tau2.telecom_tools import TelecomTools
 from rods_jax.types import Json
-
-_PHONE = shapes.record("TelecomUserDB", {"device": phone.DEVICE, "surroundings": phone.SURROUNDINGS}, closed=True)
 
 
 def bases(desk: Json, owner: Json) -> tuple[Base, Base]:
@@ -19,12 +20,20 @@ def bases(desk: Json, owner: Json) -> tuple[Base, Base]:
     ShapeError: they are of another shape.
     """
     whole = {"device": {}, "surroundings": {}, **owner}
-    return Base("TelecomDB", TELECOM, desk), Base("TelecomUserDB", _PHONE, whole)
+    return Base("TelecomDB", DESK, desk), Base("TelecomUserDB", PHONE, whole)
 
 
 def environment(desk: Base, owner: Base, solo: bool = False) -> Environment:
     """A fresh episode."""
     return Environment(TelecomTools(Database(desk)), TelecomUserTools(Database(owner)), see_each_other, solo)
+
+
+def policy(files: Files, workflow: bool = False, solo: bool = False) -> str:
+    """What the agent must follow: the main rules, and how to mend a phone. TauDataError: the files are not there."""
+    alone = "_solo" if solo else ""
+    support = f"tech_support_workflow{alone}" if workflow else "tech_support_manual"
+    rules, steps = (files.text("telecom", f"{name}.md") for name in (f"main_policy{alone}", support))
+    return f"<main_policy>\n{rules}\n</main_policy>\n<tech_support_policy>\n{steps}\n</tech_support_policy>"
 
 
 def see_each_other(episode: Environment) -> None:
@@ -33,7 +42,7 @@ def see_each_other(episode: Environment) -> None:
     if not isinstance(desk, TelecomTools) or not isinstance(owner, TelecomUserTools):
         raise TypeError("telecom has two sides")
     number = owner.around["phone_number"]
-    if not number:
+    if number is None:
         return
     line = desk.line_by_phone(number)
     limit = desk.plan_of(line)["data_limit_gb"] + line["data_refueling_gb"]
@@ -47,8 +56,8 @@ def see_each_other(episode: Environment) -> None:
         desk.set_bill_status(request["bill_id"], "Paid")
         request = None
     if request is None:
-        waiting = desk.bills_of(desk.get_customer_by_phone(number), "Awaiting Payment")
-        request = phone.payment_request(waiting[0]["bill_id"], waiting[0]["total_due"]) if waiting else None
+        bill = desk.awaited_bill(number)
+        request = phone.payment_request(bill["bill_id"], bill["total_due"]) if bill else None
     seen["payment_request"] = request
     if any(owner.around[name] != value for name, value in seen.items()):
         owner.db.write("surroundings").update(seen)

@@ -83,11 +83,10 @@ def families(who: Subject) -> tuple[Family, Family, Family]:
     )
     refuel = by_agent("refuel_data", gb_amount=_REFUEL_GB)
     used, used_more = (
-        by_agent("set_data_usage", data_used_gb=round(gb + _OVER_GB, 1)) for gb in (who.limit_gb, who.limit_gb + _REFUEL_GB)
+        by_agent("set_data_usage", data_used_gb=round(gb + _OVER_GB, 1))
+        for gb in (who.limit_gb, who.limit_gb + _REFUEL_GB)
     )
-    refuelled = Check(
-        AGENT, "assert_data_refueling_amount", {**line, "expected_amount": who.refuelled_gb + _REFUEL_GB}
-    )
+    refuelled = Check(AGENT, "assert_data_refueling_amount", {**line, "expected_amount": who.refuelled_gb + _REFUEL_GB})
     usage = (
         Fault("data_usage_exceeded", (used,), (refuel,), (refuelled,)),
         Fault(_NO_REFUEL, (refuel, used_more), None),
@@ -156,7 +155,9 @@ def families(who: Subject) -> tuple[Family, Family, Family]:
             0,
             opening,
             (
-                Check(USER, "assert_service_status", {"expected_status": "connected"}, "Service status is not as expected"),
+                Check(
+                    USER, "assert_service_status", {"expected_status": "connected"}, "Service status is not as expected"
+                ),
                 Check(AGENT, "assert_no_overdue_bill", {"overdue_bill_id": _BILL}, "Overdue bill is not as expected"),
             ),
             (Check(USER, "assert_service_status", {"expected_status": "no_service"}),),
@@ -209,7 +210,9 @@ def texts_of(tasks: Sequence[Mapping[str, Json]], who: Subject, teller: Subject 
         away = any(cause.name == "set_user_location" for fault in made.faults for cause in fault.causes)
         task = words.get((made.family.name, away))
         if task is None or made.persona not in personas:
-            raise ValueError(f"no task at hand tells of {made.family.name} {'abroad' if away else 'at home'} ({made.persona})")
+            raise ValueError(
+                f"no task at hand tells of {made.family.name} {'abroad' if away else 'at home'} ({made.persona})"
+            )
         scenario = {"persona": personas[made.persona], "instructions": told(task["user_scenario"]["instructions"])}
         return {"description": told(task["description"]), "user_scenario": scenario, "ticket": told(task["ticket"])}
 

@@ -6,136 +6,31 @@ Source: tau2-bench 1.0.1, domain telecom.
 
 from collections.abc import Callable
 
-from rods_jax.environments.tau2 import shapes
 from rods_jax.environments.tau2.database import Key
+from rods_jax.environments.tau2.telecom_records import BILL, ITEM
 from rods_jax.environments.tau2.toolkit import GENERIC, READ, WRITE, Toolkit, tool
 from rods_jax.environments.tau2.values import Record
 from rods_jax.types import Json
 
 TODAY = "2025-02-25"
 _CYCLE_END = "2025-02-28"
-_LAST_MONTH = {"period_start": "2025-01-01", "period_end": "2025-01-31", "issue_date": "2025-01-01", "due_date": "2025-01-15"}
-_NEXT_MONTH = {"period_start": "2025-03-01", "period_end": "2025-03-31", "issue_date": "2025-03-01", "due_date": "2025-03-15"}
+_LAST_MONTH = {
+    "period_start": "2025-01-01",
+    "period_end": "2025-01-31",
+    "issue_date": "2025-01-01",
+    "due_date": "2025-01-15",
+}
+_NEXT_MONTH = {
+    "period_start": "2025-03-01",
+    "period_end": "2025-03-31",
+    "issue_date": "2025-03-01",
+    "due_date": "2025-03-15",
+}
+_ASKED = "Awaiting Payment"
 _TOLERANCE_GB = 1e-6
 _TABLES = {"L": "lines", "D": "devices", "B": "bills", "C": "customers", "P": "plans"}  # by first letter of an id
 
-# ------------------------------------------------------------------------------------------ shapes
-_ITEM = shapes.record(
-    "LineItem",
-    {"description": shapes.text, "amount": shapes.number, "date": shapes.text, "item_type": shapes.text},
-    closed=True,
-)
-_BILL = shapes.record(
-    "Bill",
-    {
-        "bill_id": shapes.text,
-        "customer_id": shapes.text,
-        "period_start": shapes.text,
-        "period_end": shapes.text,
-        "issue_date": shapes.text,
-        "total_due": shapes.number,
-        "due_date": shapes.text,
-        "line_items": (shapes.items(_ITEM), list),
-        "status": (shapes.choice("Draft", "Issued", "Awaiting Payment", "Paid", "Overdue", "Disputed"), "Draft"),
-    },
-    closed=True,
-)
-_LINE = shapes.record(
-    "Line",
-    {
-        "line_id": shapes.text,
-        "phone_number": shapes.text,
-        "status": (shapes.choice("Active", "Suspended", "Pending Activation", "Closed"), "Pending Activation"),
-        "plan_id": shapes.text,
-        "device_id": (shapes.maybe(shapes.text), None),
-        "data_used_gb": (shapes.number, 0.0),
-        "data_refueling_gb": (shapes.number, 0.0),
-        "roaming_enabled": (shapes.boolean, False),
-        "contract_end_date": (shapes.maybe(shapes.text), None),
-        "last_plan_change_date": (shapes.maybe(shapes.text), None),
-        "last_sim_replacement_date": (shapes.maybe(shapes.text), None),
-        "suspension_start_date": (shapes.maybe(shapes.text), None),
-    },
-    closed=True,
-)
-_PLAN = shapes.record(
-    "Plan",
-    {
-        "plan_id": shapes.text,
-        "name": shapes.text,
-        "data_limit_gb": shapes.number,
-        "price_per_month": shapes.number,
-        "data_refueling_price_per_gb": shapes.number,
-    },
-    closed=True,
-)
 
-
-def _moment(value: Json) -> str:
-    """A date and a time as the hashed text has them, with a space between."""
-    return shapes.text(value).replace("T", " ")
-
-
-_DEVICE = shapes.record(
-    "Device",
-    {
-        "device_id": shapes.text,
-        "device_type": shapes.choice("phone", "router", "tablet", "watch", "other"),
-        "model": shapes.text,
-        "imei": (shapes.maybe(shapes.text), None),
-        "is_esim_capable": shapes.boolean,
-        "activated": (shapes.boolean, False),
-        "activation_date": (shapes.maybe(_moment), None),
-        "last_esim_transfer_date": (shapes.maybe(_moment), None),
-    },
-    closed=True,
-)
-_ADDRESS = shapes.record(
-    "Address", {name: shapes.text for name in ("street", "city", "state", "zip_code")}, closed=True
-)
-_PAYMENT = shapes.record(
-    "PaymentMethod",
-    {
-        "method_type": shapes.choice("Credit Card", "Debit Card", "PayPal"),
-        "account_number_last_4": shapes.text,
-        "expiration_date": shapes.text,
-    },
-    closed=True,
-)
-_ACCOUNT = shapes.choice("Active", "Suspended", "Pending Verification", "Closed")
-_CUSTOMER = shapes.record(
-    "Customer",
-    {
-        "customer_id": shapes.text,
-        "full_name": shapes.text,
-        "date_of_birth": shapes.text,
-        "email": shapes.text,
-        "phone_number": shapes.text,
-        "address": _ADDRESS,
-        "account_status": (_ACCOUNT, "Pending Verification"),
-        "payment_methods": (shapes.items(_PAYMENT), list),
-        "line_ids": (shapes.items(shapes.text), list),
-        "bill_ids": (shapes.items(shapes.text), list),
-        "created_at": (_moment, "2025-01-01 00:00:00"),
-        "last_extension_date": (shapes.maybe(shapes.text), None),
-        "goodwill_credit_used_this_year": (shapes.number, 0.0),
-    },
-    closed=True,
-)
-TELECOM = shapes.record(
-    "TelecomDB",
-    {
-        "plans": (shapes.items(_PLAN), list),
-        "customers": (shapes.items(_CUSTOMER), list),
-        "lines": (shapes.items(_LINE), list),
-        "bills": (shapes.items(_BILL), list),
-        "devices": (shapes.items(_DEVICE), list),
-    },
-    closed=True,
-)
-
-
-# ------------------------------------------------------------------------------------------- tools
 class TelecomTools(Toolkit):
     """The provider's desk."""
 
@@ -183,6 +78,12 @@ class TelecomTools(Toolkit):
         bills = [self._by_id("bills", id) for id in customer["bill_ids"]]
         return [bill for bill in bills if bill["status"] == status]
 
+    def awaited_bill(self, phone_number: str) -> Record | None:
+        """The first that the customer of a number is asked to pay."""
+        if all(bill["status"] != _ASKED for _, bill in self.db.records("bills")):  # nearly always, and cheap to see
+            return None
+        return next(iter(self.bills_of(self.get_customer_by_phone(phone_number), _ASKED)), None)
+
     @tool(READ)
     def get_customer_by_phone(self, phone_number: str) -> Record:
         """The customer whose own number, or the number of one of whose lines, this is."""
@@ -217,25 +118,7 @@ class TelecomTools(Toolkit):
                 return self._by_id(table, id)
         raise ValueError(f"Unknown ID format or type: {id}")
 
-    @tool(READ)
-    def get_bills_for_customer(self, customer_id: str, limit: int = 12) -> list:
-        """The customer's bills, the latest first."""
-        bills = [self._by_id("bills", id) for id in self.get_customer_by_id(customer_id)["bill_ids"]]
-        return sorted(bills, key=lambda bill: bill["issue_date"], reverse=True)[:limit]
-
-    @tool(READ)
-    def get_data_usage(self, customer_id: str, line_id: str) -> dict:
-        """Data that a line used in this cycle, and what it may use."""
-        line = self._line(customer_id, line_id)
-        return {
-            "line_id": line_id,
-            "data_used_gb": line["data_used_gb"],
-            "data_limit_gb": self.plan_of(line)["data_limit_gb"],
-            "data_refueling_gb": line["data_refueling_gb"],
-            "cycle_end_date": _CYCLE_END,
-        }
-
-    # -------------------------------------------------------------------------------------- lines
+    # ----------------------------------------------------------------------- lines, bills, payments
     @tool(WRITE)
     def suspend_line(self, customer_id: str, line_id: str, reason: str) -> dict:
         """Suspends an active line."""
@@ -251,6 +134,35 @@ class TelecomTools(Toolkit):
             raise ValueError("Line must be suspended to resume")
         line = self._change_line(customer_id, line_id, status="Active", suspension_start_date=None)
         return {"message": "Line resumed successfully", "line": line}
+
+    @tool(READ)
+    def get_bills_for_customer(self, customer_id: str, limit: int = 12) -> list:
+        """The customer's bills, the latest first."""
+        bills = [self._by_id("bills", id) for id in self.get_customer_by_id(customer_id)["bill_ids"]]
+        return sorted(bills, key=lambda bill: bill["issue_date"], reverse=True)[:limit]
+
+    @tool(WRITE)
+    def send_payment_request(self, customer_id: str, bill_id: str) -> str:
+        """Asks the customer to pay a bill, a paid one too; one bill at a time."""
+        customer = self.get_customer_by_id(customer_id)
+        if self.bills_of(customer, _ASKED):
+            raise ValueError("A bill is already awaiting payment for this customer")
+        if bill_id not in customer["bill_ids"]:
+            raise ValueError(f"Bill {bill_id} not found for customer {customer_id}")
+        self.set_bill_status(bill_id, _ASKED)
+        return f"Payment request sent to the customer for bill {bill_id}"
+
+    @tool(READ)
+    def get_data_usage(self, customer_id: str, line_id: str) -> dict:
+        """Data that a line used in this cycle, and what it may use."""
+        line = self._line(customer_id, line_id)
+        return {
+            "line_id": line_id,
+            "data_used_gb": line["data_used_gb"],
+            "data_limit_gb": self.plan_of(line)["data_limit_gb"],
+            "data_refueling_gb": line["data_refueling_gb"],
+            "cycle_end_date": _CYCLE_END,
+        }
 
     def _switch_roaming(self, customer_id: str, line_id: str, on: bool) -> str:
         state = "enabled" if on else "disabled"
@@ -274,18 +186,6 @@ class TelecomTools(Toolkit):
         """Hands the customer over to a human agent."""
         return "Transfer successful"
 
-    # -------------------------------------------------------------------------------------- bills
-    @tool(WRITE)
-    def send_payment_request(self, customer_id: str, bill_id: str) -> str:
-        """Asks the customer to pay a bill, a paid one too; one bill at a time."""
-        customer = self.get_customer_by_id(customer_id)
-        if self.bills_of(customer, "Awaiting Payment"):
-            raise ValueError("A bill is already awaiting payment for this customer")
-        if bill_id not in customer["bill_ids"]:
-            raise ValueError(f"Bill {bill_id} not found for customer {customer_id}")
-        self.set_bill_status(bill_id, "Awaiting Payment")
-        return f"Payment request sent to the customer for bill {bill_id}"
-
     @tool(WRITE)
     def refuel_data(self, customer_id: str, line_id: str, gb_amount: float) -> dict:
         """Adds data to a line, and its price to the customer's next bill."""
@@ -302,6 +202,7 @@ class TelecomTools(Toolkit):
             "charge": charge,
         }
 
+    # -------------------------------------------------------------------------------------- bills
     def set_bill_status(self, bill_id: str, status: str) -> None:
         self.db.write("bills", self._place_by_id("bills", bill_id))["status"] = status
 
@@ -319,7 +220,7 @@ class TelecomTools(Toolkit):
         return next(id for number in range(1, len(known) + 2) if (id := f"B{number:08d}") not in known)
 
     def _new_bill(self, bill_id: str, customer_id: str, month: dict[str, str], status: str = "Draft") -> str:
-        made = _BILL({"bill_id": bill_id, "customer_id": customer_id, "total_due": 0, "status": status, **month})
+        made = BILL({"bill_id": bill_id, "customer_id": customer_id, "total_due": 0, "status": status, **month})
         self.db.append("bills", made)
         self.db.write("customers", self._place_by_id("customers", customer_id))["bill_ids"].append(bill_id)
         return bill_id
@@ -368,4 +269,4 @@ class TelecomTools(Toolkit):
 
 
 def _charged(description: str, amount: float) -> Record:
-    return _ITEM({"description": description, "amount": amount, "date": TODAY, "item_type": "Charge"})
+    return ITEM({"description": description, "amount": amount, "date": TODAY, "item_type": "Charge"})
