@@ -4,6 +4,7 @@
     made = compose((mms,), ("None", "Easy"))      # every combination, from one fault to many
     task = task_json(made[0], texts)              # in the format of tasks.json
     flaw(task_from_json(task), fresh)             # "" where gold solves it and no part of gold does
+    rng.choice(alike(task["id"], (mms,), ("None", "Easy")))         # a variant of equal structure
 
 A fault knows nothing of the others, so that a task of n faults has equals without a language model: the other
 combinations of n faults of its family (`alike`).
@@ -53,6 +54,7 @@ class Family(NamedTuple):
     opening: tuple[Deed, ...]  # before all causes
     solved: tuple[Check, ...]
     unsolved: tuple[Check, ...]  # what holds where a fault cannot be mended
+    about: str = ""  # whom the tasks are about, where ids must say so
 
 
 class Composition(NamedTuple):
@@ -86,11 +88,12 @@ def _combinations(family: Family) -> list[tuple[Fault, ...]]:
 
 def name_of(made: Composition) -> str:
     """The task's id."""
-    return f"{kin_of(made)}[PERSONA:{made.persona}]"
+    about = f"[{made.family.about}]" if made.family.about else ""
+    return f"{kin_of(made)}[PERSONA:{made.persona}]{about}"
 
 
 def kin_of(made: Composition) -> str:
-    """The id without the persona: tasks of one kin have one solution, and must not stand on both sides of a split."""
+    """The id up to the persona: tasks of one kin have one solution, and must not stand on both sides of a split."""
     return f"[{made.family.name}]{'|'.join(fault.name for fault in made.faults)}"
 
 
@@ -109,31 +112,32 @@ def sample_bins(made: Iterable[Composition], rng: random.Random, size: int) -> l
 
 # ------------------------------------------------------------------------------- equal structure
 def alike(id: str, families: Iterable[Family], personas: Sequence[str], taken: Iterable[str] = ()) -> list[Composition]:
-    """All other compositions of the family and number of faults of a task, solvable iff it is, with every persona.
+    """All other compositions of a task's family and number of faults, solvable iff it is, with every persona.
 
+    families: also those about others than the task's own, for more variants.
     taken: ids; their kin is left out, so that a variant of a training task is never a test task in other words.
     ValueError: no composition has this id.
     """
-    families = tuple(families)
-    kin, _, persona = id.partition("[PERSONA:")
-    seed = next((one for one in compose(families, personas[:1]) if kin_of(one) == kin), None)
-    if seed is None or persona.removesuffix("]") not in personas:
-        raise ValueError(f"no composition of faults has the id {id!r}")
-    left_out = {kin, *(other.partition("[PERSONA:")[0] for other in taken)}
+    kin = _kin(id)
+    made = compose((one for one in families if kin.startswith(f"[{one.name}]")), personas[:1])
+    seed = next((one for one in made if kin_of(one) == kin), None)
+    if seed is None:
+        raise ValueError(f"no composition of these faults has the id {id!r}")
+    left_out = {kin, *map(_kin, taken)}
     return [
-        one._replace(persona=name)
-        for one in compose((seed.family,), personas[:1])
-        if len(one.faults) == len(seed.faults) and solvable(one) == solvable(seed) and kin_of(one) not in left_out
-        for name in personas
+        one._replace(persona=persona)
+        for one in made
+        if _structure(one) == _structure(seed) and kin_of(one) not in left_out
+        for persona in personas
     ]
 
 
-def variant(
-    id: str, families: Iterable[Family], personas: Sequence[str], rng: random.Random, taken: Iterable[str] = ()
-) -> Composition | None:
-    """One of `alike`, by chance; None: none is left."""
-    found = alike(id, families, personas, taken)
-    return rng.choice(found) if found else None
+def _kin(id: str) -> str:
+    return id.partition("[PERSONA:")[0]
+
+
+def _structure(made: Composition) -> tuple[str, int, bool]:
+    return made.family.name, len(made.faults), solvable(made)
 
 
 # ------------------------------------------------------------------------------------------- tasks

@@ -7,7 +7,7 @@ Source: tau2-bench 1.0.1, domain telecom.
 from collections.abc import Mapping
 from typing import Any
 
-from rods_jax.environments.tau2.phone_records import MODES, NO_SERVICE, REQUEST, VPN, APNNames
+from rods_jax.environments.tau2.phone_records import NO_SERVICE, REQUEST, VPN, APNNames
 from rods_jax.environments.tau2.values import Record
 from rods_jax.types import Json
 
@@ -18,7 +18,7 @@ _SYMBOLS = {
     "good": "📶³ Good",
     "excellent": "📶⁴ Excellent",
 }
-_TECHNOLOGY = {"4g_only": "4G", "3g_only": "3G", "2g_only": "2G"}
+_TECHNOLOGY = {"4g_5g_preferred": "5G", "4g_only": "4G", "3g_only": "3G", "2g_only": "2G"}
 _MBPS = {"2G": (0.1, 0.4), "3G": (1, 5), "4G": (10, 100), "5G": (50, 500)}  # slowest, fastest
 _SIGNAL_FACTOR = {"poor": 0.2, "fair": 0.5, "good": 0.8, "excellent": 1.0}
 _SLOW_VPN_FACTOR, _SAVER_FACTOR = 0.1, 0.2
@@ -44,7 +44,13 @@ def apn(device: Reading, field: str) -> Any:
     settings = device["active_apn_settings"]
     if not isinstance(settings, Record):
         raise AttributeError(f"{type(settings).__name__!r} object has no attribute {field!r}")
-    return settings[field]
+    return settings.get(field)
+
+
+def set_apn(device: Record, field: str, value: Json) -> None:
+    """AttributeError, as above."""
+    apn(device, field)
+    device["active_apn_settings"][field] = value
 
 
 def search_network(device: Record, around: Reading) -> None:
@@ -60,8 +66,9 @@ def search_network(device: Record, around: Reading) -> None:
 
 def _connect(device: Record, signals: Reading) -> None:
     preference = device["network_mode_preference"]
-    best = "5G" if signals.get("5G", "none") != "none" else "4G"
-    technology = best if preference == MODES[0] else _TECHNOLOGY.get(preference, "4G")
+    technology = _TECHNOLOGY.get(preference, "4G") if isinstance(preference, str) else "4G"
+    if technology == "5G" and signals.get("5G", "none") == "none":
+        technology = "4G"
     device["network_connection_status"] = "connected"
     device["network_technology_connected"] = technology
     device["network_signal_strength"] = signals.get(technology, "none")

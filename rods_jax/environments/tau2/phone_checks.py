@@ -5,7 +5,7 @@ No one may call these in a dialogue; the tools that its owner has are in phone_t
 
 from rods_jax.environments.tau2 import phone
 from rods_jax.environments.tau2.database import Database
-from rods_jax.environments.tau2.phone_records import SERVICES
+from rods_jax.environments.tau2.phone_records import SERVICES, APNNames
 from rods_jax.environments.tau2.toolkit import Toolkit
 from rods_jax.environments.tau2.values import Record
 from rods_jax.types import Json
@@ -44,9 +44,11 @@ class PhoneChecks(Toolkit):
         return state
 
     def _set_airplane_mode(self, on: bool) -> None:
+        """Drops Wi-Fi, and a VPN unless the mode ends."""
+        ends = self.device["airplane_mode"] and not on
         self._set(airplane_mode=on)
-        if on:
-            phone.drop_wifi(self.db.write("device"))
+        phone.drop_wifi(self.db.write("device"))
+        if not ends:
             phone.drop_vpn(self.db.write("device"))
         self.simulate_network_search()
 
@@ -99,11 +101,11 @@ class PhoneChecks(Toolkit):
         self.simulate_network_search()
 
     def break_apn_settings(self) -> None:
-        self.db.write("device")["active_apn_settings"]["apn_name"] = "broken"
+        phone.set_apn(self.db.write("device"), "apn_name", str(APNNames.BROKEN))
         self.simulate_network_search()
 
     def break_apn_mms_setting(self) -> None:
-        self.db.write("device")["active_apn_settings"]["mmsc_url"] = None
+        phone.set_apn(self.db.write("device"), "mmsc_url", None)
 
     def break_vpn(self) -> None:
         """A slow connection, and slow ones from then on."""

@@ -32,6 +32,13 @@ def _yes(state: bool) -> str:
     return "Yes" if state else "No"
 
 
+def _mode(preference: str) -> str:
+    """AttributeError, as the official enumeration's: a call stored something else there."""
+    if not isinstance(preference, str):
+        raise AttributeError(f"{type(preference).__name__!r} object has no attribute 'value'")
+    return preference
+
+
 class TelecomUserTools(PhoneChecks):
     """The phone in its owner's hand."""
 
@@ -65,19 +72,20 @@ class TelecomUserTools(PhoneChecks):
     @tool(READ)
     def check_network_mode_preference(self) -> str:
         """Which kind of network the phone prefers."""
-        return f"Network Mode Preference: {self.device['network_mode_preference']}"
+        return f"Network Mode Preference: {_mode(self.device['network_mode_preference'])}"
 
     @tool(WRITE)
     def set_network_mode_preference(self, mode: NetworkModePreference | str) -> str:
         """Chooses which kind of network the phone prefers."""
-        if mode is not None and not isinstance(mode, str):
-            raise AttributeError(f"{type(mode).__name__!r} object has no attribute 'value'")
-        if mode is None or mode in MODES:  # null is stored, and then refused
+        refused = isinstance(mode, str) and mode not in MODES
+        if not refused:  # what is no text is stored too, and 4G is what the phone takes from it
             self._set(search=True, network_mode_preference=mode)
-        if mode in MODES:
-            return self._then(f"Preferred Network Mode set to: {mode}")
-        options = ", ".join(MODES)
-        return self._then(f"Failed to set network mode: '{mode}' is not a valid option. Please use one of: {options}")
+        if refused or mode is None:
+            options = ", ".join(MODES)
+            return self._then(
+                f"Failed to set network mode: '{mode}' is not a valid option. Please use one of: {options}"
+            )
+        return self._then(f"Preferred Network Mode set to: {_mode(mode)}")
 
     @tool(READ)
     def run_speed_test(self) -> str:
@@ -90,8 +98,9 @@ class TelecomUserTools(PhoneChecks):
     @tool(WRITE)
     def toggle_airplane_mode(self) -> str:
         """Turns airplane mode on or off."""
-        self._set_airplane_mode(not self.device["airplane_mode"])
-        return self._then(f"Airplane Mode is now {_on(self.device['airplane_mode'])}.")
+        on = not self.device["airplane_mode"]
+        self._set_airplane_mode(on)
+        return self._then(f"Airplane Mode is now {_on(on)}.")
 
     # ----------------------------------------------------------------------------------- SIM card
     @tool(READ)
@@ -130,8 +139,7 @@ class TelecomUserTools(PhoneChecks):
     @tool(READ)
     def check_apn_settings(self) -> str:
         """The access point that the phone uses."""
-        if not isinstance(self.device["active_apn_settings"], Record):
-            phone.apn(self.device, "model_copy")  # raises as the official call does
+        phone.apn(self.device, "model_copy")  # the word of the official error
         return (
             f"Current APN Name: {phone.apn(self.device, 'apn_name')}\n"
             f"MMSC URL (for picture messages): {phone.apn(self.device, 'mmsc_url') or 'Not Set'}\n"
@@ -149,8 +157,7 @@ class TelecomUserTools(PhoneChecks):
     @tool(WRITE)
     def reset_apn_settings(self) -> str:
         """Has the access point set to its defaults at the next restart."""
-        phone.apn(self.device, "reset_at_reboot")
-        self.db.write("device")["active_apn_settings"]["reset_at_reboot"] = True
+        phone.set_apn(self.db.write("device"), "reset_at_reboot", True)
         self.simulate_network_search()
         return self._then("APN settings will reset at reboot.")
 

@@ -1,8 +1,8 @@
-"""What is wrong in telecom's tasks: 21 faults in three families, on any line of the provider.
+"""What is wrong in telecom's tasks: 20 faults in three families, on any line of the provider.
 
-    who = subject(desk, "L1002")                    # of the records of db.toml
-    made = compose(families(who), PERSONAS)         # 3,405; released(made) are the 2,285 of tasks.json, in its order
-    texts = texts_of(tasks, who)                    # the words of the user's copy of tasks.json
+    who = subject(desk, FILE_LINE)             # desk: the tables of telecom.bases(...)[0]
+    made = compose(families(who), PERSONAS)    # 3,405; released(made) are the 2,285 of tasks.json, in its order
+    texts = texts_of(tasks, desk)              # the words of the user's copy of tasks.json
     again = [task_json(one, texts) for one in released(made)]
 
 The words are the copy's own, since the project ships none of the data.
@@ -17,6 +17,8 @@ from rods_jax.environments.tau2.messages import AGENT, USER
 from rods_jax.types import Json
 
 PERSONAS = ("None", "Easy", "Hard")
+FILE_LINE = "L1002"  # whom the tasks of the file are about
+_LOCATION = "set_user_location"
 _NO_REFUEL = "data_usage_exceeded_no_refuel"
 _BILL = "B1234321"
 _REFUEL_GB, _OVER_GB = 2.0, 0.1
@@ -36,7 +38,10 @@ class Subject(NamedTuple):
 
 # --------------------------------------------------------------------------------------- subjects
 def subjects(desk: Mapping[str, Json]) -> tuple[Subject, ...]:
-    """Everyone whose line can have all faults: it is active, and its customer has a draft bill, none overdue, none asked for."""
+    """Everyone whose line can have all faults.
+
+    The line is active.  The customer has a draft bill, and none that is overdue or asked for.
+    """
     plans = {plan["plan_id"]: plan for plan in desk["plans"]}
     lines = {line["line_id"]: line for line in desk["lines"] if line["status"] == "Active"}
     status = {bill["bill_id"]: bill["status"] for bill in desk["bills"]}
@@ -62,115 +67,126 @@ def subject(desk: Mapping[str, Json], line_id: str) -> Subject:
 
 
 # --------------------------------------------------------------------------------------- families
-def families(who: Subject) -> tuple[Family, Family, Family]:
+def families(who: Subject) -> tuple[Family, ...]:
     """Mobile data, service, picture messages: in the order of the file."""
     line: Mapping[str, Json] = {"customer_id": who.customer_id, "line_id": who.line_id}
+    reboot, search = _user("reboot_device"), _user("simulate_network_search")
 
-    def by_user(name: str, /, **arguments: Json) -> Deed:
-        return Deed(USER, name, arguments)
+    # What one part of the phone has wrong.
+    airplane = _one("airplane_mode_on", _user("turn_airplane_mode_on"), _user("toggle_airplane_mode"))
+    no_sim = _one("unseat_sim_card", _user("unseat_sim_card"), _user("reseat_sim_card"))
+    locked_sim = (Fault("lock_sim_card_pin", (_user("lock_sim_card", mode="pin"),), None),)
+    no_data = _one("data_mode_off", _user("turn_data_off"), _user("toggle_data"))
+    saver = _one("data_saver_mode_on", _user("turn_data_saver_mode_on"), _user("toggle_data_saver_mode"))
+    slow, fast = (_user("set_network_mode_preference", mode=mode) for mode in ("2g_only", "4g_5g_preferred"))
+    old_network = _one("bad_network_preference", slow, fast)
+    slow_vpn = _one("bad_vpn", _user("break_vpn"), _user("disconnect_vpn"))
+    over_wifi = _user("set_wifi_calling", enabled=True, mms_over_wifi=True)
+    wifi_calling = _one("bad_wifi_calling", over_wifi, _user("toggle_wifi_calling"))
+    bad_apn, bad_mmsc = (
+        _one(name, _user(name), _user("reset_apn_settings"), reboot)
+        for name in ("break_apn_settings", "break_apn_mms_setting")
+    )
+    refused_apps = (
+        _refused("sms_permission", "sms"),
+        _refused("storage_permission", "storage"),
+        _refused("both_permissions", "sms", "storage"),
+    )
 
-    def by_agent(name: str, /, **arguments: Json) -> Deed:
-        return Deed(AGENT, name, {**line, **arguments})
-
-    # What is wrong with the line: first three, of which a task has one.
-    search, abroad = by_user("simulate_network_search"), by_user("set_user_location", abroad=True)
-    allow, forbid = by_agent("enable_roaming"), by_agent("disable_roaming")
-    on, off, toggle = by_user("turn_roaming_on"), by_user("turn_roaming_off"), by_user("toggle_roaming")
+    # What the line has wrong, or the line and the phone.
+    abroad, toggle = _user(_LOCATION, abroad=True), _user("toggle_roaming")
+    on, off = _user("turn_roaming_on"), _user("turn_roaming_off")
+    allow, forbid = _agent("enable_roaming", **line), _agent("disable_roaming", **line)
     roaming = (
         Fault("user_abroad_roaming_enabled_off", (abroad, off, allow), (toggle,)),
         Fault("user_abroad_roaming_disabled_on", (abroad, on, forbid, search), (allow,)),
         Fault("user_abroad_roaming_disabled_off", (abroad, off, forbid, search), (allow, toggle)),
     )
-    refuel = by_agent("refuel_data", gb_amount=_REFUEL_GB)
+    refuel = _agent("refuel_data", **line, gb_amount=_REFUEL_GB)
     used, used_more = (
-        by_agent("set_data_usage", data_used_gb=round(gb + _OVER_GB, 1))
-        for gb in (who.limit_gb, who.limit_gb + _REFUEL_GB)
+        _agent("set_data_usage", **line, data_used_gb=round(who.limit_gb + more, 1))
+        for more in (_OVER_GB, _REFUEL_GB + _OVER_GB)
     )
-    refuelled = Check(AGENT, "assert_data_refueling_amount", {**line, "expected_amount": who.refuelled_gb + _REFUEL_GB})
+    amount = {**line, "expected_amount": who.refuelled_gb + _REFUEL_GB}
     usage = (
-        Fault("data_usage_exceeded", (used,), (refuel,), (refuelled,)),
+        Fault("data_usage_exceeded", (used,), (refuel,), (Check(AGENT, "assert_data_refueling_amount", amount),)),
         Fault(_NO_REFUEL, (refuel, used_more), None),
     )
-
-    def suspended(contract_ended: bool) -> tuple[Deed, Deed]:
-        return by_agent("suspend_line_for_overdue_bill", new_bill_id=_BILL, contract_ended=contract_ended), search
-
-    reboot = by_user("reboot_device")
-    request = Deed(AGENT, "send_payment_request", {"customer_id": who.customer_id, "bill_id": _BILL})
-    paid = request, by_user("make_payment"), by_agent("resume_line"), reboot
-    suspension = (
-        Fault("overdue_bill_suspension", suspended(False), paid),
-        Fault("contract_end_suspension", suspended(True), None),
+    unpaid, ended = (
+        _agent("suspend_line_for_overdue_bill", **line, new_bill_id=_BILL, contract_ended=ended)
+        for ended in (False, True)
     )
-
-    # What is wrong with the phone.
-    reset = by_user("reset_apn_settings"), reboot
-    airplane = (Fault("airplane_mode_on", (by_user("turn_airplane_mode_on"),), (by_user("toggle_airplane_mode"),)),)
-    no_sim = (Fault("unseat_sim_card", (by_user("unseat_sim_card"),), (by_user("reseat_sim_card"),)),)
-    locked_sim = (Fault("lock_sim_card_pin", (by_user("lock_sim_card", mode="pin"),), None),)
-    bad_apn = (Fault("break_apn_settings", (by_user("break_apn_settings"),), reset),)
-    bad_mmsc = (Fault("break_apn_mms_setting", (by_user("break_apn_mms_setting"),), reset),)
-    no_data = (Fault("data_mode_off", (by_user("turn_data_off"),), (by_user("toggle_data"),)),)
-    saver = (Fault("data_saver_mode_on", (by_user("turn_data_saver_mode_on"),), (by_user("toggle_data_saver_mode"),)),)
-    slow, fast = (by_user("set_network_mode_preference", mode=mode) for mode in ("2g_only", "4g_5g_preferred"))
-    old_network = (Fault("bad_network_preference", (slow,), (fast,)),)
-    slow_vpn = (Fault("bad_vpn", (by_user("break_vpn"),), (by_user("disconnect_vpn"),)),)
-    over_wifi = by_user("set_wifi_calling", enabled=True, mms_over_wifi=True)
-    wifi_calling = (Fault("bad_wifi_calling", (over_wifi,), (by_user("toggle_wifi_calling"),)),)
-
-    def refused(name: str, *permissions: str) -> Fault:
-        apps = [{"app_name": "messaging", "permission": permission} for permission in permissions]
-        return Fault(
-            f"break_app_{name}",
-            tuple(by_user("remove_app_permission", **app) for app in apps),
-            tuple(by_user("grant_app_permission", **app) for app in apps),
-        )
-
-    permissions = (
-        refused("sms_permission", "sms"),
-        refused("storage_permission", "storage"),
-        refused("both_permissions", "sms", "storage"),
+    request = _agent("send_payment_request", customer_id=who.customer_id, bill_id=_BILL)
+    pay_and_resume = request, _user("make_payment"), _agent("resume_line", **line), reboot
+    suspension = (
+        Fault("overdue_bill_suspension", (unpaid, search), pay_and_resume),
+        Fault("contract_end_suspension", (ended, search), None),
     )
 
     # What each complaint may come from, and what ends it.
-    opening = (by_user("set_user_info", name=who.name, phone_number=who.phone_number),)
+    opening = (_user("set_user_info", name=who.name, phone_number=who.phone_number),)
+    about = "" if who.line_id == FILE_LINE else who.line_id
     return (
         Family(
             "mobile_data_issue",
             (airplane, roaming, no_data, saver, old_network, slow_vpn, usage),
-            1,
-            opening,
-            (
+            complaint=1,
+            opening=opening,
+            solved=(
                 Check(USER, "assert_mobile_data_status", {"expected_status": True}),
                 Check(USER, "assert_internet_speed", {"expected_speed": 200, "expected_desc": "excellent"}),
             ),
-            (
+            unsolved=(
                 Check(USER, "assert_mobile_data_status", {"expected_status": False}),
                 Check(USER, "assert_internet_speed", {"expected_speed": 0}),
             ),
+            about=about,
         ),
         Family(
             "service_issue",
             (airplane, no_sim, locked_sim, bad_apn, suspension),
-            0,
-            opening,
-            (
-                Check(
-                    USER, "assert_service_status", {"expected_status": "connected"}, "Service status is not as expected"
-                ),
+            complaint=0,
+            opening=opening,
+            solved=(
+                _service("connected", "Service status is not as expected"),
                 Check(AGENT, "assert_no_overdue_bill", {"overdue_bill_id": _BILL}, "Overdue bill is not as expected"),
             ),
-            (Check(USER, "assert_service_status", {"expected_status": "no_service"}),),
+            unsolved=(_service("no_service"),),
+            about=about,
         ),
         Family(
             "mms_issue",
-            (airplane, no_sim, no_data, usage, roaming, old_network, wifi_calling, bad_mmsc, permissions),
-            5,
-            opening,
-            (Check(USER, "assert_can_send_mms", {"expected_status": True}),),
-            (Check(USER, "assert_can_send_mms", {"expected_status": False}),),
+            (airplane, no_sim, no_data, usage, roaming, old_network, wifi_calling, bad_mmsc, refused_apps),
+            complaint=5,
+            opening=opening,
+            solved=(Check(USER, "assert_can_send_mms", {"expected_status": True}),),
+            unsolved=(Check(USER, "assert_can_send_mms", {"expected_status": False}),),
+            about=about,
         ),
     )
+
+
+def _user(name: str, /, **arguments: Json) -> Deed:
+    return Deed(USER, name, arguments)
+
+
+def _agent(name: str, /, **arguments: Json) -> Deed:
+    return Deed(AGENT, name, arguments)
+
+
+def _one(name: str, cause: Deed, *fixes: Deed) -> tuple[Fault]:
+    """A choice of one fault."""
+    return (Fault(name, (cause,), fixes),)
+
+
+def _refused(name: str, *permissions: str) -> Fault:
+    apps = [{"app_name": "messaging", "permission": permission} for permission in permissions]
+    causes = tuple(_user("remove_app_permission", **app) for app in apps)
+    return Fault(f"break_app_{name}", causes, tuple(_user("grant_app_permission", **app) for app in apps))
+
+
+def _service(status: str, message: str | None = None) -> Check:
+    return Check(USER, "assert_service_status", {"expected_status": status}, message)
 
 
 # ------------------------------------------------------------------------------------- the splits
@@ -185,35 +201,35 @@ def base(made: Iterable[Composition]) -> list[Composition]:
 
 
 # ------------------------------------------------------------------------------------------ words
-def texts_of(tasks: Sequence[Mapping[str, Json]], who: Subject, teller: Subject | None = None) -> Texts:
-    """The words of a copy of tasks.json, for compositions of equal family and place of the user.
+def texts_of(tasks: Sequence[Mapping[str, Json]], desk: Mapping[str, Json]) -> Texts:
+    """The words of a copy of tasks.json, with name and number of whom a composition is about.
 
-    who: whom the made tasks are about.  teller: whom the copy's are about, where it is someone else.
-    ValueError, at the first composition whose words the copy lacks.
+    ValueError, at the first composition whose family, place or persona the copy has no task of.
     """
-    teller = teller or who
-    words: dict[tuple[str, bool], Mapping[str, Json]] = {}
+    told: dict[tuple[str, bool], Mapping[str, Json]] = {}
     personas: dict[str, Json] = {}
     for task in tasks:
-        family, _, persona = task["id"].removeprefix("[").partition("]")
+        family, _, name = task["id"].removeprefix("[").partition("]")
         causes = task["initial_state"]["initialization_actions"]
-        words.setdefault((family, any(one["func_name"] == "set_user_location" for one in causes)), task)
-        personas.setdefault(persona.rpartition("[PERSONA:")[2].removesuffix("]"), task["user_scenario"]["persona"])
-
-    def told(value: Json) -> Json:
-        """With the name and number of the one whom it is about."""
-        if isinstance(value, str):
-            return value.replace(teller.name, who.name).replace(teller.phone_number, who.phone_number)
-        return {key: told(inner) for key, inner in value.items()} if isinstance(value, Mapping) else value
+        told.setdefault((family, any(cause["func_name"] == _LOCATION for cause in causes)), task)
+        personas.setdefault(name.rpartition("[PERSONA:")[2].removesuffix("]"), task["user_scenario"]["persona"])
+    teller, others = subject(desk, FILE_LINE), {one.line_id: one for one in subjects(desk)}
 
     def texts(made: Composition) -> Mapping[str, Json]:
-        away = any(cause.name == "set_user_location" for fault in made.faults for cause in fault.causes)
-        task = words.get((made.family.name, away))
+        away = any(cause.name == _LOCATION for fault in made.faults for cause in fault.causes)
+        task, who = told.get((made.family.name, away)), others.get(made.family.about, teller)
         if task is None or made.persona not in personas:
-            raise ValueError(
-                f"no task at hand tells of {made.family.name} {'abroad' if away else 'at home'} ({made.persona})"
-            )
-        scenario = {"persona": personas[made.persona], "instructions": told(task["user_scenario"]["instructions"])}
-        return {"description": told(task["description"]), "user_scenario": scenario, "ticket": told(task["ticket"])}
+            place = "abroad" if away else "at home"
+            raise ValueError(f"the tasks at hand tell nothing of {made.family.name} {place}, persona {made.persona}")
+        instructions = {key: _about(who, teller, text) for key, text in task["user_scenario"]["instructions"].items()}
+        return {
+            "description": task["description"],
+            "user_scenario": {"persona": personas[made.persona], "instructions": instructions},
+            "ticket": _about(who, teller, task["ticket"]),
+        }
 
     return texts
+
+
+def _about(who: Subject, teller: Subject, text: str | None) -> str | None:
+    return text and text.replace(teller.name, who.name).replace(teller.phone_number, who.phone_number)

@@ -259,8 +259,12 @@ class TelecomTools(Toolkit):
         return self._line(customer_id, line_id)["status"] == expected_status
 
     def assert_overdue_bill_exists(self, customer_id: str, overdue_bill_id: str) -> bool:
-        overdue = self.bills_of(self.get_customer_by_id(customer_id), "Overdue")
-        return overdue_bill_id in [bill["bill_id"] for bill in overdue]
+        """ValueError, and never False: the customer has no such bill, or it is not overdue."""
+        if overdue_bill_id not in self.get_customer_by_id(customer_id)["bill_ids"]:
+            raise ValueError(f"Overdue bill {overdue_bill_id} not found")
+        if self._by_id("bills", overdue_bill_id)["status"] != "Overdue":
+            raise ValueError(f"Overdue bill {overdue_bill_id} is not overdue")
+        return True
 
     def assert_no_overdue_bill(self, overdue_bill_id: str) -> bool:
         """Whether a bill is paid, or there is none of this id."""
