@@ -189,7 +189,8 @@ class AirlineTools(Toolkit):
         # What it costs.
         legs = [self._leg(flight, cabin, len(people)) for flight in wanted]
         total = sum(leg["price"] for leg in legs) * len(people)
-        total += INSURANCE_FEE * len(people) * (insurance == "yes") + BAG_FEE * nonfree_baggages
+        total += INSURANCE_FEE * len(people) if insurance == "yes" else 0
+        total += BAG_FEE * nonfree_baggages
         # Whether it is paid.
         for payment in payments:
             name, amount = payment["payment_id"], payment["amount"]

@@ -40,13 +40,17 @@ class Environment:
     def call(self, side: str, name: str, arguments: Mapping[str, Json]) -> Observation:
         """A call in a dialogue, then sync. Whatever fails is text; what it changed until then stays changed."""
         try:
-            result = self._owner(side, name)(**copied(dict(arguments)))
+            result = self.perform(side, name, arguments)
             self.sync()
         except Exception as error:
             return Observation(f"Error: {error}", ok=False)
         return Observation(result_text(result))
 
-    def _owner(self, side: str, name: str) -> Callable[..., Any]:
+    def perform(self, side: str, name: str, arguments: Mapping[str, Json]) -> Any:
+        """A tool of a side, without sync. ValueError: the side has none of this name; else raises what the tool raises."""
+        return self._tool(side, name)(**copied(dict(arguments)))
+
+    def _tool(self, side: str, name: str) -> Callable[..., Any]:
         if self.solo and side == USER:
             raise ValueError("User tools not available in solo mode")
         sides = (USER, AGENT) if self.solo and self.user is not None else (side,)

@@ -11,7 +11,6 @@ from rods_jax.types import Json
 GREETING = "Hi! How can I help you today?"
 _PERSONA = "<PERSONA_GUIDELINES>"  # a place in the guidelines that stays empty
 _HEADINGS = {
-    "domain": "Domain",
     "reason_for_call": "Reason for call",
     "known_info": "Known info",
     "unknown_info": "Unknown info",
@@ -42,8 +41,9 @@ def scenario(task: TauTask) -> str:
 
 
 def _sections(instructions: Mapping[str, Json]) -> str:
-    parts = [(heading, instructions.get(field)) for field, heading in _HEADINGS.items()]
-    return "\n".join(f"{heading}:\n{_indented(body)}" for heading, body in parts if body is not None)
+    told = [(heading, instructions.get(field)) for field, heading in _HEADINGS.items()]
+    parts = [f"{heading}:\n{_indented(body)}" for heading, body in told if body is not None]
+    return "\n".join([f"Domain: {instructions.get('domain')}", *parts])
 
 
 def _indented(body: str) -> str:

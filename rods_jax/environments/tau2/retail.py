@@ -299,7 +299,9 @@ class RetailTools(Toolkit):
 
     def _available(self, product_id: str, item_id: str) -> Record:
         variants = self._product(product_id)["variants"]
-        if item_id not in variants or not variants[item_id]["available"]:
+        if item_id not in variants:
+            raise ValueError("Variant not found")
+        if not variants[item_id]["available"]:
             raise ValueError(f"New item {item_id} not found or available")
         return variants[item_id]
 
