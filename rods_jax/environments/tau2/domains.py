@@ -61,9 +61,9 @@ def telecom_domain(files: Files, workflow: bool = False) -> TauDomain:
     """workflow: the agent follows the steps of a workflow, not a manual."""
     name = "telecom-workflow" if workflow else "telecom"
     environment = functools.partial(telecom.environment, *_telecom_bases(files))
+    policy, solo_policy = (telecom.policy(files, workflow, solo) for solo in (False, True))
     agent, user = telecom.TelecomTools, telecom.TelecomUserTools
-    policies = (telecom.policy(files, workflow, solo) for solo in (False, True))
-    return TauDomain(name, "telecom", files, *policies, agent, user, environment)
+    return TauDomain(name, "telecom", files, policy, solo_policy, agent, user, environment)
 
 
 @functools.cache
