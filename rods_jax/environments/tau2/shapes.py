@@ -1,0 +1,129 @@
+"""What records must look like: a shape is a function from a value to the value as the official models hold it.
+
+    passenger = record("Passenger", {"first_name": text, "bags": integer, "seat": (maybe(text), None)})
+    passenger({"bags": 2.0, "first_name": "Ada", "x": 1})     # Record(first_name="Ada", bags=2, seat=None)
+
+Fields come in the order of the shape; a missing one takes its default; numbers take their type.  What does not fit
+raises ValueError.
+"""
+
+from collections.abc import Callable, Mapping
+
+from rods_jax.environments.tau2.values import Record
+from rods_jax.types import Json
+
+Shape = Callable[[Json], Json]
+Field = Shape | tuple[Shape, Json]  # with a default: the field may be missing
+
+
+class ShapeError(ValueError):
+    """A value that is not of its shape; the first line is the official one."""
+
+
+def text(value: Json) -> str:
+    if not isinstance(value, str):
+        raise ShapeError(f"Input should be a valid string, not {value!r}")
+    return value
+
+
+def integer(value: Json) -> int:
+    """Also of a whole float, and of their texts."""
+    whole = number(value)
+    if not whole.is_integer():
+        raise ShapeError(f"Input should be a valid integer, not {value!r}")
+    return int(value) if isinstance(value, int) else int(whole)
+
+
+def number(value: Json) -> float:
+    """Always a float."""
+    try:
+        if isinstance(value, int | float | str):
+            return float(value)
+    except (ValueError, OverflowError):
+        pass
+    raise ShapeError(f"Input should be a valid number, not {value!r}")
+
+
+def boolean(value: Json) -> bool:
+    if not isinstance(value, bool):
+        raise ShapeError(f"Input should be a valid boolean, not {value!r}")
+    return value
+
+
+def choice(*allowed: str) -> Shape:
+    def shape(value: Json) -> str:
+        if not isinstance(value, str) or value not in allowed:
+            raise ShapeError(f"Input should be one of {list(allowed)}, not {value!r}")
+        return value
+
+    return shape
+
+
+def maybe(inner: Shape) -> Shape:
+    """Or null."""
+    return lambda value: None if value is None else inner(value)
+
+
+def items(inner: Shape) -> Shape:
+    """A list."""
+
+    def shape(value: Json) -> list[Json]:
+        if not isinstance(value, list | tuple):
+            raise ShapeError(f"Input should be a valid list, not {value!r}")
+        return [inner(one) for one in value]
+
+    return shape
+
+
+def table(inner: Shape, key: Shape = text) -> Shape:
+    """A mapping of names to values."""
+
+    def shape(value: Json) -> dict[str, Json]:
+        if not isinstance(value, Mapping):
+            raise ShapeError(f"Input should be a valid dictionary, not {value!r}")
+        return {key(name): inner(one) for name, one in value.items()}
+
+    return shape
+
+
+def record(name: str, fields: Mapping[str, Field], closed: bool = False) -> Shape:
+    """An object; closed: an unknown field is an error, else it is left out."""
+    shapes = {field: form if isinstance(form, tuple) else (form,) for field, form in fields.items()}
+
+    def shape(value: Json) -> Record:
+        if not isinstance(value, Mapping):
+            raise ShapeError(f"1 validation error for {name}\n  Input should be a valid dictionary, not {value!r}")
+        unknown = closed and [field for field in value if field not in shapes]
+        if unknown:
+            raise ShapeError(f"1 validation error for {name}\n{unknown[0]}\n  Extra inputs are not permitted")
+        made = Record()
+        for field, (inner, *default) in shapes.items():
+            if field not in value:
+                if not default:
+                    raise ShapeError(f"1 validation error for {name}\n{field}\n  Field required")
+                made[field] = _fresh(default[0])
+                continue
+            try:
+                made[field] = inner(value[field])
+            except ShapeError as error:
+                reason = str(error).partition("\n")[2] if " validation error for " in str(error) else f"  {error}"
+                raise ShapeError(f"1 validation error for {name}\n{field}\n{reason}") from error
+        return made
+
+    return shape
+
+
+def tagged(field: str, shapes: Mapping[str, Shape]) -> Shape:
+    """An object of one of several shapes, as a field of it says."""
+
+    def shape(value: Json) -> Json:
+        tag = value.get(field) if isinstance(value, Mapping) else None
+        if not isinstance(tag, str) or tag not in shapes:
+            raise ShapeError(f"Input should have {field} among {list(shapes)}, not {tag!r}")
+        return shapes[tag](value)
+
+    return shape
+
+
+def _fresh(value: Json) -> Json:
+    return value() if callable(value) else value
