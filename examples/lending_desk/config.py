@@ -71,7 +71,7 @@ CONFIG = Config(
         evaluate_every=400,
         rounds=1,
     ),
-    stages=(StageConfig(name="online synthesis", reward=reward, epochs=8, synthesis=True),),
+    stages=(StageConfig(name="online synthesis", reward=reward, epochs=6, synthesis=True),),
     rollout=RolloutConfig(
         tasks_per_step=10,
         group_size=8,
@@ -90,6 +90,6 @@ CONFIG = Config(
         entropy_coefficient=0.0,
     ),
     replay=ReplaySettings(capacity=80, cooldown=8, surplus=3.0, nearest_first=True),
-    evaluation=EvaluationConfig(num_tasks=64, every_epochs=4),
+    evaluation=EvaluationConfig(num_tasks=64, every_epochs=3),
     checkpoint_every=20,
 )
