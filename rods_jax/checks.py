@@ -12,6 +12,8 @@ from rods_jax.synthesis.near_duplicates import NEAR, nearest, shingle_index
 from rods_jax.task_files import content_hash
 from rods_jax.types import Task
 
+FEW = 1000  # demonstrations: with fewer, a policy from scratch learns hardly a tool
+
 
 def check_start(config: Config, tasks: TaskSplits, strata: Sequence[str] = tuple(STRATA)) -> tuple[str, ...]:
     """Compares a configuration with its tasks, before anything is written or computed; returns what to say.
@@ -69,6 +71,11 @@ def _sizes(config: Config, tasks: TaskSplits) -> Iterator[str]:
         yield f"evaluation.num_tasks is {count}, and there are {held_out} held-out tasks: all are measured"
     if config.cold_start is not None and not tasks.validation:
         yield f"there are no validation tasks: the cold start goes on for {config.cold_start.max_steps} steps"
+    if config.cold_start is not None and (shown := len(tasks.practice) * config.cold_start.rounds) < FEW:
+        yield (
+            f"the cold start has {shown} demonstrations: a policy from scratch needs thousands, in the words of its tasks, "
+            "and no reward teaches what never happens; have an author write practice tasks, or begin with a checkpoint"
+        )
     if config.mesh is not None:
         rollout = config.rollout
         sizes = {"data": rollout.tasks_per_step, "fsdp": rollout.group_size}

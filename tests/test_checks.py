@@ -30,6 +30,7 @@ COLD_START = ColdStartConfig(
     max_steps=7,
     target_reward=0.5,
     evaluate_every=1,
+    rounds=125,  # of eight tasks: a thousand demonstrations
 )
 
 
@@ -80,6 +81,11 @@ def test_what_an_earlier_stage_may_have_grown_is_not_refused():
         ({}, TASKS._replace(held_out=HELD_OUT[:3]), "evaluation.num_tasks is 4, and there are 3"),
         ({"mesh": (2, 4, 1, 1)}, TASKS, "the mesh does not divide rollout.group_size: 2 on fsdp 4"),
         ({"cold_start": COLD_START}, TASKS._replace(practice=SEEDS), "no validation tasks: the cold start goes on for 7"),
+        (
+            {"cold_start": replace(COLD_START, rounds=124)},
+            TASKS._replace(practice=SEEDS, validation=(make("valid", 20),)),
+            "the cold start has 992 demonstrations: a policy from scratch needs thousands",
+        ),
         ({}, TASKS._replace(held_out=(*HELD_OUT[:3], make("copy", 4))), "1 of 4 tasks are equal to .*copy_4"),
         (
             {},

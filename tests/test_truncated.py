@@ -59,6 +59,15 @@ def test_it_is_said_once_that_no_group_varies():
     ]
 
 
+def test_it_is_said_early_that_no_check_is_passed():
+    said: list[str] = []
+    write = warnings(said.append)
+    for step, progress in enumerate((0.0, 0.0, 0.1, 0.0, 0.0, 0.0, 0.0), start=1):
+        write(step, {**step_values(), "progress_mean": progress})
+    (sentence,) = said
+    assert sentence.startswith("step 6: no rollout of 3 steps passed a check") and "checkpoint" in sentence
+
+
 def test_a_step_without_one_valid_rollout_is_said_with_its_reasons():
     said: list[str] = []
     write = warnings(said.append)

@@ -143,3 +143,16 @@ def test_rods_lists_its_commands_and_runs_them(installed, tmp_path):
     checked = python(installed, tmp_path, "-c", rods, "check", "--config", "mine.py")
     assert checked.returncode == 0 and "a run could start with this" in checked.stdout, checked.stdout + checked.stderr
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == ["mine.py"]
+
+
+def test_a_new_environment_can_start(installed, tmp_path):
+    rods = "import sys; from rods_jax.commands.main import main; sys.argv[0] = 'rods'; main()"
+    made = python(installed, tmp_path, "-c", rods, "new", "tea_shop")
+    assert made.returncode == 0 and "rods train --config tea_shop/config.py" in made.stdout, made.stdout + made.stderr
+    config = tmp_path / "tea_shop" / "config.py"
+    assert "from rods_jax_models.learner import decoder" in config.read_text()
+    config.write_text(config.read_text().replace("PRACTICE = 3000", "PRACTICE = 40"))
+    checked = python(installed, tmp_path, "-c", rods, "check", "--config", "tea_shop/config.py")
+    assert checked.returncode == 0 and "a run could start with this" in checked.stdout, checked.stdout + checked.stderr
+    assert "40 seeds, 64 held_out, 40 practice, 32 validation tasks" in checked.stdout
+    assert "the cold start has 40 demonstrations: a policy from scratch needs thousands" in checked.stdout

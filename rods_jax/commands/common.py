@@ -27,8 +27,8 @@ DESCRIPTORS = 256  # open files: a run has 11, three for each environment worker
 
 
 def program(name: str) -> str:
-    """What a person typed to come here: `rods NAME`, or the checkout's script."""
-    return f"rods {name}" if sys.argv[0] == f"rods {name}" else f"python -m scripts.{name}"
+    """A command as this person types commands: `rods NAME`, or the checkout's script."""
+    return f"rods {name}" if sys.argv[0].startswith("rods ") else f"python -m scripts.{name}"
 
 
 @contextlib.contextmanager

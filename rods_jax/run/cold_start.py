@@ -26,6 +26,7 @@ from rods_jax.run.display import cold_start_display
 from rods_jax.run.learner import Learner
 from rods_jax.terminal import say
 
+HARDLY = 0.02  # validation reward; below it nothing is there that rewards could raise
 COLD_START_NOISE = 1 << 30  # a bit of the step that keeps its noise apart from training's
 
 
@@ -101,6 +102,12 @@ def cold_start(
                     SAVED,
                     f"stopped by a signal at step {step} of the cold start, which is saved: continue with --resume",
                 )
+    if tasks.validation and step % c.evaluate_every == 0 and reward < HARDLY:
+        say(
+            console,
+            f"the cold start ends with a validation reward of {reward:.3f}: hardly a check is passed, and no reward teaches "
+            "what never happens; give it more practice tasks or steps, or begin with a checkpoint",
+        )
     record = {
         "steps": step,
         "validation_reward": reward,

@@ -25,6 +25,7 @@ from rods_jax.metrics import MetricWriter
 Show = Callable[..., None]
 
 PATIENCE = 20  # steps without variance, after which a warning is printed
+FRUITLESS = 3  # ... and without one check passed
 
 
 def _bar(console: Console) -> Progress:
@@ -110,13 +111,19 @@ def _line(values: Mapping[str, Any], held_out: list[float], lost: Mapping[str, i
 
 
 def warnings(say: Callable[[str], None]) -> MetricWriter:
-    """A MetricWriter that warns once if groups have no variance for long, if a step's rollouts fail, or places stay free."""
-    without_variance, said_failed, said_free = 0, False, False
+    """A MetricWriter that warns of steps without a passed check or without variance, of lost rollouts, of free places."""
+    fruitless, without_variance, said_failed, said_free = 0, 0, False, False
 
     def write(step: int, values: Mapping[str, Any]) -> None:
-        nonlocal without_variance, said_failed, said_free
+        nonlocal fruitless, without_variance, said_failed, said_free
         if "task_mean" not in values:
             return
+        fruitless = fruitless + 1 if values.get("progress_mean") == 0 else 0
+        if fruitless == FRUITLESS:
+            say(
+                f"step {step}: no rollout of {FRUITLESS} steps passed a check, and no reward teaches what never happens: "
+                "begin with a checkpoint, or with a longer cold start on more practice tasks"
+            )
         without_variance = without_variance + 1 if float(values["zero_variance"]) == 1 else 0
         if without_variance == PATIENCE:
             say(f"step {step}: no group had variance in {PATIENCE} steps: nothing is being learned from rewards")
