@@ -59,21 +59,23 @@ def files(page: str) -> dict[str, str]:
 
 def cells(page: str) -> list[dict[str, Json]]:
     """The page as cells of nbformat 4.5, without outputs."""
-    found: list[dict[str, Json]] = []
+    found: list[dict[str, Json]] = [code("%env FORCE_COLOR=")]  # Jupyter asks programs for colours and moving bars
     begun: set[str] = set()
     for block in blocks(page):
-        kind, source = "markdown", _LINK.sub(lambda link: f"]({_from_notebook(link[1])})", block.text)
         if block.kind == "file":
-            kind, write = "code", "%%writefile -a {}\n\n\n" if block.file in begun else "%%writefile {}\n"
-            source = write.format(block.file) + block.text.rstrip()
+            write = "%%writefile -a {}\n\n\n" if block.file in begun else "%%writefile {}\n"
+            found.append(code(write.format(block.file) + block.text.rstrip()))
             begun.add(block.file)
         elif block.kind == "commands":
-            kind, source = "code", f"%%bash -e\n{block.text}"
-        elif block.kind == "printed" and block.text.startswith("```text"):
-            continue
-        cell = {"cell_type": kind, "id": f"cell-{len(found)}", "metadata": {}, "source": source}
-        found.append(cell | ({"execution_count": None, "outputs": []} if kind == "code" else {}))
-    return found
+            found.append(code(f"%%bash -e\n{block.text}"))
+        elif block.text and not block.text.startswith("```text"):
+            text = _LINK.sub(lambda link: f"]({_from_notebook(link[1])})", block.text)
+            found.append({"cell_type": "markdown", "metadata": {}, "source": text})
+    return [cell | {"id": f"cell-{number}"} for number, cell in enumerate(found)]
+
+
+def code(source: str) -> dict[str, Json]:
+    return {"cell_type": "code", "metadata": {}, "execution_count": None, "source": source, "outputs": []}
 
 
 def notebook(page: str) -> dict[str, Json]:
@@ -89,8 +91,8 @@ def executed(made: dict[str, Json], folder: Path) -> dict[str, Json]:
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     where = {"metadata": {"path": str(folder)}}
     node = nbformat.from_dict(made)
-    NotebookClient(node, timeout=None, record_timing=False, resources=where).execute()
-    return json.loads(nbformat.writes(node))
+    client = NotebookClient(node, timeout=None, record_timing=False, coalesce_streams=True, resources=where)
+    return json.loads(nbformat.writes(client.execute()))
 
 
 def _from_notebook(link: str) -> str:

@@ -64,7 +64,8 @@ def test_the_cells_of_a_page():
         "More.\n<!-- not run here: a/b.py -->\n```python\ny = 2\n```\n```text\nprinted\n```\n<!-- not run: far -->\n```\nhf\n```\n"
     )
     assert tutorial.files(page) == {"a/b.py": "x = 1\n\n\ny = 2\n"}
-    assert [cell["source"] for cell in tutorial.cells(page) if cell["source"]] == [
+    assert [cell["source"] for cell in tutorial.cells(page)] == [
+        "%env FORCE_COLOR=",
         "# A\n\nSee [b](../../docs/why/design.md#c).",
         "%%bash -e\nrods new a",
         "%%writefile a/b.py\nx = 1",
@@ -125,7 +126,7 @@ def follow(page: str, environment, folder: Path) -> dict[str, str]:
 def test_the_page_is_followed_to_its_end(user, tmp_path):
     said = follow(PAGE, user[0], tmp_path)
     assert len(said) == 12
-    assert "6 passed" in said["pytest lending_desk"]
+    assert "6 passed" in said["pytest -q lending_desk"]
     assert (tmp_path / "scores" / "trajectories.html").is_file() and (tmp_path / "exported" / "config.json").is_file()
     gold = json.loads((tmp_path / "gold" / "scores.json").read_text())
     assert gold["scores"]["rows"]["all tasks"]["rods"]["mean"] == 1.0

@@ -45,7 +45,8 @@ def test_the_folder_has_all_files_under_its_own_name(tmp_path, monkeypatch, caps
 def test_its_tests_pass_and_those_of_the_example(tmp_path):
     new.write_skeleton(tmp_path / "tea_shop")
     folders = ["tea_shop", str(LENDING_DESK)]
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *folders]
+    options = ["-q", "-o", "addopts=", "-W", "error", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, *folders]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "10 passed" in done.stdout, done.stdout + done.stderr
 

@@ -19,4 +19,4 @@ if __name__ == "__main__":
             raise SystemExit(f"{path} is there, and is left as it is: remove it to write it anew")
         tasks = authored(count, seed=1000 + number)  # far from the seeds of runs, which write tasks to practise on
         write_tasks(path, [replace(task, id=f"{part}_{n}", scenario=f"{part}_{n}") for n, task in enumerate(tasks)])
-        print(f"{path}: {count} tasks")
+        print(f"{path.name}: {count} tasks")

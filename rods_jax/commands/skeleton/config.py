@@ -36,10 +36,10 @@ HERE = Path(__file__).parent
 PRACTICE = 3000  # tasks for the cold start; a policy from scratch needs thousands
 
 
-def build_tasks(world: Domain, seed: int) -> TaskSplits:
-    """The tasks of the three files; those of the cold start are written when a run begins."""
+def build_tasks(world: Domain, seed: int, practice: int = PRACTICE) -> TaskSplits:
+    """The tasks of the three files; so many for the cold start are written when a run begins."""
     seeds, held_out, validation = (read_tasks(HERE / f"{part}.jsonl") for part in ("seeds", "held_out", "validation"))
-    return TaskSplits(seeds, held_out, practice=authored(PRACTICE, seed), validation=validation)
+    return TaskSplits(seeds, held_out, practice=authored(practice, seed), validation=validation)
 
 
 CONFIG = Config(

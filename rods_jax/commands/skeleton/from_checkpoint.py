@@ -12,7 +12,6 @@ from functools import partial
 
 from rods_jax.codecs.qwen import qwen_codec
 from rods_jax.codecs.tokenizer import checkpoint_tokenizer
-from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax_models.families import Pretrained
 
 from config import CONFIG as FROM_SCRATCH
@@ -20,16 +19,10 @@ from config import build_tasks
 
 CHECKPOINT = "checkpoints/Qwen3-0.6B"
 
-
-def own_tasks(world: Domain, seed: int) -> TaskSplits:
-    """Those of the files alone: nothing is demonstrated."""
-    return build_tasks(world, seed)._replace(practice=())
-
-
 CONFIG = replace(
     FROM_SCRATCH,
     run_dir="runs/my_env_from_checkpoint",
-    build_tasks=own_tasks,
+    build_tasks=partial(build_tasks, practice=0),  # nothing is demonstrated
     tokenizer=partial(checkpoint_tokenizer, directory=CHECKPOINT),
     codec=partial(qwen_codec, template={"enable_thinking": False}),  # it reads whole descriptions of the tools
     model=Pretrained(directory=CHECKPOINT),
