@@ -3,19 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
+from rods_jax.environments.tau2.airline_records import CERTIFICATE, FLIGHT_INFO, PASSENGER, PAYMENT, RESERVATION
 from rods_jax.environments.tau2.calculator import calculate
-from rods_jax.environments.tau2.shapes import (
-    Shape,
-    choice,
-    integer,
-    items,
-    maybe,
-    number,
-    record,
-    table,
-    tagged,
-    text,
-)
+from rods_jax.environments.tau2.shapes import Shape
 from rods_jax.environments.tau2.toolkit import GENERIC, READ, WRITE, Toolkit, tool
 from rods_jax.environments.tau2.values import Record, copied
 
@@ -45,84 +35,6 @@ AIRPORTS = {
     "PHL": "Philadelphia",
     "LGA": "LaGuardia",
 }
-
-# --------------------------------------------------------------------------------------- the records
-CABIN = choice("business", "economy", "basic_economy")
-_BY_CABIN = table(integer, key=CABIN)
-FLIGHT = record(
-    "Flight",
-    {
-        "flight_number": text,
-        "origin": text,
-        "destination": text,
-        "scheduled_departure_time_est": text,
-        "scheduled_arrival_time_est": text,
-        "dates": table(
-            tagged(
-                "status",
-                {
-                    status: record(status, {"status": text} | dict.fromkeys(fields, text))
-                    for status, fields in {
-                        "landed": ("actual_departure_time_est", "actual_arrival_time_est"),
-                        "cancelled": (),
-                        "delayed": ("estimated_departure_time_est", "estimated_arrival_time_est"),
-                        "flying": ("actual_departure_time_est", "estimated_arrival_time_est"),
-                        "on time": ("estimated_departure_time_est", "estimated_arrival_time_est"),
-                    }.items()
-                }
-                | {"available": record("available", {"status": text, "available_seats": _BY_CABIN, "prices": _BY_CABIN})},
-            )
-        ),
-    },
-)
-PASSENGER = record("Passenger", {"first_name": text, "last_name": text, "dob": text})
-PAYMENT = record("Payment", {"payment_id": text, "amount": integer})
-FLIGHT_INFO = record("FlightInfo", {"flight_number": text, "date": text})
-CERTIFICATE = record("Certificate", {"source": text, "id": text, "amount": number})
-METHOD = tagged(
-    "source",
-    {
-        "credit_card": record("CreditCard", {"source": text, "id": text, "brand": text, "last_four": text}),
-        "gift_card": record("GiftCard", {"source": text, "id": text, "amount": number}),
-        "certificate": CERTIFICATE,
-    },
-)
-ADDRESS = {"address1": text, "address2": (maybe(text), None), "city": text, "country": text, "state": text, "zip": text}
-USER = record(
-    "User",
-    {
-        "user_id": text,
-        "name": record("Name", {"first_name": text, "last_name": text}),
-        "address": record("Address", ADDRESS),
-        "email": text,
-        "dob": text,
-        "payment_methods": table(METHOD),
-        "saved_passengers": items(PASSENGER),
-        "membership": choice("gold", "silver", "regular"),
-        "reservations": items(text),
-    },
-)
-LEG = {"flight_number": text, "origin": text, "destination": text, "date": text, "price": integer}
-RESERVATION = record(
-    "Reservation",
-    {
-        "reservation_id": text,
-        "user_id": text,
-        "origin": text,
-        "destination": text,
-        "flight_type": choice("round_trip", "one_way"),
-        "cabin": CABIN,
-        "flights": items(record("ReservationFlight", LEG)),
-        "passengers": items(PASSENGER),
-        "payment_history": items(PAYMENT),
-        "created_at": text,
-        "total_baggages": integer,
-        "nonfree_baggages": integer,
-        "insurance": choice("yes", "no"),
-        "status": (maybe(choice("cancelled")), None),
-    },
-)
-DB = record("FlightDB", {"flights": table(FLIGHT), "users": table(USER), "reservations": table(RESERVATION)}, closed=True)
 
 
 class FlightInfo:
@@ -251,7 +163,9 @@ class AirlineTools(Toolkit):
     @tool(READ)
     def search_direct_flight(self, origin: str, destination: str, date: str) -> list[Record]:
         """Flights from one airport to another on a day."""
-        return [_offer(flight, date, None) for flight in self._flights(origin, date) if flight["destination"] == destination]
+        return [
+            _offer(flight, date, None) for flight in self._flights(origin, date) if flight["destination"] == destination
+        ]
 
     @tool(READ)
     def search_onestop_flight(self, origin: str, destination: str, date: str) -> list[list[Record]]:
@@ -355,7 +269,11 @@ class AirlineTools(Toolkit):
     def _flights(self, origin: str, date: str) -> Iterator[Record]:
         """Flights that leave an airport on a day and have seats to sell."""
         for _, flight in self.db.records("flights"):
-            if flight["origin"] == origin and date in flight["dates"] and flight["dates"][date]["status"] == "available":
+            if (
+                flight["origin"] == origin
+                and date in flight["dates"]
+                and flight["dates"][date]["status"] == "available"
+            ):
                 yield flight
 
     def _leg(self, wanted: Any, cabin: str, people: int) -> Record:

@@ -1,6 +1,6 @@
 """Arithmetic as the agents' tool `calculate` reads it: parsed, never run, and bounded.
 
-    calculate("10/4")      # "2.5"
+calculate("10/4")      # "2.5"
 """
 
 import ast

@@ -96,6 +96,7 @@ class Database:
 
     def put(self, table: str, key: Key, record: Json) -> None:
         """A new record, or another in its place."""
+        self.base.table(table)
         self._own.setdefault(table, {})[key] = record
         self._texts.pop((table, key), None)
 

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rods_jax.environments.tau2 import airline, mock, retail, telecom
+from rods_jax.environments.tau2 import airline, airline_records, mock, retail, telecom
 from rods_jax.environments.tau2.data import Files
 from rods_jax.environments.tau2.database import Base, Database
 from rods_jax.environments.tau2.environment import Environment
@@ -47,7 +47,7 @@ def mock_domain(files: Files) -> TauDomain:
 @functools.cache
 def airline_domain(files: Files) -> TauDomain:
     return _one_sided(
-        files, "airline", Base("FlightDB", airline.DB, files.json("airline", "db.json")), airline.AirlineTools
+        files, "airline", Base("FlightDB", airline_records.DB, files.json("airline", "db.json")), airline.AirlineTools
     )
 
 

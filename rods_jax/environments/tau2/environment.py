@@ -79,7 +79,9 @@ class Environment:
         return holds == assertion.expected
 
     # ------------------------------------------------------------------------------------- set-up
-    def set_up(self, start: Start, messages: Sequence[Message] = (), *, strict: bool = True, apart: bool = False) -> None:
+    def set_up(
+        self, start: Start, messages: Sequence[Message] = (), *, strict: bool = True, apart: bool = False
+    ) -> None:
         """Data, then calls, then the dialogue so far.
 
         messages: begin with the start's own history.  strict: results must be those recorded.

@@ -119,7 +119,9 @@ def task_from_json(entry: Json) -> TauTask:
 
 def _criteria(reader: "_Reader", entry: Json) -> Criteria:
     fields = reader.object(entry, "evaluation_criteria")
-    lists = {name: reader.list(fields, name) for name in ("actions", "env_assertions", "communicate_info", "nl_assertions")}
+    lists = {
+        name: reader.list(fields, name) for name in ("actions", "env_assertions", "communicate_info", "nl_assertions")
+    }
     actions, assertions, communicate, statements = lists.values()
     return Criteria(
         None if actions is None else tuple(reader.gold(one) for one in actions),
@@ -191,7 +193,8 @@ def message_from_json(entry: Json) -> Message:
         None
         if calls is None
         else tuple(
-            ToolCall(one.get("id", ""), one["name"], one.get("arguments") or {}, one.get("requestor", AGENT)) for one in calls
+            ToolCall(one.get("id", ""), one["name"], one.get("arguments") or {}, one.get("requestor", AGENT))
+            for one in calls
         ),
         entry.get("id", ""),
         entry.get("requestor", AGENT),

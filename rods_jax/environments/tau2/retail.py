@@ -55,7 +55,9 @@ ORDER = record(
         "user_id": text,
         "address": ADDRESS,
         "items": items(
-            record("OrderItem", {"name": text, "product_id": text, "item_id": text, "price": number, "options": OPTIONS})
+            record(
+                "OrderItem", {"name": text, "product_id": text, "item_id": text, "price": number, "options": OPTIONS}
+            )
         ),
         "status": choice(
             "processed",

@@ -97,13 +97,12 @@ def grade(
         part = {"DB": all(databases), "ENV_ASSERTION": all(assertions)}
     # Gold calls, and what was said.
     calls = [call for message in messages for call in message.calls or ()]
-    actions = criteria.actions and tuple(any(matches(gold, call, rules) for call in calls) for gold in criteria.actions)
     said = [message.text for message in messages if message.role == AGENT and message.text]
-    communicated = criteria.communicate and tuple(
-        any(is_said(wanted, text, rules) for text in said) for wanted in criteria.communicate
-    )
+    wanted, needed = criteria.actions or (), criteria.communicate or ()
+    actions = tuple(any(matches(gold, call, rules) for call in calls) for gold in wanted)
+    communicated = tuple(any(is_said(text, one, rules) for one in said) for text in needed)
     score = score._replace(actions=actions or None, communicated=communicated or None)
-    part |= {"ACTION": all(actions or ()), "COMMUNICATE": all(communicated or ())}
+    part |= {"ACTION": all(actions), "COMMUNICATE": all(communicated)}
     # What only a judge can tell.
     if "NL_ASSERTION" in criteria.basis:
         statements = _judged(task, messages, judge)
@@ -199,7 +198,9 @@ def _judged(task: TauTask, messages: Sequence[Message], judge: Judge | None) -> 
         raise ScoringError(f"tau2 task {task.id} has {len(statements)} statements that only a judge can decide")
     verdicts = tuple(map(bool, judge(statements, messages)))
     if len(verdicts) != len(statements):
-        raise ScoringError(f"tau2 task {task.id}: the judge gave {len(verdicts)} verdicts on {len(statements)} statements")
+        raise ScoringError(
+            f"tau2 task {task.id}: the judge gave {len(verdicts)} verdicts on {len(statements)} statements"
+        )
     return verdicts
 
 

@@ -54,9 +54,14 @@ def _spec(toolkit: type[Toolkit], name: str, source: Mapping[str, ast.ClassDef])
 
 
 def _property(
-    hint: Any, name: str, description: str, extra: Mapping[str, Json], definitions: dict[str, Json], source: Mapping[str, ast.ClassDef]
+    hint: Any,
+    name: str,
+    description: str,
+    extra: Mapping[str, Json],
+    definitions: dict[str, Json],
+    source: Mapping[str, ast.ClassDef],
 ) -> dict[str, Json]:
-    schema = _schema(hint, definitions, source) | extra
+    schema = {**_schema(hint, definitions, source), **extra}
     if "$ref" not in schema:
         schema["title"] = name.replace("_", " ").title()
     if description:

@@ -10,9 +10,8 @@ Classes, methods and parameters are named as the official ones, so that Python's
 official ones as well.
 """
 
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from rods_jax.environments.tau2.database import Database
 
@@ -31,8 +30,19 @@ class Mark(NamedTuple):
 class Toolkit:
     """Tools of one side over one database."""
 
+    _marks: ClassVar[dict[str, Mark]] = {}  # of the tools
+
+    def __init_subclass__(cls) -> None:
+        members = {name: member for base in reversed(cls.__mro__) for name, member in vars(base).items()}
+        cls._marks = {name: member.tau2_mark for name, member in members.items() if hasattr(member, "tau2_mark")}
+
     def __init__(self, db: Database):
         self.db = db
+
+
+def marks(cls: type[Toolkit]) -> Mapping[str, Mark]:
+    """The tools of a class, in the order of its text."""
+    return cls._marks
 
 
 def tool(kind: str) -> Callable[[Method], Method]:
@@ -43,10 +53,3 @@ def tool(kind: str) -> Callable[[Method], Method]:
         return method
 
     return mark
-
-
-@functools.cache
-def marks(cls: type[Toolkit]) -> dict[str, Mark]:
-    """The tools of a class, in the order of its text."""
-    found = {name: getattr(member, "tau2_mark", None) for base in reversed(cls.__mro__) for name, member in vars(base).items()}
-    return {name: mark for name, mark in found.items() if mark is not None}

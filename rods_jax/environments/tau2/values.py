@@ -14,7 +14,9 @@ class Record(dict[str, Json]):
 def copied(value: Json) -> Json:
     """A deep copy of JSON, records included."""
     if isinstance(value, dict):
-        return type(value)({key: copied(inner) if isinstance(inner, dict | list) else inner for key, inner in value.items()})
+        return type(value)(
+            {key: copied(inner) if isinstance(inner, dict | list) else inner for key, inner in value.items()}
+        )
     if isinstance(value, list):
         return [copied(inner) if isinstance(inner, dict | list) else inner for inner in value]
     return value
