@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rods_jax.environments.tau2 import airline, airline_records, mock, retail
+from rods_jax.environments.tau2 import airline, airline_records, mock, retail, telecom
 from rods_jax.environments.tau2.data import Files
 from rods_jax.environments.tau2.database import Base, Database
 from rods_jax.environments.tau2.environment import Environment
@@ -56,6 +56,21 @@ def retail_domain(files: Files) -> TauDomain:
     return _one_sided(files, "retail", Base("RetailDB", retail.DB, files.json("retail", "db.json")), retail.RetailTools)
 
 
+@functools.cache
+def telecom_domain(files: Files, workflow: bool = False) -> TauDomain:
+    """workflow: the agent follows the steps of a workflow, not a manual."""
+    name = "telecom-workflow" if workflow else "telecom"
+    environment = functools.partial(telecom.environment, *_telecom_bases(files))
+    policy, solo_policy = (telecom.policy(files, workflow, solo) for solo in (False, True))
+    agent, user = telecom.TelecomTools, telecom.TelecomUserTools
+    return TauDomain(name, "telecom", files, policy, solo_policy, agent, user, environment)
+
+
+@functools.cache
+def _telecom_bases(files: Files) -> tuple[Base, Base]:
+    return telecom.bases(files.toml("telecom", "db.toml"), files.toml("telecom", "user_db.toml"))
+
+
 def _one_sided(files: Files, name: str, base: Base, agent: type[Toolkit]) -> TauDomain:
     """A domain whose users have no tools."""
 
@@ -71,4 +86,6 @@ DOMAINS: dict[str, Callable[[Files], TauDomain]] = {
     "mock": mock_domain,
     "airline": airline_domain,
     "retail": retail_domain,
+    "telecom": telecom_domain,
+    "telecom-workflow": functools.partial(telecom_domain, workflow=True),
 }
