@@ -69,6 +69,7 @@ class _Pending(NamedTuple):
     feedback: Feedback
     began: float  # seconds of the host's clock
     seconds_rollout: float
+    events: pool.Events  # of the epoch's start, in its first step
 
 
 def train(
@@ -88,7 +89,7 @@ def train(
         before = stages.evaluate(position.train_state.params, 0)
         stages.record(0, {"epoch": 0, "tokens_spent": 0, **pool.counts(position.replay), **before})
     while position.epoch < num_epochs(config):
-        position, stage = _enter_epoch(config, seeds, stages, position)
+        position, stage, events = _enter_epoch(config, seeds, stages, position)
         batches, pending = _batches(config, position), None
         for tasks in batches[position.batch :]:
             began = time.perf_counter()
@@ -100,7 +101,9 @@ def train(
             # Meanwhile write the previous step's variants and its record.
             position = _settle(position, pending, began, chosen, stages, known)
             left = _left(config, position, batches)
-            pending = _Pending(position.step, position.epoch, stage, left, tasks, rollouts, feedback, began, seconds)
+            here = position.step, position.epoch, stage, left
+            pending = _Pending(*here, tasks, rollouts, feedback, began, seconds, events)
+            events = pool.Events()
             position = _next(position, state, len(batches))
             stop = stages.stop() or position.step == config.max_steps
             # Before a checkpoint and at an epoch's end, finish this step as well.
@@ -114,17 +117,17 @@ def train(
 # ------------------------------------------------------------------------------------ from place to place
 def _enter_epoch(
     config: Config, seeds: Sequence[Task], stages: Stages, position: Position
-) -> tuple[Position, StageConfig]:
+) -> tuple[Position, StageConfig, pool.Events]:
     """Begins the epoch, unless the run resumes within it; a stage's first epoch renews optimizer and seeds."""
     stage, is_first = stage_of(config, position.epoch)
     if position.batch > 0:
-        return position, stage
+        return position, stage, pool.Events()
     state, replay = position.train_state, position.replay
     if is_first:
         state = stages.renew(state)
         replay = pool.enter_stage(replay, tasks_of(stage, seeds))
-    replay, _ = pool.begin_epoch(replay, position.epoch, position.step)
-    return replace(position, train_state=state, replay=replay), stage
+    replay, events = pool.begin_epoch(replay, position.epoch, position.step)
+    return replace(position, train_state=state, replay=replay), stage, events
 
 
 def _batches(config: Config, position: Position) -> Sequence[tuple[Task, ...]]:
@@ -207,6 +210,9 @@ def _settle(
     results = [dispatch.result for dispatch in dispatches]
     rejections = Counter(rejection.error for result in results for rejection in result.rejections)
     failures = Counter(one.failure for one in pending.rollouts.trajectories if one.failure is not None)
+    left: dict[str, list[str]] = {}  # by reason
+    for task_id, reason, *_ in pending.events.retired:
+        left.setdefault(reason, []).append(task_id)
     rollouts, spent = pending.rollouts, position.tokens + pending.rollouts.generated + pending.rollouts.read
     values = {
         "epoch": pending.epoch,
@@ -230,6 +236,7 @@ def _settle(
         "seconds_rollout": pending.seconds_rollout,
         "seconds_synthesis": seconds,
         "seconds_step": ended - pending.began,
+        **({"entered_ids": list(pending.events.injected), "left_ids": left} if pending.events != pool.Events() else {}),
         **held_out,
     }
     stages.record(pending.step + 1, values)
