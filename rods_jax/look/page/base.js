@@ -40,7 +40,7 @@ function num(x) {
   if (x === null || x === undefined) return "–";
   if (typeof x !== "number") return typeof x === "string" ? x : JSON.stringify(x);
   if (Number.isInteger(x)) return x.toLocaleString("en");
-  return Math.abs(x) >= 1e-4 ? String(Number(x.toPrecision(4))) : x.toExponential(2);
+  return Math.abs(x) >= 1e-4 ? String(Number(x.toPrecision(4))) : Number(x.toPrecision(3)).toExponential();
 }
 
 function ago(seconds) {

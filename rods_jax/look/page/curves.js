@@ -6,7 +6,7 @@ const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3]];
 const PANELS = [
   {title: "Reward", names: ["reward_mean", "progress_mean", "held_out_progress", "held_out_greedy"]},
   {title: "Zones of the pool, in tasks", names: ["zone_mastered", "zone_boundary", "zone_hard"], stacked: true},
-  {title: "Variance inside a group, and share of groups without any", names: ["variance_mean", "zero_variance"]},
+  {title: "Variance in a group; groups without any", names: ["variance_mean", "zero_variance"]},
   {title: "Tokens of a rollout", names: ["length_mean"]},
   {title: "Rollouts that were cut off or failed", names: ["truncated_rollouts", "failed_rollouts"]},
   {title: "Loss, in nats", names: ["loss", "surrogate", "kl", "entropy"]},
@@ -84,7 +84,7 @@ function curvesView(state) {
     const plot = new uPlot({
       width: figure.clientWidth || 400, height: 230, cursor: {sync: {key: "steps"}, drag: {x: true, y: false}},
       scales: {x: {time: false}, y: stacked ? {range: (_, low, high) => [0, high || 1]} : {}},
-      axes: [axis, {...axis, size: 62, values: (_, ticks) => ticks.map(num)}],
+      axes: [{...axis, size: 30}, {...axis, size: 62, values: (_, ticks) => ticks.map(num)}],
       series: [{label: "step", value: (_, x) => num(x)}, ...series.map((one, i) => ({
         label: one.label, stroke: one.stroke, dash: one.dash, width: 2, spanGaps: true, points: {show: few, size: 5},
         fill: stacked ? one.stroke + "cc" : undefined,

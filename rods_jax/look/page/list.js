@@ -46,7 +46,7 @@ function list(label, draw, choose, levels = false) {
   });
   return {
     node: box,
-    move: by => select(at < 0 ? 0 : at + by),
+    move: by => select(at < 0 && Number.isFinite(by) ? 0 : at + by),
     page: by => select(at + by * Math.max(1, Math.floor(box.clientHeight / ROW) - 1)),
     pick: key => select(rows.findIndex(row => row.key === key)),
     has: key => rows.some(row => row.key === key),
