@@ -6,7 +6,7 @@ function poolView(state) {
   const order = el("select", {"aria-label": "order", onchange: () => view.update()},
     [["", "as they came"], ["variants", "most variants"], ["mean", "latest mean"], ["variance", "latest variance"], ["measured", "most measured"]].map(([value, text]) => el("option", {value}, "order: " + text)));
   const measures = {variants: row => row.descendants, mean: row => row.means.at(-1) ?? -1, variance: row => row.variance ?? -1, measured: row => row.means.length};
-  const view = listView("Pool", "words: hard, boundary, left, in the queue, a name …", visible, drawRow, show, true);
+  const view = listView("Pool", "words: hard, left, queue, a name", visible, drawRow, show, true);
   view.bar.append(order);
   const note = el("div");
   const node = el("div", {class: "view"}, note, view.node);

@@ -32,6 +32,7 @@ function tablesView(state) {
   const sorted = {column: null, down: true};
   let rows = [], columns = [];
   view.bar.prepend(which);
+  view.node.classList.add("wide");
   const node = el("div", {class: "view"}, note, view.node);
 
   function order() {

@@ -6,7 +6,7 @@ const rejections = some => some.map(one => el("section", {class: "turn bad"}, el
 
 function synthesisView(state) {
   let rows = [];
-  const view = listView("Synthesis", "words: variant, none, a reason, a seed …", matches => rows.filter(matches), row => [
+  const view = listView("Synthesis", "words: none, a reason, a seed", matches => rows.filter(matches), row => [
     quiet(row.step), el("span", {class: "name"}, row.seed), el("span", {class: "push"}), row.errors.length ? quiet(row.errors.length + " refused") : null, row.variant ? "variant" : el("b", {}, "none")], show);
   const note = el("div"), reasons = el("div", {class: "reasons"}), node = el("div", {class: "view"}, note, reasons, view.node);
 

@@ -3,7 +3,7 @@
 function trajectoriesView(state) {
   let rows = [];
   const passedText = passed => passed.map(one => one ? "✓" : "✗").join("");
-  const view = listView("Trajectories", "words: a task, step 11, passed, failed, cut …", (matches) => rows.filter(matches), row => [
+  const view = listView("Trajectories", "words: a task, step 11, failed, cut", (matches) => rows.filter(matches), row => [
     quiet(row.step), el("span", {class: "name"}, row.task_id), el("span", {class: "push"}), row.failure ? "broken" : row.truncated ? "cut" : "",
     el("span", {class: "marks"}, passedText(row.passed)), el("span", {class: "number"}, num(row.reward))], show);
   const note = el("div"), node = el("div", {class: "view"}, note, view.node);
