@@ -68,11 +68,11 @@ def described(found: Forest, number: int) -> dict[str, Json]:
     """The task of a row: its measurements, and what changed against its parent. IndexError: there is no such row."""
     (task, record), row = found.tasks[number], found.rows[number]
     parent = next((one for one, _ in found.tasks if one["id"] == row["parent"]), None)
-    worlds = [{key: value for key, value in one.items() if key not in _APART} for one in (parent or task, task)]
+    before, after = ({key: x for key, x in one.items() if key not in _APART} for one in (parent or task, task))
     return row | {
         "turns": task["turns"],
         "parent_turns": parent and parent["turns"],
-        "changes": list(islice(changes(*worlds), MAX_CHANGES)),
+        "changes": list(islice(changes(before, after), MAX_CHANGES)),
         "measured": found.measured.get(task["id"], []),
         "synthesis": record and {key: record[key] for key in ("seed", "dispatched", "rejections", "exchanges")},
     }
@@ -98,7 +98,8 @@ def _text(value: Any) -> str | None:
 
 def _events(metrics: Records) -> tuple[dict[str, int], dict[str, tuple[int, str]]]:
     """(step at which each variant entered, step at which and reason for which each task left), the latest of each."""
-    entered, left = {}, {}
+    entered: dict[str, int] = {}
+    left: dict[str, tuple[int, str]] = {}
     for record in metrics:
         entered |= dict.fromkeys(record.get("entered_ids", ()), record["step"])
         for reason, names in record.get("left_ids", {}).items():

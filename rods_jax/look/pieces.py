@@ -174,7 +174,7 @@ def _flat(value: Json, key: str = "") -> dict[str, Json]:
 # ---------------------------------------------------------------------------------------- of one run
 def _metrics(found: Source, directory: Path) -> Json:
     """Every metric that is a number, as a column with null where a step lacks it, and two that a step's groups give."""
-    by_step = {record["step"]: record | _derived(record) for record in found.read(directory / "metrics.jsonl")}
+    by_step = {record["step"]: {**record, **_derived(record)} for record in found.read(directory / "metrics.jsonl")}
     records = [by_step[step] for step in sorted(by_step)]
     names = dict.fromkeys(name for record in records for name, x in record.items() if isinstance(x, int | float))
     return {
@@ -226,7 +226,9 @@ def _passed(record: Mapping[str, Any]) -> Json:
 
 def _trajectory(found: Source, directory: Path, number: int) -> Json:
     record = found.read(directory / "trajectories.jsonl")[number]
-    turns = next((task["turns"] for task, _ in found.forest(directory).tasks if task["id"] == record["task_id"]), [])
+    turns: Json = next(
+        (task["turns"] for task, _ in found.forest(directory).tasks if task["id"] == record["task_id"]), []
+    )
     codes = {str(code): name.replace("_", " ") for code, name in CODES.items()}
     return {**record, "passed": _passed(record), "turns": turns, "codes": codes}
 
