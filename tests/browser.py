@@ -70,7 +70,7 @@ class Browser:
         """Waits in the page, frame by frame; what never comes is ended by the test's own time limit."""
         tick = f"() => {{ try {{ if ({condition}) return resolve(true) }} catch {{}} setTimeout(tick, 20) }}"
         if not self.js(
-            f"new Promise(resolve => {{ const end = setTimeout(() => resolve(false), 60000); const tick = {tick}; tick() }})"
+            f"new Promise(resolve => {{ const end = setTimeout(() => resolve(false), 300000); const tick = {tick}; tick() }})"
         ):
             raise AssertionError(f"never: {condition}")
 

@@ -150,6 +150,13 @@ def test_two_runs_lie_over_each_other_and_their_settings_differ(served, runs):
     ]
     page.press("]")
     page.until("document.querySelectorAll('main h2')[1].textContent === 'Settings of hostile'")
+    # The pool is that of the run that was chosen, and so is the detail.
+    page.press("2")
+    page.until(f"{NAMES}.length === 4")
+    page.press("j")
+    page.until("document.querySelector('.detail h2')")
+    page.press("[")
+    page.until(f"{NAMES}.length > 4 && !document.querySelector('.detail h2')")
     # The table of results, by the number of a column, the highest first and then the lowest.
     page.press("6")
     page.until("document.querySelector('.row .cell')")

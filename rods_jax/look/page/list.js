@@ -51,6 +51,7 @@ function list(label, draw, choose, levels = false) {
     pick: key => select(rows.findIndex(row => row.key === key)),
     has: key => rows.some(row => row.key === key),
     chosen: () => rows[at],
+    clear: () => { at = -1; },
     // The chosen row stays chosen where it is still there.
     set(next) {
       const key = rows[at]?.key;
@@ -79,6 +80,11 @@ function listView(label, hint, rows, draw, show, levels = false) {
   const node = el("div", {class: "split"}, el("div", {class: "side"}, bar, found.node), detail);
   return {
     node, bar, filter, list: found, detail, update,
+    clear() {  // of another run
+      shown = null;
+      found.clear();
+      fill(detail);
+    },
     pick(key) {
       if (!found.has(key)) filter.value = "";
       update();

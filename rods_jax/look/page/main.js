@@ -26,6 +26,7 @@ const KEYS = [["j, ↓ / k, ↑", "next / previous row"], ["→, l, Enter / ←,
   function change(run) {
     state.run = (run + state.runs.length) % state.runs.length;
     which.value = state.run;
+    views.forEach(one => one.clear?.());
     return view.refresh();
   }
 

@@ -1,7 +1,7 @@
 // The pool as a tree: human seeds, and below each one its variants.
 
 function poolView(state) {
-  let rows = [], band = [0, 1], below = new Map(), trouble = null;
+  let rows = [], band = [0, 1], below = new Map(), drawn = "";
   const open = new Set();
   const order = el("select", {"aria-label": "order", onchange: () => view.update()},
     [["", "as they came"], ["variants", "most variants"], ["mean", "latest mean"], ["variance", "latest variance"], ["measured", "most measured"]].map(([value, text]) => el("option", {value}, "order: " + text)));
@@ -44,6 +44,10 @@ function poolView(state) {
   async function show(row, detail, still) {
     const task = await get(state.run, "task", row.key);
     if (!still()) return;
+    // A detail that has not changed stays as it is: somebody may be reading it.
+    const now = JSON.stringify([task, row.descendants]);
+    if (now === drawn) return;
+    drawn = now;
     if (task.problem) return fill(detail, problem(task.problem));
     const jump = id => id === null ? null : el("button", {type: "button", class: "link", onclick: () => pick(id)}, id);
     const children = below.get(row.id) ?? [];
@@ -82,6 +86,11 @@ function poolView(state) {
 
   return {
     title: "Pool", node, filter: view.filter, pick,
+    clear() {
+      open.clear();
+      drawn = "";
+      view.clear();
+    },
     keys(key) {
       const row = view.list.chosen();
       if (view.keys(key)) return true;
@@ -93,8 +102,8 @@ function poolView(state) {
       return true;
     },
     async refresh() {
-      const found = await get(state.run, "pool");
-      trouble = found.problem;
+      const run = state.run, found = await get(run, "pool");
+      if (run !== state.run) return;
       rows = (found.rows ?? []).map((row, key) => ({...row, key}));
       band = found.band ?? band;
       const byId = new Map(rows.map(row => [row.id, row]));
@@ -112,7 +121,7 @@ function poolView(state) {
         row.label = `${row.id}, ${row.state}, ${zone}${row.means.length ? ", mean " + num(row.means.at(-1)) : ""}, ${row.descendants} descendants`;
       }
       const tally = name => rows.filter(row => row.state === name).length;
-      fill(note, trouble ? problem(trouble) : quiet(`${tally("in the pool")} in the pool, ${tally("in the queue")} in the queue, ${tally("left")} left. `,
+      fill(note, found.problem ? problem(found.problem) : quiet(`${tally("in the pool")} in the pool, ${tally("in the queue")} in the queue, ${tally("left")} left. `,
         found.recorded || tally("in the queue") + tally("in the pool") === rows.filter(row => row.written === null).length ? "" : "This run has not recorded who entered and who left; a variant counts from its first measurement. "),
         el("span", {class: "legend"}, ZONES.map(zone => [el("i", {class: "dot " + zone, "aria-hidden": "true"}), zone + " "])));
       view.update();

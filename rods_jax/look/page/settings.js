@@ -4,23 +4,25 @@ function settingsView(state) {
   const filter = el("input", {type: "search", class: "filter", placeholder: "settings by name", "aria-label": "filter: settings by name", oninput: () => draw()});
   const body = el("div"), node = el("div", {class: "settings"}, el("div", {class: "bar"}, filter), body);
   let found = {}, different = {rows: []};
-  const both = object => Object.entries(object).map(([key, value]) => [key, num(value)]);
+  const pairs = object => Object.entries(object).map(([key, value]) => [key, num(value)]);
 
   function draw() {
     const matches = matcher(filter.value);
     fill(body,
       found.problem ? problem(found.problem) : null,
       different.problem ? problem(different.problem) : state.runs.length > 1 ? [el("h2", {}, "Where the runs differ"), different.rows.length ? table(["setting", ...state.runs.map(run => run.name)], different.rows.map(([key, ...values]) => [key, ...values.map(num)])) : quiet("All settings are equal.")] : null,
-      el("h2", {}, "Settings of ", state.runs[state.run]?.name ?? ""), table(["setting", "value"], both(found.config ?? {}).filter(([key]) => matches({text: key.toLowerCase()}))),
-      found.cold_start ? [el("h2", {}, "Cold start"), table(["", ""], both(found.cold_start))] : null,
-      found.summary ? [el("h2", {}, "Summary"), table(["", ""], both(found.summary))] : null,
+      el("h2", {}, "Settings of ", state.runs[state.run]?.name ?? ""), table(["setting", "value"], pairs(found.config ?? {}).filter(([key]) => matches({text: key.toLowerCase()}))),
+      found.cold_start ? [el("h2", {}, "Cold start"), table(["", ""], pairs(found.cold_start))] : null,
+      found.summary ? [el("h2", {}, "Summary"), table(["", ""], pairs(found.summary))] : null,
       el("h2", {}, "Files"), table(["name", "bytes"], (found.files ?? []).map(([name, folder, size]) => [name + (folder ? "/" : ""), folder ? "" : num(size)])));
   }
 
   return {
     title: "Settings", node, filter, keys: () => false,
     async refresh() {
-      [found, different] = await Promise.all([get(state.run, "settings"), get("differences")]);
+      const run = state.run, both = await Promise.all([get(run, "settings"), get("differences")]);
+      if (run !== state.run) return;
+      [found, different] = both;
       draw();
     },
   };

@@ -22,9 +22,10 @@ function synthesisView(state) {
   }
 
   return {
-    title: "Synthesis", node, filter: view.filter, keys: view.keys, pick: view.pick,
+    title: "Synthesis", node, filter: view.filter, keys: view.keys, clear: view.clear, pick: view.pick,
     async refresh() {
-      const found = await get(state.run, "synthesis");
+      const run = state.run, found = await get(run, "synthesis");
+      if (run !== state.run) return;
       rows = (found.rows ?? []).map((row, key) => ({...row, key,
         text: [row.seed, row.variant ? "variant " + row.variant : "none", ...row.errors].join(" ").toLowerCase(),
         label: `step ${row.step}, ${row.seed}: ${row.variant ? "a variant" : "no variant"}, ${row.errors.length} attempts refused`}));

@@ -51,10 +51,11 @@ function trajectoriesView(state) {
   }
 
   return {
-    title: "Trajectories", node, filter: view.filter, keys: view.keys,
+    title: "Trajectories", node, filter: view.filter, keys: view.keys, clear: view.clear,
     pick: view.pick,
     async refresh() {
-      const found = await get(state.run, "trajectories");
+      const run = state.run, found = await get(run, "trajectories");
+      if (run !== state.run) return;
       rows = (found.rows ?? []).map((row, key) => {
         const verdict = row.failure ? "broken" : row.passed.every(Boolean) ? "passed" : "failed";
         return {...row, key, text: `step ${row.step} ${row.task_id} ${verdict} ${row.truncated ? "cut" : ""}`.toLowerCase(),
