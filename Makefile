@@ -46,6 +46,6 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (the first time: 230 MB to download, 1.1 GB on disk)."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) setuptools
-	@$(PIP) --no-warn-conflicts --no-build-isolation -e ".[train,bfcl,test]"
+	@$(PIP) --no-warn-conflicts --no-build-isolation -e ".[bfcl,test]"
 	@$(PIP) --no-deps bfcl-eval
 	@touch $@

@@ -70,6 +70,7 @@ class _Pending(NamedTuple):
     feedback: Feedback
     began: float  # seconds of the host's clock
     seconds_rollout: float
+    events: pool.Events  # of the epoch's start, in its first step
 
 
 def train(
@@ -89,7 +90,7 @@ def train(
         before = stages.evaluate(position.train_state.params, 0)
         stages.record(0, {"epoch": 0, "tokens_spent": 0, **pool.counts(position.replay), **before})
     while position.epoch < num_epochs(config):
-        position, stage = _enter_epoch(config, seeds, stages, position)
+        position, stage, events = _enter_epoch(config, seeds, stages, position)
         order, pending, epoch = _order(config, position), None, position.epoch
         while position.epoch == epoch:
             began = time.perf_counter()
@@ -102,7 +103,9 @@ def train(
             # Meanwhile write the previous step's variants and its record.
             position = _settle(position, pending, began, chosen, stages, known)
             left = _left(config, position, len(order))
-            pending = _Pending(position.step, position.epoch, stage, left, played, feedback, began, seconds)
+            here = position.step, position.epoch, stage, left
+            pending = _Pending(*here, played, feedback, began, seconds, events)
+            events = pool.Events()
             position = _next(position, state, played.played, len(order))
             stop = stages.stop() or position.step == config.max_steps
             # Before a checkpoint and at an epoch's end, finish this step as well.
@@ -116,17 +119,17 @@ def train(
 # ------------------------------------------------------------------------------------ from place to place
 def _enter_epoch(
     config: Config, seeds: Sequence[Task], stages: Stages, position: Position
-) -> tuple[Position, StageConfig]:
+) -> tuple[Position, StageConfig, pool.Events]:
     """Begins the epoch, unless the run resumes within it; a stage's first epoch renews optimizer and seeds."""
     stage, is_first = stage_of(config, position.epoch)
     if position.place > 0:
-        return position, stage
+        return position, stage, pool.Events()
     state, replay = position.train_state, position.replay
     if is_first:
         state = stages.renew(state)
         replay = pool.enter_stage(replay, tasks_of(stage, seeds))
-    replay, _ = pool.begin_epoch(replay, position.epoch, position.step)
-    return replace(position, train_state=state, replay=replay), stage
+    replay, events = pool.begin_epoch(replay, position.epoch, position.step)
+    return replace(position, train_state=state, replay=replay), stage, events
 
 
 def _order(config: Config, position: Position) -> tuple[Task, ...]:
@@ -233,6 +236,9 @@ def _settle(
     rejections = Counter(rejection.error for result in results for rejection in result.rejections)
     failures = Counter(one.failure for one in rollouts.trajectories if one.failure is not None)
     spent = position.tokens + rollouts.generated + rollouts.read
+    gone: dict[str, list[str]] = {}  # by reason
+    for task_id, reason, *_ in pending.events.retired:
+        gone.setdefault(reason, []).append(task_id)
     values = {
         "epoch": pending.epoch,
         "stage": pending.stage.name,
@@ -256,6 +262,7 @@ def _settle(
         "seconds_rollout": pending.seconds_rollout,
         "seconds_synthesis": seconds,
         "seconds_step": ended - pending.began,
+        **({"entered_ids": list(pending.events.injected), "left_ids": gone} if pending.events != pool.Events() else {}),
         **held_out,
     }
     stages.record(pending.step + 1, values)

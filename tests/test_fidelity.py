@@ -157,7 +157,7 @@ def run_dir(tmp_path_factory):
         open_metrics(directory / "candidates.jsonl") as write_candidate,
     ):
         write_metrics(0, {"epoch": 0})
-        show = shower(write_trajectory, write_candidate)
+        show = shower(write_trajectory, write_candidate, decode=str)
         for step in range(4):
             dispatches = []
             for seed in seeds[step * 10 : step * 10 + 10]:

@@ -59,7 +59,7 @@ TOP = {
     "checks",
     "dashboards",
 }  # wire the stages, and no stage knows them
-HALL = {"run", "commands", "adapters"}  # wire all of it: whoever is below knows none of them
+HALL = {"run", "commands", "adapters", "look"}  # wire all of it: whoever is below knows none of them
 HELPERS = {
     "types", "config", "task_files", "chat", "journal", "preemption", "keys", "processes", "sharding", "strict_json", "terminal",
     "fields", "files", "older", "records", "micro_batches", "threads", "wire",
@@ -203,6 +203,9 @@ def test_who_carries_orders_knows_no_author():
         ("rods_jax.adapters.verifiers_env", "from rods_jax.commands.common import running", False),
         ("rods_jax.commands.convert", "from rods_jax.adapters import trajectories", True),
         ("rods_jax.commands.train", "from rods_jax.run import train", True),
+        ("rods_jax.commands.look", "from rods_jax.look.page import page", True),
+        ("rods_jax.look.pieces", "from rods_jax.run import train", False),
+        ("rods_jax.look.pieces", "from rods_jax.journal import read_log", True),
         ("models.decoder", "def f():\n    import scripts.train", False),
         ("scripts.train", "from models.decoder import Decoder; from rods_jax.loop import train", True),
     ],
@@ -277,5 +280,6 @@ def test_the_wheel_holds_the_library_and_nothing_else(tmp_path):
         for room in ("rods_jax", "models")
         for path in (ROOT / room).rglob("*.py")
     }
-    prompts = {path.relative_to(ROOT).as_posix() for path in (ROOT / "rods_jax/synthesis/prompts").iterdir()}
-    assert prompts and prompts <= set(names)
+    for folder in ("rods_jax/synthesis/prompts", "rods_jax/look/page"):
+        data = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).iterdir()}
+        assert data and data <= set(names)

@@ -24,13 +24,9 @@ def name_of(requirement: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------ extras
-def test_the_kernels_install_jax_numpy_and_chex_alone():
-    assert {name_of(one) for one in PROJECT["dependencies"]} == {"jax", "numpy", "chex"}
-
-
 def test_the_page_lists_every_extra_with_its_size():
     page = (ROOT / "docs" / "start" / "install.md").read_text("utf-8")
-    rows = re.findall(r"^\| `(\w+)` \|.*?\| ([^|]+) \| (?:`train`|the kernels) \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \|.*?\| ([^|]+) \|$", page, re.MULTILINE)
     assert [name for name, _ in rows if not re.search(r"\d MB", dict(rows)[name])] == []
     assert {name for name, _ in rows} == EXTRAS.keys()
 
@@ -38,16 +34,16 @@ def test_the_page_lists_every_extra_with_its_size():
 def test_what_make_installs_is_pinned():
     constraints = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     pinned = {name_of(line) for line in constraints if line and not line.startswith("#")}
-    wanted = [*PROJECT["dependencies"], *(one for extra in ("train", "bfcl", "docs", "test") for one in EXTRAS[extra])]
+    wanted = [*PROJECT["dependencies"], *(one for extra in ("bfcl", "docs", "test") for one in EXTRAS[extra])]
     assert {name_of(one) for one in wanted} - {"rods-jax"} <= pinned
 
 
-def test_a_command_without_its_packages_says_which_extra_brings_them(capsys):
+def test_a_command_without_its_packages_says_what_brings_them(capsys):
     with pytest.raises(SystemExit) as ended:
         load("train", EntryPoint("train", "package_that_nobody_has.train:main", "rods_jax.commands"))
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "'package_that_nobody_has'" in said and "pip install 'rods_jax[train]'" in said
+    assert said.count("\n") == 1 and "'package_that_nobody_has'" in said and "pip install rods_jax" in said
 
 
 # ------------------------------------------------------------------------------------------ images

@@ -115,6 +115,26 @@ def test_the_run_directory_holds_everything_one_may_want(whole):
     assert all(record["failed_rollouts"] == 0 for record in records[1:])
 
 
+def test_a_run_records_who_enters_and_leaves_the_pool(whole):
+    _, records = whole
+    entered = [name for record in records for name in record.get("entered_ids", ())]
+    assert len(entered) == records[-1]["injected"] > 0 and all("~" in name for name in entered)
+    for reason in ("mastered", "hard", "pruned", "stale"):
+        left = [name for record in records for name in record.get("left_ids", {}).get(reason, ())]
+        assert len(left) == records[-1][f"retired_{reason}"]
+    assert {record["epoch"] for record in records if "entered_ids" in record} <= {1, 2, 3}
+
+
+def test_kept_trajectories_have_their_reward_and_the_log_probability_of_every_token(whole):
+    directory, _ = whole
+    for kept in read_metrics(directory / "trajectories.jsonl"):
+        assert 0 <= kept["reward"] <= 1 and len(kept["tokens"]) == len(kept["log_probs"]) >= len(kept["steps"]) > 0
+        for tokens, log_probs, step in zip(kept["tokens"], kept["log_probs"], kept["steps"]):
+            assert len(tokens) == len(log_probs) and all(one <= 0 for one in log_probs)
+            said = "".join(tokens)
+            assert said == step["text"] or "\ufffd" in said  # a token may be a part of a character
+
+
 @pytest.mark.parametrize("stops", [pytest.param((1, 4), marks=pytest.mark.slow), (3,)])
 def test_a_resumed_run_equals_the_uninterrupted_one(whole, tmp_path, stops):
     directory, expected = whole

@@ -26,7 +26,7 @@ def load(name: str, command: EntryPoint) -> Callable[[], None]:
     try:
         return command.load()
     except ModuleNotFoundError as error:
-        print(f"rods {name}: {error}: commands need the extra `train`: pip install 'rods_jax[train]'", file=sys.stderr)
+        print(f"rods {name}: {error}; commands need what `pip install rods_jax` brings along", file=sys.stderr)
         sys.exit(2)
 
 

@@ -6,8 +6,6 @@ run.check(CONFIG)                                                    what a star
 run.train(CONFIG)                                                    begins, or with resume=True goes on
 run.evaluate(run.Evaluation(player="runs/quickstart"))
 run.report("runs/quickstart")
-
-ModuleNotFoundError: the extra `train` is not installed.
 """
 
 from rods_jax.run.checking import check

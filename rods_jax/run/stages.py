@@ -34,7 +34,7 @@ from rods_jax.synthesis.courier.dispatch import (
 from rods_jax.synthesis.courier.lines import trajectories_from_json, trajectories_to_json
 from rods_jax.synthesis.courier.worker import working
 from rods_jax.task_files import task_to_json
-from rods_jax.types import RolloutBatch, Task
+from rods_jax.types import Json, RolloutBatch, Task
 
 
 # ------------------------------------------------------------------------------------ the stages
@@ -127,16 +127,37 @@ def heard_by_all(dispatch: Synthesize, orders: Sequence[Order], step: int, known
 
 
 # ---------------------------------------------------------------------------- what is written down
-def shower(write_trajectory: MetricWriter, write_candidate: MetricWriter):
+NUM_TOKENS = 1_000  # of a trajectory, that are written down one by one
+
+
+def shower(write_trajectory: MetricWriter, write_candidate: MetricWriter, decode: Callable[[Sequence[int]], str]):
     """Keeps what one may want to read: a few trajectories every ten steps, and what became of every seed."""
 
     def show(step: int, rollouts: Rollouts, dispatches: Sequence[Dispatch]) -> None:
         if step % 10 == 1:
-            for trajectory in rollouts.trajectories[:: max(1, len(rollouts.trajectories) // 4)]:
-                write_trajectory(step, asdict(trajectory))
+            count = len(rollouts.trajectories)
+            for b in range(0, count, max(1, count // 4)):
+                write_trajectory(step, asdict(rollouts.trajectories[b]) | spoken(rollouts.batch, b, decode))
         for seed, dispatched, result in dispatches:
             candidate = result.candidate and task_to_json(result.candidate)
             origin = {"seed": seed.id, "dispatched": dispatched + 1}  # records count steps from 1
             write_candidate(step, origin | asdict(result) | {"candidate": candidate})
 
     return show
+
+
+def spoken(batch: RolloutBatch[np.ndarray], b: int, decode: Callable[[Sequence[int]], str]) -> dict[str, Json]:
+    """The reward of rollout b = n * G + g, and the policy's first NUM_TOKENS tokens, message by message.
+
+    `tokens` are texts, `log_probs` nats as they were recorded when the tokens were sampled.
+    """
+    n, g = divmod(b, batch.rewards_NG.shape[1])
+    places = np.flatnonzero(batch.action_mask_NGS[n, g])[:NUM_TOKENS]
+    # What the policy reads stands between two messages.
+    messages = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if places.size else []
+    tokens, log_probs = batch.suffix_tokens_NGS[n, g], batch.behavior_log_probs_NGS[n, g]
+    return {
+        "reward": float(batch.rewards_NG[n, g]),
+        "tokens": [[decode([token]) for token in tokens[message].tolist()] for message in messages],
+        "log_probs": [[round(one, 4) for one in log_probs[message].tolist()] for message in messages],
+    }

@@ -147,7 +147,7 @@ def advance(
             renew=run.learn.renew,
             evaluate=evaluate_all,
             record=record,
-            show=shower(write_trajectory, write_candidate),
+            show=shower(write_trajectory, write_candidate, run.codec.decode),
             save=partial(positions.save_position, checkpoints, inputs=run.inputs),
             stop=lambda: asked_to_stop() or halted(),
         )
