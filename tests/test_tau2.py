@@ -111,7 +111,7 @@ def test_a_patch_merges_objects_and_replaces_all_else(base):
 
 @pytest.mark.parametrize("key", ["nobody", None, 3, ("a",), ["a"], {}])
 def test_what_is_not_there_is_not_there(base, key):
-    assert not Database(base).has("cards", key) or key is None
+    assert not Database(base).has("cards", key) and not Database(base).has("till", "x")
     assert not Database(base).has("bills", 7) and not Database(base).has("bills", -1)
 
 
@@ -224,6 +224,15 @@ def test_a_call_that_fails_is_told_and_changes_nothing(mock, side, name, argumen
     seen = environment.call(side, name, arguments)
     assert (seen.text, seen.ok) == (told, False)
     assert environment.same(mock.environment()) == (True, True)
+
+
+def test_a_result_that_cannot_be_printed_is_an_error(mock):
+    deep = []
+    for _ in range(5000):
+        deep = [deep]
+    for status in (deep, 10**5000):
+        environment = mock.environment()
+        assert not environment.call(AGENT, "update_task_status", {"task_id": "task_1", "status": status}).ok
 
 
 def test_calls_change_the_database_of_their_side(mock):

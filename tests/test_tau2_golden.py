@@ -85,7 +85,7 @@ def test_prompts():
     assert wrong == {False: 402}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "telecom", "telecom-workflow"])
 def test_agent_prompts(name):
     assert agent_prompt(domain(name)) == (GOLDEN / f"prompts/{name}.agent_system.txt").read_text("utf-8")
 

@@ -1,13 +1,14 @@
 """tau2-bench, played and scored exactly: mock, airline, retail and telecom, over data that the user has fetched.
 
 data.py         finds and reads tasks, splits, policies, databases
-shapes.py       what a record must look like; defaults and number types as the official models give them
-database.py     copy on write over a base that all episodes share; hashes
+messages.py     tasks and dialogues as records
+shapes.py       what a record must look like: defaults, order and number types of the official models
+database.py     copy on write over a base that all episodes share; texts and hashes
 values.py       records, and the text of a result
-toolkit.py      what marks a method as a tool
+toolkit.py      what marks a method as a tool;  specs.py: what the policy reads of it
 environment.py  the live rule of a call, set-up, replay, assertions
-mock.py, airline.py, retail.py, telecom.py
+domains.py      each domain by name;  mock.py, airline*.py, retail.py, telecom*.py, phone*.py: their tools
+faults.py       tasks of telecom, made of faults
 scoring.py      rewards by component, official or strict
-metrics.py      pass^k, pass@k
 prompts.py      what agent and user are told
 """

@@ -80,11 +80,9 @@ class Database:
         if own is not None and key in own:
             return own[key]
         held = self.base.table(table)
-        if key is None:
-            return held
-        if isinstance(key, int) and not 0 <= key < len(held):
+        if is_record(held) is not (key is None) or (isinstance(key, int) and not 0 <= key < len(held)):
             raise KeyError(key)
-        return held[key]
+        return held if key is None else held[key]
 
     def write(self, table: str, key: Key = None) -> Json:
         """The record, to be changed at once. KeyError: there is none."""

@@ -42,9 +42,9 @@ class Environment:
         try:
             result = self.perform(side, name, arguments)
             self.sync()
+            return Observation(result_text(result))
         except Exception as error:
             return Observation(f"Error: {error}", ok=False)
-        return Observation(result_text(result))
 
     def perform(self, side: str, name: str, arguments: Mapping[str, Json]) -> Any:
         """A tool of a side, without sync. ValueError: the side has none of this name; else raises what the tool raises."""
