@@ -98,7 +98,7 @@ def commands() -> dict[str, set[str]]:
         text = text.replace("\\\n", " ")
         lines = [line for _, kind, block in FENCE.findall(text) if kind in ("", "text") for line in block.splitlines()]
         for line in [*lines, *re.findall(r"`([^`\n]+)`", prose(text))]:
-            if match := re.search(r"python -m scripts\.([a-z_]+)(.*)", line):
+            if match := re.search(r"python -m scripts\.([a-z0-9_]+)(.*)", line):
                 words = shlex.split(match[2].split("  # ")[0].replace("'", "").replace('"', ""), comments=True)
                 options = {word.split("=")[0] for word in words if word.startswith("--")}
                 found.setdefault(match[1], set()).update(options)
