@@ -149,7 +149,7 @@ def test_tests_that_a_page_names_exist():
     for page, text in TEXTS.items():
         for code in re.findall(r"`([^`\n]+)`", prose(text)):
             for file in re.findall(r"\btest_\w+\.py\b", code):
-                assert (ROOT / "tests" / file).is_file(), f"{named(page)}: {file}"
+                assert [*ROOT.glob(f"tests/{file}"), *ROOT.glob(f"examples/*/{file}")], f"{named(page)}: {file}"
             for name in re.findall(r"\b(test_\w+)(?:\.\.\.|$|,)", code.replace(".py", ".py ")):
                 count += 1
                 assert f"def {name}" in everywhere, f"{named(page)}: {name}"
