@@ -2,7 +2,7 @@
 
 const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];  // Okabe and Ito, for any colour vision
 const ZONE_COLOURS = {zone_hard: "#0072B2", zone_boundary: "#E69F00", zone_mastered: "#009E73"};
-const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3]], BORDERS = ["solid", "dashed", "dotted", "double"];  // on the canvas, in the legend
+const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3]], GLYPHS = ["—", "- -", "· ·", "- ·"];  // on the canvas, in the legend
 const PANELS = [
   {title: "Reward", names: ["reward_mean", "progress_mean", "held_out_progress", "held_out_greedy"]},
   {title: "Zones of the pool, in tasks", names: ["zone_mastered", "zone_boundary", "zone_hard"], stacked: true},
@@ -58,10 +58,10 @@ function curvesView(state) {
     const steps = [...new Set(runs.flatMap(run => run.steps))].sort((a, b) => a - b);
     const single = runs.length === 1, stacked = panel.stacked && single;
     const series = runs.flatMap((run, r) => panel.names.filter(name => run.columns[name]?.some(x => x !== null)).map((name, n) => ({
-      label: single ? name : run.name + " " + name,
+      label: single ? name : `${run.name} ${name} ${GLYPHS[n % DASHES.length]}`,
       values: smooth(aligned(steps, run, name), Number(width.value)),
       stroke: panel.stacked && single ? ZONE_COLOURS[name] : COLOURS[(single ? n : r) % COLOURS.length],
-      dash: single ? 0 : n % DASHES.length,
+      dash: single ? [] : DASHES[n % DASHES.length],
     })));
     if (!series.length) return null;
     // Stacked: each is drawn on the sum of those that follow it.
@@ -86,11 +86,10 @@ function curvesView(state) {
       scales: {x: {time: false}, y: stacked ? {range: (_, low, high) => [0, high || 1]} : {}},
       axes: [{...axis, size: 30}, {...axis, size: 62, values: (_, ticks) => ticks.map(num)}],
       series: [{label: "step", value: (_, x) => num(x)}, ...series.map((one, i) => ({
-        label: one.label, stroke: one.stroke, dash: DASHES[one.dash], width: 2, spanGaps: true, points: {show: few, size: 5},
+        label: one.label, stroke: one.stroke, dash: one.dash, width: 2, spanGaps: true, points: {show: few, size: 5},
         fill: stacked ? one.stroke + "cc" : undefined,
         value: (_, x, s, at) => num(at === null || at === undefined ? raw[i].values.findLast(y => y !== null) : raw[i].values[at]),
       }))],
-      legend: {markers: {dash: (_, i) => BORDERS[series[i - 1]?.dash ?? 0]}},
       bands: stacked ? series.slice(1).map((_, i) => ({series: [i + 1, i + 2]})) : [],
     }, [steps, ...heights], figure.querySelector(".plot"));
     return [panel.title, {figure, plot, shape, raw}];
