@@ -3,8 +3,12 @@
 import http.client
 import json
 import re
+import signal
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -262,6 +266,15 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(run, capsys, paths, optio
     with pytest.raises(SystemExit, match="2"):
         look(tuple(run.parent / path for path in paths), **options)
     assert sentence in capsys.readouterr().out
+
+
+def test_the_command_says_where_the_page_is_and_ctrl_c_ends_it(run):
+    command = [sys.executable, "-u", "-m", "scripts.look", str(run)]
+    with subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True) as process:
+        host, port = re.search(r"http://(127\.0\.0\.1):(\d+)", process.stdout.readline()).groups()
+        assert json.loads(asked((host, int(port)), "/data/runs")[1])["runs"][0]["name"] == "run"
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
 
 
 def test_a_port_that_is_taken_is_refused(run, capsys):
