@@ -48,7 +48,7 @@ def test_the_notebook_is_the_page():
     name = lambda cell: (cell["cell_type"], "".join(cell["source"]))
     assert list(map(name, kept)) == list(map(name, made)), "run python -m scripts.tutorial"
     for cell in kept:
-        assert len(json.dumps(cell.get("outputs", []))) < 10_000
+        assert len(json.dumps(cell.get("outputs", []), ensure_ascii=False)) < 10_000
         assert not [one for one in cell.get("outputs", []) if one["output_type"] == "error"]
 
 
