@@ -39,7 +39,7 @@ def policy_generate(
         with lock:
             for first in range(0, len(requests), rows):
                 some = requests[first : first + rows]
-                replies += _reply(some, range(asked, asked + len(some)))
+                replies += _reply(some, range(asked, asked + rows))
                 asked += len(some)
         return replies
 
@@ -75,8 +75,9 @@ def _encode(codec: Codec, request: Request, capacity: int) -> list[int] | str:
         tools = [_tool(**one["function"]) for one in request.tools]
         first, *later = messages
         replies = [[*group] for _, group in itertools.groupby(later, lambda message: message["role"] == "assistant")]
-        roles = [first["role"], *(message["role"] for said in replies[1::2] for message in said)]
-        if not {*roles} <= {"user", "tool"} or len(replies) % 2 or any(len(said) > 1 for said in replies[::2]):
+        roles = {message["role"] for heard in replies[1::2] for message in heard}
+        alternate = len(replies) % 2 == 0 and all(len(said) == 1 for said in replies[::2])
+        if first["role"] != "user" or not roles <= {"user", "tool"} or not alternate:
             raise ValueError
         tokens = codec.encode_prompt(tools, first["content"], rules)
         for (said,), heard in zip(replies[::2], replies[1::2], strict=True):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from rods_jax.environments.conversation import AGENT, USER, Ended, Line
 from rods_jax.environments.helpdesk.faults import FAULTS, Fault
 from rods_jax.environments.helpdesk.phrases import claims, understood
-from rods_jax.environments.helpdesk.user import DONE, PATIENCE, UNASKED, failed_tests, is_content
+from rods_jax.environments.helpdesk.user import DONE, PATIENCE, UNASKED, VALUES, failed_tests, is_content
 from rods_jax.environments.helpdesk.world import account_of, composition_of, is_mended
 from rods_jax.types import Json, Task
 
@@ -55,13 +55,11 @@ def user_errors(task: Task, lines: Sequence[Line], stop_words: Sequence[str]) ->
                 wrong = tuple(field for field, value in said.items() if field in shown and value != shown[field])
                 if wrong:
                     yield UserError(place, CONTRADICTS, asked, wrong)
-            elif said := claims(line.text):
-                if said.get("is", str(account_of(task))) != str(account_of(task)):
-                    yield UserError(place, CONTRADICTS, asked, ("account",))
-                elif asked in LOOKS:
-                    yield UserError(place, INVENTS, asked)
+            elif claims(line.text).get("is", str(account_of(task))) != str(account_of(task)):
+                yield UserError(place, CONTRADICTS, asked, ("account",))
             elif asked not in ("", "TECHNICIAN", "ACCOUNT"):
-                yield UserError(place, INVENTS if line.text.startswith(DONE) else IGNORES, asked)
+                invented = line.text.startswith(DONE) or not VALUES.keys().isdisjoint(claims(line.text))
+                yield UserError(place, INVENTS if invented else IGNORES, asked)
 
 
 def blamed(ended: Ended, record: Mapping[str, Json], home: Mapping[str, Json], stop_words: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from rods_jax.types import Call, Task
 CHECKS = ("check_router", "check_laptop")
 PATIENCE = 2  # failed tests, or messages in a row that it does not understand, until it leaves
 REFUSES, PUZZLED, DONE = "I would rather not.", "I do not understand.", "Done."
-_VALUES = {  # what a field can show: the sound value, then another
+VALUES = {  # what a field can show: the sound value, then another
     "power": ("on", "off"), "cable": ("in", "out"), "wifi": ("on", "off"), "light": ("green", "blinking"),
     "channel": ("free", "busy"), "airplane": ("off", "on"), "network": ("home", "guest"), "vpn": ("off", "on"),
     "dns": ("auto", "wrong"), "downloads": ("off", "on"),
@@ -116,7 +116,7 @@ def _report(heard: Heard, misreads: bool) -> str:
     text = result.text
     if misreads:
         field, value = noise(heard, "misreads").choice([*claims(text).items()])
-        sound, other = _VALUES[field]
+        sound, other = VALUES[field]
         text = text.replace(f"{field} {value}", f"{field} {other if value == sound else sound}")
     return f"It shows {text}."
 
