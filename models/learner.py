@@ -121,8 +121,9 @@ def learner_of(config: Config, parts: Parts, source: str | None = None) -> Learn
     write = partial(export_model, parts=parts, source=source)
     flops = partial(counts.played_step, parts.model, reference=config.update.kl_coefficient > 0)
     return Learner(
-        parts.policy, parts.shapes, actor, whole, complete, parts.frozen, parts.mesh, parts.hosts, write, flops
-    )
+        parts.policy, parts.shapes, actor, whole, complete, parts.frozen, parts.mesh, parts.hosts, write, flops,
+        random_weights=source is None,
+    )  # fmt: skip
 
 
 def describe(config: Config, model: DecoderConfig, mesh: Mesh | None, host: Mesh | None) -> Parts:

@@ -100,6 +100,8 @@ class RolloutConfig:
     concurrent_tasks: int = 0  # tasks on the devices of a process at a time; 0: all of its share of a step
     concurrent_rollouts: int = 0  # of each of them, one after the other in as many rows; 0: all of its group
     environment_workers: int = 0  # processes that step the environments; 0: the run's own
+    keep: Callable[[Any, int], bool] | None = None  # which groups to learn from, filtering.mixed; None: all
+    refill: float = 3.0  # with `keep`, a step plays at most so many times tasks_per_step tasks
 
     def __post_init__(self) -> None:
         check_types("rollout", self)
@@ -111,12 +113,11 @@ class RolloutConfig:
         increasing("rollout.suffix_sizes", (*self.suffix_sizes, self.max_suffix_tokens))
         require(self.group_size >= 2, f"rollout.group_size must be at least 2: got {self.group_size}")
         fraction("rollout", self, "max_unfit_share")
+        require(self.refill >= 1, f"rollout.refill must be at least 1: got {self.refill}")
         require(self.top_p <= 1, f"rollout.top_p must be at most 1: got {self.top_p}")
-        require(
-            self.max_action_tokens <= self.max_suffix_tokens,
-            "rollout.max_action_tokens must be at most rollout.max_suffix_tokens: "
-            f"got {self.max_action_tokens} > {self.max_suffix_tokens}",
-        )
+        action, suffix = self.max_action_tokens, self.max_suffix_tokens
+        sentence = f"rollout.max_action_tokens must be at most rollout.max_suffix_tokens: got {action} > {suffix}"
+        require(action <= suffix, sentence)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +137,7 @@ class UpdateConfig:
     kl_coefficient: float = 0.01  # 0: the reference policy is never run
     entropy_coefficient: float = 0.001  # 0: the entropy is never computed
     normalize: Literal["std", "none"] = "std"  # "none": mean-centred advantages (Dr. GRPO, arXiv 2503.20783)
+    count_dropped: bool = False  # groups that rollout.keep dropped count in the mean of the loss
     mask_truncated: bool = False  # episodes that a limit cut off are in their groups' means, and not in the loss
     mask_user_errors: bool = False  # conversations that failed by their user's fault are as if they had not been played
     micro_batches: int = 1  # parts whose gradients are added up: as the whole batch, with a part's activations

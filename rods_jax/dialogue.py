@@ -190,9 +190,7 @@ def _converse(opening: Opening, answer: Callable[[Action], Answer | Failure], ac
         if isinstance(found, Failure):
             played.stop = Stop(failure=found.reason)
             return
-        played.moves.append(
-            Move(turn, spoken.text, action.calls, found.code, found.observations, spoken.reasoning)
-        )
+        played.moves.append(Move(turn, spoken.text, action.calls, found.code, found.observations, spoken.reasoning))
         played.tokens += spoken.tokens
         played.ended, played.blame = found.ended, found.blame
         messages, done = found.messages, found.done

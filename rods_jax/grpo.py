@@ -208,7 +208,8 @@ def update_step(
 
     # The gradient of this device's part of the batch, summed over the devices.
     advantages_NG = _own_part(statistics.advantages_NG, batch.rewards_NG.shape, axis_name, split)
-    arrays = {"advantages_NG": advantages_NG} | batch._asdict()
+    weights_N = _own_part(known.weights_N, batch.checks_N.shape, axis_name if split == "N" else None, "N")
+    arrays = {"advantages_NG": weights_N[:, None] * advantages_NG} | batch._asdict()
     (total, terms), gradient = accumulate(differentiate, arrays, cuts, lambda results: (results[0], place(results[1])))
     if axis_name is not None:
         (total, terms), gradient = jax.lax.psum(((total, terms), gradient), axis_name)
@@ -259,7 +260,8 @@ def update_step(
 def first_seen(num_tasks: int) -> Standing[np.ndarray]:
     """The standing of tasks that no pool knows: of one stratum, all eligible, and never measured before."""
     nothing_N = np.zeros(num_tasks, np.float32)
-    return Standing(np.zeros(num_tasks, np.int32), np.ones(num_tasks, bool), nothing_N, nothing_N)
+    ones_N = np.ones(num_tasks, np.float32)
+    return Standing(np.zeros(num_tasks, np.int32), np.ones(num_tasks, bool), nothing_N, nothing_N, ones_N)
 
 
 def check_batch(batch: RolloutBatch, standing: Standing) -> None:

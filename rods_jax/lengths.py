@@ -10,6 +10,7 @@ Generated tasks are not measured: their prompts differ from their seeds' only in
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from rods_jax.config import Config, ConfigError, RolloutConfig, rollout_of
@@ -116,6 +117,7 @@ def check_lengths(
             "limits": played.limits._asdict(),
             "tasks": len(played.tasks),
             "longest": Length(*map(max, zip(*known.values())))._asdict() if known else None,
+            "mean": dict(zip(KINDS, map(fmean, zip(*known.values())), strict=True)) if known else None,
             "unfit": {name: known[name]._asdict() for name in unfit},
         }
         if not unfit:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ import numpy as np
 from rods_jax import replay as pool
 from rods_jax.config import Config, StageConfig, UpdateConfig
 from rods_jax.curriculum import num_epochs, stage_of, tasks_of
+from rods_jax.filtering import Filtered, play_until_full
 from rods_jax.grpo import Feedback
 from rods_jax.metrics import MetricWriter
 from rods_jax.replay import ReplayState
@@ -38,7 +40,7 @@ class Position:
     replay: ReplayState
     step: int = 0
     epoch: int = 0  # counted over all stages
-    batch: int = 0  # next batch of the epoch; 0: the epoch has not begun
+    place: int = 0  # tasks of the epoch that were played; 0: the epoch has not begun
     outcomes: int = 0  # of synthesis, taken so far; a restart takes none of them twice
     tokens: int = 0  # generated and read by training rollouts so far
 
@@ -64,8 +66,7 @@ class _Pending(NamedTuple):
     epoch: int
     stage: StageConfig
     left: int  # steps of the epoch from this one on; 0 in the last epoch, after which no variant is played
-    tasks: tuple[Task, ...]
-    rollouts: Rollouts
+    played: Filtered
     feedback: Feedback
     began: float  # seconds of the host's clock
     seconds_rollout: float
@@ -89,22 +90,23 @@ def train(
         stages.record(0, {"epoch": 0, "tokens_spent": 0, **pool.counts(position.replay), **before})
     while position.epoch < num_epochs(config):
         position, stage = _enter_epoch(config, seeds, stages, position)
-        batches, pending = _batches(config, position), None
-        for tasks in batches[position.batch :]:
+        order, pending, epoch = _order(config, position), None, position.epoch
+        while position.epoch == epoch:
             began = time.perf_counter()
-            rollouts, seconds = _timed(stages.collect, position.train_state.params, tasks, position.step, stage)
+            played, seconds = _timed(_play, config, stages, position, stage, order)
             # Read the previous step's feedback, and start this step's update; the device computes on its own.
             position, chosen = _observe(position, pending)
-            standing = pool.standing(position.replay, tasks, position.step, strata)
-            state, feedback = stages.update(position.train_state, _to_learn_from(config.update, rollouts), standing)
+            standing = _standing(config, position, played, strata)
+            batch = _to_learn_from(config.update, played.rollouts)
+            state, feedback = stages.update(position.train_state, batch, standing)
             # Meanwhile write the previous step's variants and its record.
             position = _settle(position, pending, began, chosen, stages, known)
-            left = _left(config, position, batches)
-            pending = _Pending(position.step, position.epoch, stage, left, tasks, rollouts, feedback, began, seconds)
-            position = _next(position, state, len(batches))
+            left = _left(config, position, len(order))
+            pending = _Pending(position.step, position.epoch, stage, left, played, feedback, began, seconds)
+            position = _next(position, state, played.played, len(order))
             stop = stages.stop() or position.step == config.max_steps
             # Before a checkpoint and at an epoch's end, finish this step as well.
-            if stop or position.batch == 0 or position.step % config.checkpoint_every == 0:
+            if stop or position.place == 0 or position.step % config.checkpoint_every == 0:
                 position, pending = _finish(config, position, pending, stages, known), None
             if stop:
                 return position
@@ -117,7 +119,7 @@ def _enter_epoch(
 ) -> tuple[Position, StageConfig]:
     """Begins the epoch, unless the run resumes within it; a stage's first epoch renews optimizer and seeds."""
     stage, is_first = stage_of(config, position.epoch)
-    if position.batch > 0:
+    if position.place > 0:
         return position, stage
     state, replay = position.train_state, position.replay
     if is_first:
@@ -127,22 +129,43 @@ def _enter_epoch(
     return replace(position, train_state=state, replay=replay), stage
 
 
-def _batches(config: Config, position: Position) -> Sequence[tuple[Task, ...]]:
-    """All batches of the epoch."""
+def _order(config: Config, position: Position) -> tuple[Task, ...]:
+    """All tasks of the epoch, in the order in which they are played."""
     size = config.rollout.tasks_per_step
-    return pool.epoch_batches(position.replay, seed=config.seed, epoch=position.epoch, batch_size=size)
+    return pool.epoch_order(position.replay, seed=config.seed, epoch=position.epoch, batch_size=size)
 
 
-def _left(config: Config, position: Position, batches: Sequence[Any]) -> int:
-    """Steps of the epoch from this one on, or 0 where no epoch follows."""
-    return len(batches) - position.batch if position.epoch + 1 < num_epochs(config) else 0
+def _play(config: Config, stages: Stages, position: Position, stage: StageConfig, order: Sequence[Task]) -> Filtered:
+    """The epoch's next batch; with `rollout.keep`, as many tasks more as it takes to fill it."""
+    r, params = config.rollout, position.train_state.params
+    play = lambda tasks: stages.collect(params, tasks, position.step, stage)
+    tasks = pool.from_place(order, position.place, r.tasks_per_step)
+    if r.keep is None:
+        batch = tasks[: r.tasks_per_step]
+        return Filtered(batch, play(batch), len(batch), len(batch))
+    cap = int(r.refill * r.tasks_per_step)
+    return play_until_full(play, tasks, size=r.tasks_per_step, keep=r.keep, cap=cap)
 
 
-def _next(position: Position, state: TrainState, num_batches: int) -> Position:
-    """After an update: the epoch's next batch, or the next epoch."""
-    last = position.batch + 1 == num_batches
-    epoch, batch = (position.epoch + 1, 0) if last else (position.epoch, position.batch + 1)
-    return replace(position, train_state=state, step=position.step + 1, epoch=epoch, batch=batch)
+def _standing(config: Config, position: Position, played: Filtered, strata: Sequence[str]) -> Standing[np.ndarray]:
+    """What the pool knows of the tasks; if dropped groups count, the share that was kept is the others' weight."""
+    standing = pool.standing(position.replay, played.tasks, position.step, strata)
+    if not config.update.count_dropped:
+        return standing
+    return standing._replace(weights_N=standing.weights_N * np.float32(played.kept / played.played))
+
+
+def _left(config: Config, position: Position, num_tasks: int) -> int:
+    """Steps of the epoch from this one on, if each plays one batch; 0 where no epoch follows."""
+    left = ceil((num_tasks - position.place) / config.rollout.tasks_per_step)
+    return left if position.epoch + 1 < num_epochs(config) else 0
+
+
+def _next(position: Position, state: TrainState, played: int, num_tasks: int) -> Position:
+    """After an update: the epoch's next tasks, or the next epoch."""
+    place = position.place + played
+    epoch, place = (position.epoch + 1, 0) if place >= num_tasks else (position.epoch, place)
+    return replace(position, train_state=state, step=position.step + 1, epoch=epoch, place=place)
 
 
 def _timed(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
@@ -163,7 +186,7 @@ def _finish(config: Config, position: Position, pending: _Pending, stages: Stage
 def _due(config: Config, position: Position) -> bool:
     """Whether a held-out evaluation is due: after every few epochs, and at the end."""
     ended = position.epoch == num_epochs(config)
-    after_epoch = position.batch == 0 and (ended or position.epoch % config.evaluation.every_epochs == 0)
+    after_epoch = position.place == 0 and (ended or position.epoch % config.evaluation.every_epochs == 0)
     return after_epoch or position.step == config.max_steps
 
 
@@ -173,7 +196,8 @@ def _observe(position: Position, pending: _Pending | None) -> tuple[Position, tu
     if pending is None:
         return position, ()
     left = pending.left if pending.stage.synthesis else 0
-    replay, chosen = pool.learn(position.replay, pending.tasks, pending.feedback, pending.step, left)
+    played = pending.played
+    replay, chosen = pool.learn(position.replay, played.tasks, pending.feedback, pending.step, left, played.dropped)
     return replace(position, replay=replay), chosen
 
 
@@ -192,10 +216,9 @@ def _to_learn_from(update: UpdateConfig, rollouts: Rollouts) -> RolloutBatch[np.
     return batch
 
 
-def _counted(name: str, rollouts: Rollouts) -> dict[str, dict[str, int]]:
+def _counted(name: str, rollouts: Rollouts) -> dict[str, int]:
     """How often each value of a conversation's field occurs; nothing in worlds that hold no conversations."""
-    found = Counter(value for one in rollouts.trajectories if (value := getattr(one, name)))
-    return {name: dict(found)} if found else {}
+    return dict(Counter(value for one in rollouts.trajectories if (value := getattr(one, name))))
 
 
 def _settle(
@@ -210,7 +233,8 @@ def _settle(
     """Dispatches a step's seeds, stages what came back, and records the step, which ended then by the host's clock."""
     if pending is None:
         return position
-    orders, contents = orders_of(chosen, pending.rollouts.trajectories), known(pool.all_tasks(position.replay))
+    played, rollouts = pending.played, pending.played.rollouts
+    orders, contents = orders_of(chosen, rollouts.trajectories), known(pool.all_tasks(position.replay))
     dispatches, seconds = _timed(stages.synthesize, orders, pending.step, contents)
     outcomes = [pool.Outcome(d.seed.id, d.step, d.result.candidate) for d in dispatches]
     replay = pool.stage(position.replay, outcomes, pending.epoch)
@@ -218,8 +242,8 @@ def _settle(
     feedback = jax.device_get(pending.feedback)
     results = [dispatch.result for dispatch in dispatches]
     rejections = Counter(rejection.error for result in results for rejection in result.rejections)
-    failures = Counter(one.failure for one in pending.rollouts.trajectories if one.failure is not None)
-    rollouts, spent = pending.rollouts, position.tokens + pending.rollouts.generated + pending.rollouts.read
+    failures = Counter(one.failure for one in rollouts.trajectories if one.failure is not None)
+    spent = position.tokens + rollouts.generated + rollouts.read
     values = {
         "epoch": pending.epoch,
         "stage": pending.stage.name,
@@ -232,12 +256,14 @@ def _settle(
         "failed_rollouts": rollouts.failed,
         "failures": dict(failures.most_common(NUM_FAILURES)),
         "truncated_rollouts": rollouts.truncated,
-        **_counted("ended", pending.rollouts), **_counted("blame", pending.rollouts),
+        "ended": _counted("ended", rollouts),
+        "blame": _counted("blame", rollouts),
         "tokens_generated": rollouts.generated,
         "tokens_read": rollouts.read,
         "tokens_spent": spent,
         **({} if rollouts.flops is None else {"flops": rollouts.flops}),
-        "task_ids": [task.id for task in pending.tasks],
+        **({"tasks_played": played.played, "tasks_kept": played.kept} if played.dropped else {}),
+        "task_ids": [task.id for task in played.tasks],
         "task_mean": feedback.statistics.mean_N,
         "task_variance": feedback.statistics.variance_N,
         "seconds_rollout": pending.seconds_rollout,

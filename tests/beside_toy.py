@@ -135,7 +135,7 @@ def run(directory: Path, dispatch, *, until: int, seconds: float = 0.0, record=a
         return state._replace(step=state.step + 1), feedback
 
     def save(position: Position, held_out) -> None:
-        host = {name: getattr(position, name) for name in ("step", "epoch", "batch", "outcomes")}
+        host = {name: getattr(position, name) for name in ("step", "epoch", "place", "outcomes")}
         host["replay"] = encode(position.replay, VERSIONED)
         write_atomically(directory / "checkpoint.json", json.dumps(host))
 

@@ -224,6 +224,24 @@ def test_a_number_that_is_not_finite_in_one_micro_batch_skips_the_whole_step():
     jax.tree.map(np.testing.assert_array_equal, after.params, params)
 
 
+def test_a_tasks_weight_scales_its_part_of_the_gradient():
+    objective, optimizer = objective_with(kl_coefficient=0.0, entropy_coefficient=0.0), optax.sgd(1.0)
+    params = {
+        name: np.random.default_rng(4).normal(size=(V, 16)).astype(np.float32) for name in ("embedding", "unembedding")
+    }
+    batch, update = make_batch(BAG_OF_WORDS, params), grpo.jit_update(BAG_OF_WORDS, optimizer, objective)
+
+    def change(weights_N):
+        standing = make_standing()._replace(weights_N=np.array(weights_N, np.float32))
+        state = grpo.create_state(jax.tree.map(jnp.array, params), optimizer, objective)
+        after, _ = update(state, batch, standing, 1.0)
+        return np.asarray(after.params["unembedding"]) - params["unembedding"]
+
+    first, others = np.eye(N)[0], 1 - np.eye(N)[0]
+    assert np.abs(change(first)).max() > 1e-3 and not change(np.zeros(N)).any()
+    np.testing.assert_allclose(change(2 * first + 0.5 * others), 2 * change(first) + 0.5 * change(others), atol=1e-5)
+
+
 def test_zero_variance_groups_leave_the_policy_alone(policy, params):
     batch = make_batch(policy, params)
     batch = batch._replace(rewards_NG=np.full((N, G), 1 / 3, np.float32))
@@ -258,7 +276,8 @@ def test_pmap_over_rollouts_or_tasks_equals_jit(split):
     rng, objective, optimizer = np.random.default_rng(4), objective_with(kl_coefficient=0.1), optax.sgd(1.0)
     params = {name: rng.normal(size=(V, 16)).astype(np.float32) for name in ("embedding", "unembedding")}
     batch = make_batch(BAG_OF_WORDS, params)
-    standing = make_standing()._replace(eligible_N=np.arange(N) != 1)
+    weights_N = np.linspace(0.5, 1.5, N, dtype=np.float32)
+    standing = make_standing()._replace(eligible_N=np.arange(N) != 1, weights_N=weights_N)
     state = grpo.create_state(params, optimizer, objective)
     state = state._replace(reference_params=jax.tree.map(lambda x: 0.9 * x, params))
     how = {"policy": BAG_OF_WORDS, "optimizer": optimizer, "objective": objective, "quotas": (4, 4, 4, 4)}

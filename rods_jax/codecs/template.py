@@ -66,7 +66,9 @@ def template_codec(
 
     @lru_cache(maxsize=256)
     def opening(num_tools: int, roles: tuple[str, ...]) -> _Frame:
-        return _cut(render([{"role": role, "content": _HOLE} for role in roles], [_TOOL] * num_tools), len(roles), num_tools)
+        return _cut(
+            render([{"role": role, "content": _HOLE} for role in roles], [_TOOL] * num_tools), len(roles), num_tools
+        )
 
     def after(roles: Sequence[str]) -> str:
         """The template's text behind an assistant's message, before messages of these roles."""

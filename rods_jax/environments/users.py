@@ -23,7 +23,10 @@ def model_user(generate: Generate, instructions: Callable[[Task], str], tools: S
     any other error of the server is a failure, which masks the episode.
     """
     functions = tuple(
-        {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": dict(t.parameters)}}
+        {
+            "type": "function",
+            "function": {"name": t.name, "description": t.description, "parameters": dict(t.parameters)},
+        }
         for t in tools
     )
 

@@ -28,6 +28,8 @@ from rods_jax.replay.life import (
     eligible,
     enter_stage,
     epoch_batches,
+    epoch_order,
+    from_place,
     mark_seed,
     observe,
     stage,
@@ -49,6 +51,6 @@ from rods_jax.replay.state import (
 __all__ = [
     "REASONS", "Away", "Events", "Item", "Measurement", "Outcome", "ReplayState", "Retired", "Staged",
     "active_tasks", "all_tasks", "begin_epoch", "counts", "create", "earlier", "eligible", "enter_stage",
-    "epoch_batches", "learn", "mark_seed", "observe", "spread", "stage", "standing",
+    "epoch_batches", "epoch_order", "from_place", "learn", "mark_seed", "observe", "spread", "stage", "standing",
     "wanted",
 ]  # fmt: skip

@@ -21,14 +21,22 @@ class Feedback(Protocol):
 
 
 def learn(
-    state: ReplayState, tasks: Sequence[Task], feedback: Feedback, step: int, left: int = 1
+    state: ReplayState,
+    tasks: Sequence[Task],
+    feedback: Feedback,
+    step: int,
+    left: int = 1,
+    dropped: Sequence[tuple[str, int, int]] = (),
 ) -> tuple[ReplayState, tuple[Task, ...]]:
     """(the pool with the step's measurements and its seeds' cooldown, the tasks that are to be sent as seeds).
 
     feedback: of the step's update of these tasks; where it still is on the device, this waits for it.
     left: steps of the epoch that have yet to send seeds, this one among them (`wanted`); 0: none is sent.
+    dropped: (task id, checks passed, all checks) of tasks that were played, and not learnt from.
     KeyError: a task is not in the pool.
     """
+    for task_id, passed, total in dropped:
+        state = observe(state, task_id, passed, total, step)
     for task, passed, total in zip(tasks, feedback.passed_N.tolist(), feedback.total_N.tolist(), strict=True):
         if total:  # else too few rollouts were valid, which is no measurement
             state = observe(state, task.id, passed, total, step)

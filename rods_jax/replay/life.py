@@ -183,6 +183,7 @@ def standing(state: ReplayState, tasks: Sequence[Task], step: int, strata: Seque
         eligible_N=np.array(eligible(state, ids, step)),
         earlier_passed_N=np.array(passed, np.float32),
         earlier_total_N=np.array(total, np.float32),
+        weights_N=np.ones(len(ids), np.float32),
     )
 
 
@@ -202,15 +203,24 @@ def active_tasks(state: ReplayState) -> tuple[Task, ...]:
     return tuple(item.task for item in state.items)
 
 
-def epoch_batches(state: ReplayState, *, seed: int, epoch: int, batch_size: int) -> tuple[tuple[Task, ...], ...]:
-    """Every active task once, shuffled by (seed, epoch); the first tasks come again to fill the last batch."""
+def epoch_order(state: ReplayState, *, seed: int, epoch: int, batch_size: int) -> tuple[Task, ...]:
+    """Every active task once, shuffled by (seed, epoch).  ValueError: they are fewer than a batch."""
     tasks = active_tasks(state)
     if len(tasks) < batch_size:
         raise ValueError(f"a batch of {batch_size} different tasks cannot be drawn from a pool of {len(tasks)}")
-    order = np.random.default_rng([seed, epoch]).permutation(len(tasks))
-    shuffled = [tasks[i] for i in order]
-    shuffled += shuffled[: -len(tasks) % batch_size]
-    return tuple(tuple(shuffled[i : i + batch_size]) for i in range(0, len(shuffled), batch_size))
+    return tuple(tasks[i] for i in np.random.default_rng([seed, epoch]).permutation(len(tasks)))
+
+
+def from_place(order: Sequence[Task], place: int, batch_size: int) -> tuple[Task, ...]:
+    """What is left of an epoch's order; the first tasks come again where that is less than a batch."""
+    left = tuple(order[place:])
+    return left + tuple(order[: max(0, batch_size - len(left))])
+
+
+def epoch_batches(state: ReplayState, *, seed: int, epoch: int, batch_size: int) -> tuple[tuple[Task, ...], ...]:
+    """The order of an epoch, cut into batches."""
+    order = epoch_order(state, seed=seed, epoch=epoch, batch_size=batch_size)
+    return tuple(from_place(order, place, batch_size)[:batch_size] for place in range(0, len(order), batch_size))
 
 
 def counts(state: ReplayState) -> dict[str, int | float]:

@@ -13,7 +13,7 @@ from rods_jax.synthesis.author import Author, Write
 from rods_jax.synthesis.courier.lines import storable
 from rods_jax.synthesis.courier.worker import working
 from rods_jax.synthesis.near_duplicates import far_from
-from rods_jax.synthesis.pipeline import five_stages
+from rods_jax.synthesis.pipeline import RULE_BASED, five_stages
 from rods_jax.task_files import content_hash, read_tasks
 
 
@@ -26,6 +26,12 @@ def author_of(config: SynthesisConfig, domain: Domain, tasks: TaskSplits) -> Aut
         raise ConfigError(f"synthesis: {error}") from error
     known = frozenset(map(content_hash, (*tasks.held_out, *tasks.seeds)))
     return Author(write, backends, attempts=config.attempts, known=known)
+
+
+def rule_based(domain: Domain, tasks: TaskSplits) -> Write:
+    """The author without a language model, whose variants lie apart from the held-out tasks."""
+    roles = RULE_BASED._replace(gates=(*RULE_BASED.gates, far_from(tasks.held_out)))
+    return five_stages(domain, lambda backends: roles)
 
 
 def _five_stages(roles: Any, backends: Mapping[str, Any], domain: Domain, tasks: TaskSplits) -> Write:

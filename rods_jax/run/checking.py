@@ -2,20 +2,23 @@
 
 from rich.console import Console
 
+from rods_jax import terminal
 from rods_jax.checks import check_start
 from rods_jax.config import Config
 from rods_jax.curriculum import require_hints
 from rods_jax.lengths import check_lengths
 from rods_jax.run.authors import author_of, teller
 from rods_jax.run.directory import build
+from rods_jax.run.forecast import forecast, sentences
 from rods_jax.run.learning import learning
 from rods_jax.types import Json
 
 
 def check(config: Config, console: Console | None = None) -> dict[str, Json]:
-    """Plays gold twice, compares prompts and gold dialogues with the limits, and describes what would train.
+    """Plays gold twice, measures lengths, rehearses synthesis, and foresees memory and the first step; says it all.
 
-    Returns the lengths as in a run's lengths.json.  ConfigError, ValueError: as for `train`.
+    Returns "lengths" as in a run's lengths.json, "flows", "synthesis", "memory" (bytes) and "first_step".
+    ConfigError, ValueError: as for `train`.
     """
     console = console or Console()
     make_learner, domain, say = config.learner(config), config.domain(), teller(console)
@@ -24,7 +27,11 @@ def check(config: Config, console: Console | None = None) -> dict[str, Json]:
     for sentence in check_start(config, inputs.tasks, tuple(domain.strata)):
         say(sentence)
     lengths = check_lengths(config, inputs.tasks, domain, config.codec(inputs.tokenizer), say)
-    learning(config, make_learner(len(inputs.tokenizer)), tuple(domain.strata))
+    learner = make_learner(len(inputs.tokenizer))
+    learn = learning(config, learner, tuple(domain.strata))
     if config.synthesis is not None:
         author_of(config.synthesis, domain, inputs.tasks)
-    return lengths
+    found = forecast(config, inputs.tasks, domain, learner, learn, lengths)
+    for sentence in sentences(found):
+        terminal.say(console, sentence)
+    return {"lengths": lengths} | found

@@ -110,11 +110,11 @@ def _line(values: Mapping[str, Any], held_out: list[float], lost: Mapping[str, i
 
 
 def warnings(say: Callable[[str], None]) -> MetricWriter:
-    """A MetricWriter that warns once if no group has variance for long, and once if all rollouts of a step fail."""
-    without_variance, said_failed = 0, False
+    """A MetricWriter that warns once if groups have no variance for long, if a step's rollouts fail, or places stay free."""
+    without_variance, said_failed, said_free = 0, False, False
 
     def write(step: int, values: Mapping[str, Any]) -> None:
-        nonlocal without_variance, said_failed
+        nonlocal without_variance, said_failed, said_free
         if "task_mean" not in values:
             return
         without_variance = without_variance + 1 if float(values["zero_variance"]) == 1 else 0
@@ -123,6 +123,12 @@ def warnings(say: Callable[[str], None]) -> MetricWriter:
         if not said_failed and not values["valid_rollouts"]:
             said_failed = True
             say(f"step {step}: every rollout failed: {_reasons(values['failures'])}")
+        if not said_free and values.get("tasks_kept", len(values["task_ids"])) < len(values["task_ids"]):
+            said_free = True
+            say(
+                f"step {step}: {values['tasks_kept']} of {len(values['task_ids'])} places hold a task that teaches, after "
+                f"{values['tasks_played']} were played: raise rollout.refill, or give tasks nearer the boundary"
+            )
 
     return write
 

@@ -30,6 +30,7 @@ class Learner(NamedTuple):
     hosts: int = 1  # processes that share the mesh
     export: Callable[..., None] | None = None  # (directory, trained, tokenizer, *, max_positions, base, dtype)
     flops: Callable[[Any, Any], float] | None = None  # (prompts' tokens [N], suffixes' [N,G]) -> needed for their step
+    random_weights: bool = False  # whether `policy.init` draws the weights instead of reading a checkpoint
 
     def place(self, tree: Any) -> Any:
         """Constrains a tree like the trained parameters to their shardings; to be called in a jitted function."""

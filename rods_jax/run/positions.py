@@ -15,7 +15,7 @@ from rods_jax.types import Json, TrainState
 
 def host_of(position: Position, inputs: Mapping[str, str] = {}) -> dict[str, Json]:
     """All of a position that is no array, and the digests of what else a resumed run reads."""
-    place = {name: getattr(position, name) for name in ("epoch", "batch", "outcomes", "tokens")}
+    place = {name: getattr(position, name) for name in ("epoch", "place", "outcomes", "tokens")}
     return {"replay": encode(position.replay, VERSIONED), "inputs": dict(inputs)} | place
 
 
@@ -39,5 +39,5 @@ def restore_position(
     """
     step, state, host = checkpoint.restore(checkpoints, like, at, tell)
     pool = replace(decode(ReplayState, host["replay"], "replay", VERSIONED), settings=settings)
-    place = {name: host[name] for name in ("epoch", "batch", "outcomes", "tokens")}
+    place = {name: host[name] for name in ("epoch", "place", "outcomes", "tokens")}
     return Position(state, pool, step, **place), host["inputs"]

@@ -19,7 +19,7 @@ from rods_jax.environments.protocol import Domain, EpisodeBatch, TaskSplits
 from rods_jax.environments.workers import Workers
 from rods_jax.metrics import MetricWriter
 from rods_jax.rollout import Player, Rollouts, collect
-from rods_jax.run.authors import teller
+from rods_jax.run.authors import rule_based, teller
 from rods_jax.run.learner import Learner
 from rods_jax.run.playing import training_player
 from rods_jax.synthesis.author import Author, Order
@@ -33,8 +33,6 @@ from rods_jax.synthesis.courier.dispatch import (
 )
 from rods_jax.synthesis.courier.lines import trajectories_from_json, trajectories_to_json
 from rods_jax.synthesis.courier.worker import working
-from rods_jax.synthesis.near_duplicates import far_from
-from rods_jax.synthesis.pipeline import RULE_BASED, five_stages
 from rods_jax.task_files import task_to_json
 from rods_jax.types import RolloutBatch, Task
 
@@ -97,8 +95,7 @@ def synthesis_of(
 ) -> Iterator[Synthesize]:
     """The rule-based author, at once; or `author`, or that of other processes, beside the trainer."""
     if config.synthesis is None:
-        roles = RULE_BASED._replace(gates=(*RULE_BASED.gates, far_from(tasks.held_out)))
-        yield at_once(five_stages(domain, lambda backends: roles), config.seed)
+        yield at_once(rule_based(domain, tasks), config.seed)
         return
     directory, say = Path(config.run_dir) / "synthesis", teller(console)
     with contextlib.ExitStack() as stack:

@@ -37,6 +37,7 @@ from rods_jax.run.authors import author_of, teller
 from rods_jax.run.cold_start import cold_start
 from rods_jax.run.directory import Inputs, inputs_of, require_same_inputs
 from rods_jax.run.display import training_display, warnings
+from rods_jax.run.forecast import forecast, sentences
 from rods_jax.run.learner import Learner
 from rods_jax.run.learning import Learning, cache_compilations, learning, updating
 from rods_jax.run.measure import evaluation
@@ -215,6 +216,9 @@ def enter(config: Config, resume: bool, console: Console, stack: contextlib.Exit
     author = None
     if first and config.synthesis is not None and config.synthesis.workers > 0:
         author = author_of(config.synthesis, domain, seen[0].tasks)
+    if begins and first:
+        for sentence in sentences(forecast(config, seen[0].tasks, domain, learner, learn, lengths)):
+            terminal.say(console, sentence)
     if begins:
         processes.on_first(lambda: place.take(config, seen[0], directory, stack))
     tasks, tokenizer = place.read_inputs(directory)

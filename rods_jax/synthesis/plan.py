@@ -45,7 +45,7 @@ def broken_flow(domain: Domain, tools: Sequence[str], links: Links, pairs: Colle
         source, target = domain.tools[tools[producer]], domain.tools[tools[consumer]]
         if not any(True for _ in schema_fields(source.response)):
             continue
-        flow = _flow(source, target, pairs)
+        flow = flowing(source, target, pairs)
         into.setdefault(consumer, []).append(flow)
         if not flow:
             return f"call {consumer} ({target.name}) takes nothing that call {producer} ({source.name}) returns"
@@ -146,7 +146,7 @@ class _Search:
         """Parameters of `consumer` that an output of `producer` may fill."""
         if (producer, consumer) not in self.flow_cache:
             tools = self.domain.tools
-            self.flow_cache[producer, consumer] = _flow(tools[producer], tools[consumer], self.pairs)
+            self.flow_cache[producer, consumer] = flowing(tools[producer], tools[consumer], self.pairs)
         return self.flow_cache[producer, consumer]
 
     def flows_into_class(self, producer: str, class_name: str) -> bool:
@@ -160,7 +160,8 @@ class _Search:
         return planned
 
 
-def _flow(producer: ToolSpec, consumer: ToolSpec, pairs: Collection[Pair]) -> frozenset[str]:
+def flowing(producer: ToolSpec, consumer: ToolSpec, pairs: Collection[Pair] = ()) -> frozenset[str]:
+    """Parameters of `consumer` that take something which `producer` returns, as their names and `pairs` tell."""
     same_class = producer.class_name == consumer.class_name
     own = producer.parameters.get("properties", {})
     # What a tool merely echoes is no news: the user, or an earlier call, has named it.

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Generator, Sequence
 
 from rods_jax.config import Habits
-from rods_jax.environments.conversation import AGENT
 from rods_jax.environments.helpdesk.faults import FAULTS, LOOKS, Fault, arguments_of
 from rods_jax.environments.helpdesk.phrases import ASKS, TECHNICIAN, claims
 from rods_jax.environments.helpdesk.user import REFUSES
@@ -70,5 +69,5 @@ def _do(tool: str, account: int) -> Generator[Action, str, str]:
 
 
 def _shows(fault: Fault, look: str, shown: dict[str, str]) -> bool:
-    seen = {field: str(value) for field, value in (fault.account | fault.home).items() if field in shown}
+    seen = {field: str(value) for field, value in {**fault.account, **fault.home}.items() if field in shown}
     return fault.shown_by == look and bool(seen) and all(shown[field] == value for field, value in seen.items())

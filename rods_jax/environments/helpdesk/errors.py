@@ -1,10 +1,10 @@
 """Errors of a user, found in a transcript alone, and who caused a failure.
 
-    contradicts   reports something else than its tool has shown, or another account than its own
-    stops_early   leaves before its case is settled, and not for want of patience
-    acts_unasked  changes something that no message of the agent asked for
-    invents       says that it did or saw something, and made no call
-    ignores       neither does what it is asked nor says that it cannot
+contradicts   reports something else than its tool has shown, or another account than its own
+stops_early   leaves before its case is settled, and not for want of patience
+acts_unasked  changes something that no message of the agent asked for
+invents       says that it did or saw something, and made no call
+ignores       neither does what it is asked nor says that it cannot
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,7 +75,11 @@ def _bears(error: UserError, wrong: Sequence[Fault], home: Mapping[str, Json], r
         case "stops_early":
             return True
         case "acts_unasked":
-            return any(home[UNASKED[tool]] in ("out", "off") or tool == "turn_airplane_on" for tool in error.about if tool in UNASKED)
+            return any(
+                home[UNASKED[tool]] in ("out", "off") or tool == "turn_airplane_on"
+                for tool in error.about
+                if tool in UNASKED
+            )
         case "contradicts":
             return any(field in fault.home for fault in wrong for field in error.about)
         case _:

@@ -1,9 +1,9 @@
 """The fault algebra: what can be wrong, what mends it, and which faults go together.
 
-    family       choice sets; a composition picks one fault or none of each
-    gold         agent's and user's mending calls in the order of the table, then one restart where a fault needs one;
-                 where a fault cannot be mended: the look that shows it, and a hand-over with its reason
-    a task       a composition, a customer and a home, broken by the patches of its faults
+family       choice sets; a composition picks one fault or none of each
+gold         agent's and user's mending calls in the order of the table, then one restart where a fault needs one;
+             where a fault cannot be mended: the look that shows it, and a hand-over with its reason
+a task       a composition, a customer and a home, broken by the patches of its faults
 """
 
 import functools
@@ -141,7 +141,9 @@ def is_held_out(composition: Composition) -> bool:
 def shape(composition: Composition) -> tuple[Json, ...]:
     """What variants of a composition share with it: the family, and who has to do how much."""
     own = [FAULTS[name] for name in composition.faults]
-    who = sorted("".join(side[0] for side, _ in fault.mends) + "r" * fault.restart + "x" * bool(fault.reason) for fault in own)
+    who = sorted(
+        "".join(side[0] for side, _ in fault.mends) + "r" * fault.restart + "x" * bool(fault.reason) for fault in own
+    )
     return (composition.family, *who)
 
 
@@ -150,9 +152,14 @@ def gold(composition: Composition, account: int) -> tuple[Act, ...]:
     faults = [FAULTS[name] for name in composition.faults]
     for fault in faults:
         if fault.reason:
-            return (_look(fault.shown_by, account), (AGENT, Call("hand_over", {"account": account, "reason": fault.reason})))
+            return (
+                _look(fault.shown_by, account),
+                (AGENT, Call("hand_over", {"account": account, "reason": fault.reason})),
+            )
     acts = [
-        (who, Call(tool, arguments_of(tool, account) if who == AGENT else {})) for fault in faults for who, tool in fault.mends
+        (who, Call(tool, arguments_of(tool, account) if who == AGENT else {}))
+        for fault in faults
+        for who, tool in fault.mends
     ]
     restart = [(USER, Call("restart_router"))] if any(fault.restart for fault in faults) else []
     return (*acts, *restart)

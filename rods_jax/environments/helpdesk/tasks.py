@@ -87,6 +87,7 @@ def _spread(some: Sequence[Composition], rng: random.Random) -> list[Composition
 def _drawn(some: Sequence[Composition], count: int, rng: random.Random) -> list[Composition]:
     """So many compositions, each again when all have been drawn."""
     mended, refused = (
-        itertools.cycle(_spread([one for one in some if bool(one.refusal) == refusal], rng)) for refusal in (False, True)
+        itertools.cycle(_spread([one for one in some if bool(one.refusal) == refusal], rng))
+        for refusal in (False, True)
     )
     return [next(refused if number % REFUSALS == REFUSALS - 1 else mended) for number in range(count)]

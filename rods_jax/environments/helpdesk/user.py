@@ -98,7 +98,10 @@ def is_content(result: str) -> bool:
 
 def failed_tests(lines: Sequence[Line]) -> int:
     """How often the user has tested in vain."""
-    return sum(line.who == USER and line.result and "internet" in claims(line.text) and not is_content(line.text) for line in lines)
+    return sum(
+        line.who == USER and line.result and "internet" in claims(line.text) and not is_content(line.text)
+        for line in lines
+    )
 
 
 def _report(heard: Heard, misreads: bool) -> str:

@@ -47,7 +47,12 @@ def syncer(simulator: Simulator, account: int):
         feed = home["feed"]
         if feed["paid"]:
             record["owes"], record["billed"], feed["paid"] = 0, False, False
-        feed["line"] = (record["status"], record["area"], record["router"], record["port"]) == ("active", "ok", "known", "up")
+        feed["line"] = (record["status"], record["area"], record["router"], record["port"]) == (
+            "active",
+            "ok",
+            "known",
+            "up",
+        )
         feed["fast"] = (record["speed"], record["cap"], record["firmware"]) == ("full", "off", "new")
         feed["settings"], feed["password"] = record["settings"], record["password"]
         feed["bill"] = record["owes"] if record["billed"] else 0

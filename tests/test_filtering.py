@@ -1,0 +1,165 @@
+"""Dynamic filtering: which groups teach, how many tasks are played in the place of the others, and what is measured."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rods_jax import grpo, processes, replay
+from rods_jax.boundary import Seeds
+from rods_jax.config import Config, EvaluationConfig, ReplaySettings, RolloutConfig, StageConfig, UpdateConfig
+from rods_jax.filtering import mixed, play_until_full, unsolved
+from rods_jax.group_statistics import group_statistics
+from rods_jax.grpo import Feedback
+from rods_jax.loop import Position, Stages, train
+from rods_jax.rewards import progress_reward
+from rods_jax.rollout import Rollouts
+from rods_jax.types import RolloutBatch, Task, TrainState, Trajectory, Turn, World
+
+G, CHECKS = 4, 2
+
+
+def task(name: str) -> Task:
+    return Task(name, name, "base", World(()), (Turn("?"),))
+
+
+def played(outcomes: dict[str, tuple[int, ...]], sizes: list[int], failing: frozenset[str] = frozenset()):
+    """(tasks) -> rollouts in which each task's rollouts pass so many checks; `sizes` gets how many tasks were asked."""
+
+    def play(tasks) -> Rollouts:
+        sizes.append(len(tasks))
+        tasks = processes.share_of(tasks)
+        n, width = len(tasks), 3 + len(sizes)  # each round is wider than the one before
+        passed_NG = np.array([outcomes[one.id] for one in tasks], np.int32).reshape(n, G)
+        suffixes = np.broadcast_to(np.array([int(one.id) for one in tasks], np.int32)[:, None, None], (n, G, width))
+        batch = RolloutBatch(
+            prompt_tokens_NP=np.array([[int(one.id)] for one in tasks], np.int32).reshape(n, 1),
+            prompt_lengths_N=np.ones(n, np.int32),
+            suffix_tokens_NGS=suffixes,
+            suffix_lengths_NG=np.full((n, G), width, np.int32),
+            action_mask_NGS=np.ones((n, G, width), bool),
+            behavior_log_probs_NGS=np.zeros((n, G, width), np.float32),
+            rewards_NG=(passed_NG / CHECKS).astype(np.float32),
+            valid_NG=np.array([[one.id not in failing] * G for one in tasks]).reshape(n, G),
+            passed_NG=passed_NG,
+            checks_N=np.full(n, CHECKS, np.int32),
+        )
+        trajectories = tuple(Trajectory(one.id, g, (True,) * CHECKS, ()) for one in tasks for g in range(G))
+        return Rollouts(batch, trajectories, generated=10 * n, read=n, flops=100.0 * n)
+
+    return play
+
+
+MIXED, SOLVED, FAILED, PARTLY = (2, 2, 0, 1), (2, 2, 2, 2), (0, 0, 0, 0), (1, 1, 0, 1)
+
+
+def test_which_groups_teach():
+    tell = lambda keep: [keep(np.array(group), CHECKS) for group in (MIXED, SOLVED, FAILED, PARTLY)]
+    assert tell(mixed) == [True, False, False, False]  # no rollout of the last passes every check
+    assert tell(unsolved) == [True, False, True, True]
+    fifteen, all_sixteen = np.array([2] * 15 + [0]), np.array([2] * 16)
+    assert unsolved(fifteen, CHECKS) and not unsolved(all_sixteen, CHECKS)  # 0.9375 and 1 against 0.95
+
+
+def test_what_lacks_is_played_again_at_the_share_that_was_kept():
+    kinds = [MIXED, SOLVED, FAILED, MIXED] + [MIXED] * 8  # half of the first four teach
+    tasks, sizes = [task(str(n)) for n in range(len(kinds))], []
+    found = play_until_full(
+        played({str(n): kind for n, kind in enumerate(kinds)}, sizes), tasks, size=4, keep=mixed, cap=12
+    )
+    # Two lack, and a half was kept: four more are played, of which all teach; two are too many.
+    assert sizes == [4, 4] and found.played == 8 and found.kept == 4
+    assert [one.id for one in found.tasks] == ["0", "3", "4", "5"]
+    assert found.dropped == (("1", 8, 8), ("2", 0, 8), ("6", 5, 8), ("7", 5, 8))
+    batch = found.rollouts.batch
+    assert batch.valid_NG.all() and batch.suffix_tokens_NGS.shape == (4, G, 5)  # as wide as the second round
+    np.testing.assert_array_equal(batch.suffix_tokens_NGS[:2, :, 4], 0)
+    np.testing.assert_array_equal(batch.suffix_tokens_NGS[:, 0, 0], [0, 3, 4, 5])
+    assert [one.task_id for one in found.rollouts.trajectories[::G]] == ["0", "3", "4", "5"]
+    assert (found.rollouts.generated, found.rollouts.read, found.rollouts.flops) == (80, 8, 800.0)
+
+
+@pytest.mark.parametrize(("cap", "num_tasks"), [(8, 20), (100, 8), (0, 4)])
+def test_a_step_ends_at_the_cap_or_with_the_epoch_and_free_places_teach_nothing(cap, num_tasks):
+    kinds = {str(n): MIXED if n == 1 else FAILED for n in range(num_tasks)}
+    sizes: list[int] = []
+    found = play_until_full(played(kinds, sizes), [task(str(n)) for n in range(num_tasks)], size=4, keep=mixed, cap=cap)
+    assert found.played == sum(sizes) == min(max(cap, 4), num_tasks) and found.kept == 1
+    assert [one.id for one in found.tasks] == ["1", "0", "2", "3"]
+    np.testing.assert_array_equal(found.rollouts.batch.valid_NG[:, 0], [True, False, False, False])
+    assert len(found.dropped) == found.played - 1
+
+
+def test_a_broken_group_is_neither_kept_nor_a_measurement():
+    sizes: list[int] = []
+    play = played({str(n): MIXED for n in range(4)}, sizes, failing=frozenset("0"))
+    found = play_until_full(play, [task(str(n)) for n in range(4)], size=2, keep=mixed, cap=4)
+    assert [one.id for one in found.tasks] == ["1", "2"] and found.dropped == (("3", 5, 8),)
+
+
+# ------------------------------------------------------------------------------------------ in a run
+KINDS = {"a": MIXED, "b": SOLVED, "c": FAILED, "d": MIXED, "e": SOLVED, "f": FAILED}
+SEEDS = [task(str(ord(name))) for name in KINDS]
+CONFIG = Config(
+    name="filtered", seed=0, run_dir="", domain=dict, build_tasks=dict, tokenizer=dict, codec=dict, learner=dict,
+    cold_start=None, checkpoint_every=100,
+    stages=(StageConfig(name="online", reward=progress_reward, epochs=3, synthesis=False),),
+    rollout=RolloutConfig(
+        tasks_per_step=2, group_size=G, max_prompt_tokens=4, max_suffix_tokens=4, max_action_tokens=4, keep=mixed,
+        refill=1.5,
+    ),
+    update=UpdateConfig(
+        learning_rate=1e-3, ratio=grpo.token_ratio, aggregate=grpo.sequence_mean, quotas=1, count_dropped=True
+    ),
+    replay=ReplaySettings(), evaluation=EvaluationConfig(num_tasks=1, every_epochs=9),
+)  # fmt: skip
+
+
+def run(config: Config = CONFIG, start: Position | None = None, until: int = 10**9):
+    """(the records of the steps, the weights of each update, where it stopped)"""
+    records, weights, sizes = [], [], []
+    outcomes = {str(ord(name)): kind for name, kind in KINDS.items()}
+
+    def update(state, batch, standing):
+        weights.append(standing.weights_N.tolist())
+        statistics = group_statistics(batch.rewards_NG, batch.valid_NG)
+        passed_N = np.where(batch.valid_NG, batch.passed_NG, 0).sum(1)
+        total_N = batch.valid_NG.sum(1) * batch.checks_N
+        return state, Feedback(statistics, passed_N, total_N, None, Seeds(np.array([-1]), 1), {})
+
+    stages = Stages(
+        collect=lambda params, tasks, step, stage: played(outcomes, sizes)(tasks),
+        update=update,
+        synthesize=lambda *_: (),
+        renew=lambda state: state,
+        evaluate=lambda params, step: {},
+        record=lambda step, values: records.append(dict(values)),
+        show=lambda *_: None,
+        save=lambda position, metrics: None,
+        stop=lambda: len(weights) >= until,
+    )
+    start = start or Position(TrainState(None, None, None, 0), replay.create(SEEDS, config.replay))
+    position = train(config, ("base",), SEEDS, (), stages, start)
+    return [one for one in records if "task_ids" in one], weights, position
+
+
+def test_the_loop_fills_its_batches_and_resumes_within_an_epoch():
+    whole, weights, final = run()
+    # Of six tasks two teach, so that most steps play three of them.
+    assert 6 <= len(whole) <= 9 and all(one["tasks_kept"] <= 2 <= one["tasks_played"] for one in whole)
+    assert sum(one["tasks_played"] for one in whole) >= 3 * len(SEEDS)
+    assert weights == [[pytest.approx(one["tasks_kept"] / one["tasks_played"])] * 2 for one in whole]
+    for item in final.replay.seeds:  # what was dropped is measured too, at least once in each epoch
+        assert len(item.measurements) >= 3
+        assert {one.passed for one in item.measurements} == {sum(KINDS[chr(int(item.task.id))])}
+    first, _, stopped = run(until=1)
+    rest, _, resumed = run(start=stopped)
+    steps = lambda records: [(one["task_ids"], one["tasks_played"]) for one in records]
+    assert stopped.place > 0 and steps(first + rest) == steps(whole)
+    assert resumed.replay == final.replay and resumed.step == final.step
+
+
+def test_without_a_filter_every_group_is_learnt_from_with_weight_1():
+    unfiltered = replace(CONFIG, rollout=replace(CONFIG.rollout, keep=None))
+    records, weights, _ = run(unfiltered)
+    assert len(records) == 9 and weights == [[1.0, 1.0]] * 9 and not any("tasks_played" in one for one in records)
