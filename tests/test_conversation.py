@@ -34,6 +34,7 @@ from rods_jax.environments.episode import start_episodes
 from rods_jax.environments.lanes import Lanes
 from rods_jax.environments.protocol import Domain, Failure, Opening, Stratum
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, SPOKE, TURN_FAILED, TURN_PASSED
+from rods_jax.run.played import record_of
 from rods_jax.types import Action, Call, Observation, Policy, Task, ToolSpec, Turn, World
 
 TASK = Task("t", "t", "talk", World(()), (Turn("-"),))
@@ -288,6 +289,8 @@ def test_a_player_of_an_evaluation_gets_policy_and_greeting_and_the_record_says_
         return Said("Bye.", Action(answer="Bye.")) if len(seen) == 1 else Stop("no more")
 
     domain = domain_of(lambda task: room(says("Hello."), says(STOP), blame=lambda ended: AGENT))
+    rollouts = gather(script(CODEC.encode_action((), "Bye.")), compiled(SCRIPTED, slots=1), (TASK,), domain)
     record = play(domain, TASK, 0, act)
     assert seen == [[("system", "Be kind."), ("assistant", "Hi."), ("user", "Hello.")]]
     assert (record.ended, record.blame, record.rods) == ("user_stop", AGENT, (False,))
+    assert record_of(rollouts.trajectories[0], CODEC.parse) == record  # a rollout's is read off, not played again
