@@ -16,7 +16,7 @@ from rods_jax import checkpoint, processes
 from rods_jax import config as configuration
 from rods_jax.codecs.tokenizer import load_tokenizer
 from rods_jax.config import Config, ConfigError
-from rods_jax.dialogue import Act, Record, Said, Stop, play
+from rods_jax.dialogue import Act, Difference, Move, Record, Said, Stop, play
 from rods_jax.environments.episode import start_episodes
 from rods_jax.environments.protocol import Domain, Failure, Rules
 from rods_jax.files import read_object
@@ -152,7 +152,9 @@ def policy_player(
 
     def fits(task: Task) -> bool:
         (opening,) = start([task]).openings
-        return isinstance(opening, Failure) or len(codec.encode_prompt(opening.tools, opening.user)) <= limit
+        if isinstance(opening, Failure):
+            return True
+        return len(codec.encode_prompt(opening.tools, opening.user, opening.policy, opening.greeting)) <= limit
 
     fitting = {task.id: task for task in tasks if fits(task)}
     playing = evaluation_player(config, learner, codec, num_tokens, len(fitting), rollouts)
@@ -191,10 +193,32 @@ def policy_player(
         played = [task for task in batch for _ in range(rollouts)]
         for task, trajectory, count in zip(played, collected.trajectories, tokens, strict=True):
             if (task.id, trajectory.rollout) in pending:
-                record = play(domain, task, trajectory.rollout, recorded(trajectory, codec.parse), rules)
+                if domain.of(task).start is None:
+                    record = play(domain, task, trajectory.rollout, recorded(trajectory, codec.parse), rules)
+                else:  # a user may not say the same again
+                    record = record_of(trajectory, codec.parse)
                 yield replace(record, tokens=count)
 
     return play_all
+
+
+def record_of(trajectory: Trajectory, parse: Callable[[str], Action]) -> Record:
+    """The record of a rollout whose world's checks are all its verdicts, without playing it again."""
+    failed = (Difference("check", "passed", "failed"),)
+    moves = (Move(one.turn, one.text, parse(one.text).calls, one.code, one.observations) for one in trajectory.steps)
+    return Record(
+        trajectory.task_id,
+        trajectory.rollout,
+        rods=trajectory.passed,
+        official=trajectory.passed,
+        state=all(trajectory.passed),
+        reasons=tuple(() if passed else failed for passed in trajectory.passed),
+        moves=tuple(moves),
+        truncated=trajectory.truncated or "",
+        failure=trajectory.failure or "",
+        ended=trajectory.ended,
+        blame=trajectory.blame,
+    )
 
 
 def recorded(trajectory: Trajectory, parse: Callable[[str], Action]) -> Act:
