@@ -139,6 +139,7 @@ class UpdateConfig:
     normalize: Literal["std", "none"] = "std"  # "none": mean-centred advantages (Dr. GRPO, arXiv 2503.20783)
     count_dropped: bool = False  # groups that rollout.keep dropped count in the mean of the loss
     mask_truncated: bool = False  # episodes that a limit cut off are in their groups' means, and not in the loss
+    mask_user_errors: bool = False  # conversations that failed by their user's fault are as if they had not been played
     micro_batches: int = 1  # parts whose gradients are added up: as the whole batch, with a part's activations
     on_nonfinite: Literal["skip", "stop"] = "skip"  # what NaN or Inf does to the step, or to the run
     quotas: int | dict[str, int] = 4  # seeds per step of each stratum; by name, those that are not named get none

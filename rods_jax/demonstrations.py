@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rods_jax.config import Habits
-from rods_jax.environments.episode import Episode
-from rods_jax.environments.protocol import Domain
+from rods_jax.environments.episode import Episode, start_episodes
+from rods_jax.environments.protocol import Answer, Domain, Failure, Opening
 from rods_jax.environments.scoring import gold_trace
-from rods_jax.types import Action, Call, Codec, Task, ToolSpec
+from rods_jax.types import Action, Call, Codec, Message, Task, ToolSpec
 
 ANSWER = "Done."
 QUESTION = "What is missing?"  # the plain answer to a turn that cannot be served yet
@@ -31,6 +31,8 @@ class Demonstration(NamedTuple):
 def demonstrate(domain: Domain, task: Task, codec: Codec, habits: Habits, rng: random.Random) -> Demonstration:
     """Plays the gold calls one at a time, bent by the habits, and answers at the end of each turn."""
     domain = domain.of(task)
+    if domain.start is not None:
+        return _shown(domain, task, codec, habits, rng)
     episode = Episode(domain, task, gold_trace(domain, task))
     prompt = codec.encode_prompt(episode.visible_tools, task.turns[0].user)
     suffix: list[int] = []
@@ -55,6 +57,49 @@ def demonstrate(domain: Domain, task: Task, codec: Codec, habits: Habits, rng: r
     return Demonstration(prompt, suffix, acted, tuple(episode.passed))
 
 
+def can_demonstrate(domain: Domain, task: Task) -> bool:
+    """Whether a task has gold calls to play, or its domain a demonstrator."""
+    domain = domain.of(task)
+    return domain.start is None or domain.demonstrator is not None
+
+
+def _shown(domain: Domain, task: Task, codec: Codec, habits: Habits, rng: random.Random) -> Demonstration:
+    """Plays a world of its own kind by its demonstrator.  ValueError: the world broke."""
+    opening, moves = _played(domain, task, habits, rng)
+    suffix: list[int] = []
+    acted: list[bool] = []
+    passed: tuple[bool, ...] = ()
+    for action, answer in moves:
+        tokens = codec.encode_action(action.calls, action.answer)
+        observed = [] if answer.done else codec.encode_messages(answer.messages)
+        suffix.extend(tokens + observed)
+        acted.extend([True] * len(tokens) + [False] * len(observed))
+        passed += answer.passed
+    prompt = codec.encode_prompt(opening.tools, opening.user, opening.policy, opening.greeting)
+    return Demonstration(prompt, suffix, acted, passed)
+
+
+def _played(
+    domain: Domain, task: Task, habits: Habits, rng: random.Random
+) -> tuple[Opening, list[tuple[Action, Answer]]]:
+    """The opening, and each action of the demonstrator with its answer."""
+    assert domain.demonstrator is not None
+    batch, act = start_episodes(domain, [task]), domain.demonstrator(task, habits, rng)
+    (opening,) = batch.openings
+    if isinstance(opening, Failure):
+        raise ValueError(f"{task.id}: {opening.reason}")
+    messages: Sequence[Message] = (Message("user", opening.user, opening.tools),)
+    moves: list[tuple[Action, Answer]] = []
+    while not moves or not moves[-1][1].done:
+        action = act(messages)
+        answer = batch.act({0: action})[0]
+        if isinstance(answer, Failure):
+            raise ValueError(f"{task.id}: {answer.reason}")
+        moves.append((action, answer))
+        messages = answer.messages
+    return opening, moves
+
+
 def corpus(domain: Domain, tasks: Sequence[Task]) -> list[str]:
     """All text that a policy of this domain reads or writes, for training a tokenizer."""
     texts = [ANSWER, QUESTION]
@@ -65,6 +110,12 @@ def corpus(domain: Domain, tasks: Sequence[Task]) -> list[str]:
         texts += [json.dumps(dict(call.arguments), ensure_ascii=False) for turn in task.turns for call in turn.gold]
         if domain.of(task).start is None:
             texts += [output for turn in gold_trace(domain, task) for output in turn.outputs]
+        elif can_demonstrate(domain, task):
+            opening, moves = _played(domain.of(task), task, Habits(), random.Random(0))
+            texts += [opening.policy, opening.greeting, opening.user]
+            for action, answer in moves:
+                texts += [action.answer, *(message.content for message in answer.messages)]
+                texts += [json.dumps(dict(call.arguments), ensure_ascii=False) for call in action.calls]
     return texts
 
 

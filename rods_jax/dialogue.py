@@ -58,6 +58,8 @@ class Record:
     tokens: int = 0  # that the policy generated, where it knows
     truncated: str = ""  # which limit of the policy ended the episode early
     failure: str = ""  # of the infrastructure: counted, and in no score
+    ended: str = ""  # why a conversation ended, as in a Trajectory
+    blame: str = ""  # who caused its failure
 
 
 class Said(NamedTuple):
@@ -91,6 +93,8 @@ class _Played:
     moves: list[Move] = field(default_factory=list)
     tokens: int = 0
     stop: Stop = Stop()
+    ended: str = ""
+    blame: str = ""
 
 
 def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS) -> Record:
@@ -120,6 +124,8 @@ def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS
         tokens=played.tokens,
         truncated=played.stop.truncated,
         failure=played.stop.failure,
+        ended=played.ended,
+        blame=played.blame,
     )
 
 
@@ -170,20 +176,25 @@ def _play_checks(batch: EpisodeBatch, act: Act) -> _Played:
 
 def _converse(opening: Opening, answer: Callable[[Action], Answer | Failure], act: Act, played: _Played) -> None:
     """Lets the player and the world speak in turn until one of them ends it."""
-    messages: tuple[Message, ...] = (Message("user", opening.user, opening.tools),)
+    before = (("system", opening.policy), ("assistant", opening.greeting))
+    said = [Message(role, text) for role, text in before if text]
+    messages: tuple[Message, ...] = (*said, Message("user", opening.user, opening.tools))
     turn, done = 0, False
     while not done:
-        said = act(messages)
-        if isinstance(said, Stop):
-            played.stop = said
+        spoken = act(messages)
+        if isinstance(spoken, Stop):
+            played.stop = spoken
             return
-        action = readable(said.action)
+        action = readable(spoken.action)
         found = answer(action)
         if isinstance(found, Failure):
             played.stop = Stop(failure=found.reason)
             return
-        played.moves.append(Move(turn, said.text, action.calls, found.code, found.observations, said.reasoning))
-        played.tokens += said.tokens
+        played.moves.append(
+            Move(turn, spoken.text, action.calls, found.code, found.observations, spoken.reasoning)
+        )
+        played.tokens += spoken.tokens
+        played.ended, played.blame = found.ended, found.blame
         messages, done = found.messages, found.done
         turn += sum(message.role == "user" for message in messages)
 

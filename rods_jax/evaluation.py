@@ -17,7 +17,7 @@ from rods_jax.config import differences
 from rods_jax.dialogue import Record
 from rods_jax.journal import JournalError
 from rods_jax.records import RecordError, decode, encode
-from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
+from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, SPOKE, TURN_FAILED, TURN_PASSED
 from rods_jax.types import Json, Task
 
 CODES = {
@@ -26,6 +26,7 @@ CODES = {
     CALLED: "called",
     TURN_FAILED: "turn_failed",
     TURN_PASSED: "turn_passed",
+    SPOKE: "spoke",
 }
 ALL, MACRO, UNDISPUTED = "all tasks", "category mean", "all but disputed gold"
 NUM_RESAMPLES = 2_000

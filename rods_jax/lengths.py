@@ -38,7 +38,7 @@ def length_of(domain: Domain, codec: Codec, task: Task) -> Length:
         (opening,) = start_episodes(domain, [task]).openings
         if isinstance(opening, Failure):
             raise ValueError(opening.reason)
-        return Length(len(codec.encode_prompt(opening.tools, opening.user)), 0, 0)
+        return Length(len(codec.encode_prompt(opening.tools, opening.user, opening.policy, opening.greeting)), 0, 0)
     tools = {tool.name: tool for tool in domain.tools_of(task.world.classes)}
     hidden = task.withheld_tools - set(task.turns[0].released_tools)
     visible = [tool for name, tool in tools.items() if name not in hidden]

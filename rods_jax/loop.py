@@ -202,12 +202,24 @@ def _observe(position: Position, pending: _Pending | None) -> tuple[Position, tu
 
 
 def _to_learn_from(update: UpdateConfig, rollouts: Rollouts) -> RolloutBatch[np.ndarray]:
-    """The batch; if the config says so, without the tokens of truncated rollouts, whose rewards still count."""
-    batch = rollouts.batch
-    if not update.mask_truncated:
-        return batch
-    whole_NG = np.array([one.truncated is None for one in rollouts.trajectories]).reshape(batch.valid_NG.shape)
-    return batch._replace(action_mask_NGS=batch.action_mask_NGS & whole_NG[..., None])
+    """The batch; if the config says so, without what users broke, and without the tokens of truncated rollouts.
+
+    The rewards of the truncated ones still count in their groups' means.
+    """
+    batch, shape = rollouts.batch, rollouts.batch.valid_NG.shape
+    if update.mask_user_errors:
+        fair_NG = np.array([one.blame != "user" for one in rollouts.trajectories]).reshape(shape)
+        batch = batch._replace(valid_NG=batch.valid_NG & fair_NG)
+    if update.mask_truncated:
+        whole_NG = np.array([one.truncated is None for one in rollouts.trajectories]).reshape(shape)
+        batch = batch._replace(action_mask_NGS=batch.action_mask_NGS & whole_NG[..., None])
+    return batch
+
+
+def _counted(name: str, rollouts: Rollouts) -> dict[str, dict[str, int]]:
+    """How often each value of a conversation's field occurs; nothing in worlds that hold no conversations."""
+    found = Counter(value for one in rollouts.trajectories if (value := getattr(one, name)))
+    return {name: dict(found)} if found else {}
 
 
 def _settle(
@@ -245,6 +257,7 @@ def _settle(
         "failed_rollouts": rollouts.failed,
         "failures": dict(failures.most_common(NUM_FAILURES)),
         "truncated_rollouts": rollouts.truncated,
+        **_counted("ended", pending.rollouts), **_counted("blame", pending.rollouts),
         "tokens_generated": rollouts.generated,
         "tokens_read": rollouts.read,
         "tokens_spent": spent,

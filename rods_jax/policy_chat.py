@@ -1,14 +1,16 @@
 """The policy under training as a chat backend, beside chat.http_generate."""
 
+import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rods_jax.chat import REFUSED, Generate, Reply, Request
+from rods_jax.chat import MALFORMED_CALL, REFUSED, Generate, Reply, Request
+from rods_jax.codecs.grammar import served_call
 from rods_jax.generation import Generator, Sampling, rollout_keys
-from rods_jax.types import Codec, Message
+from rods_jax.types import Codec, Json, Message, ToolSpec
 
 
 def policy_generate(
@@ -24,9 +26,9 @@ def policy_generate(
     """A function that samples replies `rows` at a time; its shapes are fixed, so that it compiles once.
 
     params: the weights of this moment, asked for once a batch.  generator: built with group_size 1.
-    The system message stands before the first user message, since a codec has none of its own.  Noise depends on
-    (seed, how many requests came before, position).  Reply.error "refused": the request has tools, another order
-    than user and assistant in turn, or more than `prompt_capacity` tokens.
+    Noise depends on (seed, how many requests came before, position).  Reply.error "refused": the request has a tool
+    without a name, a description or parameters, another order than user and assistant in turn, or more than
+    `prompt_capacity` tokens.
     """
     lock = threading.Lock()
     asked = 0
@@ -36,12 +38,13 @@ def policy_generate(
         replies: list[Reply] = []
         with lock:
             for first in range(0, len(requests), rows):
-                prompts = [_encode(codec, request, prompt_capacity) for request in requests[first : first + rows]]
-                replies += _reply(prompts, range(asked, asked + rows))
-                asked += len(prompts)
+                some = requests[first : first + rows]
+                replies += _reply(some, range(asked, asked + rows))
+                asked += len(some)
         return replies
 
-    def _reply(prompts: Sequence[list[int] | str], numbers: range) -> list[Reply]:
+    def _reply(requests: Sequence[Request], numbers: range) -> list[Reply]:
+        prompts = [_encode(codec, request, prompt_capacity) for request in requests]
         tokens_NP = np.zeros((rows, prompt_capacity), np.int32)
         lengths_N = np.ones(rows, np.int32)
         active_N1 = np.zeros((rows, 1), bool)
@@ -54,13 +57,10 @@ def policy_generate(
         weights = params()
         generated, _ = generator.act(weights, generator.start(weights, tokens_NP, lengths_N, keys), active_N1, sampling)
         sampled_NA, counts_N = np.asarray(generated.tokens_NGA)[:, 0], np.asarray(generated.lengths_NG)[:, 0]
+        said = [sampled_NA[row, : counts_N[row]].tolist() for row in range(len(prompts))]
         return [
-            Reply("", error=REFUSED, detail=prompt)
-            if isinstance(prompt, str)
-            else Reply(
-                codec.decode(sampled_NA[row, : counts_N[row]].tolist()), (), None, len(prompt), int(counts_N[row])
-            )
-            for row, prompt in enumerate(prompts)
+            _said(codec, request, prompt, tokens)
+            for request, prompt, tokens in zip(requests, prompts, said, strict=True)
         ]
 
     return generate
@@ -70,12 +70,40 @@ def _encode(codec: Codec, request: Request, capacity: int) -> list[int] | str:
     """The prompt's tokens, or why there is none."""
     rules, messages = "", list(request.messages)
     if messages and messages[0]["role"] == "system":
-        rules = messages.pop(0)["content"] + "\n\n"
-    roles = [message["role"] for message in messages]
-    if request.tools or len(roles) % 2 == 0 or roles != (["user", "assistant"] * len(roles))[: len(roles)]:
-        return "a request must have no tools, and user and assistant in turn"
-    tokens = codec.encode_prompt((), rules + messages[0]["content"])
-    for said, answer in zip(messages[1::2], messages[2::2], strict=True):
-        tokens = tokens + codec.encode_action((), said["content"])
-        tokens = tokens + codec.encode_messages((Message("user", answer["content"]),))
+        rules = messages.pop(0)["content"]
+    try:
+        tools = [_tool(**one["function"]) for one in request.tools]
+        first, *later = messages
+        replies = [[*group] for _, group in itertools.groupby(later, lambda message: message["role"] == "assistant")]
+        roles = {message["role"] for heard in replies[1::2] for message in heard}
+        alternate = len(replies) % 2 == 0 and all(len(said) == 1 for said in replies[::2])
+        if first["role"] != "user" or not roles <= {"user", "tool"} or not alternate:
+            raise ValueError
+        tokens = codec.encode_prompt(tools, first["content"], rules)
+        for (said,), heard in zip(replies[::2], replies[1::2], strict=True):
+            calls = [served_call(**_named(one["function"])) for one in said.get("tool_calls", ())]
+            tokens = tokens + codec.encode_action(calls, said["content"])
+            tokens = tokens + codec.encode_messages([Message(one["role"], one["content"]) for one in heard])
+    except (KeyError, TypeError, ValueError):
+        return "a request must have tools with name, description and parameters, and user and assistant in turn"
     return tokens if len(tokens) <= capacity else f"the prompt has {len(tokens)} tokens, more than {capacity}"
+
+
+def _tool(name: str, description: str, parameters: Mapping[str, Json], **_: Json) -> ToolSpec:
+    return ToolSpec(name, description, parameters, "")
+
+
+def _named(function: Mapping[str, Json]) -> dict[str, Json]:
+    return {"name": function["name"], "arguments": function["arguments"]}
+
+
+def _said(codec: Codec, request: Request, prompt: list[int] | str, tokens: list[int]) -> Reply:
+    """A reply; where the request has tools, it is read as the messages of a run's policy are."""
+    if isinstance(prompt, str):
+        return Reply("", error=REFUSED, detail=prompt)
+    text, counts = codec.decode(tokens), (len(prompt), len(tokens))
+    if not request.tools:
+        return Reply(text, (), None, *counts)
+    action = codec.parse(text)
+    error = None if action.error is None else MALFORMED_CALL
+    return Reply(action.answer, action.calls, error, *counts, detail=action.error or "")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rods_jax.types import Trajectory
 
 PARSE_ERROR, CALL_FAILED, CALLED, TURN_FAILED, TURN_PASSED = -3, -2, -1, 0, 1  # RODS 1.2
+SPOKE = 2  # words to a user who goes on talking: a conversation decides its checks at its end
 
 
 def progress_reward(trajectory: Trajectory) -> float:

@@ -73,6 +73,8 @@ class _Row:
     done: bool = False
     truncated: str | None = None
     failure: str | None = None
+    ended: str = ""
+    blame: str = ""
 
     @property
     def speaks(self) -> bool:
@@ -302,7 +304,7 @@ def _start(
         opening = next((one for one in group if isinstance(one, Opening)), None)
         if opening is not None:
             try:
-                tokens = player.codec.encode_prompt(opening.tools, opening.user)
+                tokens = player.codec.encode_prompt(opening.tools, opening.user, opening.policy, opening.greeting)
                 if len(tokens) > limit:
                     raise ValueError(f"the prompt has {len(tokens)} tokens, more than the limit of {limit}")
                 prompts[n, : len(tokens)] = tokens
@@ -351,7 +353,7 @@ def _answer(
         if len(row.passed) > row.num_checks:
             row.done, row.failure = True, f"the world decided more than the {row.num_checks} checks that it has"
             continue
-        row.done = answer.done
+        row.done, row.ended, row.blame = answer.done, answer.ended, answer.blame
         if row.done:
             continue
         # A message that was cut at its limit gets its stop token before the answer.
@@ -367,7 +369,7 @@ def _reason(error: Exception) -> str:
 def _trajectory(task: Task, rollout: int, row: _Row) -> Trajectory:
     undecided = (False,) * (row.num_checks - len(row.passed))
     passed = (*row.passed, *undecided)[: row.num_checks]
-    return Trajectory(task.id, rollout, passed, tuple(row.steps), row.truncated, row.failure)
+    return Trajectory(task.id, rollout, passed, tuple(row.steps), row.truncated, row.failure, row.ended, row.blame)
 
 
 def _batch(tasks, prompts, lengths_N, rows, trajectories, limit, reward) -> RolloutBatch[np.ndarray]:

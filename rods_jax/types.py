@@ -89,7 +89,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Message:
-    """A message to the policy; role is `user` or `tool`."""
+    """A message to the policy; role is `user` or `tool`, before the first user message also `system` or `assistant`."""
 
     role: str
     content: str
@@ -125,13 +125,15 @@ class Trajectory:
     steps: tuple[Step, ...]
     truncated: str | None = None  # which limit ended the episode early
     failure: str | None = None  # infrastructure failure: recorded, and masked in the update
+    ended: str = ""  # why a conversation ended (environments/conversation.py); empty in other worlds
+    blame: str = ""  # who caused a conversation's failure: "agent" or "user"; empty: it passed, or nobody judged
 
 
 # ------------------------------------------------------------------- callables passed around
 class Codec(NamedTuple):
     """Text format of one model family.  No function of it evaluates text."""
 
-    encode_prompt: Callable[[Sequence[ToolSpec], str], list[int]]  # (tools, first user message)
+    encode_prompt: Callable[..., list[int]]  # (tools, first user message, policy="", greeting="")
     encode_messages: Callable[[Sequence[Message]], list[int]]  # after a stop token, up to the next assistant header
     encode_action: Callable[[Sequence[Call], str], list[int]]  # (calls, answer), ends in stop_tokens[0]
     decode: Callable[[Sequence[int]], str]

@@ -98,7 +98,7 @@ def lognormal_stops(policy: Policy, median: float) -> Policy:
 def codec(prompt: int) -> Codec:
     """A task's prompt follows from its number, and an answer is as long as its text says."""
     return Codec(
-        encode_prompt=lambda tools, user: np.random.default_rng(int(user)).integers(2, VOCAB, prompt).tolist(),
+        encode_prompt=lambda tools, user, *_: np.random.default_rng(int(user)).integers(2, VOCAB, prompt).tolist(),
         encode_messages=lambda messages: [TOLD] * int(messages[0].content),
         encode_action=lambda calls, answer: [STOP],
         decode=lambda tokens: str(len(tokens)),

@@ -49,6 +49,29 @@ MERGING = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("tools", [TOOLS, ()], ids=["tools", "no tools"])
+@pytest.mark.parametrize("build, document, template, control, eos", MERGING, ids=["qwen", "llama"])
+def test_a_policy_and_a_greeting_stand_where_the_template_puts_them(build, document, template, control, eos, tools):
+    tokenizer = merging_tokenizer(template, control, eos)
+    tokenizer.bos_token = control[0]
+    codec = build(tokenizer, document)
+    for policy, greeting in (("", ""), ("Be kind.\n", ""), ("", '"Hi"'), ("{\n", " Hi. ")):
+        said = {"system": policy, "assistant": greeting, "user": "}"}
+        chat = [{"role": role, "content": text} for role, text in said.items() if text]
+        schemas = [function_schema(tool) for tool in tools] or None
+        whole = tokenizer.apply_chat_template(chat, tools=schemas, tokenize=False, add_generation_prompt=True)
+        tokens = codec.encode_prompt(tools, "}", policy, greeting)
+        assert tokens == tokenizer.encode(whole, add_special_tokens=False)
+        assert all(text.strip() in codec.decode(tokens) for text in said.values())
+
+
+def test_a_prompting_codec_puts_the_policy_before_its_own_system_prompt():
+    codec = python_list.python_list_codec(small_tokenizer(chat_template=QWEN))
+    text = codec.decode(codec.encode_prompt(TOOLS, "hello", "Be kind.", "Hi."))
+    places = [text.index(part) for part in ("Be kind.\n\nYou serve", "Functions:", "assistant\nHi.", "user\nhello")]
+    assert places == sorted(places)
+
+
 @pytest.mark.parametrize("build, document, template, control, eos", MERGING, ids=["qwen", "llama"])
 def test_the_ids_of_a_dialogue_are_the_tokenizers_for_the_whole_text(build, document, template, control, eos):
     tokenizer = merging_tokenizer(template, control, eos)

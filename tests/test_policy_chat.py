@@ -65,7 +65,7 @@ def test_a_reply_does_not_depend_on_its_batch(backend):
     assert together == [backend(temperature=0.0)([request])[0] for request in requests]
     assert len({reply.text for reply in together}) > 1 and all(reply.error is None for reply in together)
     assert [reply.completion_tokens for reply in together] == [ACTION] * 3  # random weights never stop
-    prompts = [CODEC.encode_prompt((), text) for text in ("lend it", "You judge.\n\nadd a book")]
+    prompts = [CODEC.encode_prompt((), "lend it"), CODEC.encode_prompt((), "add a book", "You judge.")]
     assert [reply.prompt_tokens for reply in together[:2]] == [len(prompt) for prompt in prompts]
     assert together[2].prompt_tokens > together[0].prompt_tokens + len("to whom?to anna") / 4
 

@@ -65,11 +65,8 @@ def template_codec(
     render = renderer(tokenizer, dict(template or {}), date)
 
     @lru_cache(maxsize=256)
-    def opening(num_tools: int) -> _Frame:
-        user = {"role": "user", "content": _HOLE}
-        if system is not None:
-            return _cut(render([{"role": "system", "content": _HOLE}, user]), 2)
-        return _cut(render([user], [_TOOL] * num_tools), 1, num_tools)
+    def opening(num_tools: int, roles: tuple[str, ...]) -> _Frame:
+        return _cut(render([{"role": role, "content": _HOLE} for role in roles], [_TOOL] * num_tools), len(roles), num_tools)
 
     def after(roles: Sequence[str]) -> str:
         """The template's text behind an assistant's message, before messages of these roles."""
@@ -94,11 +91,13 @@ def template_codec(
     begun = grammar.THOUGHT if last.rstrip().endswith(grammar.THOUGHT) else ""
     end_of_thought = begun and f"\n{grammar.END_OF_THOUGHT}\n\n"
 
-    def encode_prompt(tools: Sequence[ToolSpec], user: str) -> list[int]:
+    def encode_prompt(tools: Sequence[ToolSpec], user: str, policy: str = "", greeting: str = "") -> list[int]:
         documents = [document(tool) for tool in tools]
         if system is not None:
-            return encode(_filled(opening(0), [system("\n".join(documents)), user]))
-        return encode(_filled(opening(len(documents)), [user], documents))
+            policy, documents = "\n\n".join(filter(None, (policy, system("\n".join(documents))))), []
+        said = {"system": policy, "assistant": greeting, "user": user}
+        roles = tuple(role for role, text in said.items() if text or role == "user")
+        return encode(_filled(opening(len(documents), roles), [said[role] for role in roles], documents))
 
     @lru_cache(maxsize=1024)  # a group's rollouts get the same messages
     def follow(roles: tuple[str, ...], contents: tuple[str, ...]) -> tuple[int, ...]:
@@ -118,7 +117,7 @@ def template_codec(
         return tokenizer.decode(said, skip_special_tokens=False)
 
     # Render and check the frames that every run needs: a wrong template is refused before anything is computed.
-    opening(0)
+    opening(0, ("user",) if system is None else ("system", "user"))
     following(("tool",))
     _check_tokens(tokenizer, encode, render)
     if system is None:

@@ -18,6 +18,8 @@ class Opening(NamedTuple):
     tools: tuple[ToolSpec, ...]
     user: str  # the first message
     num_checks: int  # that the world will decide; progress is passed / all, and an undecided check is not passed
+    policy: str = ""  # the rules that the policy must follow, in the system message
+    greeting: str = ""  # the policy's own first words, before the user's: given, so they carry no loss
 
 
 class Answer(NamedTuple):
@@ -28,6 +30,8 @@ class Answer(NamedTuple):
     observations: tuple[str, ...] = ()
     done: bool = False
     passed: tuple[bool, ...] = ()  # the checks that this action decided, in the order of the episode's checks
+    ended: str = ""  # why a conversation is over
+    blame: str = ""  # who caused its failure: "agent" or "user"
 
 
 class Failure(NamedTuple):
@@ -144,6 +148,8 @@ class Domain(NamedTuple):
     start: Callable[[Sequence[Task], Rules], EpisodeBatch] | None = None  # None: scripted turns and gold (episode.py)
     member: Callable[[Task], "Domain"] | None = None  # of a mixture: the one of its domains that a task is of
     explain: Callable[[FailedCall], str] | None = None  # a hint for the policy, or ""; hints.explained makes one
+    # (task, config.Habits, rng) -> who plays a cold start's demonstrations: what came back -> the next action; None: gold calls
+    demonstrator: Callable[..., Callable[[Sequence[Message]], Action]] | None = None
 
     def of(self, task: Task) -> "Domain":
         """Whose task it is: of a mixture one of its domains, else this one."""

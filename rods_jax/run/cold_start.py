@@ -16,7 +16,7 @@ from rich.console import Console
 
 from rods_jax import checkpoint, processes, strict_json, supervised
 from rods_jax.config import Config, ConfigError, RetentionConfig
-from rods_jax.demonstrations import demonstrate
+from rods_jax.demonstrations import can_demonstrate, demonstrate
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.files import write_atomically
 from rods_jax.grpo import create_optimizer
@@ -52,9 +52,9 @@ def cold_start(
         return params
     rng = random.Random(f"{config.seed}/cold start")
     with console.status("playing demonstrations"):
-        practice = [task for task in tasks.practice if domain.of(task).start is None for _ in range(c.rounds)]
+        practice = [task for task in tasks.practice if can_demonstrate(domain, task) for _ in range(c.rounds)]
         if not practice:
-            raise ConfigError("cold_start plays gold calls, and no practice task has any")
+            raise ConfigError("cold_start plays gold calls or a demonstrator, and no practice task has either")
         demonstrations = [demonstrate(domain, task, codec, c.habits, rng) for task in practice]
     # A short run: the second moment forgets fast, and the rate falls so that what was learned settles.
     optimizer = create_optimizer(c.learning_rate, warmup_steps=50, decay_steps=c.max_steps, b2=0.98)

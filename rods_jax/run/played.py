@@ -152,7 +152,9 @@ def policy_player(
 
     def fits(task: Task) -> bool:
         (opening,) = start([task]).openings
-        return isinstance(opening, Failure) or len(codec.encode_prompt(opening.tools, opening.user)) <= limit
+        if isinstance(opening, Failure):
+            return True
+        return len(codec.encode_prompt(opening.tools, opening.user, opening.policy, opening.greeting)) <= limit
 
     fitting = {task.id: task for task in tasks if fits(task)}
     playing = evaluation_player(config, learner, codec, num_tokens, len(fitting), rollouts)

@@ -71,7 +71,8 @@ def converse(generate: Generate) -> Act:
                 conversation.append(_result(unanswered.pop(0), "Not run."))
             if message.role == "user":  # thoughts go back within a turn, and are forgotten after it
                 conversation[:] = map(_without_reasoning, conversation)
-            conversation.append({"role": "user", "content": message.content})
+            role = message.role if message.role in ("system", "assistant") else "user"
+            conversation.append({"role": role, "content": message.content})
         (reply,) = generate([chat.Request(tuple(conversation), tuple(tools))])
         if reply.error == chat.TOO_LONG and len(conversation) > 1:
             return Stop(truncated=f"{reply.error}: {reply.detail}")
