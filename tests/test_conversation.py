@@ -219,7 +219,11 @@ def test_noise_follows_from_what_was_said():
     lines = (Line(AGENT, "Hi."), Line(USER, "Hello."))
     draw = noise(Heard(TASK, lines)).random()
     assert draw == noise(Heard(TASK, lines)).random()
-    others = [Heard(TASK, lines[:1]), Heard(replace(TASK, id="u"), lines), Heard(TASK, (*lines, Line(AGENT, "", (CALL,))))]
+    others = [
+        Heard(TASK, lines[:1]),
+        Heard(replace(TASK, id="u"), lines),
+        Heard(TASK, (*lines, Line(AGENT, "", (CALL,)))),
+    ]
     assert len({draw, noise(Heard(TASK, lines), "more").random(), *(noise(one).random() for one in others)}) == 5
     assert without_thought("<think>never closed") == "" and without_thought("a</think>b") == "b"
 
@@ -235,7 +239,7 @@ def test_a_history_is_told_in_the_first_message():
 # --------------------------------------------------------------------------------------- in a rollout
 def test_only_the_agents_tokens_carry_loss():
     """The loss is flat in the hidden state behind every token of the greeting, the policy, the user and the tools."""
-    make = lambda task: room(says("Dark here."), Spoken(calls=(CALL,)), says("Lit."), says(STOP))  # noqa: E731
+    make = lambda task: room(says("Dark here."), Spoken(calls=(CALL,)), says("Lit."), says(STOP))
     messages = [
         CODEC.encode_action((CALL,), ""),
         CODEC.encode_action((), "Try it."),
@@ -248,11 +252,17 @@ def test_only_the_agents_tokens_carry_loss():
         observed.append(CODEC.encode_messages(batch.act({0: action})[0].messages))
     said = messages[0] + observed[0] + messages[1] + observed[1] + messages[2]
     rollouts = gather(script(said), compiled(SCRIPTED, slots=1), tasks, domain)
-    assert [one.ended for one in rollouts.trajectories] == ["user_stop"] * 2 and rollouts.trajectories[0].passed == (True,)
+    assert [one.ended for one in rollouts.trajectories] == ["user_stop"] * 2 and rollouts.trajectories[0].passed == (
+        True,
+    )
     b = rollouts.batch
     length = len(said)
     assert b.suffix_tokens_NGS[0, 0, :length].tolist() == said
-    expected = [acted for one, acted in zip((messages[0], observed[0], messages[1], observed[1], messages[2]), (1, 0) * 3) for _ in one]
+    expected = [
+        acted
+        for one, acted in zip((messages[0], observed[0], messages[1], observed[1], messages[2]), (1, 0) * 3)
+        for _ in one
+    ]
     assert b.action_mask_NGS[0, 0, :length].tolist() == [bool(acted) for acted in expected]
     prompt = CODEC.encode_prompt((LIGHT,), "Dark here.", "Be kind.", "Hi.")
     assert b.prompt_tokens_NP[0, : b.prompt_lengths_N[0]].tolist() == prompt

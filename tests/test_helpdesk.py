@@ -69,7 +69,10 @@ def test_the_gate_refuses_what_is_no_task():
     task = a_task("cable_out")
     sound = replace(task, world=replace(task.world, state=task.world.state | {"Home": {}}))
     assert fault_of(sound) == "the first 0 calls of its gold pass"
-    assert fault_of(replace(task, category="slow", world=replace(task.world, options=task.world.options | {"faults": []}))) != ""
+    assert (
+        fault_of(replace(task, category="slow", world=replace(task.world, options=task.world.options | {"faults": []})))
+        != ""
+    )
     both = replace(task, world=replace(task.world, options=task.world.options | {"faults": ["dns"]}))
     assert fault_of(both) == "its gold does not pass"
 
@@ -92,7 +95,10 @@ def test_gold_of_a_suspended_customer_by_hand():
 
 def test_a_case_that_nobody_can_mend_is_looked_at_and_handed_over_with_its_reason():
     task = a_task("broken_router")
-    hand_over = {reason: (AGENT, Call("hand_over", {"account": account(task), "reason": reason})) for reason in ("router", "line")}
+    hand_over = {
+        reason: (AGENT, Call("hand_over", {"account": account(task), "reason": reason}))
+        for reason in ("router", "line")
+    }
     look = (USER, Call("check_router"))
     assert outcomes(task, (look, hand_over["router"]))[-1] == (True, True)
     assert outcomes(task, (hand_over["router"],))[-1] == (False, False)
@@ -136,7 +142,10 @@ def test_variants_keep_the_shape_and_take_no_held_out_composition():
         known = frozenset([content_hash(task)])
         second = write(Order(seed), step=3, rng=random.Random(0), known_hashes=known)
         assert second.candidate != task and [one.error for one in second.rejections][:1] == ["is_new"]
-        assert write(Order(seed), step=3, rng=random.Random(0), known_hashes=known, history=second.rejections).rejections == second.rejections
+        assert (
+            write(Order(seed), step=3, rng=random.Random(0), known_hashes=known, history=second.rejections).rejections
+            == second.rejections
+        )
 
 
 # -------------------------------------------------------------------------------------------- user
@@ -148,12 +157,22 @@ def test_a_user_understands_each_of_the_phrases_and_nothing_else():
 
 def test_a_user_does_what_it_is_asked_and_says_what_it_sees():
     talk = talk_of(a_task("cable_out"))
-    said = [talk.hear(Action(answer=text)) for text in ("What does the router show?", ASKS["plug_cable"], "What is your account?")]
+    said = [
+        talk.hear(Action(answer=text))
+        for text in ("What does the router show?", ASKS["plug_cable"], "What is your account?")
+    ]
     assert said[0].messages[0].content == "It shows power on, cable out, wifi on, light green, channel free."
-    assert said[1].messages[0].content == "Done." and said[2].messages[0].content == f"My account is {account(talk._task)}."
+    assert (
+        said[1].messages[0].content == "Done."
+        and said[2].messages[0].content == f"My account is {account(talk._task)}."
+    )
     assert talk.hear(Action(answer="Good morning.")).messages[0].content == "I do not understand."
     over = talk.hear(Action(answer="Please test the internet."))
-    assert over.passed == (True, True) and over.ended == Reason.USER_STOP and over.observations[-1] == "user: It works now. ###STOP###"
+    assert (
+        over.passed == (True, True)
+        and over.ended == Reason.USER_STOP
+        and over.observations[-1] == "user: It works now. ###STOP###"
+    )
 
 
 @pytest.mark.parametrize("words, last", [(ASKS["run_test"], "I give up. ###STOP###"), ("Hm.", "I give up. ###STOP###")])
@@ -196,7 +215,12 @@ def test_a_misreading_and_an_unasked_act_are_found():
     talk = talk_of(task, Dials(acts_unasked=1.0))
     talk.hear(Action(answer=ASKS["check_router"]))
     assert [one.kind for one in user_errors(task, talk.lines, STOPS)] == ["acts_unasked"]
-    wrong = [Line(AGENT, "Hi."), Line(USER, "Down."), Line(AGENT, "What is your account?"), Line(USER, "My account is 7.")]
+    wrong = [
+        Line(AGENT, "Hi."),
+        Line(USER, "Down."),
+        Line(AGENT, "What is your account?"),
+        Line(USER, "My account is 7."),
+    ]
     assert [one.about for one in user_errors(task, wrong, STOPS)] == [("account",)]
 
 

@@ -70,9 +70,10 @@ ALSO = {  # beyond types, the kernels and the helpers that are no stage
     "supervised": ("demonstrations",),
     "rollout": ("generation", "environments", "codecs"),
     "synthesis": ("environments.protocol", "environments.scoring"),
-    "policy_chat": ("generation",),
+    "policy_chat": ("generation", "codecs"),
     "filtering": ("rollout",),
-    "environments": ("rewards",),  # an episode records the diagnostic codes that the format reward counts
+    # an episode records the diagnostic codes that the format reward counts; a user's thoughts are marked as the policy's are
+    "environments": ("rewards", "codecs.grammar"),
 }
 
 
