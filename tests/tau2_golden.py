@@ -49,9 +49,9 @@ def begun(domain, task, solo=False):
     return environment
 
 
-def played(domain, task, row):
+def played(domain, task, row, solo=False):
     """(messages, the results that differ from the row's): the row's calls, made here; some results altered as it says."""
-    environment = begun(domain, task)
+    environment = begun(domain, task, solo)
     messages, differing, number = list(task.start.history), [], 0
     for said in row["msgs"]:
         side, calls = SIDES[said["r"]], said.get("c")

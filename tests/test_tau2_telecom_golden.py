@@ -1,20 +1,23 @@
-"""Telecom against rows that the official implementation gave: folders named by RODS_TAU2 and RODS_TAU2_GOLDEN."""
+"""Telecom against the official rows: every one equal.
+
+RODS_TAU2=checkout:wheel RODS_TAU2_GOLDEN=golden pytest tests/test_tau2_telecom_golden.py
+"""
 
 import gzip
 import hashlib
 import json
-import os
 import random
 from collections import Counter
 from functools import cache
-from pathlib import Path
 
 import pytest
+from tau2_golden import GOLDEN, SIDES, begun, files, hashes, needs_rows, played, rows, sha16
 
 from rods_jax.environments.tau2 import data, scoring
 from rods_jax.environments.tau2.domains import DOMAINS
 from rods_jax.environments.tau2.faults import alike, compose, flaw, kin_of, name_of, task_json
 from rods_jax.environments.tau2.messages import AGENT, TOOL, USER, Message, ToolCall, task_from_json
+from rods_jax.environments.tau2.prompts import agent_prompt
 from rods_jax.environments.tau2.telecom_faults import (
     FILE_LINE,
     PERSONAS,
@@ -27,79 +30,51 @@ from rods_jax.environments.tau2.telecom_faults import (
 )
 from rods_jax.environments.tau2.toolkit import marks
 
-GOLDEN = Path(os.environ.get("RODS_TAU2_GOLDEN", ""))
-pytestmark = pytest.mark.skipif(
-    not (os.environ.get("RODS_TAU2") and os.environ.get("RODS_TAU2_GOLDEN")),
-    reason="needs RODS_TAU2 and RODS_TAU2_GOLDEN, folders with tau2-bench's data and golden rows",
-)
-SIDES = {"a": AGENT, "u": USER}
+pytestmark = [needs_rows, pytest.mark.slow]
 STOP = ("user_stop", "agent_stop")
 
 
-# ----------------------------------------------------------------------------------------- reading
-def rows(name):
-    with gzip.open(GOLDEN / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
-
-
-@cache
 def domain(name="telecom"):
-    return DOMAINS[name](data.find())
+    return DOMAINS[name](files())
 
 
 @cache
 def tasks():
-    return data.all_tasks(data.find(), "telecom")
+    return data.all_tasks(files(), "telecom")
 
 
-def started(task, solo=False):
-    episode = domain().environment(solo=solo)
-    episode.set_up(task.start)
-    return episode
-
-
-def hashes(episode):
-    return [text[:16] for text in episode.hashes()]
-
-
-def digest(text):
-    return hashlib.sha256(text.encode()).hexdigest()
+def started(task):
+    return begun(domain(), task)
 
 
 def vector(episode, task):
     return [int(episode.check(one)) for one in task.criteria.assertions]
 
 
-def played(row, solo=False):
-    """The dialogue of a row, with the texts that our executor gives; the hash of each must be the row's."""
-    episode, messages = started(tasks()[row["task"]], solo), []
-    for message in row["msgs"]:
-        side = SIDES[message["r"]]
-        calls = tuple(
-            ToolCall(f"c{place}", name, arguments, side)
-            for place, (name, arguments) in enumerate(message.get("c") or ())
-        )
-        messages.append(Message(side, message.get("t"), calls or None))
-        for place, (call, (sha, error)) in enumerate(zip(calls, message.get("o") or (), strict=True)):
-            told = episode.call(side, call.name, call.arguments)
-            assert (digest(told.text)[:16], int(not told.ok)) == (sha, error), (row, call, told.text)
-            text = "ALTERED " * (place in message.get("altered", ())) + told.text
-            messages.append(Message(TOOL, text, id=call.id, requestor=side, error=not told.ok))
+def as_recorded(row, solo=False):
+    """The dialogue of a row; each result is the row's."""
+    messages, differing = played(domain(), tasks()[row["task"]], row, solo)
+    assert differing == [], row
     return messages
 
 
 # ------------------------------------------------------------------------------- data, tools, words
 def test_counts_and_initial_states():
-    sizes = {name: len(ids) for name, ids in data.splits(data.find(), "telecom").items()}
+    sizes = {name: len(ids) for name, ids in data.splits(files(), "telecom").items()}
     assert sizes == {"small": 20, "train": 74, "test": 40, "base": 114, "full": 2285}
     gold = [call.side for task in tasks().values() for call in task.criteria.actions]
     assert Counter(gold) == {USER: 10_927, AGENT: 2_288}
-    gold = [call.side for task in data.tasks(data.find(), "telecom") for call in task.criteria.actions]
+    gold = [call.side for task in data.tasks(files(), "telecom") for call in task.criteria.actions]
     assert Counter(gold) == {USER: 393, AGENT: 123}
     episode = domain().environment()
     for side, toolkit in (("agent", episode.agent), ("user", episode.user)):
         assert toolkit.db.text() == gzip.open(GOLDEN / f"canonical/telecom.{side}.json.gz", "rt").read()
     assert hashes(episode) == ["304cf5ef059852e1", "e1f3a86373888082"]
+
+
+@pytest.mark.parametrize("name", ["telecom", "telecom-workflow"])
+def test_what_the_agent_is_told(name):
+    assert agent_prompt(domain(name)) == (GOLDEN / f"prompts/{name}.agent_system.txt").read_text("utf-8")
 
 
 def test_tools_are_shown_as_officially():
@@ -137,7 +112,7 @@ def test_every_gold_step_leaves_the_official_states(name, num_tasks, num_steps, 
         assert (hashes(episode), vector(episode, task)) == (row["init"], row["init_assert"]), row["task"]
         for gold, step in zip(task.criteria.actions, row["steps"], strict=True):
             told = episode.call(gold.side, gold.name, gold.arguments)
-            seen = [digest(told.text)[:16], int(not told.ok), *hashes(episode), vector(episode, task)]
+            seen = [sha16(told.text), int(not told.ok), *hashes(episode), vector(episode, task)]
             assert seen == step, (row["task"], gold)
             steps += 1
         after = started(task)
@@ -149,6 +124,10 @@ def test_every_gold_step_leaves_the_official_states(name, num_tasks, num_steps, 
         assert vector(nothing, task) == row["null"]["env"]
         equal += all(episode.same(after))
     assert (len(found), steps, equal) == (num_tasks, num_steps, num_equal)
+
+
+def digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_every_call_answers_word_for_word():
@@ -181,7 +160,7 @@ def test_episodes_side_by_side_are_as_alone():
 def test_every_trajectory_is_scored_as_officially(name, num_rows, num_raising):
     found, raised = rows(f"{name}.traj.main"), 0
     for row in found:
-        task, messages = tasks()[row["task"]], played(row)
+        task, messages = tasks()[row["task"]], as_recorded(row)
         if "raises" in row:
             with pytest.raises(scoring.ScoringError):
                 scoring.grade(domain(name), task, messages, row["term"])
@@ -211,9 +190,9 @@ def test_an_agent_alone_is_scored_as_officially():
         task, expected = tasks()[row["task"]], row.get("exp")
         if expected is None:
             with pytest.raises(scoring.ScoringError):
-                scoring.grade(domain(), task, played(row, solo=True), "agent_stop", solo=True)
+                scoring.grade(domain(), task, as_recorded(row, solo=True), "agent_stop", solo=True)
             continue
-        score = scoring.grade(domain(), task, played(row, solo=True), "agent_stop", solo=True)
+        score = scoring.grade(domain(), task, as_recorded(row, solo=True), "agent_stop", solo=True)
         assert score.reward == expected["reward"], row
         assert [int(one) for one in score.assertions] == expected["env"]
         assert int(all(score.databases)) == expected["db"]
@@ -226,7 +205,7 @@ def test_an_agent_alone_is_scored_as_officially():
 def test_floors(side):
     """Nothing done solves nothing; handing over at once solves what cannot be mended, whoever does it."""
     done = Counter()
-    for task in data.tasks(data.find(), "telecom"):
+    for task in data.tasks(files(), "telecom"):
         ends = [Message(AGENT, "Hi!"), Message(USER, "Help."), Message(USER, "###STOP###")]
         done["nothing"] += scoring.grade(domain(), task, ends, "user_stop").success
         call = ToolCall("c0", scoring.TRANSFER, {"summary": "any"}, side)
@@ -238,18 +217,17 @@ def test_floors(side):
 
 # ------------------------------------------------------------------------------------------ faults
 def test_the_faults_make_the_file():
-    files = data.find()
     desk = domain().environment().agent.db.base.tables
     made = compose(families(subject(desk, FILE_LINE)), PERSONAS)
     sizes = Counter(one.family.name for one in made)
     assert sizes == {"mobile_data_issue": 382, "service_issue": 47, "mms_issue": 2976}
-    wanted = files.json("telecom", "tasks.json")
+    wanted = files().json("telecom", "tasks.json")
     texts = texts_of(wanted, desk)
     again = [task_json(one, texts) for one in released(made)]
     assert len(again) == 2285
     for ours, theirs in zip(again, wanted, strict=True):
         assert ours == theirs
-    splits = data.splits(files, "telecom")
+    splits = data.splits(files(), "telecom")
     drawn = base(made)
     assert {name_of(one) for one in drawn} == set(splits["base"]) and len(drawn) == 114
     assert {name_of(one) for one in released(made) if len(one.faults) == 1} == set(splits["small"])
@@ -260,11 +238,10 @@ def test_the_faults_make_the_file():
 
 def test_every_task_needs_all_of_its_gold():
     """Those of the file, and some about another line, which no file has."""
-    files = data.find()
     desk = domain().environment().agent.db.base.tables
     assert Counter(flaw(task, domain().environment) for task in tasks().values()) == {"": 2285}
     assert [one.line_id for one in subjects(desk)] == ["L1001", "L1002"]
-    texts = texts_of(files.json("telecom", "tasks.json"), desk)
+    texts = texts_of(files().json("telecom", "tasks.json"), desk)
     for one in random.Random(0).sample(compose(families(subject(desk, "L1001")), PERSONAS), 300):
         task = task_json(one, texts)
         assert flaw(task_from_json(task), domain().environment) == "", task["id"]
@@ -272,8 +249,7 @@ def test_every_task_needs_all_of_its_gold():
 
 
 def test_variants_of_a_training_task_are_no_test_tasks():
-    files = data.find()
-    splits, desk = data.splits(files, "telecom"), domain().environment().agent.db.base.tables
+    splits, desk = data.splits(files(), "telecom"), domain().environment().agent.db.base.tables
     everyone = [family for who in subjects(desk) for family in families(who)]
     test = {id.partition("[PERSONA:")[0] for id in splits["test"]}
     without = 0
