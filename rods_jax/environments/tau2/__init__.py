@@ -11,4 +11,5 @@ domains.py      each domain by name;  mock.py, airline*.py, retail.py, telecom*.
 faults.py       tasks of telecom, made of faults
 scoring.py      rewards by component, official or strict
 prompts.py      what agent and user are told
+episodes.py     all of it as conversations of a run
 """

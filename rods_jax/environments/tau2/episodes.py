@@ -1,0 +1,120 @@
+"""tau2-bench's tasks as episodes of a run: conversations whose checks are the parts of the score.
+
+    domain = tau2("airline", files, user)
+    tasks = [episode_task("airline", entry) for entry in entries(files, "airline", "train")]
+
+A task travels whole in its `World`, so that tasks made of faults are played like those of a file.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from rods_jax.environments.conversation import AGENT, Conversation, Ended, Line, User, conversations
+from rods_jax.environments.protocol import Domain, Simulator, Stratum
+from rods_jax.environments.tau2 import messages
+from rods_jax.environments.tau2.data import Files, tasks
+from rods_jax.environments.tau2.domains import DOMAINS
+from rods_jax.environments.tau2.messages import TOOL, Message, TauTask, ToolCall, task_from_json
+from rods_jax.environments.tau2.prompts import GREETING, agent_prompt
+from rods_jax.environments.tau2.scoring import STRICT, Judge, ScoringRules, checks, grade
+from rods_jax.types import Call, Json, Observation, Task, World
+
+_SIDES = {AGENT: messages.AGENT, "user": messages.USER}  # of a conversation, in tau2-bench's words
+
+
+def tau2(name: str, files: Files, user: User, rules: ScoringRules = STRICT, judge: Judge | None = None) -> Domain:
+    """A domain of tau2-bench for a run; its users are slow where they are models. TauDataError: files are missing."""
+    domain = DOMAINS[name](files)
+    tools = {tool.name: tool for tool in domain.agent_tools()}
+    start = conversations(partial(make, files, user, rules, judge), waits=True)
+    return Domain(name, tools, _no_simulator, strata={name: Stratum()}, start=start)
+
+
+def entries(files: Files, name: str, split: str) -> list[Json]:
+    """The tasks of a split as its file has them."""
+    folder = name.removesuffix("-workflow")
+    held = {entry["id"]: entry for entry in files.json(folder, "tasks.json")}
+    return [held[task.id] for task in tasks(files, folder, split)]
+
+
+def episode_task(name: str, entry: Mapping[str, Json]) -> Task:
+    """A task of tau2-bench as one of a run. TaskError: it is not in the format."""
+    task = task_from_json(entry)
+    return Task(task.id, f"{name}/{task.id}", name, World((name,), {name: entry}), ())
+
+
+def make(files: Files, user: User, rules: ScoringRules, judge: Judge | None, task: Task) -> Conversation:
+    """The world of one rollout."""
+    (name,) = task.world.classes
+    domain, own = DOMAINS[name](files), task_from_json(task.world.state[name])
+    environment = domain.environment()
+    environment.set_up(own.start, own.start.history, apart=rules.data_stay_apart)
+
+    def call(who: str, call: Call) -> Observation:
+        return environment.call(_SIDES[who], call.name, call.arguments)
+
+    def decide(ended: Ended) -> tuple[bool, ...]:
+        score = grade(domain, own, recorded(own, ended.lines), str(ended.reason), rules, judge)
+        found = checks(score)
+        return found if score.success == all(found) and len(found) == num else (score.success,) * num
+
+    num = num_checks(own)
+    return Conversation(
+        tools=domain.agent_tools(),
+        user=user,
+        call=call,
+        num_checks=num,
+        decide=decide,
+        sync=environment.sync,
+        policy=agent_prompt(domain),
+        greeting=GREETING,
+        history=lines_of(own.start.history),
+    )
+
+
+def num_checks(task: TauTask) -> int:
+    """As many as `scoring.checks` gives, and at least one: the reward."""
+    criteria = task.criteria or messages.Criteria(basis=())
+    replayed = criteria.actions is not None or criteria.assertions is not None
+    numbers = {
+        "DB": int(replayed),
+        "ENV_ASSERTION": len(criteria.assertions or ()),
+        "ACTION": len(criteria.actions or ()),
+        "COMMUNICATE": len(criteria.communicate or ()),
+        "NL_ASSERTION": len(criteria.statements or ()),
+    }
+    return max(1, sum(number for name, number in numbers.items() if name in criteria.basis))
+
+
+# ---------------------------------------------------------------------------- lines and messages
+def recorded(task: TauTask, lines: Sequence[Line]) -> list[Message]:
+    """A dialogue as tau2-bench records it; what the task's history says stays as it is there."""
+    history = list(task.start.history)
+    waiting: list[ToolCall] = []
+    for number, line in enumerate(lines[len(history) :]):
+        side = _SIDES[line.who]
+        if line.result and waiting:
+            history.append(Message(TOOL, line.text, None, waiting.pop(0).id, side, not line.ok))
+        elif not line.result:
+            waiting = [ToolCall(f"{number}.{i}", c.name, c.arguments, side) for i, c in enumerate(line.calls)]
+            history.append(Message(side, line.text or None, tuple(waiting) or None))
+    return history
+
+
+def lines_of(history: Sequence[Message]) -> tuple[Line, ...]:
+    """A task's history as a conversation continues it."""
+    sides = {side: who for who, side in _SIDES.items()}
+    return tuple(
+        Line(
+            sides[message.requestor if message.role == TOOL else message.role],
+            message.text or "",
+            tuple(Call(one.name, one.arguments) for one in message.calls or ()),
+            message.role == TOOL,
+            not message.error,
+        )
+        for message in history
+    )
+
+
+def _no_simulator(world: World) -> Simulator:
+    raise TypeError("a conversation starts by itself")

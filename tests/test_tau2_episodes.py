@@ -1,0 +1,162 @@
+"""tau2-bench's tasks as conversations: their checks, their records, and the official orchestrator's scripts."""
+
+import itertools
+from collections import Counter
+
+import pytest
+from tau2_golden import files as golden_files
+from tau2_golden import needs_rows, rows, sha16
+from tau2_toy import CRITERIA, entry, write
+
+from rods_jax.environments.conversation import Spoken, Talk, UserFailed, scripted
+from rods_jax.environments.scoring import RODS
+from rods_jax.environments.tau2 import data
+from rods_jax.environments.tau2.episodes import entries, episode_task, lines_of, make, num_checks, recorded, tau2
+from rods_jax.environments.tau2.messages import task_from_json
+from rods_jax.environments.tau2.scoring import OFFICIAL, STRICT, TRANSFER
+from rods_jax.types import Action, Call
+
+CREATE = Call("create_task", {"user_id": "ada", "title": "Call Bob"})
+HISTORY = [
+    {"role": "user", "content": "Hello."},
+    {"role": "assistant", "tool_calls": [{"id": "x", "name": "create_task", "arguments": dict(CREATE.arguments)}]},
+    {
+        "role": "tool",
+        "id": "x",
+        "content": '{"task_id": "task_2", "title": "Call Bob", "description": null, "status": "pending"}',
+    },
+    {"role": "assistant", "content": "Written down."},
+]
+
+
+@pytest.fixture
+def files(tmp_path):
+    return data.find([write(tmp_path)])
+
+
+def played(files, task, *actions, said=("Hello.", "Thanks. ###STOP###"), rules=STRICT):
+    """The answers to the agent's actions, in one episode."""
+    domain = tau2("mock", files, scripted([Spoken(one) for one in said]), rules)
+    batch = domain.start([task], RODS)
+    return batch.openings[0], [batch.act({0: action})[0] for action in actions]
+
+
+def test_the_policy_reads_its_instructions_and_the_gold_calls_pass_every_check(files):
+    task = episode_task("mock", entries(files, "mock", "base")[0])
+    opening, (called, ended) = played(files, task, Action((CREATE,)), Action(answer="1,250.50, Call Bob"))
+    assert opening.policy == "<instructions>\nHelp.\n</instructions>\n<policy>\nBe exact.\n</policy>"
+    assert (opening.greeting, opening.user, opening.num_checks) == ("Hi! How can I help you today?", "Hello.", 5)
+    assert {tool.name for tool in opening.tools} >= {"create_task", TRANSFER}
+    assert not called.done and '"task_2"' in called.messages[0].content
+    assert ended.done and ended.passed == (True,) * 5
+
+
+@pytest.mark.parametrize(
+    "actions, passed",
+    [
+        ([Action(answer="Call Bob")], (False, False, False, False, True)),
+        ([Action((CREATE,)), Action(answer="Done")], (True, True, True, False, False)),
+        (
+            [Action((Call(TRANSFER, {"summary": "x"}),)), Action(answer="1250.5 Call Bob")],
+            (False, False, False, True, True),
+        ),
+    ],
+)
+def test_progress_is_the_share_of_what_the_task_asked_for(files, actions, passed):
+    _, answers = played(files, episode_task("mock", entry()), *actions)
+    assert answers[-1].passed == passed
+
+
+def test_a_hasty_transfer_passes_no_check_where_it_would_win(files):
+    action = {"action_id": "t", "name": TRANSFER, "arguments": {}, "compare_args": []}
+    task = episode_task("mock", entry(evaluation_criteria={"actions": [action], "reward_basis": ["DB", "ACTION"]}))
+    moves = Action((Call(TRANSFER, {"summary": "x"}),)), Action(answer="Bye.")
+    assert played(files, task, *moves)[1][-1].passed == (False, False)
+    assert played(files, task, *moves, rules=OFFICIAL)[1][-1].passed == (True, True)
+
+
+def test_a_task_that_asks_for_nothing_has_one_check():
+    assert num_checks(task_from_json(entry(evaluation_criteria=None))) == 1
+    assert num_checks(task_from_json(entry(evaluation_criteria={"reward_basis": ["COMMUNICATE"]}))) == 1
+    assert num_checks(task_from_json(entry())) == 5
+
+
+def test_a_history_is_continued_and_recorded_as_it_was(files):
+    task = episode_task("mock", entry(initial_state={"message_history": HISTORY}))
+    own = task_from_json(task.world.state["mock"])
+    assert recorded(own, lines_of(own.start.history)) == list(own.start.history)
+    _, answers = played(files, task, Action(answer="1250.50, Call Bob"), said=("Hello.", "So?", "###STOP###"))
+    # The task's own call is in the record, and the gold environment makes it a second time: one task more.
+    assert answers[-1].passed == (False, True, True, True, True)
+
+
+def test_what_cannot_be_scored_is_a_failure_of_the_episode(files):
+    criteria = CRITERIA | {"nl_assertions": ["It was kind."], "reward_basis": ["NL_ASSERTION"]}
+    task = episode_task("mock", entry(evaluation_criteria=criteria))
+    (answer,) = played(files, task, Action(answer="Hi."))[1]
+    assert "tau2 task call has 1 statements that only a judge can decide" in answer.reason
+
+
+# ------------------------------------------------------------------------ the official orchestrator
+def names(line):
+    return [[call.name] for call in line.calls] or None
+
+
+def printed(line):
+    """A line as the rows have it."""
+    side = line.who[0]
+    return ["t", sha16(line.text), None, side] if line.result else [side, line.text or None, names(line), None]
+
+
+def scripted_talk(row, entry):
+    """The conversation of a row's two scripts; whether its user had ended it before the agent spoke, or said nothing."""
+
+    def calls(made):
+        return tuple(Call(name, arguments) for name, arguments in made or ())
+
+    user = scripted([Spoken(text or "", calls(made)) for text, made in row["user"]])
+    world = make(golden_files(), user, OFFICIAL, None, episode_task(row["domain"], entry))
+    world = world._replace(
+        max_steps=row["max_steps"],
+        max_errors=row["max_errors"],
+        one_kind=row["validate"],
+        agent_stop_words=("###STOP###",),
+        decide=lambda ended: (False,) * world.num_checks,
+    )
+    talk = Talk(episode_task(row["domain"], entry), world)
+    try:
+        talk.open(user)
+        for text, made in itertools.cycle(row["agent"]):
+            if talk.reason is not None:
+                break
+            talk.hear(Action(calls(made), text or ""))
+    except UserFailed as error:
+        return talk, str(error)
+    return talk, ""
+
+
+@needs_rows
+@pytest.mark.slow
+def test_the_official_orchestrators_scripts():
+    """Reason, steps, errors and dialogue. In 54 scripts somebody says nothing, which raised officially: no row to compare."""
+    held = {name: {one["id"]: one for one in golden_files().json(name, "tasks.json")} for name in ("mock", "telecom")}
+    reasons = Counter()
+    for row in rows("orchestrator"):
+        talk, failure = scripted_talk(row, held[row["domain"]][row["task"]])
+        if "raises" in row:
+            nothing = "User" in row["raises"]
+            assert failure == "the user said nothing" or (not nothing and talk.errors), row["id"]
+            continue
+        assert not failure or "over before the agent spoke" in failure, row["id"]
+        assert (str(talk.reason), talk.steps, talk.errors) == (row["term"], row["steps"], row["errors"]), row["id"]
+        assert list(map(printed, talk.lines)) == row["traj"], row["id"]
+        reasons[row["term"]] += 1
+    endings = {
+        "max_steps": 94,
+        "user_stop": 96,
+        "too_many_errors": 103,
+        "user_error": 9,
+        "agent_error": 18,
+        "agent_stop": 26,
+    }
+    assert reasons == endings
