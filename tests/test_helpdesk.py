@@ -201,7 +201,7 @@ def test_each_dial_is_one_error_which_is_found_and_blamed(dial, words, shown):
     (error,) = user_errors(task, talk.lines, STOPS)
     assert (error.kind, error.place) == (dial, len(talk.lines) - 1)
     record = task.world.state["Desk"]["accounts"][str(account(task))]
-    home = conversation(task, by_rules(), blamed) and {"loaded": 0, "cable": "out"}
+    home = {"loaded": 0, "cable": "out"}
     assert blamed(Ended(task, Reason.USER_STOP, tuple(talk.lines), 9, 0), record, home, STOPS) == USER
 
 
