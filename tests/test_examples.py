@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -123,13 +124,22 @@ def follow(page: str, environment, folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_the_page_is_followed_to_its_end(user, tmp_path):
+def test_the_page_is_followed_to_its_end_and_from_what_it_exported(user, tmp_path):
     said = follow(PAGE, user[0], tmp_path)
-    assert len(said) == 12
+    assert len(said) == 10
     assert "6 passed" in said["pytest -q lending_desk"]
     assert (tmp_path / "scores" / "trajectories.html").is_file() and (tmp_path / "exported" / "config.json").is_file()
     gold = json.loads((tmp_path / "gold" / "scores.json").read_text())
     assert gold["scores"]["rows"]["all tasks"]["rods"]["mean"] == 1.0
+    # Its own export stands in for the checkpoint that from_checkpoint.py names, with a template that can think.
+    checkpoint = tmp_path / "checkpoints" / "Qwen3-0.6B"
+    shutil.copytree(tmp_path / "exported", checkpoint)
+    template = checkpoint / "chat_template.jinja"
+    template.write_text("{%- if enable_thinking is defined %}{%- endif %}" + template.read_text("utf-8"), "utf-8")
+    command = ["rods", "check", "--config", "lending_desk/from_checkpoint.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=user[0], capture_output=True, text=True)
+    assert done.returncode == 0 and "a run could start with this" in done.stdout, done.stdout + done.stderr
+    assert "40 seeds, 64 held_out, 0 practice" in done.stdout
 
 
 @pytest.mark.slow
