@@ -42,7 +42,13 @@ def test_truncated_rollouts_keep_their_rewards_and_lose_their_tokens():
 
 
 def step_values(zero_variance: float = 0.5, valid: int = 4, **failures) -> dict:
-    return {"task_ids": ["t"], "task_mean": [0.5], "zero_variance": zero_variance, "valid_rollouts": valid, "failures": failures}
+    return {
+        "task_ids": ["t"],
+        "task_mean": [0.5],
+        "zero_variance": zero_variance,
+        "valid_rollouts": valid,
+        "failures": failures,
+    }
 
 
 def test_it_is_said_once_that_no_group_varies():
