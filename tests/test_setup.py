@@ -1,7 +1,9 @@
 """What a set-up is made of: extras and their page, images, the workflow, the citation, and what `make` and `rods` say."""
 
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from fnmatch import fnmatch
 from importlib.metadata import EntryPoint
@@ -112,3 +114,14 @@ def test_make_help_has_a_line_for_every_target():
     listed = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert [line.split()[1] for line in listed.splitlines()] == targets
     assert all(len(line.split()) > 3 for line in listed.splitlines())
+
+
+def test_rods_finds_the_configs_and_models_of_the_checkout_it_stands_in():
+    """As `python -m` does; -P keeps Python from looking there by itself."""
+    command = "import sys; sys.argv = ['rods', 'check', '--config', 'configs/quickstart.py', '--help']\n"
+    command += "from rods_jax.commands.main import main; main()"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "--rollout.group-size" in done.stdout, done.stderr

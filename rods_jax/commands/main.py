@@ -3,6 +3,7 @@
 Commands are the entry points of the group "rods_jax.commands", so that other packages can bring some.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
@@ -13,6 +14,9 @@ def main() -> None:
     commands = {entry.name: entry for entry in entry_points(group="rods_jax.commands")}
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in commands:
+        sys.path.append(
+            os.getcwd()
+        )  # a checkout's configs and models, as with `python -m`; what is installed comes first
         sys.argv = [f"rods {name}", *sys.argv[2:]]
         load(name, commands[name])()
         return
