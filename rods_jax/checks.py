@@ -10,7 +10,7 @@ from rods_jax.curriculum import tasks_of
 from rods_jax.environments.protocol import STRATA, TaskSplits
 from rods_jax.synthesis.near_duplicates import NEAR, nearest, shingle_index
 from rods_jax.task_files import content_hash
-from rods_jax.types import Task
+from rods_jax.types import MEASURED, Task
 
 FEW = 1000  # demonstrations: with fewer, a policy from scratch learns hardly a tool
 
@@ -40,6 +40,10 @@ def _check_parts(config: Config, tasks: TaskSplits) -> None:
     if both := sorted(trained & {task.id for task in (*tasks.held_out, *tasks.validation)}):
         raise ConfigError(
             f"build_tasks gives {_named(both)} both to train on and to measure on: a task is in one part alone"
+        )
+    if public := sorted(task.id for task in (*tasks.seeds, *tasks.practice) if task.world.options.get(MEASURED)):
+        raise ConfigError(
+            f"build_tasks trains on tasks of a test split, which are for measuring alone: {_named(public)}"
         )
     if config.cold_start is not None and not tasks.practice:
         raise ConfigError("cold_start makes its demonstrations of practice tasks, and build_tasks gives none")

@@ -99,6 +99,8 @@ def score(
         "codes": {name: codes[code] for code, name in CODES.items()},
         "truncated": dict(Counter(record.truncated for record in valid if record.truncated).most_common()),
         "failures": dict(Counter(record.failure for record in records if record.failure).most_common()),
+        "ended": dict(Counter(record.ended for record in valid if record.ended).most_common()),
+        "blamed": dict(Counter(record.blame for record in valid if record.blame).most_common()),
         "tokens": sum(record.tokens for record in valid),
         "longest": [
             {"task": r.task_id, "rollout": r.rollout, "moves": len(r.moves), "tokens": r.tokens}

@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 Json = Any  # None, bool, int, float, str, or lists and string-keyed dicts of them
+MEASURED = "measured"  # option of a world whose task is of a public test split: nobody trains on it
 SCALARS = type(None), bool, int, float, str  # those that hold no others
 
 

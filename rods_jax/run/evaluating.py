@@ -7,13 +7,12 @@ continues; episodes that the infrastructure failed are played again.  What compu
 import contextlib
 import hashlib
 import json
-import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -21,91 +20,21 @@ from rich.progress import track
 from rods_jax import processes, strict_json, terminal
 from rods_jax.chat import Endpoint, http_generate
 from rods_jax.config import Config
-from rods_jax.dialogue import Record, gold_player, null_player, play
-from rods_jax.environments import bfcl
-from rods_jax.environments.bfcl_disputed import reason
-from rods_jax.environments.bfcl_splits import pick, read_ids
+from rods_jax.dialogue import Record, gold_player, null_player
 from rods_jax.environments.gold import check_gold
-from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import OFFICIAL, RODS, Rules
-from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.evaluation import ALL, Key, open_journal, score
 from rods_jax.files import write_atomically
 from rods_jax.generation import Sampling
-from rods_jax.held_out import sample_tasks
 from rods_jax.records import decode, encode
 from rods_jax.run import advice, played, players
 from rods_jax.run.learning import cache_compilations
 from rods_jax.run.players import Jobs, PlayJobs
 from rods_jax.run.scores_table import print_scores, title_of
+from rods_jax.run.splits import Evaluation, Split, floors_of, is_address, is_directory, split_of
 from rods_jax.run.trajectory_page import write_page
-from rods_jax.synthesis.pipeline import author_tasks
-from rods_jax.task_files import read_tasks, task_to_json
+from rods_jax.task_files import task_to_json
 from rods_jax.types import Json, Task
-
-NUM_AUTHORED = 128
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Plays tasks with a player and prints its scores beside those of a player that never calls a tool."""
-
-    player: str
-    """gold, null, the directory of a run (its newest checkpoint) or of a checkpoint, or an OpenAI-compatible server's address, up to /v1"""
-    tasks: str = ""
-    """bfcl-held-out, bfcl-train, bfcl-all, workplace, or a run directory: held-out part (default: the player)"""
-    num_tasks: int | None = None
-    """a sample of the split with a share of each category, as training takes it (default: all of them; the workplace has 128)"""
-    rollouts: int = 1
-    """per task: pass@k and pass^k go up to it"""
-    protocol: Literal["free", "table1"] = "free"
-    """table1: the paper's Table 1, every task of the split once, greedy, under the RODS rules; sets those options"""
-    rules: Literal["rods", "official"] = "rods"
-    """of the interaction; all three verdicts are always given"""
-    temperature: float = 1.0
-    """0: greedy"""
-    top_p: float = 1.0
-    seed: int = 0
-    """of the policy's noise (not a server's) and of the intervals"""
-    split_seed: int = 0
-    """of the bfcl halves, and of the workplace tasks"""
-    split_file: tuple[Path, ...] = ()
-    """bfcl-held-out: the tasks that these files name (EnvTuning's Parquet files, JSON or text with an id a line)"""
-    out: Path | None = None
-    """default: a folder of runs/evaluations that is named after player and tasks"""
-    config: Path | None = None
-    """of a checkpoint: what says how it plays; of a run: its config file, where it is no longer where it was"""
-    model: str = ""
-    """the server's name of the model"""
-    api_key_env: str | None = None
-    """environment variable that holds the server's key"""
-    max_tokens: int = 4096
-    """of one of the server's replies"""
-    timeout: float = 120.0
-    """seconds for one of the server's replies"""
-    concurrency: int = 8
-    """episodes under way at the server"""
-    max_retries: int = 4
-    """of a request, with growing waits; then its episode is failed by infrastructure, and in no score"""
-    extra: str = "{}"
-    """more fields of a request, as JSON, e.g. '{"reasoning_effort": "low"}'; null takes a field out"""
-    mesh: tuple[int, int, int, int] | None = None
-    """of a run that no single device holds: devices along data, fsdp, tensor, sequence, as in training"""
-    coordinator: str | None = None
-    """of several processes that share the mesh, each with its tasks (docs/guide/slice.md)"""
-    num_processes: int | None = None
-    process_id: int | None = None
-    json: bool = False
-    """prints on standard output what scores.json holds, and the table on standard error"""
-
-
-class Split(NamedTuple):
-    """What is played: `name` is printed with every score."""
-
-    name: str
-    domain: Domain
-    tasks: tuple[Task, ...]
-    disputed: Mapping[str, str] = {}  # task id -> why its gold cannot be reached
 
 
 def evaluate(settings: Evaluation, console: Console | None = None) -> dict[str, Json]:
@@ -131,12 +60,15 @@ def evaluate(settings: Evaluation, console: Console | None = None) -> dict[str, 
     # Play.
     jobs = [(task, rollout) for task in split.tasks for rollout in range(settings.rollouts)]
     with journal_of(directory, header) as (kept, append):
-        records = play_rest(player, jobs, kept, append, console, is_served=_is_address(settings.player))
-    floor = [play(split.domain, task, 0, null_player(task), rules) for task in split.tasks]
+        records = play_rest(player, jobs, kept, append, console, is_served=is_address(settings.player))
+    floors = floors_of(split, rules)
     # Score.
     result = header | {
         "scores": score(split.tasks, records, seed=settings.seed, disputed=split.disputed),
-        "floor": score(split.tasks, floor, seed=settings.seed, disputed=split.disputed)["rows"],
+        "floor": score(split.tasks, floors[0][1], seed=settings.seed, disputed=split.disputed)["rows"],
+        "floors": {
+            name: score(split.tasks, some, seed=settings.seed)["rows"][ALL]["official"] for name, some in floors
+        },
         "disputed": dict(split.disputed),
     }
     # Write and tell.
@@ -144,7 +76,7 @@ def evaluate(settings: Evaluation, console: Console | None = None) -> dict[str, 
         write_atomically(directory / "scores.json", strict_json.dumps(result, indent=2) + "\n")
         write_page(directory / "trajectories.html", title_of(result), split.tasks, records, result)
     print_scores(result, console)
-    if _is_address(settings.player):
+    if is_address(settings.player):
         for sentence in advice.advice(records, settings.player, settings.max_tokens):
             terminal.say(console, sentence, "yellow")
     if not has_scores(result):
@@ -169,7 +101,7 @@ def header_of(settings: Evaluation, player: str, split: Split, rules: Rules) -> 
         "top_p": settings.top_p,
         "max_tokens": settings.max_tokens,
         "seed": settings.seed,
-    }
+    } | ({"user": f"{settings.user_model} at {settings.user}"} if settings.user else {})
     return header | ({"extra": extra} if (extra := extra_of(settings)) else {})
 
 
@@ -238,52 +170,14 @@ def under_protocol(settings: Evaluation) -> Evaluation:
     return replace(settings, **TABLE1)
 
 
-def split_of(settings: Evaluation) -> Split:
-    """ValueError: no such tasks."""
-    chosen = settings.tasks or settings.player
-    seed = settings.split_seed
-    if chosen == "workplace":
-        count = settings.num_tasks or NUM_AUTHORED
-        tasks = author_tasks(WORKPLACE, count=count, rng=random.Random(f"evaluation/{seed}"))
-        return Split(f"workplace, seed {seed}", WORKPLACE, tasks)
-    if chosen in ("bfcl-held-out", "bfcl-train", "bfcl-all"):
-        tasks, named = bfcl.load_tasks(), f"split seed {seed}"
-        train, held_out = bfcl.split(tasks, seed=seed)
-        if settings.split_file:
-            held_out = pick(tasks, [one for path in settings.split_file for one in read_ids(path)])
-            ids = {task.id for task in held_out}
-            train = tuple(task for task in tasks if task.id not in ids)
-            named = "split of " + ", ".join(path.name for path in settings.split_file)
-        part = {"bfcl-held-out": held_out, "bfcl-train": train, "bfcl-all": tasks}[chosen]
-        disputed = {task.id: why for task in part if (why := reason(task.id))}
-        split = Split(f"{chosen}, {named}", bfcl.bfcl_domain(train), part, disputed)
-        return _sampled(split, settings.num_tasks)
-    directory = Path(chosen)
-    if not _is_directory(chosen) or played.is_checkpoint(directory):
-        raise ValueError(
-            f"--tasks must be bfcl-held-out, bfcl-train, bfcl-all, workplace or a run directory: got {chosen!r}"
-        )
-    config = played.run_config(directory, settings.config)
-    tasks = read_tasks(directory / "tasks" / "held_out.jsonl")
-    return _sampled(Split(f"{directory} held-out, seed {config.seed}", config.domain(), tasks), settings.num_tasks)
-
-
-def _sampled(split: Split, count: int | None) -> Split:
-    tasks = sample_tasks(split.tasks, count)
-    if len(tasks) == len(split.tasks):
-        return split
-    disputed = {task.id: split.disputed[task.id] for task in tasks if task.id in split.disputed}
-    return split._replace(name=f"{split.name}, {count} of {len(split.tasks)}", tasks=tasks, disputed=disputed)
-
-
 def config_of_player(settings: Evaluation) -> Config | None:
     """How a run or a checkpoint plays; another player has none. ValueError: no such player; said before any task is made."""
     name = settings.player
-    if _is_directory(name):
+    if is_directory(name):
         return replace(played.playing_config(Path(name), settings.config), mesh=settings.mesh)
     if name in ("gold", "null"):
         return None
-    if not _is_address(name):
+    if not is_address(name):
         raise ValueError(
             f"no such run: {name}: --player must be gold, null, the directory of a run or of a checkpoint, or an "
             "address that begins with http://"
@@ -305,7 +199,7 @@ def player_of(settings: Evaluation, split: Split, rules: Rules, config: Config |
     name = settings.player
     if name in ("gold", "null"):
         return name, players.scripted_player(split.domain, gold_player if name == "gold" else null_player, rules)
-    if config is None or _is_address(name):  # a server: what plays on the devices here has a configuration
+    if config is None or is_address(name):  # a server: what plays on the devices here has a configuration
         endpoint = Endpoint(
             url=name,
             model=settings.model,
@@ -340,15 +234,6 @@ def extra_of(settings: Evaluation) -> dict[str, Json]:
     if not isinstance(extra, dict):
         raise ValueError(f"--extra must be a JSON object: got {settings.extra}")
     return extra
-
-
-def _is_address(name: str) -> bool:
-    return name.lower().startswith(("http://", "https://"))
-
-
-def _is_directory(name: str) -> bool:
-    """A run's or a checkpoint's."""
-    return (Path(name) / "config.json").exists()
 
 
 def _digest(tasks: Sequence[Task]) -> str:

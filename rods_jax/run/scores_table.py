@@ -48,10 +48,14 @@ def print_scores(result: Mapping[str, Json], console: Console) -> None:
         for k in range(1, result["rollouts"] + 1):
             table.add_row(str(k), *(terminal.harmless_text(_shown(row[f"pass{sign}{k}"])) for sign in "@^"))
         console.print(table)
+    if len(result["floors"]) > 1:
+        told = ", ".join(f"{name} {_shown(one)}" for name, one in result["floors"].items())
+        console.print(f"floors, solved: {told}", markup=False, highlight=False)
     if result["disputed"]:
         told = f"{len(result['disputed'])} tasks have a gold text that no policy can know; scores.json names them"
         console.print(told, highlight=False)
     lines = {"actions": scores["codes"], "truncated": scores["truncated"], "failed": scores["failures"]}
+    lines |= {"ended": scores["ended"], "failures blamed on": scores["blamed"]}
     lines["longest (actions)"] = {f"{one['task']}#{one['rollout']}": one["moves"] for one in scores["longest"][:3]}
     for title, counts in lines.items():
         if counts:

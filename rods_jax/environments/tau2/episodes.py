@@ -12,12 +12,12 @@ from functools import partial
 from rods_jax.environments.conversation import AGENT, Conversation, Ended, Line, User, conversations
 from rods_jax.environments.protocol import Domain, Simulator, Stratum
 from rods_jax.environments.tau2 import messages
-from rods_jax.environments.tau2.data import Files, tasks
+from rods_jax.environments.tau2.data import Files, splits, tasks
 from rods_jax.environments.tau2.domains import DOMAINS
 from rods_jax.environments.tau2.messages import TOOL, Message, TauTask, ToolCall, task_from_json
 from rods_jax.environments.tau2.prompts import GREETING, agent_prompt
 from rods_jax.environments.tau2.scoring import STRICT, Judge, ScoringRules, checks, grade
-from rods_jax.types import Call, Json, Observation, Task, World
+from rods_jax.types import MEASURED, Call, Json, Observation, Task, World
 
 _SIDES = {AGENT: messages.AGENT, "user": messages.USER}  # of a conversation, in tau2-bench's words
 
@@ -37,10 +37,21 @@ def entries(files: Files, name: str, split: str) -> list[Json]:
     return [held[task.id] for task in tasks(files, folder, split)]
 
 
-def episode_task(name: str, entry: Mapping[str, Json]) -> Task:
-    """A task of tau2-bench as one of a run. TaskError: it is not in the format."""
+def episode_task(name: str, entry: Mapping[str, Json], measured: bool = False) -> Task:
+    """A task of tau2-bench as one of a run. TaskError: it is not in the format.
+
+    measured: it is of a test split, and a run that would train on it is refused (checks.py).
+    """
     task = task_from_json(entry)
-    return Task(task.id, f"{name}/{task.id}", name, World((name,), {name: entry}), ())
+    world = World((name,), {name: entry}, {MEASURED: True} if measured else {})
+    return Task(task.id, f"{name}/{task.id}", name, world, ())
+
+
+def split_tasks(files: Files, name: str, split: str) -> tuple[Task, ...]:
+    """The tasks of a split; those of the test split say so in every other split too."""
+    known = splits(files, name.removesuffix("-workflow"))
+    test = frozenset(known.get("test", ()))
+    return tuple(episode_task(name, entry, entry["id"] in test) for entry in entries(files, name, split))
 
 
 def make(files: Files, user: User, rules: ScoringRules, judge: Judge | None, task: Task) -> Conversation:

@@ -1,0 +1,96 @@
+"""tau2-bench's tasks as what an evaluation plays: tau2-airline-test, tau2-telecom-base and the like, with their floors.
+
+The user is a model behind a server of its own.  The floors need none: their user leaves after it was answered once.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from rods_jax.chat import Endpoint, http_generate
+from rods_jax.dialogue import Act, Record, Said, null_player, play
+from rods_jax.environments.conversation import STOP, Spoken, User, scripted
+from rods_jax.environments.protocol import Domain
+from rods_jax.environments.scoring import RODS
+from rods_jax.environments.tau2 import data, prompts
+from rods_jax.environments.tau2.domains import DOMAINS
+from rods_jax.environments.tau2.episodes import split_tasks, tau2
+from rods_jax.environments.tau2.messages import task_from_json
+from rods_jax.environments.tau2.scoring import OFFICIAL, STRICT, TRANSFER
+from rods_jax.environments.users import model_user
+from rods_jax.types import Action, Call, Task
+
+NAMES = re.compile(r"tau2-(?P<domain>[a-z]+(?:-workflow)?)-(?P<split>\w+)")
+SCORING = {"official": OFFICIAL, "strict": STRICT}
+_LEAVES = scripted([Spoken("I need help with my account."), Spoken(f"Never mind. {STOP}")])
+
+
+class TauTasks(NamedTuple):
+    """The tasks of a split, and who plays their users."""
+
+    name: str  # with the version of the task file, the rules of scoring, and what was left out
+    domain: Domain
+    tasks: tuple[Task, ...]
+    floors: Domain  # the same world, with a user that leaves
+
+
+def tau2_tasks(chosen: str, user: Endpoint | None, scoring: str, seed: int) -> TauTasks | None:
+    """None: the name is not tau2-bench's.  TauDataError, ValueError: no such domain or split, or nobody plays the user.
+
+    Tasks with statements that only a judge can decide are left out, and counted in the name.
+    """
+    found = NAMES.fullmatch(chosen)
+    if found is None:
+        return None
+    domain, split = found["domain"], found["split"]
+    if domain not in DOMAINS:
+        raise ValueError(f"--tasks {chosen}: tau2-bench has the domains {', '.join(DOMAINS)}")
+    if user is None:
+        raise ValueError(
+            f"--tasks {chosen}: name the server of the user's model in --user, and the model in --user-model"
+        )
+    files, rules = data.find(), SCORING[scoring]
+    listed = split_tasks(files, domain, split)
+    tasks = tuple(task for task in listed if not needs_judge(task, domain))
+    left = f", without {len(listed) - len(tasks)} that need a judge" if len(tasks) < len(listed) else ""
+    name = f"{chosen}, tasks {files.version(domain.removesuffix('-workflow'))}, {scoring} scoring{left}"
+    made = partial(tau2, domain, files, rules=rules)
+    return TauTasks(name, made(served_user(files, domain, user, seed)), tasks, made(_LEAVES))
+
+
+def needs_judge(task: Task, domain: str) -> bool:
+    """Whether the reward of a task asks for statements about the dialogue."""
+    criteria = task_from_json(task.world.state[domain]).criteria
+    return criteria is not None and "NL_ASSERTION" in criteria.basis and bool(criteria.statements)
+
+
+def served_user(files: data.Files, domain: str, endpoint: Endpoint, seed: int) -> User:
+    """A model that reads the scenario of its task, and has the user's tools where the domain gives it some."""
+    tools = DOMAINS[domain](files).user_tools()
+
+    def told(task: Task) -> str:
+        return prompts.user_prompt(files, task_from_json(task.world.state[domain]), bool(tools))
+
+    return model_user(http_generate(endpoint, seed=seed), told, tools)
+
+
+# --------------------------------------------------------------------------------------- the floors
+def transfer_player(task: Task) -> Act:
+    """Hands every customer over at once."""
+    handed = iter([Action((Call(TRANSFER, {"summary": "The customer needs help."}),))])
+    words = Action(answer="You are being transferred.")
+
+    def act(messages) -> Said:
+        action = next(handed, words)
+        return Said(action.answer, action)
+
+    return act
+
+
+FLOORS = {"nothing done": null_player, "handed over at once": transfer_player}
+
+
+def floor_records(domain: Domain, name: str, tasks: Sequence[Task]) -> list[Record]:
+    """What a policy that looks at nothing scores.  domain: with a user that leaves."""
+    return [play(domain, task, 0, FLOORS[name](task), RODS) for task in tasks]
