@@ -209,12 +209,12 @@ def _to_learn_from(update: UpdateConfig, rollouts: Rollouts) -> RolloutBatch[np.
 
     The rewards of the truncated ones still count in their groups' means.
     """
-    batch, shape = rollouts.batch, rollouts.batch.valid_NG.shape
+    batch = rollouts.batch
     if update.mask_user_errors:
-        fair_NG = np.array([one.blame != "user" for one in rollouts.trajectories]).reshape(shape)
+        fair_NG = np.array([one.blame != "user" for one in rollouts.trajectories]).reshape(batch.valid_NG.shape)
         batch = batch._replace(valid_NG=batch.valid_NG & fair_NG)
     if update.mask_truncated:
-        whole_NG = np.array([one.truncated is None for one in rollouts.trajectories]).reshape(shape)
+        whole_NG = np.array([one.truncated is None for one in rollouts.trajectories]).reshape(batch.valid_NG.shape)
         batch = batch._replace(action_mask_NGS=batch.action_mask_NGS & whole_NG[..., None])
     return batch
 
