@@ -44,6 +44,14 @@ class Dropped(NamedTuple):
     total: int
 
 
+class _Group(NamedTuple):
+    """A task's rollouts, and what they measure; None: too few of them are valid."""
+
+    task: Task
+    rollouts: Rollouts
+    measured: Dropped | None
+
+
 class Filtered(NamedTuple):
     """The tasks of a step and their rollouts, after filtering."""
 
@@ -63,8 +71,9 @@ def play_until_full(
     """
     hosts = jax.process_count()
     share, limit = size // hosts, min(max(cap, size), len(tasks))
-    kept: list[tuple[Task, Rollouts]] = []
-    others: list[tuple[Task, Rollouts]] = []
+    limit -= limit % hosts  # no process may be left without a task to play
+    kept: list[_Group] = []
+    others: list[_Group] = []
     played, rounds = 0, list[Rollouts]()
     while True:
         # How many groups lack where most do, and how many tasks that takes at the share that was kept so far.
@@ -73,24 +82,22 @@ def play_until_full(
         if lacking <= 0 or played == limit:
             break
         asked = size if not played else ceil(lacking * played / max(1, sum(had)))
-        drawn = tasks[played : min(limit, played + asked)]
+        drawn = tasks[played : min(limit, played + hosts * ceil(asked / hosts))]
         played += len(drawn)
         rounds.append(play(drawn))
         for task, group in zip(processes.share_of(drawn), groups_of(rounds[-1]), strict=True):
-            valid_g = group.batch.valid_NG[0]
-            enough = 2 * valid_g.sum() >= len(valid_g) and group.batch.checks_N[0] > 0
-            good = enough and keep(group.batch.passed_NG[0][valid_g], int(group.batch.checks_N[0]))
-            (kept if good else others).append((task, group))
+            one = _Group(task, group, _measured(task, group))
+            (kept if one.measured is not None and _teaches(keep, group) else others).append(one)
     # Free places hold dropped groups that teach nothing.  Groups that are too many are dropped too.
     own, surplus = kept[:share], kept[share:]
-    masked = [(task, _masked(group)) for task, group in others[: share - len(own)]]
-    dropped = [measured for task, group in (*others, *surplus) if (measured := _measured(task, group)) is not None]
-    places, counts = own + masked, (len(own), [task.id for task, _ in own + masked], dropped)
+    places = own + [one._replace(rollouts=_masked(one.rollouts)) for one in others[: share - len(own)]]
+    dropped = [one.measured for one in (*others, *surplus) if one.measured is not None]
+    counts = len(own), [one.task.id for one in places], dropped
     known = {task.id: task for task in tasks[:played]}
     own_kept, ids, all_dropped = zip(*processes.gather(counts))
     return Filtered(
         tuple(known[name] for some in ids for name in some),
-        joined([group for _, group in places], rounds),
+        joined([one.rollouts for one in places], rounds),
         played,
         sum(own_kept),
         tuple(Dropped(*one) for some in all_dropped for one in some),
@@ -130,6 +137,11 @@ def _widened(batch: RolloutBatch[np.ndarray], width: int) -> RolloutBatch[np.nda
 
 def _masked(group: Rollouts) -> Rollouts:
     return group._replace(batch=group.batch._replace(valid_NG=np.zeros_like(group.batch.valid_NG)))
+
+
+def _teaches(keep: Keep, group: Rollouts) -> bool:
+    batch = group.batch
+    return keep(batch.passed_NG[0][batch.valid_NG[0]], int(batch.checks_N[0]))
 
 
 def _measured(task: Task, group: Rollouts) -> Dropped | None:
