@@ -23,6 +23,7 @@ from rods_jax.synthesis.attempt import Rejection
 from rods_jax.synthesis.author import Synthesis
 from rods_jax.synthesis.pipeline import author_tasks, five_stages
 from rods_jax.synthesis.rehearsal import rehearse
+from rods_jax.task_files import content_hash
 from rods_jax.types import Call, Task, Turn, World
 
 
@@ -81,7 +82,7 @@ def test_a_rehearsal_counts_variants_and_the_reasons_of_the_others():
 
 def test_a_domain_that_cannot_draw_a_value_is_told_what_mends_it():
     seeds = [lending(title) for title in ("Emma", "Dune")]
-    known = {*map(forecast.content_hash, seeds)}
+    known = {*map(content_hash, seeds)}
     empty = lambda rng, classes: {"Shelf": {"lent": []}}  # a new state, which suits no value of the seed
     poor = rehearse(five_stages(shelves(sample_state=empty)), seeds, known=known, run_seed=0)
     assert poor.accepted == 0

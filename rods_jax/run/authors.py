@@ -24,8 +24,12 @@ def author_of(config: SynthesisConfig, domain: Domain, tasks: TaskSplits) -> Aut
         write = config.author(domain) if config.author else _five_stages(config.roles, backends, domain, tasks)
     except (ValueError, OSError) as error:
         raise ConfigError(f"synthesis: {error}") from error
-    known = frozenset(map(content_hash, (*tasks.held_out, *tasks.seeds)))
-    return Author(write, backends, attempts=config.attempts, known=known)
+    return Author(write, backends, attempts=config.attempts, known=contents_of(tasks))
+
+
+def contents_of(tasks: TaskSplits) -> frozenset[str]:
+    """Content hashes that no variant may have from the start: those of held-out tasks and of human seeds."""
+    return frozenset(map(content_hash, (*tasks.held_out, *tasks.seeds)))
 
 
 def rule_based(domain: Domain, tasks: TaskSplits) -> Write:

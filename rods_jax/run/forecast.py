@@ -19,13 +19,13 @@ import numpy as np
 from rods_jax.config import Config
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.held_out import sample_tasks
-from rods_jax.run.authors import rule_based
+from rods_jax.run.authors import contents_of, rule_based
 from rods_jax.run.learner import Learner
 from rods_jax.run.learning import Learning, quotas_of
+from rods_jax.run.playing import places_of
 from rods_jax.run.speed import peak_of
 from rods_jax.synthesis.plan import flowing
 from rods_jax.synthesis.rehearsal import Rehearsal, rehearse
-from rods_jax.task_files import content_hash
 from rods_jax.types import Json
 
 REHEARSED = 16  # seeds
@@ -65,7 +65,7 @@ def rehearsed(config: Config, tasks: TaskSplits, domain: Domain) -> Rehearsal | 
     if config.synthesis is not None or not any(stage.synthesis for stage in config.stages):
         return None
     seeds = [task for task in sample_tasks(tasks.seeds, REHEARSED) if domain.of(task).start is None]
-    known = frozenset(map(content_hash, (*tasks.held_out, *tasks.seeds)))
+    known = contents_of(tasks)
     return rehearse(rule_based(domain, tasks), seeds, known=known, run_seed=config.seed) if seeds else None
 
 
@@ -79,8 +79,7 @@ def begins_with(config: Config, learner: Learner) -> str:
 def memory(config: Config, learner: Learner, learn: Learning) -> dict[str, int]:
     """Bytes: `parameters` and all `state` on a device; `caches`, those of rollouts at their limits in this process."""
     r = config.rollout
-    share = r.tasks_per_step // learner.hosts
-    slots, rows = min(r.concurrent_tasks or share, share), r.concurrent_rollouts or r.group_size
+    slots, rows = places_of(config, learner, r)
     actor = learner.actor(rows)
     suffixes = jax.eval_shape(lambda: actor.empty(slots, rows, r.max_suffix_tokens))
     prompts = jax.eval_shape(lambda: actor.empty(slots, 1, r.max_prompt_tokens))  # a prompt is cached once per task

@@ -13,10 +13,14 @@ from rods_jax.run.learner import Learner
 
 def training_player(config: Config, learner: Learner, codec: Any, sizes: RolloutConfig, num_tokens: int) -> Player:
     """A stage's player, with a slot for each task that a process plays at a time."""
+    slots, rows = places_of(config, learner, sizes)
+    return player(learner.actor(rows), codec, sizes, slots=slots, num_tokens=num_tokens)
+
+
+def places_of(config: Config, learner: Learner, sizes: RolloutConfig) -> tuple[int, int]:
+    """(tasks, rollouts of each) that a process plays at a time in training."""
     share = config.rollout.tasks_per_step // learner.hosts
-    actor = learner.actor(sizes.concurrent_rollouts or sizes.group_size)
-    slots = min(config.rollout.concurrent_tasks or share, share)
-    return player(actor, codec, sizes, slots=slots, num_tokens=num_tokens)
+    return min(config.rollout.concurrent_tasks or share, share), sizes.concurrent_rollouts or sizes.group_size
 
 
 def evaluation_player(
