@@ -245,19 +245,13 @@ class AirlineTools(Toolkit):
 
     # ------------------------------------------------------------------------------------- look-ups
     def _user(self, user_id: str) -> Record:
-        if not self.db.has("users", user_id):
-            raise ValueError(f"User {user_id} not found")
-        return self.db.read("users", user_id)
+        return self.db.find("users", user_id, "User")
 
     def _reservation(self, reservation_id: str) -> Record:
-        if not self.db.has("reservations", reservation_id):
-            raise ValueError(f"Reservation {reservation_id} not found")
-        return self.db.read("reservations", reservation_id)
+        return self.db.find("reservations", reservation_id, "Reservation")
 
     def _flight(self, flight_number: str) -> Record:
-        if not self.db.has("flights", flight_number):
-            raise ValueError(f"Flight {flight_number} not found")
-        return self.db.read("flights", flight_number)
+        return self.db.find("flights", flight_number, "Flight")
 
     def _on(self, flight_number: str, date: str) -> Record:
         """A flight's record of a day."""

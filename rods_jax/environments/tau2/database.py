@@ -84,6 +84,12 @@ class Database:
             raise KeyError(key)
         return held if key is None else held[key]
 
+    def find(self, table: str, key: Key, kind: str) -> Json:
+        """`read`, in a tool's words. ValueError: there is none."""
+        if not self.has(table, key):
+            raise ValueError(f"{kind} {key} not found")
+        return self.read(table, key)
+
     def write(self, table: str, key: Key = None) -> Json:
         """The record, to be changed at once. KeyError: there is none."""
         own = self._own.setdefault(table, {})

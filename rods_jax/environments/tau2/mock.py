@@ -61,14 +61,10 @@ class MockTools(Toolkit):
         return self._task(task_id)["status"] == expected_status
 
     def _user(self, user_id: str) -> Record:
-        if not self.db.has("users", user_id):
-            raise ValueError(f"User {user_id} not found")
-        return self.db.read("users", user_id)
+        return self.db.find("users", user_id, "User")
 
     def _task(self, task_id: str) -> Record:
-        if not self.db.has("tasks", task_id):
-            raise ValueError(f"Task {task_id} not found")
-        return self.db.read("tasks", task_id)
+        return self.db.find("tasks", task_id, "Task")
 
 
 class MockUserTools(Toolkit):
@@ -92,6 +88,4 @@ class MockUserTools(Toolkit):
         return self._notification(notification_id)["status"] == expected_status
 
     def _notification(self, notification_id: str) -> Record:
-        if not self.db.has("notifications", notification_id):
-            raise ValueError(f"Notification {notification_id} not found")
-        return self.db.read("notifications", notification_id)
+        return self.db.find("notifications", notification_id, "Notification")
