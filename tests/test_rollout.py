@@ -120,6 +120,7 @@ def test_six_attempts_close_a_turn_and_the_episode_goes_on(recite):
     says = script(suffix_of(task, calls), *(GOLD[t.id].suffix for t in TASKS[1:]))
     batch, trajectories, *_ = gather(says, recite)
     one = trajectories[0]
+    assert one.gold_calls == sum(len(turn.gold) for turn in task.turns) > 0
     assert (batch.rewards_NG[1:] == 1).all()
     assert [step.turn for step in one.steps] == [turn for turn in range(turns) for _ in range(6)]
     assert {step.code for step in one.steps} == {-2} and one.truncated is None and batch.rewards_NG[0, 0] == 0
