@@ -1,6 +1,7 @@
 """Which tool a task calls in which turn, decided beforehand; the rule-based author finds arguments, states and words.
 
-    outline(domain, [["add_book", "lend_book"], ["compute_fine"]]) -> realise(domain, it, count=10, rng=...) -> tasks
+    plan = outline(domain, [["add_book", "lend_book"], ["compute_fine"]])
+    tasks = realise(domain, lambda: plan, name="lending", count=10, rng=random.Random(0))
 
 targets.py walks the graph of tools to one of them, and workflows.py reads a text.  Both end in an `Outline`.
 """

@@ -15,8 +15,9 @@ from rods_jax.types import Task
 
 
 def tasks_for(domain: Domain, tool: str, *, count: int, rng: random.Random, depth: int = 3) -> list[Task]:
-    """Tasks whose last gold call is `tool`, each a chain of at most `depth` calls, a value flowing into every one.
+    """Tasks whose last gold call is `tool`, each a chain of at most `depth` calls, a value flowing from each to the next.
 
+    Short chains are more frequent than long ones, which more often cannot be executed and are drawn again.
     ValueError: the domain lacks the tool, or as for `realise`.  RuntimeError: as for `realise`.
     """
     if tool not in domain.tools:

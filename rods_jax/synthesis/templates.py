@@ -1,8 +1,8 @@
 """Tasks from query templates whose gold is computed by a procedure over live tools (LAM SIMULATOR, arXiv 2506.02298).
 
-    def longest_overdue(ask, rng, fields):                          # "Close the oldest ticket of {owner}."
-        tickets = ask("list_tickets", owner=fields["owner"])        # a tool that the agent need not have
-        return [Call("close_ticket", {"ticket_id": min(tickets)})]
+    def oldest(ask, fields):                                        # "Give the oldest open ticket to {person}."
+        tickets = ask("list_tickets", kind="open")["ticket_ids"]    # a tool that the agent need not have
+        return [Call("assign_ticket", {"ticket_id": min(tickets), "person": fields["person"]})]
 
 A procedure may ask any tool of the domain, also one that the task's agent lacks, and as often as it likes: it asks
 copies, so that the world of the task stays as it was.  What it returns becomes the gold of the turn and passes the
