@@ -14,7 +14,7 @@ Left out on purpose: OpenAPI 2 and YAML (a parser makes a mapping of it first); 
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
@@ -181,7 +181,7 @@ def operations(document: Mapping[str, Json], class_name: str) -> dict[str, Opera
             item = _resolved(item, document)
             for method in (one for one in METHODS if one in item):
                 where = f"{method.upper()} {path}"
-                operation = _operation(document, class_name, path, method, item[method], item.get("parameters", ()))
+                operation = _operation(class_name, path, method, item[method], item.get("parameters", ()))
                 if operation.spec.name in found:
                     raise ValueError(f"{where} is the second operation {operation.spec.name}")
                 found[operation.spec.name] = operation
@@ -192,20 +192,15 @@ def operations(document: Mapping[str, Json], class_name: str) -> dict[str, Opera
     return found
 
 
-def _operation(
-    document: Mapping[str, Json], class_name: str, path: str, method: str, item: Mapping[str, Json], shared: Any
-) -> Operation:
+def _operation(class_name: str, path: str, method: str, item: Mapping[str, Json], shared: Sequence[Any]) -> Operation:
     where = f"{method.upper()} {path}"
     name = re.sub(r"\W+", "_", item.get("operationId") or f"{method} {path}").strip("_")
     properties: dict[str, Json] = {}
     places: dict[str, str] = {}
     required: list[str] = []
     # What the path's item says of a parameter holds unless the operation says otherwise.
-    parameters = {
-        (p.get("name"), p.get("in")): p for p in _all_resolved((*shared, *item.get("parameters", ())), document)
-    }
-    bodies = _body(document, where, item)
-    for parameter, place, schema, needed in (*_given(where, parameters.values()), *bodies):
+    parameters = {(one.get("name"), one.get("in")): one for one in (*shared, *item.get("parameters", ()))}
+    for parameter, place, schema, needed in (*_given(where, parameters.values()), *_body(where, item)):
         if parameter in places:
             raise ValueError(f"{where} has two parameters {parameter}")
         properties[parameter], places[parameter] = schema, place
@@ -214,10 +209,10 @@ def _operation(
         raise ValueError(f"{where} does not say what {lost[0]} in its path is")
     said = ". ".join(part.strip().rstrip(".") for key in ("summary", "description") if (part := item.get(key)))
     schema = {"type": "object", "properties": properties, "required": required}
-    return Operation(ToolSpec(name, said or where, schema, class_name, _response(document, item)), method, path, places)
+    return Operation(ToolSpec(name, said or where, schema, class_name, _response(item)), method, path, places)
 
 
-def _given(where: str, parameters: Any) -> Iterator[tuple[str, str, Json, bool]]:
+def _given(where: str, parameters: Iterable[Mapping[str, Json]]) -> Iterator[tuple[str, str, Json, bool]]:
     """(name, place, schema, is it required) of the parameters of path and query; what is optional elsewhere is left out."""
     for parameter in parameters:
         name, place, needed = parameter.get("name"), parameter.get("in"), bool(parameter.get("required"))
@@ -231,9 +226,9 @@ def _given(where: str, parameters: Any) -> Iterator[tuple[str, str, Json, bool]]
         yield name, place, dict(parameter["schema"]) | described, needed or place == "path"
 
 
-def _body(document: Mapping[str, Json], where: str, item: Mapping[str, Json]) -> Iterator[tuple[str, str, Json, bool]]:
+def _body(where: str, item: Mapping[str, Json]) -> Iterator[tuple[str, str, Json, bool]]:
     """The same of the body: the properties of a JSON object, or all of it as one parameter, `body`."""
-    body = _resolved(item.get("requestBody", {}), document)
+    body = item.get("requestBody", {})
     schema = _json_schema(body)
     needed = bool(body.get("required"))
     if schema is None:
@@ -246,20 +241,16 @@ def _body(document: Mapping[str, Json], where: str, item: Mapping[str, Json]) ->
         yield "body", "whole", schema, needed
 
 
-def _response(document: Mapping[str, Json], item: Mapping[str, Json]) -> Mapping[str, Json]:
+def _response(item: Mapping[str, Json]) -> Mapping[str, Json]:
     """The schema of the first answer that is a success."""
     successes = (answer for status, answer in item.get("responses", {}).items() if str(status).startswith("2"))
-    return next((schema for one in successes if (schema := _json_schema(_resolved(one, document)))), {})
+    return next((schema for one in successes if (schema := _json_schema(one))), {})
 
 
 def _json_schema(content: Mapping[str, Json]) -> Mapping[str, Json] | None:
     kinds = content.get("content", {})
     kind = next((one for one in kinds if re.match(r"application/([\w.]+\+)?json\b", one)), None)
     return None if kind is None else kinds[kind].get("schema", {})
-
-
-def _all_resolved(values: Any, document: Mapping[str, Json]) -> list[Any]:
-    return [_resolved(value, document) for value in values]
 
 
 def _resolved(value: Any, document: Mapping[str, Json], within: tuple[str, ...] = ()) -> Any:
