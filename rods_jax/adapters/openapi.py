@@ -215,7 +215,7 @@ def _operation(class_name: str, path: str, method: str, item: Mapping[str, Json]
 def _given(where: str, parameters: Iterable[Mapping[str, Json]]) -> Iterator[tuple[str, str, Json, bool]]:
     """(name, place, schema, is it required) of the parameters of path and query; what is optional elsewhere is left out."""
     for parameter in parameters:
-        name, place, needed = parameter.get("name"), parameter.get("in"), bool(parameter.get("required"))
+        name, place, needed = str(parameter.get("name")), parameter.get("in"), bool(parameter.get("required"))
         if place not in ("path", "query"):
             if needed:
                 raise ValueError(f"{where} needs the {place} {name}, which no tool can give")

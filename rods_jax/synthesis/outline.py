@@ -14,7 +14,7 @@ from typing import NamedTuple
 from rods_jax.environments.protocol import Domain
 from rods_jax.synthesis.critique import has_profile, is_new
 from rods_jax.synthesis.errors import Rejected
-from rods_jax.synthesis.pipeline import author_task, plain_stratum, require_states
+from rods_jax.synthesis.pipeline import author_task, plain_stratum
 from rods_jax.synthesis.plan import Plan, PlannedCall, flowing
 from rods_jax.synthesis.profile import Edge, Links, Profile
 from rods_jax.task_files import content_hash
@@ -55,7 +55,6 @@ def realise(domain: Domain, draw: Callable[[], Outline], *, name: str, count: in
     draw: makes the outline of a try.  name: ids are "domain_name_0" and so on.  RuntimeError: 50 tries in a row led to
     no task.  ValueError: the domain cannot start by itself, or all its strata withhold something.
     """
-    require_states(domain)
     category = plain_stratum(domain)
     tasks: list[Task] = []
     known: set[str] = set()

@@ -158,7 +158,6 @@ def author_tasks(
     cannot start by itself. RuntimeError: 200 profiles in a row led to no task.
     """
     categories = categories or tuple(domain.strata)
-    require_states(domain)
     tasks: list[Task] = []
     known: set[str] = set()
     for index in range(first_index, first_index + count):
@@ -189,17 +188,18 @@ def author_task(
 
     gates: beside the usual ones.  Rejected: a stage could not go on, or a gate refused the task.
     """
-    require_states(domain)
-    world = World(profile.classes, domain.sample_state(rng, profile.classes), domain.strata[profile.category].options)
+    state = states_of(domain)(rng, profile.classes)
+    world = World(profile.classes, state, domain.strata[profile.category].options)
     task = _draft(Attempt(domain, profile, world, rng), plan(), RULE_BASED)
     _check(domain, task, (*GATES, *gates))
     return task
 
 
-def require_states(domain: Domain) -> None:
-    """ValueError: the domain cannot start by itself."""
+def states_of(domain: Domain) -> Callable[[random.Random, Sequence[str]], Mapping[str, Json]]:
+    """Its `sample_state`. ValueError: the domain cannot start by itself."""
     if domain.sample_state is None:
         raise ValueError(f"domain {domain.name} has no sample_state to author tasks from")
+    return domain.sample_state
 
 
 def plain_stratum(domain: Domain) -> str:

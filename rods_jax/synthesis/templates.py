@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from rods_jax.environments.protocol import Domain
 from rods_jax.synthesis.critique import GATES, critique, is_new
-from rods_jax.synthesis.pipeline import plain_stratum, require_states
+from rods_jax.synthesis.pipeline import plain_stratum, states_of
 from rods_jax.synthesis.values import parse_output
 from rods_jax.task_files import content_hash
 from rods_jax.types import Call, Json, Task, Turn, World
@@ -54,7 +54,7 @@ def tasks_of(domain: Domain, template: Template, *, count: int, rng: random.Rand
 
     ValueError: the domain cannot draw states, lacks a class, or the query names a field that is not given.
     """
-    require_states(domain)
+    sample_state = states_of(domain)
     classes = (*template.classes, *template.also)
     if unknown := sorted({*classes} - {tool.class_name for tool in domain.tools.values()}):
         raise ValueError(f"template {template.name}: {domain.name} has no class {unknown[0]}")
@@ -65,7 +65,7 @@ def tasks_of(domain: Domain, template: Template, *, count: int, rng: random.Rand
         if len(tasks) == count:
             break
         own = random.Random(rng.getrandbits(64))
-        state = domain.sample_state(own, classes)
+        state = sample_state(own, classes)
         ask = _asker(domain, World(classes, state, options))
         try:
             fields = template.fields(ask, own)
