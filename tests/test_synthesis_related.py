@@ -100,6 +100,17 @@ def test_a_quorum_decides_and_the_rest_is_said(quorum, accepted):
     assert reason == (None if accepted else told)
 
 
+def test_verdicts_of_another_type_are_read_and_given_back():
+    decide = committee(
+        [lambda task: (True, ""), lambda task: (False, task)],
+        quorum=2,
+        read=lambda verdict: None if verdict[0] else verdict[1],
+        say=lambda reason: (reason is None, reason or ""),
+    )
+    assert decide("") == (False, "1 of 2 accept, 2 are needed; ")  # a refusal without words is one
+    assert decide("dull") == (False, "1 of 2 accept, 2 are needed; dull")
+
+
 @pytest.mark.parametrize("quorum", [0, 2])
 def test_a_quorum_that_cannot_be_is_refused(quorum):
     with pytest.raises(ValueError, match="the quorum of 1 reviewers"):
