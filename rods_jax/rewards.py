@@ -35,7 +35,7 @@ def gated_reward(trajectory: Trajectory, outcome: Callable[[Trajectory], float] 
 
 
 def efficient_reward(trajectory: Trajectory) -> float:
-    """Progress, less where calls were wasted: the F1 of ASTRA (arXiv 2601.21558), in [0, 1].
+    """Progress, less where calls were wasted, in [0, 1]: an F1 as in ASTRA (arXiv 2601.21558).
 
     F1 of recall p and precision p g / c is p 2 g / (g + c): p is the progress, g the calls of the gold, and c the calls
     that were run, at least g, so that a short way is no better than gold's.  A task whose gold makes no call gets p.

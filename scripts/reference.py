@@ -55,6 +55,9 @@ FUNCTIONS = {  # what a script of one's own takes, by what it is for
     "Synthesis": "synthesis.pipeline.author_tasks synthesis.pipeline.five_stages synthesis.author.Order "
     "synthesis.author.orders_of synthesis.courier.dispatch.at_once "
     "synthesis.offline.with_offline_pool",
+    "Tasks of other kinds": "synthesis.targets.tasks_for synthesis.workflows.matches synthesis.workflows.tasks_from "
+    "synthesis.templates.Template synthesis.templates.tasks_of synthesis.difficulty.climb synthesis.difficulty.chains "
+    "synthesis.diversity.diversity synthesis.committee.committee environments.unreliable.with_failures",
     "Codecs": "codecs.qwen.qwen_codec codecs.llama.llama_codec codecs.python_list.python_list_codec "
     "codecs.tokenizer.train_tokenizer codecs.tokenizer.checkpoint_tokenizer",
     "Files": "checkpoint.open_checkpoints run.positions.save_position run.positions.restore_position "

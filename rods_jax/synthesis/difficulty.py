@@ -38,7 +38,7 @@ def climb(
 
 
 def chains(domain: Domain, level: int, *, count: int, seed: int) -> tuple[Task, ...]:
-    """Tasks of a level: a chain of so many calls, each of which needs the one before; as many turns, or one more."""
+    """Tasks of a level: each holds a chain of so many calls that need the one before, in as many turns or one more."""
     rng = random.Random(f"difficulty {seed} {level}")
     return author_tasks(
         domain,
