@@ -22,6 +22,7 @@ from rods_jax.boundary import (
     mean_band,
     observed_variance,
     partition,
+    reward_entropy,
     select_seeds,
 )
 from rods_jax.group_statistics import GroupStatistics, group_statistics, segment_group_statistics
@@ -46,6 +47,7 @@ __all__ = [
     "mean_band",
     "observed_variance",
     "partition",
+    "reward_entropy",
     "segment_group_statistics",
     "select_seeds",
 ]

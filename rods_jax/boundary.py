@@ -1,7 +1,8 @@
 """Public kernel: which tasks sit at the policy's capability boundary, and which become seeds, on device.
 
 The caller defines the boundary by a function, signal(evidence, lower=, upper=) -> Detection.  `mean_band` is the
-paper's.  `observed_variance`, `beta_posterior` and `informative` are others, measured in docs/log/boundary.md.
+paper's.  `observed_variance`, `beta_posterior` and `informative` are others, measured in docs/log/boundary.md, and
+`reward_entropy` is DreamGym's.
 `binary_band` and `any_task` are the paper's ablations.  All are elementwise over tasks, so N may be mapped or sharded;
 a task's G rollouts stay together.
 
@@ -152,8 +153,7 @@ def informative(evidence: Evidence, *, lower: float | Fraction, upper: float | F
     1 - sum_l prod_{i<G} (n_l + 1 / (U + 1) + i) / (n + 1 + i).
     """
     # For each rollout: how many valid ones passed equally many checks, and its share of that level l.
-    passed_NG, valid_NG, group_size = evidence.passed_NG, evidence.valid_NG, evidence.valid_NG.shape[1]
-    alike_NG = jnp.sum((passed_NG[:, :, None] == passed_NG[:, None, :]) & valid_NG[:, None, :], axis=2)
+    alike_NG, valid_NG, group_size = _alike(evidence), evidence.valid_NG, evidence.valid_NG.shape[1]
     share_NG = valid_NG / jnp.maximum(alike_NG, 1)  # sums to 1 over the valid rollouts of a level
     levels_N = _checks(evidence) + 1.0
 
@@ -168,6 +168,26 @@ def informative(evidence: Evidence, *, lower: float | Fraction, upper: float | F
     unseen_N = (levels_N - share_NG.sum(axis=1)) * all_reach(1.0 / levels_N[:, None])[:, 0]
     scores_N = 1.0 - jnp.minimum(seen_N + unseen_N, 1.0)
     return Detection(scores_N, partition(evidence.passed_N, evidence.total_N, lower=lower, upper=upper))
+
+
+def reward_entropy(evidence: Evidence, *, lower: float | Fraction, upper: float | Fraction) -> Detection:
+    """Zones of `mean_band`; the score is the entropy of the number of checks passed (DreamGym, arXiv 2511.03773).
+
+    n_l of n valid rollouts pass l of U checks, and the score is -sum_l (n_l / n) log(n_l / n) / log(U + 1).
+    The plain estimate is biased low, by about (levels seen - 1) / (2 n) nats.  DreamGym's rewards are binary.
+    """
+    alike_NG, count_N = _alike(evidence), evidence.count_N
+    # A rollout of a level that n_l share adds log(n / n_l) / n, so that together they add the level's term.
+    surprise_NG = jnp.log(jnp.maximum(count_N, 1)[:, None] / jnp.maximum(alike_NG, 1))
+    entropy_N = jnp.sum(surprise_NG, axis=1, where=evidence.valid_NG) / jnp.maximum(count_N, 1)
+    scores_N = jnp.minimum(entropy_N / jnp.log(_checks(evidence) + 1.0), 1.0)
+    return Detection(scores_N, partition(evidence.passed_N, evidence.total_N, lower=lower, upper=upper))
+
+
+def _alike(evidence: Evidence) -> jax.Array:
+    """int32 [N,G], for each rollout: how many valid ones passed equally many checks."""
+    passed_NG, valid_NG = evidence.passed_NG, evidence.valid_NG
+    return jnp.sum((passed_NG[:, :, None] == passed_NG[:, None, :]) & valid_NG[:, None, :], axis=2)
 
 
 def _band(passed_N: jax.Array, total_N: jax.Array, lower: float | Fraction, upper: float | Fraction) -> Detection:

@@ -63,7 +63,7 @@ class StageConfig:
     """One stage of the curriculum (RODS section 4)."""
 
     name: str  # in every line of metrics.jsonl
-    reward: Callable[[Trajectory], float]  # rewards.progress_reward or rewards.format_reward
+    reward: Callable[[Trajectory], float]  # rewards.progress_reward, or another of that module
     epochs: int  # passes over the pool
     synthesis: bool  # whether its seeds become variants
     refresh: bool = True  # False: seeds are chosen in the stage's first epoch alone

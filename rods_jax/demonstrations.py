@@ -33,7 +33,7 @@ def demonstrate(domain: Domain, task: Task, codec: Codec, habits: Habits, rng: r
     domain = domain.of(task)
     if domain.start is not None:
         return _shown(domain, task, codec, habits, rng)
-    episode = Episode(domain, task, gold_trace(domain, task))
+    episode = Episode(domain._replace(fail=None), task, gold_trace(domain, task))
     prompt = codec.encode_prompt(episode.visible_tools, task.turns[0].user)
     suffix: list[int] = []
     acted: list[bool] = []

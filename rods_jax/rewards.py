@@ -1,7 +1,7 @@
-"""Rewards of a finished trajectory: the progress reward, the format reward, and their terms."""
+"""Rewards of a finished trajectory, for `StageConfig.reward`: progress, format, and progress under a condition."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rods_jax.types import Trajectory
 
@@ -26,3 +26,20 @@ def format_score(codes: Sequence[int]) -> float:
     if not executed:
         return 0.0
     return (len(codes) - counts[PARSE_ERROR]) / len(codes) + counts[CALLED] / executed
+
+
+def gated_reward(trajectory: Trajectory, outcome: Callable[[Trajectory], float] = progress_reward) -> float:
+    """The outcome where every message could be read, else 0: format first (InfTool, arXiv 2512.23611)."""
+    readable = all(step.code != PARSE_ERROR for step in trajectory.steps)
+    return outcome(trajectory) if readable else 0.0
+
+
+def efficient_reward(trajectory: Trajectory) -> float:
+    """Progress, less where calls were wasted, in [0, 1]: an F1 as in ASTRA (arXiv 2601.21558).
+
+    F1 of recall p and precision p g / c is p 2 g / (g + c): p is the progress, g the calls of the gold, and c the calls
+    that were run, at least g, so that a short way is no better than gold's.  A task whose gold makes no call gets p.
+    """
+    gold, progress = trajectory.gold_calls, progress_reward(trajectory)
+    ran = sum(len(step.observations) for step in trajectory.steps if step.code in (CALLED, CALL_FAILED))
+    return progress * 2 * gold / (gold + max(gold, ran)) if gold else progress

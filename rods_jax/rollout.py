@@ -369,7 +369,8 @@ def _reason(error: Exception) -> str:
 def _trajectory(task: Task, rollout: int, row: _Row) -> Trajectory:
     undecided = (False,) * (row.num_checks - len(row.passed))
     passed = (*row.passed, *undecided)[: row.num_checks]
-    return Trajectory(task.id, rollout, passed, tuple(row.steps), row.truncated, row.failure, row.ended, row.blame)
+    ending = row.truncated, row.failure, row.ended, row.blame
+    return Trajectory(task.id, rollout, passed, tuple(row.steps), *ending, sum(len(turn.gold) for turn in task.turns))
 
 
 def _batch(tasks, prompts, lengths_N, rows, trajectories, limit, reward) -> RolloutBatch[np.ndarray]:

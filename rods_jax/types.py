@@ -128,6 +128,7 @@ class Trajectory:
     failure: str | None = None  # infrastructure failure: recorded, and masked in the update
     ended: str = ""  # why a conversation ended (environments/conversation.py); empty in other worlds
     blame: str = ""  # who caused a conversation's failure: "agent" or "user"; empty: it passed, or nobody judged
+    gold_calls: int = 0  # that the task's gold makes; 0: its gold makes none, or it has none to compare with
 
 
 # ------------------------------------------------------------------- callables passed around

@@ -41,7 +41,12 @@ class UnusableProxy(ValueError):
 
 
 def post(url: str, content: bytes, headers: Mapping[str, str], *, timeout: float) -> Answer:
-    """Posts `content`, and waits at most `timeout` seconds for the whole of the answer.
+    """`request` by POST."""
+    return request("POST", url, content, headers, timeout=timeout)
+
+
+def request(method: str, url: str, content: bytes, headers: Mapping[str, str], *, timeout: float) -> Answer:
+    """Sends `content`, and waits at most `timeout` seconds for the whole of the answer.
 
     TimeoutError: the deadline has passed.  ConnectionError: no connection, or no whole HTTP message.
     UnusableProxy.  ValueError: the reply is longer than MAX_BYTES.  httpx2.DecodingError: it cannot be unpacked.
@@ -50,7 +55,7 @@ def post(url: str, content: bytes, headers: Mapping[str, str], *, timeout: float
 
     def exchange() -> None:
         try:
-            answer.set_result(_exchange(line, httpx2.URL(url), content, headers, timeout))
+            answer.set_result(_exchange(line, method, httpx2.URL(url), content, headers, timeout))
         except BaseException as error:  # raised in the caller, if it still waits
             answer.set_exception(error)
 
@@ -139,7 +144,9 @@ class _Parts(httpx2.SyncByteStream):
         return self._parts
 
 
-def _exchange(line: _Line, url: httpx2.URL, content: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
+def _exchange(
+    line: _Line, method: str, url: httpx2.URL, content: bytes, headers: Mapping[str, str], timeout: float
+) -> Answer:
     # A pool for one connection. httpx2's own client would read the environment's settings and prepare redirects.
     proxy = proxy_of(url)
     pool: httpcore2.ConnectionPool
@@ -157,7 +164,7 @@ def _exchange(line: _Line, url: httpx2.URL, content: bytes, headers: Mapping[str
     with (
         pool,
         pool.stream(
-            b"POST", _core_url(url), headers=list(headers.items()), content=content, extensions={"timeout": timeouts}
+            method, _core_url(url), headers=list(headers.items()), content=content, extensions={"timeout": timeouts}
         ) as raw,
     ):
         # httpx2 unpacks compressed bodies piece by piece, so that MAX_BYTES bounds the unpacked size.

@@ -42,11 +42,11 @@ FUNCTIONS = {  # what a script of one's own takes, by what it is for
     "Kernels": "group_statistics segment_group_statistics GroupStatistics log_probs LogProbs boundary_score partition "
     "select_seeds Seeds Evidence Detection",
     "Signals": "boundary.mean_band boundary.observed_variance boundary.beta_posterior boundary.informative "
-    "boundary.binary_band boundary.any_task",
+    "boundary.reward_entropy boundary.binary_band boundary.any_task",
     "The update": "grpo.update_step grpo.jit_update grpo.create_state grpo.create_optimizer grpo.Feedback "
     "grpo.token_ratio grpo.sequence_ratio grpo.sequence_mean grpo.token_mean types.RolloutBatch types.Standing",
     "Rollouts": "rollout.player rollout.collect rollout.Rollouts run.stages.trim types.Policy types.Codec",
-    "Rewards": "rewards.progress_reward rewards.format_reward types.Trajectory",
+    "Rewards": "rewards.progress_reward rewards.format_reward rewards.gated_reward rewards.efficient_reward types.Trajectory",
     "The pool": "replay.create replay.begin_epoch replay.epoch_batches replay.standing replay.learn replay.stage "
     "replay.counts",
     "Tasks and worlds": "types.Task types.World types.Turn types.Call environments.toolkit.domain "
@@ -55,6 +55,9 @@ FUNCTIONS = {  # what a script of one's own takes, by what it is for
     "Synthesis": "synthesis.pipeline.author_tasks synthesis.pipeline.five_stages synthesis.author.Order "
     "synthesis.author.orders_of synthesis.courier.dispatch.at_once "
     "synthesis.offline.with_offline_pool",
+    "Tasks of other kinds": "synthesis.targets.tasks_for synthesis.workflows.matches synthesis.workflows.tasks_from "
+    "synthesis.templates.Template synthesis.templates.tasks_of synthesis.difficulty.climb synthesis.difficulty.chains "
+    "synthesis.diversity.diversity synthesis.committee.committee environments.unreliable.with_failures",
     "Codecs": "codecs.qwen.qwen_codec codecs.llama.llama_codec codecs.python_list.python_list_codec "
     "codecs.tokenizer.train_tokenizer codecs.tokenizer.checkpoint_tokenizer",
     "Files": "checkpoint.open_checkpoints run.positions.save_position run.positions.restore_position "

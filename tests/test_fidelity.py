@@ -106,7 +106,8 @@ def test_profile_match_by_category_with_the_ablation_beside_it():
 
 def test_diversity():
     diversity = report()["diversity"]
-    assert (diversity["call_sequences"], diversity["call_sequences_per_variant"]) == (1, 0.5)
+    assert (diversity["call_patterns"], diversity["call_patterns_per_variant"]) == (1, 0.5)
+    assert diversity["effective_call_patterns"] == 1
     assert diversity["near_another_variant"] == 0
     # The copy's values are all its seed's; of faust, 700, boris (and 55, too short to tell) one is.
     assert diversity["entity_reuse"] == pytest.approx((1 + 1 / 3) / 2)

@@ -96,6 +96,7 @@ def test_a_domain_that_cannot_draw_a_value_is_told_what_mends_it():
 
 SPOKEN = {
     "flows": {"lend": {}},
+    "diversity": {"tasks": 6, "patterns": 3, "effective_patterns": 2.75, "tools": 4, "pairs": 5},
     "synthesis": None,
     "begins_with": "random weights",
     "memory": {"parameters": 4_000_000, "state": 2_500_000_000, "caches": 0},
@@ -104,9 +105,13 @@ SPOKEN = {
 
 
 def test_sentences_by_hand():
-    begins, flows, memory, step, asked = forecast.sentences(SPOKEN)
+    begins, flows, varied, memory, step, asked = forecast.sentences(SPOKEN)
     assert "random weights and without a cold start" in begins and "checkpoint" in begins
     assert flows.startswith("0 of 1 tools return something that another tool takes: no task can be a chain")
+    told = (
+        "the gold of 6 seeds has 3 call patterns, as varied as 2.8 equally frequent ones, and calls 4 tools in 5 pairs"
+    )
+    assert varied == told
     assert memory.startswith("memory: 2.5 GB of training state on a device, 4.0 MB of it the policy")
     assert (
         step == "a first step plays 8 rollouts, 1,234 tokens if they are as long as gold, 2 TFLOP, at least 0.5 s here"
@@ -164,6 +169,7 @@ def test_the_command_shows_it_all_and_writes_its_figures_alone(tmp_path, monkeyp
     for words in (
         "Flows between tools",
         "create_ticket",
+        "call patterns, as varied as",
         "sampled seeds",
         "memory: ",
         "a first step plays 96 rollouts",
@@ -172,6 +178,7 @@ def test_the_command_shows_it_all_and_writes_its_figures_alone(tmp_path, monkeyp
     assert {path.name for path in tmp_path.iterdir()} - {"__pycache__"} == {"small.py", "figures.json"}
     found = strict_json.loads(figures.read_text())
     assert found["lengths"].keys() == {"stages.online synthesis", "held_out", "validation"}
+    assert found["diversity"]["tasks"] == 24 and found["diversity"]["effective_patterns"] == pytest.approx(24)
     assert found["synthesis"]["seeds"] == 16 and found["flows"]["find_day"]["list_events"] == ["day"]
 
 

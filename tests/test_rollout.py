@@ -11,8 +11,9 @@ from rods_jax.config import Habits
 from rods_jax.demonstrations import demonstrate
 from rods_jax.environments.episode import Episode
 from rods_jax.environments.scoring import gold_trace
+from rods_jax.environments.unreliable import with_failures
 from rods_jax.environments.workplace import WORKPLACE
-from rods_jax.rewards import format_reward
+from rods_jax.rewards import CALL_FAILED, CALLED, format_reward
 from rods_jax.run.stages import trim
 from rods_jax.types import Action, Call, Message, Observation
 
@@ -65,6 +66,18 @@ def test_a_policy_that_recites_the_gold_calls_is_rewarded_in_full(recite):
         not acted[s : s + SIZES.observation_chunk + 1].any()
         for s in range(batch.suffix_lengths_NG[0, 0] - SIZES.observation_chunk)
     )
+
+
+def test_injected_failures_stand_in_the_trajectory(recite):
+    domain = with_failures(lambda: WORKPLACE, rate=1.0, kinds=("Error: later.",))
+    repeating = [suffix_of(task, [Action(calls=task.turns[0].gold[:1])] * 2, domain) for task in TASKS]
+    _, trajectories, *_ = gather(script(*repeating), recite, domain=domain)
+    asking = [n for n, task in enumerate(TASKS) if task.turns[0].gold]
+    assert asking
+    for one in (trajectories[n * G + g] for n in asking for g in range(G)):
+        failed, passed, *_ = one.steps
+        assert (failed.code, failed.observations) == (CALL_FAILED, ("Error: later.",))
+        assert failed.text == passed.text and passed.code == CALLED and one.failure is None
 
 
 def test_dtypes_and_shapes(recite):
@@ -120,6 +133,7 @@ def test_six_attempts_close_a_turn_and_the_episode_goes_on(recite):
     says = script(suffix_of(task, calls), *(GOLD[t.id].suffix for t in TASKS[1:]))
     batch, trajectories, *_ = gather(says, recite)
     one = trajectories[0]
+    assert one.gold_calls == sum(len(turn.gold) for turn in task.turns) > 0
     assert (batch.rewards_NG[1:] == 1).all()
     assert [step.turn for step in one.steps] == [turn for turn in range(turns) for _ in range(6)]
     assert {step.code for step in one.steps} == {-2} and one.truncated is None and batch.rewards_NG[0, 0] == 0

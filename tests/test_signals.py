@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 from functools import partial
-from math import prod
+from math import log, prod
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,11 @@ from rods_jax.boundary import (
     informative,
     mean_band,
     observed_variance,
+    reward_entropy,
 )
 from scripts.boundary_signals import World, foresight, simulate, visit
 
-SIGNALS = (mean_band, observed_variance, beta_posterior, informative, binary_band, any_task)
+SIGNALS = (mean_band, observed_variance, beta_posterior, informative, reward_entropy, binary_band, any_task)
 LOWER, UPPER = Fraction(1, 5), Fraction(17, 20)
 jitted = {signal: jax.jit(partial(signal, lower=0.20, upper=0.85)) for signal in SIGNALS}
 G, N = 4, 8
@@ -45,7 +46,7 @@ def zone(mean):
 
 
 def by_hand(signal, group, turns, earlier):
-    """(score, zone) in fractions."""
+    """(score, zone) in fractions; an entropy in float64."""
     seen = [x for x in group if x is not None]
     n = len(seen)
     if signal is any_task:
@@ -62,6 +63,9 @@ def by_hand(signal, group, turns, earlier):
         return 1 - equal, zone(mean) if n else HARD
     if not n:
         return Fraction(0), HARD
+    if signal is reward_entropy:
+        shares = [seen.count(level) / n for level in set(seen)]
+        return -sum(p * log(p, turns + 1) for p in shares), zone(Fraction(sum(seen), n * turns))
     rewards = [Fraction(x, turns) for x in seen]
     if signal is binary_band:
         rewards = [Fraction(x == turns) for x in seen]
@@ -108,6 +112,13 @@ def test_values_by_hand():
         scores[beta_posterior], [4 * 2.5**2 / 30, 4 * 2.5**2 / 30, 4 * 3.5 * 0.5 / 20], rtol=1e-6
     )
     assert scores[informative][0] > 0.75 and scores[informative][1] < 0.5 and scores[informative][2] < 0.5
+
+
+def test_an_even_spread_over_all_levels_has_entropy_one():
+    evidence = evidence_of([[0, 1, 0, 1], [0, 1, 2, 3], [0, 0, 3, 3], [2, 2, 2, None]], [1, 3, 3, 3])
+    scores = jitted[reward_entropy](evidence).scores_N
+    np.testing.assert_allclose(scores, [1.0, 1.0, 0.5, 0.0], atol=1e-6)
+    assert scores[3] == 0.0
 
 
 @pytest.mark.parametrize("turns", range(1, 9))

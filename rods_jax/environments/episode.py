@@ -48,6 +48,8 @@ class Episode:
         self._rules = rules = domain.rules(rules)
         self._explain = domain.explain if rules.explains_failures else None
         self._failed: list[Call] = []  # of this turn
+        self._fail = domain.fail
+        self._made: list[Call] = []  # so far
         self._simulator = domain.simulator(task.world)
         self._tools = {tool.name: tool for tool in domain.tools_of(task.world.classes)}
         self._hidden = task.withheld_tools - set(task.turns[0].released_tools)
@@ -77,6 +79,7 @@ class Episode:
         other._simulator = copy.deepcopy(self._simulator)
         other._outputs = self._outputs.copy()
         other._failed = self._failed.copy()
+        other._made = self._made.copy()
         other.passed = self.passed.copy()
         return other
 
@@ -104,7 +107,9 @@ class Episode:
     def _call(self, call: Call) -> Observation:
         if call.name in self._hidden and not self._rules.runs_withheld_tools:
             return Observation(f"Error: there is no tool {call.name}.", ok=False)
-        return self._simulator.call(call)
+        injected = self._fail(self.task, self._made, call) if self._fail is not None else ""
+        self._made.append(call)
+        return Observation(injected, ok=False) if injected else self._simulator.call(call)
 
     def _shown(self, call: Call, observation: Observation) -> str:
         """What the policy reads: the text that is scored, and a hint after it where the call failed."""

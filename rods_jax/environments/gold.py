@@ -44,7 +44,7 @@ def _fault(domain: Domain, task: Task, rules: Rules) -> str:
     """Why gold does not pass its own task, or nothing."""
     try:
         trace = gold_trace(domain, task)
-        episode = Episode(domain._replace(rules=unchanged), task, trace, rules)
+        episode = Episode(domain._replace(rules=unchanged, fail=None), task, trace, rules)
         for number, turn in enumerate(task.turns):
             # Act as a policy that knows the gold: all calls of the turn in one message, then an answer.
             outputs = episode.act(Action(calls=turn.gold)).observations if turn.gold else ()

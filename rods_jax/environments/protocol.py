@@ -148,6 +148,8 @@ class Domain(NamedTuple):
     start: Callable[[Sequence[Task], Rules], EpisodeBatch] | None = None  # None: scripted turns and gold (episode.py)
     member: Callable[[Task], "Domain"] | None = None  # of a mixture: the one of its domains that a task is of
     explain: Callable[[FailedCall], str] | None = None  # a hint for the policy, or ""; hints.explained makes one
+    # (task, calls before it, call) -> the text of a failure in its place, or ""; the policy's calls alone (unreliable.py)
+    fail: Callable[[Task, Sequence[Call], Call], str] | None = None
     # (task, config.Habits, rng) -> who plays a cold start's demonstrations: what came back -> the next action; None: gold calls
     demonstrator: Callable[..., Callable[[Sequence[Message]], Action]] | None = None
 

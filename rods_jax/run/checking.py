@@ -17,7 +17,7 @@ from rods_jax.types import Json
 def check(config: Config, console: Console | None = None) -> dict[str, Json]:
     """Plays gold twice, measures lengths, rehearses synthesis, and foresees memory and the first step; says it all.
 
-    Returns "lengths" as in a run's lengths.json, "flows", "synthesis", "memory" (bytes) and "first_step".
+    Returns "lengths" as in a run's lengths.json, "flows", "diversity", "synthesis", "memory" (bytes) and "first_step".
     ConfigError, ValueError: as for `train`.
     """
     console = console or Console()

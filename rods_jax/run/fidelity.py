@@ -115,8 +115,8 @@ def _sentences(report: Mapping[str, Any], console: Console) -> None:
             console.print(f"Steps from seed {words}: median {spread['median']:g}, at most {spread['largest']}.")
     diversity, boundary, leakage = report["diversity"], report["boundary"], report["leakage"]
     console.print(
-        f"Diversity: {diversity['call_sequences']} call sequences ({_share(diversity['call_sequences_per_variant'])} of the "
-        f"variants), {_share(diversity['near_another_variant'])} near another variant, similarity to the seed "
+        f"Diversity: {diversity['call_patterns']} call patterns ({_share(diversity['call_patterns_per_variant'])} of the "
+        f"variants), as varied as {diversity['effective_call_patterns']:.1f} equally frequent ones, {_share(diversity['near_another_variant'])} near another variant, similarity to the seed "
         f"{_number(diversity['similarity_to_seed'])}, values shared with it {_share(diversity['entity_reuse'])}.",
         soft_wrap=True,
     )

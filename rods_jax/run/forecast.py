@@ -24,6 +24,7 @@ from rods_jax.run.learner import Learner
 from rods_jax.run.learning import Learning, quotas_of
 from rods_jax.run.playing import places_of
 from rods_jax.run.speed import peak_of
+from rods_jax.synthesis.diversity import diversity
 from rods_jax.synthesis.plan import flowing
 from rods_jax.synthesis.rehearsal import Rehearsal, rehearse
 from rods_jax.types import Json
@@ -42,6 +43,7 @@ def forecast(
     rehearsal = rehearsed(config, tasks, domain)
     return {
         "flows": tool_flows(domain, tasks),
+        "diversity": asdict(diversity(tasks.seeds)),
         "synthesis": None if rehearsal is None else asdict(rehearsal),
         "begins_with": begins_with(config, learner),
         "memory": memory(config, learner, learn),
@@ -135,6 +137,12 @@ def sentences(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{passing} of {len(flows)} tools return something that another tool takes" + (
         "" if passing or not flows else ": no task can be a chain of calls, unless gold shows such flows"
     )
+    if (calls := found["diversity"])["tools"]:
+        yield (
+            f"the gold of {calls['tasks']} seeds has {calls['patterns']} call patterns, as varied as "
+            f"{calls['effective_patterns']:.1f} equally frequent ones, and calls {calls['tools']} tools in "
+            f"{calls['pairs']} pairs"
+        )
     if rehearsal := found["synthesis"]:
         accepted, seeds = rehearsal["accepted"], rehearsal["seeds"]
         yield f"synthesis found a variant of {accepted} of {seeds} sampled seeds"

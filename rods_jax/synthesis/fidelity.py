@@ -9,6 +9,7 @@ import numpy as np
 from rods_jax.environments.protocol import Domain
 from rods_jax.synthesis import errors
 from rods_jax.synthesis.ablation import remembered_ablation
+from rods_jax.synthesis.diversity import diversity
 from rods_jax.synthesis.near_duplicates import NEAR, ShingleIndex, nearest, shingle_index
 from rods_jax.synthesis.profile import extract_profile, longest_chain, profile_match
 from rods_jax.synthesis.values import atoms, is_distinctive
@@ -157,10 +158,11 @@ def _diversity(accepted: Sequence[Accepted]) -> dict[str, Json]:
         to_seed.append(found.similarity if found else 0.0)
     shares = (_entity_reuse(outcome.seed, candidate) for outcome, candidate in accepted)
     reuse = [share for share in shares if share is not None]
-    sequences = {tuple(call.name for turn in task.turns for call in turn.gold) for task in variants}
+    calls = diversity(variants)
     return {
-        "call_sequences": len(sequences),
-        "call_sequences_per_variant": _ratio(len(sequences), len(variants)),
+        "call_patterns": calls.patterns,
+        "effective_call_patterns": calls.effective_patterns,
+        "call_patterns_per_variant": _ratio(calls.patterns, len(variants)),
         "near_another_variant": _ratio(sum(_is_near(task, among) for task in variants), len(variants)),
         "similarity_to_seed": _mean(to_seed),
         "entity_reuse": _mean(reuse),

@@ -7,6 +7,7 @@ The history of a seed is all that a restart needs.
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from rods_jax.chat import Generate
@@ -157,8 +158,6 @@ def author_tasks(
     cannot start by itself. RuntimeError: 200 profiles in a row led to no task.
     """
     categories = categories or tuple(domain.strata)
-    if domain.sample_state is None:
-        raise ValueError(f"domain {domain.name} has no sample_state to author tasks from")
     tasks: list[Task] = []
     known: set[str] = set()
     for index in range(first_index, first_index + count):
@@ -169,11 +168,8 @@ def author_tasks(
         for _ in range(MAX_PROFILES):
             profile = _sample_profile(domain, category, own, calls_per_turn, *dials)
             try:
-                state = domain.sample_state(own, profile.classes)
-                world = World(profile.classes, state, domain.strata[category].options)
-                attempt = Attempt(domain, profile, world, own, tool_weights=tool_weights)
-                task = _draft(attempt, RULE_BASED.plan(attempt), RULE_BASED)
-                _check(domain, task, (*GATES, has_profile(profile), is_new(known)))
+                plan = partial(sample_plan, domain, profile, own, tool_weights)
+                task = author_task(domain, profile, own, plan, gates=(has_profile(profile), is_new(known)))
                 break
             except Rejected as rejected:
                 last = rejected
@@ -183,6 +179,35 @@ def author_tasks(
         name = f"{domain.name}_{category}_{index}"
         tasks.append(replace(task, id=name, scenario=f"{domain.name}_{index}"))
     return tuple(tasks)
+
+
+def author_task(
+    domain: Domain, profile: Profile, rng: random.Random, plan: Callable[[], Plan], gates: Sequence[Gate]
+) -> Task:
+    """One task, without id and scenario, in a new state, of the plan that is made once the state is drawn.
+
+    gates: beside the usual ones.  Rejected: a stage could not go on, or a gate refused the task.
+    """
+    state = states_of(domain)(rng, profile.classes)
+    world = World(profile.classes, state, domain.strata[profile.category].options)
+    task = _draft(Attempt(domain, profile, world, rng), plan(), RULE_BASED)
+    _check(domain, task, (*GATES, *gates))
+    return task
+
+
+def states_of(domain: Domain) -> Callable[[random.Random, Sequence[str]], Mapping[str, Json]]:
+    """Its `sample_state`. ValueError: the domain cannot start by itself."""
+    if domain.sample_state is None:
+        raise ValueError(f"domain {domain.name} has no sample_state to author tasks from")
+    return domain.sample_state
+
+
+def plain_stratum(domain: Domain) -> str:
+    """The first stratum that withholds nothing. ValueError: all of them withhold something."""
+    for name, stratum in domain.strata.items():
+        if not stratum.withholds:
+            return name
+    raise ValueError(f"all strata of {domain.name} withhold something")
 
 
 def _world(
