@@ -41,6 +41,16 @@ class Evidence(NamedTuple):
         return self.checks_N * self.count_N
 
     @property
+    def low_N(self) -> jax.Array:
+        """int32 [N], fewest checks that a valid rollout passed; all of them where none is valid."""
+        return jnp.min(jnp.where(self.valid_NG, self.passed_NG, self.checks_N[:, None]), axis=1)
+
+    @property
+    def high_N(self) -> jax.Array:
+        """int32 [N], most checks that a valid rollout passed; 0 where none is valid."""
+        return jnp.max(self.passed_NG * self.valid_NG, axis=1)
+
+    @property
     def count_N(self) -> jax.Array:
         """int32 [N], valid rollouts."""
         return jnp.sum(self.valid_NG, axis=1, dtype=jnp.int32)

@@ -56,6 +56,9 @@ class Feedback(NamedTuple):
     statistics: GroupStatistics
     passed_N: jax.Array  # int32, over valid rollouts
     total_N: jax.Array  # int32; 0, which is no observation, when fewer than half of the group is valid
+    low_N: jax.Array  # int32, fewest checks that a valid rollout passed
+    high_N: jax.Array  # int32, most of them
+    checks_N: jax.Array  # int32, of each rollout
     zones_N: jax.Array  # by the mean reward, under every signal, so that runs can be compared
     seeds: Seeds
     metrics: dict[str, jax.Array]
@@ -234,6 +237,7 @@ def update_step(
         known.earlier_total_N,
     )
     passed_N, total_N = evidence.passed_N, evidence.total_N
+    low_N, high_N = evidence.low_N, evidence.high_N
     zones_N = partition(passed_N, total_N, lower=band[0], upper=band[1])
     seeds = select_seeds(
         *objective.signal(evidence, lower=band[0], upper=band[1]),
@@ -254,7 +258,7 @@ def update_step(
         "batch_boundary": jnp.sum(zones_N == BOUNDARY),
         "batch_mastered": jnp.sum(zones_N == MASTERED),
     }
-    return state, Feedback(statistics, passed_N, total_N, zones_N, seeds, metrics)
+    return state, Feedback(statistics, passed_N, total_N, low_N, high_N, whole.checks_N, zones_N, seeds, metrics)
 
 
 def first_seen(num_tasks: int) -> Standing[np.ndarray]:

@@ -124,14 +124,17 @@ def begin_epoch(state: ReplayState, epoch: int, step: int) -> tuple[ReplayState,
     return state, Events(tuple(retired), tuple(task.id for task in injected), ages)
 
 
-def observe(state: ReplayState, task_id: str, passed: int, total: int, step: int) -> ReplayState:
-    """Records that `passed` of `total` (> 0) checks of the task's rollouts succeeded at `step`.
+def observe(
+    state: ReplayState, task_id: str, passed: int, total: int, step: int, low: int = 0, high: int = 0, checks: int = 0
+) -> ReplayState:
+    """Records that `passed` of `total` (> 0) checks of the task's rollouts succeeded at `step`: `low` to `high` of
+    each rollout's `checks`.
 
     Raises KeyError when the task is not in the pool: read a step's results before the next epoch begins.
     """
     if not 0 <= passed <= total or total == 0:
         raise ValueError(f"task {task_id}: {passed} passed checks of {total} is no measurement")
-    measurement = Measurement(int(passed), int(total), int(step))
+    measurement = Measurement(*map(int, (passed, total, step, low, high, checks)))
 
     def measured(item: Item) -> Item:
         return replace(item, measurements=(*item.measurements, measurement)[-state.settings.history :])
