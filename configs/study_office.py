@@ -7,9 +7,11 @@ Hardware: 2 CPU cores, 2 GiB a job.  72 seed tasks are few enough for static tra
 docs/study/preregistration.md.
 """
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from configs.quickstart import CONFIG as QUICKSTART
 from configs.quickstart import build_tasks
@@ -17,13 +19,20 @@ from rods_jax import boundary, filtering
 from rods_jax.config import Config, EvaluationConfig, ReplaySettings, SynthesisConfig
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.synthesis.algebra import the_seed_itself
+from rods_jax.synthesis.pipeline import author_tasks
+from rods_jax.task_files import content_hash
 from scripts.study.plan import Arm, Study
+
+LIKE_QUICKSTART: dict[str, Any] = dict(turns=(2, 3), classes_per_task=(1, 1), chain_length=(1, 2))
 
 
 def few_seeds(domain: Domain, seed: int) -> TaskSplits:
-    """The quickstart's tasks with the first 72 of its 216 seeds."""
-    tasks = build_tasks(domain, seed)
-    return tasks._replace(seeds=tasks.seeds[:72])
+    """72 of the quickstart's seed tasks, which differ from seed to seed, and 128 held-out tasks that are always the same."""
+    held_out = author_tasks(domain, count=128, rng=random.Random("held out"), first_index=10_000, **LIKE_QUICKSTART)
+    contents = set(map(content_hash, held_out))
+    parts = (tuple(one for one in part if content_hash(one) not in contents) for part in build_tasks(domain, seed))
+    tasks = TaskSplits(*parts)
+    return tasks._replace(seeds=tasks.seeds[:72], held_out=held_out)
 
 
 CONFIG = replace(
