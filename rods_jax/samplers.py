@@ -23,7 +23,7 @@ Weights = Callable[[Table, np.random.Generator], np.ndarray]
 
 # -------------------------------------------------------------------------------------- the draw
 def drawn(state: ReplayState, weights: Weights, *, seed: int, step: int) -> tuple[Task, ...]:
-    """All tasks of the pool in the order in which `step` draws them; those of weight 0 come last.
+    """All tasks of the pool in the order in which `step` draws them; those of weight 0 come last, in an even draw.
 
     ValueError: the weights are not one for each task, or one of them is negative or not finite.
     """
@@ -32,8 +32,8 @@ def drawn(state: ReplayState, weights: Weights, *, seed: int, step: int) -> tupl
     if weights_N.shape != (len(seen.ids),) or not np.isfinite(weights_N).all() or (weights_N < 0).any():
         raise ValueError(f"rollout.weights must give a finite weight of at least 0 for each of {len(seen.ids)} tasks")
     gumbel_N = np.array([gumbel(seed, step, task_id) for task_id in seen.ids])
-    with np.errstate(divide="ignore"):
-        order_N = np.argsort(-(np.log(weights_N) + gumbel_N), kind="stable")
+    none_N = weights_N == 0
+    order_N = np.lexsort((-np.log(np.where(none_N, 1.0, weights_N)) - gumbel_N, none_N))
     tasks = [item.task for item in state.items]
     return tuple(tasks[place] for place in order_N)
 
