@@ -54,6 +54,7 @@ class Point(NamedTuple):
 def train_and_measure(study: Study, run: Planned, console: Console) -> Mapping[str, Json]:
     """The line of a run; what was done before is not done again."""
     cache_compilations()
+    code = code_version()
     config = config_of(study, run)
     directory = Path(config.run_dir)
     if (directory / RESULT).exists():
@@ -67,7 +68,7 @@ def train_and_measure(study: Study, run: Planned, console: Console) -> Mapping[s
     started = time.perf_counter()
     first = json.loads((cold / SCORES).read_text("utf-8"))
     scores = [first, *held_out_scores(study, config, [point.step for point in ways])]
-    line = line_of(study, run, [Point(0, 0, 0, 0.0), *ways], scores)
+    line = line_of(study, run, [Point(0, 0, 0, 0.0), *ways], scores) | code
     line["seconds_evaluation"] = round(time.perf_counter() - started, 1)
     write_atomically(directory / RESULT, json.dumps(line) + "\n")
     shutil.rmtree(directory / "checkpoints")
@@ -173,8 +174,6 @@ def line_of(study: Study, run: Planned, ways: Sequence[Point], scores: Sequence[
         "arm": run.arm.name,
         "seed": run.seed,
         "config": digest_of(config),
-        "commit": _git("rev-parse", "HEAD"),
-        "changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": machine(),
         "progress": last["progress"],
@@ -227,6 +226,12 @@ def trained(records: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
             for name in ("step", "rollout", "synthesis")
         },
     }
+
+
+def code_version() -> dict[str, Json]:
+    """The commit that runs, and whether a tracked file outside docs/ differs from it."""
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)docs")
+    return {"commit": _git("rev-parse", "HEAD"), "changed": bool(changes)}
 
 
 def machine() -> dict[str, Json]:

@@ -158,9 +158,9 @@ def lines_of(study: Study) -> Path:
     return LINES / f"{study.name}.jsonl"
 
 
-def read_lines(study: Study) -> list[Mapping[str, Json]]:
+def read_lines(study: Study, path: Path | None = None) -> list[Mapping[str, Json]]:
     """What has ended. ConfigError: a line is of another configuration of its arm, and would be compared with this one."""
-    path = lines_of(study)
+    path = path or lines_of(study)
     lines = [entry.record for entry in read_log(path)] if path.exists() else []
     arms = {arm.name for arm in study.arms}
     for line in lines:
