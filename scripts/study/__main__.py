@@ -34,6 +34,7 @@ from rods_jax.preemption import SAVED, Stopped, stop_requests
 from rods_jax.types import Json
 from scripts.study.one import RESULT, train_and_measure
 from scripts.study.plan import RUNS, Planned, Study, folder_of, lines_of, load, named, planned, read_lines, remaining
+from scripts.study.report import write_report
 
 LOOK = 0.5  # seconds between two looks at the runs under way
 
@@ -54,6 +55,8 @@ class Settings:
     """stop after so many runs"""
     report: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """write tables and pictures of the lines that are there"""
+    beside: tuple[Path, ...] = ()
+    """with --report: studies of other suites, whose arms are ranked too"""
 
 
 def main() -> None:
@@ -64,9 +67,8 @@ def main() -> None:
             line = train_and_measure(study, named(study, settings.run), Console(stderr=True))
             print(json.dumps(line))
         elif settings.report:
-            from scripts.study.report import write_report
-
-            write_report(study, read_lines(study), console)
+            studies = [study, *map(load, settings.beside)]
+            write_report([(one, read_lines(one)) for one in studies], console)
         else:
             tell(study, read_lines(study), console, settings.jobs)
             if not settings.dry_run:
