@@ -8,19 +8,17 @@ docs/study/preregistration.md.
 """
 
 import random
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from configs.quickstart import CONFIG as QUICKSTART
-from configs.quickstart import build_tasks
-from rods_jax import boundary, filtering
-from rods_jax.config import Config, EvaluationConfig, ReplaySettings, SynthesisConfig
+from configs.quickstart import build_tasks, part_of_the_office
+from rods_jax.config import Config, EvaluationConfig, ReplaySettings
+from rods_jax.environments.hints import explained
 from rods_jax.environments.protocol import Domain, TaskSplits
-from rods_jax.synthesis.algebra import the_seed_itself
 from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.task_files import content_hash
+from scripts.study.arms import OFFLINE, arms, rivals
 from scripts.study.plan import Arm, Study
 
 LIKE_QUICKSTART: dict[str, Any] = dict(turns=(2, 3), classes_per_task=(1, 1), chain_length=(1, 2))
@@ -47,44 +45,26 @@ CONFIG = replace(
 )
 
 
-# --------------------------------------------------------------------------------- what an arm changes
-def refilled(config: Config, keep: Callable = filtering.differing) -> Config:
-    return replace(config, rollout=replace(config.rollout, keep=keep, refill=3.0))
+def explained_office() -> Domain:
+    """The office whose failures are explained to the policy in the stages that ask for it."""
+    return explained(part_of_the_office())
 
 
-def synthesis(
-    config: Config, signal: Callable = boundary.mean_band, author: Callable | None = None, **replay
-) -> Config:
-    """Seeds by `signal`, their variants by the rules or by `author`."""
-    made = None if author is None else SynthesisConfig(backends=dict, author=author, at_once=True)
-    return replace(
-        config,
-        stages=(replace(config.stages[0], synthesis=True),),
-        update=replace(config.update, signal=signal),
-        replay=replace(config.replay, **replay),
-        synthesis=made,
-    )
+def env_tuning(config: Config) -> Config:
+    """Half of the budget with hints after failures, then without (EnvTuning's last two stages)."""
+    alone = config.stages[0]
+    hinted = replace(alone, name="hinted", epochs=10, explain_failures=True, warn_of_calls=True)
+    return replace(config, domain=explained_office, stages=(hinted, alone))
 
-
-ours = partial(synthesis, signal=boundary.beta_posterior, surplus=3.0, nearest_first=True, half_life=12.0)
-copied = partial(synthesis, author=the_seed_itself)
 
 STUDY = Study(
     name="office",
     config=CONFIG,
     primary=(("rods", "random"), ("rods", "static")),
     arms=(
-        Arm(name="static", about="the seeds, in epochs", seeds=12),
-        Arm(name="rods", about="as published: seeds in the band, variants by the rules", change=synthesis, seeds=12),
-        Arm(
-            name="random",
-            about="synthesis from any seed",
-            change=partial(synthesis, signal=boundary.any_task),
-            seeds=12,
-        ),
-        Arm(name="rods_ours", about="posterior with memory, surplus, nearest variants first", change=ours),
-        Arm(name="refill", about="static; groups without a gradient replaced (DAPO)", change=refilled),
-        Arm(name="rods_copies", about="seeds in the band, played twice instead of varied", change=copied),
-        Arm(name="random_copies", about="any seed, played twice", change=partial(copied, signal=boundary.any_task)),
+        *arms(),
+        *rivals(),
+        *OFFLINE,
+        Arm(name="env_tuning", about="hints after failures for half of the budget", change=env_tuning),
     ),
 )

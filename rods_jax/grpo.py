@@ -196,6 +196,14 @@ def update_step(
     check_batch(batch, standing)
     whole, known = _gathered(batch, axis_name, split), _gathered(standing, axis_name, split)
     statistics = group_statistics(whole.rewards_NG, whole.valid_NG, normalize=objective.normalize)
+    advantages_NG = statistics.advantages_NG
+    if objective.subset is not None:  # learns from these rollouts alone, and measures all of them
+        used_NG = objective.subset(whole.rewards_NG, whole.valid_NG)
+        advantages_NG = group_statistics(whole.rewards_NG, used_NG, normalize=objective.normalize).advantages_NG
+        batch = batch._replace(valid_NG=_own_part(used_NG, batch.valid_NG.shape, axis_name, split))
+        learnt = whole._replace(valid_NG=used_NG)
+    else:
+        learnt = whole
 
     def differentiate(advantages_NG, **fields):
         return jax.value_and_grad(loss, has_aux=True)(
@@ -206,11 +214,11 @@ def update_step(
             temperature,
             policy=policy,
             objective=objective,
-            whole_NGS=_mask(whole),
+            whole_NGS=_mask(learnt),
         )
 
     # The gradient of this device's part of the batch, summed over the devices.
-    advantages_NG = _own_part(statistics.advantages_NG, batch.rewards_NG.shape, axis_name, split)
+    advantages_NG = _own_part(advantages_NG, batch.rewards_NG.shape, axis_name, split)
     weights_N = _own_part(known.weights_N, batch.checks_N.shape, axis_name if split == "N" else None, "N")
     arrays = {"advantages_NG": weights_N[:, None] * advantages_NG} | batch._asdict()
     (total, terms), gradient = accumulate(differentiate, arrays, cuts, lambda results: (results[0], place(results[1])))
@@ -235,6 +243,7 @@ def update_step(
         whole.checks_N,
         known.earlier_passed_N,
         known.earlier_total_N,
+        known.best_before_N,
     )
     passed_N, total_N = evidence.passed_N, evidence.total_N
     low_N, high_N = evidence.low_N, evidence.high_N
@@ -265,7 +274,7 @@ def first_seen(num_tasks: int) -> Standing[np.ndarray]:
     """The standing of tasks that no pool knows: of one stratum, all eligible, and never measured before."""
     nothing_N = np.zeros(num_tasks, np.float32)
     ones_N = np.ones(num_tasks, np.float32)
-    return Standing(np.zeros(num_tasks, np.int32), np.ones(num_tasks, bool), nothing_N, nothing_N, ones_N)
+    return Standing(np.zeros(num_tasks, np.int32), np.ones(num_tasks, bool), nothing_N, nothing_N, nothing_N, ones_N)
 
 
 def check_batch(batch: RolloutBatch, standing: Standing) -> None:

@@ -1,6 +1,7 @@
 """The update: golden losses, gradient only from action tokens, shared = unshared, one compilation, sharded = not."""
 
 import itertools
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -13,6 +14,7 @@ from grpo_toy import objective_with
 from models.decoder import DecoderConfig
 from models.policy import callables
 from rods_jax import grpo
+from rods_jax.group_statistics import max_variance
 from rods_jax.grpo import create_optimizer
 from rods_jax.micro_batches import micro_batches
 from rods_jax.types import Policy, RolloutBatch, Standing
@@ -240,6 +242,31 @@ def test_a_tasks_weight_scales_its_part_of_the_gradient():
     first, others = np.eye(N)[0], 1 - np.eye(N)[0]
     assert np.abs(change(first)).max() > 1e-3 and not change(np.zeros(N)).any()
     np.testing.assert_allclose(change(2 * first + 0.5 * others), 2 * change(first) + 0.5 * change(others), atol=1e-5)
+
+
+def test_a_subset_learns_as_if_the_others_had_not_been_played_and_all_are_measured():
+    objective, optimizer = objective_with(kl_coefficient=0.0, entropy_coefficient=0.0), optax.sgd(1.0)
+    params = {
+        name: np.random.default_rng(4).normal(size=(V, 16)).astype(np.float32) for name in ("embedding", "unembedding")
+    }
+    batch = make_batch(BAG_OF_WORDS, params)
+
+    def updated(batch, subset):
+        own = replace(objective, subset=subset)
+        state = grpo.create_state(jax.tree.map(jnp.array, params), optimizer, own)
+        return grpo.jit_update(BAG_OF_WORDS, optimizer, own)(state, batch, make_standing(), 1.0)
+
+    first_NG = jnp.arange(G)[None, :] < 2
+    (subset, told), (others_invalid, _) = (
+        updated(batch, lambda rewards_NG, valid_NG: valid_NG & first_NG),
+        updated(batch._replace(valid_NG=np.asarray(batch.valid_NG & first_NG)), None),
+    )
+    np.testing.assert_array_equal(subset.params["unembedding"], others_invalid.params["unembedding"])
+    whole, expected = updated(batch, None)
+    for name in ("passed_N", "total_N", "zones_N", "low_N", "high_N"):
+        np.testing.assert_array_equal(getattr(told, name), getattr(expected, name))
+    everyone, _ = updated(batch, partial(max_variance, keep=G))
+    np.testing.assert_array_equal(everyone.params["unembedding"], whole.params["unembedding"])
 
 
 def test_zero_variance_groups_leave_the_policy_alone(policy, params):

@@ -174,6 +174,11 @@ def earlier(state: ReplayState, task_id: str, step: int) -> tuple[float, float]:
     return discounted(_find(state, task_id).measurements, step, state.settings.half_life)
 
 
+def best(state: ReplayState, task_id: str) -> float:
+    """The largest share of the checks that a rollout of the kept measurements passed; 0: there is none."""
+    return max((m.high / m.checks for m in _find(state, task_id).measurements if m.checks), default=0.0)
+
+
 def standing(state: ReplayState, tasks: Sequence[Task], step: int, strata: Sequence[str]) -> Standing[np.ndarray]:
     """What the update must know of a batch's tasks: strata, which may be seeds, and what was measured before `step`.
 
@@ -186,6 +191,7 @@ def standing(state: ReplayState, tasks: Sequence[Task], step: int, strata: Seque
         eligible_N=np.array(eligible(state, ids, step)),
         earlier_passed_N=np.array(passed, np.float32),
         earlier_total_N=np.array(total, np.float32),
+        best_before_N=np.array([best(state, task_id) for task_id in ids], np.float32),
         weights_N=np.ones(len(ids), np.float32),
     )
 
