@@ -14,7 +14,6 @@ from grpo_toy import objective_with
 from models.decoder import DecoderConfig
 from models.policy import callables
 from rods_jax import grpo
-from rods_jax.group_statistics import max_variance
 from rods_jax.grpo import create_optimizer
 from rods_jax.micro_batches import micro_batches
 from rods_jax.types import Policy, RolloutBatch, Standing
@@ -249,24 +248,22 @@ def test_a_subset_learns_as_if_the_others_had_not_been_played_and_all_are_measur
     params = {
         name: np.random.default_rng(4).normal(size=(V, 16)).astype(np.float32) for name in ("embedding", "unembedding")
     }
-    batch = make_batch(BAG_OF_WORDS, params)
+    first_NG = np.arange(G)[None, :] < 2
+    objective = replace(objective, subset=lambda rewards_NG, valid_NG: valid_NG & first_NG)
+    batch, update = make_batch(BAG_OF_WORDS, params), grpo.jit_update(BAG_OF_WORDS, optimizer, objective)
 
-    def updated(batch, subset):
-        own = replace(objective, subset=subset)
-        state = grpo.create_state(jax.tree.map(jnp.array, params), optimizer, own)
-        return grpo.jit_update(BAG_OF_WORDS, optimizer, own)(state, batch, make_standing(), 1.0)
+    def updated(valid_NG):
+        state = grpo.create_state(jax.tree.map(jnp.array, params), optimizer, objective)
+        return update(state, batch._replace(valid_NG=valid_NG), make_standing(), 1.0)
 
-    first_NG = jnp.arange(G)[None, :] < 2
-    (subset, told), (others_invalid, _) = (
-        updated(batch, lambda rewards_NG, valid_NG: valid_NG & first_NG),
-        updated(batch._replace(valid_NG=np.asarray(batch.valid_NG & first_NG)), None),
-    )
-    np.testing.assert_array_equal(subset.params["unembedding"], others_invalid.params["unembedding"])
-    whole, expected = updated(batch, None)
-    for name in ("passed_N", "total_N", "zones_N", "low_N", "high_N"):
-        np.testing.assert_array_equal(getattr(told, name), getattr(expected, name))
-    everyone, _ = updated(batch, partial(max_variance, keep=G))
-    np.testing.assert_array_equal(everyone.params["unembedding"], whole.params["unembedding"])
+    all_NG = np.ones((N, G), bool)
+    (state, feedback), (alone, _) = updated(all_NG), updated(all_NG & first_NG)
+    assert np.abs(state.params["unembedding"] - params["unembedding"]).max() > 1e-3
+    np.testing.assert_array_equal(state.params["unembedding"], alone.params["unembedding"])
+    np.testing.assert_array_equal(feedback.passed_N, batch.passed_NG.sum(1))
+    np.testing.assert_array_equal(feedback.low_N, batch.passed_NG.min(1))
+    np.testing.assert_array_equal(feedback.high_N, batch.passed_NG.max(1))
+    np.testing.assert_array_equal(feedback.total_N, G * batch.checks_N)
 
 
 def test_zero_variance_groups_leave_the_policy_alone(policy, params):
