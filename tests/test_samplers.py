@@ -7,9 +7,11 @@ from functools import partial
 import numpy as np
 import pytest
 from replay_toy import human_seeds, pool_of
+from test_filtering import CONFIG as FILTERED
+from test_filtering import run
 
 from rods_jax import replay, samplers
-from rods_jax.config import ReplaySettings
+from rods_jax.config import ConfigError, ReplaySettings
 from rods_jax.filtering import differing, varied
 from rods_jax.replay import Table
 
@@ -178,13 +180,35 @@ def test_gates_of_graded_rewards():
     assert [varied(group, 1) for group in groups] == [1 <= k <= 7 for k in range(9)]
 
 
-def test_history_of_one_is_refused_with_a_sampler():
-    from configs.quickstart import CONFIG
-    from rods_jax.config import ConfigError
+# ------------------------------------------------------------------------------------------ in a run
+def with_weights(weights, keep=None, **changes):
+    return replace(FILTERED, rollout=replace(FILTERED.rollout, weights=weights, keep=keep), **changes)
 
+
+def test_a_run_draws_by_weight_and_resumes_after_every_step():
+    """Weights that hang on what was measured: a step more or less would change them."""
+    config = with_weights(partial(samplers.difficulty_pools, weights=(0.0, 1.0, 0.0)))
+    whole, _, final = run(config)
+    tasks = [one["task_ids"] for one in whole]
+    assert len(tasks) == 9  # three epochs of six tasks, two a step
+    # Only a and d lie between; when all are known they alone are played.
+    assert {chr(int(name)) for ids in tasks[5:] for name in ids} == {"a", "d"}
+    for until in (1, 4):
+        first, _, stopped = run(config, until=until)
+        rest, _, resumed = run(config, start=stopped)
+        assert [one["task_ids"] for one in first + rest] == tasks and resumed.replay == final.replay
+
+
+def test_a_run_ends_with_the_step_that_reaches_its_rollouts():
+    records, _, final = run(with_weights(None, keep=differing, max_rollouts=20))
+    # Steps of two tasks or three, four rollouts each.
+    spent = [one["rollouts_spent"] for one in records]
+    assert spent[-2] < 20 <= spent[-1] == final.rollouts
+    assert spent[-1] == 4 * sum(one.get("tasks_played", 2) for one in records)
+    again, _, same = run(with_weights(None, keep=differing, max_rollouts=20), start=final)
+    assert again == [] and same == final  # it has ended
+
+
+def test_history_of_one_is_refused_with_a_sampler():
     with pytest.raises(ConfigError, match="replay.history must be above 1 where rollout.weights draws"):
-        replace(
-            CONFIG,
-            rollout=replace(CONFIG.rollout, weights=samplers.equal),
-            replay=replace(CONFIG.replay, history=1),
-        )
+        with_weights(samplers.equal, replay=ReplaySettings(history=1))
