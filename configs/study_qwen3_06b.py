@@ -32,7 +32,7 @@ def studied(config: Config, name: str, steps: int) -> Config:
         config,
         name=name,
         build_tasks=few_seeds,
-        stages=(replace(last, epochs=1000, synthesis=False),),
+        stages=(replace(last, epochs=steps * r.tasks_per_step // NUM_SEEDS + 1, synthesis=False),),
         synthesis=None,
         evaluation=replace(config.evaluation, every_epochs=1000),
         retention=replace(config.retention, best=0),
