@@ -146,9 +146,7 @@ class UpdateConfig:
     kl_coefficient: float = 0.01  # 0: the reference policy is never run
     entropy_coefficient: float = 0.001  # 0: the entropy is never computed
     normalize: Literal["std", "none"] = "std"  # "none": mean-centred advantages (Dr. GRPO, arXiv 2503.20783)
-    subset: Callable[[jax.Array, jax.Array], jax.Array] | None = (
-        None  # rollouts to learn from, as max_variance; None: all
-    )
+    subset: Callable[..., jax.Array] | None = None  # which rollouts of a group to learn from, max_variance; None: all
     count_dropped: bool = False  # groups that rollout.keep dropped count in the mean of the loss
     mask_truncated: bool = False  # episodes that a limit cut off are in their groups' means, and not in the loss
     mask_user_errors: bool = False  # conversations that failed by their user's fault are as if they had not been played

@@ -132,7 +132,7 @@ def run_all(study: Study, settings: Settings, console: Console) -> None:
                     line = _read_result(study, run) | {"seconds_run": seconds}
                     append(line)
                     terminal.say(console, f"{run.name}: progress {line['progress']:.3f}, {seconds / 60:.1f} min")
-                elif status != SAVED:
+                elif not requested.is_set():
                     failed.append(run.name)
                     log = _log_of(study, run)
                     terminal.say(console, f"{run.name} failed with status {status}: {log} says why", "bold red")
