@@ -15,7 +15,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -115,6 +114,7 @@ def run_all(study: Study, settings: Settings, console: Console) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     (RUNS / study.name).mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
+    told = False  # the runs under way have been asked to stop
     with stop_requests() as requested, writing_log(path) as (_, append):
         waiting = list(remaining(study, read_lines(study)))[: settings.most]
         under_way: dict[Planned, tuple[subprocess.Popen, float]] = {}
@@ -136,22 +136,17 @@ def run_all(study: Study, settings: Settings, console: Console) -> None:
                     failed.append(run.name)
                     log = _log_of(study, run)
                     terminal.say(console, f"{run.name} failed with status {status}: {log} says why", "bold red")
-            _wait(requested, under_way)
+            if requested.is_set() and not told:
+                told = True
+                for process, _ in under_way.values():
+                    process.send_signal(signal.SIGTERM)
+            time.sleep(LOOK)
     if requested.is_set():
         raise Stopped(SAVED, "stopped, and what was under way is saved: the same command goes on")
     if failed:
         raise ConfigError(
             f"{len(failed)} runs failed and have no line: {', '.join(failed)}; the same command tries again"
         )
-
-
-def _wait(requested: threading.Event, under_way: Mapping[Planned, tuple[subprocess.Popen, float]]) -> None:
-    """A moment; a request to stop is handed on, once, by who sees it first."""
-    if under_way and not requested.is_set() and requested.wait(LOOK):
-        for process, _ in under_way.values():
-            process.send_signal(signal.SIGTERM)
-    elif under_way:
-        time.sleep(LOOK)
 
 
 def _started(study: Study, run: Planned, config: Path) -> subprocess.Popen:
