@@ -23,7 +23,9 @@ def line(arm: str, seed: int, shift: float, noise: float = 0.02) -> dict:
     rng = np.random.default_rng([seed, len(arm)])
     by_task = np.clip(0.6 + shift + rng.normal(0, noise / 3) + np.linspace(-0.2, 0.2, 16), 0, 1)
     end = float(by_task.mean())
-    point = lambda rollouts, progress: {"rollouts": rollouts, "tokens": 100 * rollouts, "progress": progress}
+    point = lambda rollouts, progress: dict(
+        rollouts=rollouts, tokens=100 * rollouts, seconds=3.0 * rollouts, progress=progress
+    )
     return {
         "arm": arm,
         "seed": seed,

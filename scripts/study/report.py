@@ -108,7 +108,9 @@ def write_report(studies: Sequence[tuple[Study, Lines]], console: Console, folde
         parts.append(section(study, lines))
         if lines:
             draw_curves(study, lines, folder / f"{study.name}_curves.png")
-            parts.append(f"![Held-out progress of every arm over the rollouts generated]({study.name}_curves.png)")
+            parts.append(
+                f"![Held-out progress of every arm over rollouts, tokens and minutes]({study.name}_curves.png)"
+            )
         if found := contrasts(study, lines):
             draw_contrasts(found, study.margin, folder / f"{study.name}_contrasts.png")
             parts.append(f"![Paired differences with their 95 % intervals]({study.name}_contrasts.png)")
