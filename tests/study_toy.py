@@ -1,15 +1,13 @@
 """A study in small: two arms of the toy run, two points on the way.  Importable by the processes of the command."""
 
 from dataclasses import replace
+from functools import partial
 
 from training_toy import CONFIG as TOY
 
+from rods_jax.synthesis.algebra import the_seed_itself
+from scripts.study.arms import synthesis
 from scripts.study.plan import Arm, Study
-
-
-def synthesis(config):
-    return replace(config, stages=(replace(config.stages[0], synthesis=True),))
-
 
 CONFIG = replace(
     TOY,
@@ -23,8 +21,8 @@ STUDY = Study(
     primary=(("rods", "static"),),
     arms=(
         Arm(name="static", about="the seeds", seeds=2),
-        Arm(name="other", about="a secondary arm", seeds=1),
-        Arm(name="rods", about="synthesis", change=synthesis, seeds=2),
+        Arm(name="other", about="copies", change=partial(synthesis, author=the_seed_itself), seeds=1),
+        Arm(name="rods", about="synthesis", change=partial(synthesis, author=None), seeds=2),
     ),
     points=2,
     held_out_rollouts=2,

@@ -12,13 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import study_toy
+from replay_toy import task_named
 from scipy import stats
 from study_toy import STUDY
 
 from configs.study_office import CONFIG as OFFICE
 from configs.study_office import STUDY as OFFICE_STUDY
 from rods_jax import boundary
-from rods_jax.config import ConfigError
+from rods_jax.config import ConfigError, SynthesisConfig
+from rods_jax.synthesis.algebra import the_seed_itself
+from rods_jax.synthesis.author import Order
+from rods_jax.task_files import content_hash
+from rods_jax.types import Turn
 from scripts.study import inference, one, plan
 from scripts.study.__main__ import time_left
 
@@ -59,6 +64,20 @@ def test_the_primary_arms_differ_in_what_the_hypotheses_name():
     arms = {arm.name: arm.change(OFFICE) for arm in OFFICE_STUDY.arms}
     assert replace(arms["random"], update=arms["rods"].update) == arms["rods"]
     assert arms["static"] == OFFICE and not OFFICE.stages[0].synthesis and arms["rods"].stages[0].synthesis
+
+
+def test_a_copy_is_the_seed_under_a_new_id():
+    seed = replace(task_named("seed", ()), turns=(Turn("what?"),))
+    write = the_seed_itself(None)
+    copy = write(Order(seed), step=7, rng=None, known_hashes=frozenset({content_hash(seed)})).candidate
+    assert copy == replace(seed, id="seed~7", ancestry=("seed",))
+    again = write(Order(copy), step=9).candidate
+    assert again == replace(seed, id="seed~7~9", ancestry=("seed", "seed~7"))
+
+
+def test_who_writes_at_once_works_in_the_trainer():
+    with pytest.raises(ConfigError, match="synthesis.at_once needs synthesis.workers above 0"):
+        SynthesisConfig(backends=dict, author=the_seed_itself, at_once=True, workers=0)
 
 
 @pytest.mark.parametrize("name", ["rods", "rods@", "rods@x", "nothing@1"])
