@@ -2,9 +2,8 @@
 
 The caller defines the boundary by a function, signal(evidence, lower=, upper=) -> Detection.  `mean_band` is the
 paper's.  `observed_variance`, `beta_posterior` and `informative` are others, measured in docs/log/boundary.md.
-`binary_band` and `any_task` are the paper's ablations,
-and `coevolve` is a rival's.  All are elementwise over tasks, so N may be mapped or sharded;
-a task's G rollouts stay together.
+`binary_band` and `any_task` are the paper's ablations, and `coevolve` is a rival's.  All are elementwise over tasks, so N
+may be mapped or sharded; a task's G rollouts stay together.
 
 The caller clears `eligible_N` while a task cools down; the replay pool retires tasks.
 """

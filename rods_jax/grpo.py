@@ -4,7 +4,7 @@ Published variants differ in plain functions that the caller passes: the importa
 `sequence_ratio`), the aggregation (`sequence_mean`, `token_mean`) and the boundary signal (boundary.py).
 
 Left out on purpose: a critic, several epochs over one batch (behaviour log-probabilities come from
-sampling, so one pass is on-policy), and filtering of zero-variance groups (the pool reduces them).
+sampling, so one pass is on-policy), and filtering of zero-variance groups (filtering.py).
 """
 
 from collections.abc import Callable
@@ -196,14 +196,11 @@ def update_step(
     check_batch(batch, standing)
     whole, known = _gathered(batch, axis_name, split), _gathered(standing, axis_name, split)
     statistics = group_statistics(whole.rewards_NG, whole.valid_NG, normalize=objective.normalize)
-    advantages_NG = statistics.advantages_NG
-    if objective.subset is not None:  # learns from these rollouts alone, and measures all of them
-        used_NG = objective.subset(whole.rewards_NG, whole.valid_NG)
-        advantages_NG = group_statistics(whole.rewards_NG, used_NG, normalize=objective.normalize).advantages_NG
-        batch = batch._replace(valid_NG=_own_part(used_NG, batch.valid_NG.shape, axis_name, split))
-        learnt = whole._replace(valid_NG=used_NG)
-    else:
-        learnt = whole
+    advantages_NG, learnt = statistics.advantages_NG, whole
+    if objective.subset is not None:  # some rollouts of each group are learnt from, and all are measured
+        learnt = whole._replace(valid_NG=objective.subset(whole.rewards_NG, whole.valid_NG))
+        advantages_NG = group_statistics(whole.rewards_NG, learnt.valid_NG, normalize=objective.normalize).advantages_NG
+        batch = batch._replace(valid_NG=_own_part(learnt.valid_NG, batch.valid_NG.shape, axis_name, split))
 
     def differentiate(advantages_NG, **fields):
         return jax.value_and_grad(loss, has_aux=True)(
