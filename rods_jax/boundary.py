@@ -1,10 +1,9 @@
 """Public kernel: which tasks sit at the policy's capability boundary, and which become seeds, on device.
 
 The caller defines the boundary by a function, signal(evidence, lower=, upper=) -> Detection.  `mean_band` is the
-paper's.  `observed_variance`, `beta_posterior` and `informative` are others, measured in docs/log/boundary.md, and
-`reward_entropy` is DreamGym's.
-`binary_band` and `any_task` are the paper's ablations.  All are elementwise over tasks, so N may be mapped or sharded;
-a task's G rollouts stay together.
+paper's.  `observed_variance`, `beta_posterior` and `informative` are others, measured in docs/log/boundary.md.
+`binary_band` and `any_task` are the paper's ablations; `coevolve` and `reward_entropy` are rivals'.  All are elementwise
+over tasks, so N may be mapped or sharded; a task's G rollouts stay together.
 
 The caller clears `eligible_N` while a task cools down; the replay pool retires tasks.
 """
@@ -30,6 +29,7 @@ class Evidence(NamedTuple):
     checks_N: jax.Array  # int32
     earlier_passed_N: jax.Array  # float32, checks passed in earlier steps; older steps have less weight
     earlier_total_N: jax.Array  # float32, all checks in earlier steps, with the same weights
+    best_before_N: jax.Array | float = 0.0  # float32, largest share of the checks that an earlier rollout passed
 
     @property
     def passed_N(self) -> jax.Array:
@@ -40,6 +40,16 @@ class Evidence(NamedTuple):
     def total_N(self) -> jax.Array:
         """int32 [N], valid rollouts times checks."""
         return self.checks_N * self.count_N
+
+    @property
+    def low_N(self) -> jax.Array:
+        """int32 [N], fewest checks that a valid rollout passed; all of them where none is valid."""
+        return jnp.min(jnp.where(self.valid_NG, self.passed_NG, self.checks_N[:, None]), axis=1)
+
+    @property
+    def high_N(self) -> jax.Array:
+        """int32 [N], most checks that a valid rollout passed; 0 where none is valid."""
+        return jnp.max(self.passed_NG * self.valid_NG, axis=1)
 
     @property
     def count_N(self) -> jax.Array:
@@ -117,6 +127,19 @@ def any_task(evidence: Evidence, *, lower: float | Fraction, upper: float | Frac
     """
     zeros_N = jnp.zeros_like(evidence.checks_N)
     return Detection(zeros_N.astype(jnp.float32), zeros_N + BOUNDARY)
+
+
+def coevolve(evidence: Evidence, *, lower: float | Fraction, upper: float | Fraction) -> Detection:
+    """Forgotten, or solved by some rollouts only; the score is the share of the two that holds (CoEvolve, arXiv 2604.15840).
+
+    A rollout that passes half of the checks is a success.  Forgotten: an earlier one was, and the mean is below half now.
+    The third signal, rare patterns of calls, is left out; the union and the score are our choice.
+    """
+    checks_N = evidence.checks_N
+    forgotten_N = (evidence.best_before_N >= 0.5) & (2 * evidence.passed_N < evidence.total_N)
+    split_N = (2 * evidence.high_N >= checks_N) & (2 * evidence.low_N < checks_N)
+    count_N = forgotten_N.astype(jnp.int32) + split_N
+    return Detection(count_N / 2.0, jnp.where(count_N > 0, BOUNDARY, HARD).astype(jnp.int32))
 
 
 def observed_variance(evidence: Evidence, *, lower: float | Fraction, upper: float | Fraction) -> Detection:

@@ -7,9 +7,7 @@ single keys.  A config passes a function itself, never its name.
 import dataclasses
 import functools
 import importlib.util
-import re
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -22,7 +20,17 @@ import tyro
 from rods_jax import sharding
 from rods_jax.boundary import BAND, Detection, mean_band
 from rods_jax.environments.protocol import Domain, TaskSplits
-from rods_jax.fields import ConfigError, check_types, fraction, increasing, not_negative, positive, require
+from rods_jax.fields import (
+    ConfigError,
+    check_types,
+    fraction,
+    increasing,
+    line_of,
+    not_negative,
+    positive,
+    require,
+    said_of,
+)
 from rods_jax.older import advice, saved_config
 from rods_jax.types import Codec, Json, Trajectory
 
@@ -102,6 +110,7 @@ class RolloutConfig:
     environment_workers: int = 0  # processes that step the environments; 0: the run's own
     keep: Callable[[Any, int], bool] | None = None  # which groups to learn from, filtering.mixed; None: all
     refill: float = 3.0  # with `keep`, a step plays at most so many times tasks_per_step tasks
+    weights: Callable[[Any, Any], Any] | None = None  # which tasks are drawn for a step, samplers.py; None: epochs
 
     def __post_init__(self) -> None:
         check_types("rollout", self)
@@ -137,6 +146,7 @@ class UpdateConfig:
     kl_coefficient: float = 0.01  # 0: the reference policy is never run
     entropy_coefficient: float = 0.001  # 0: the entropy is never computed
     normalize: Literal["std", "none"] = "std"  # "none": mean-centred advantages (Dr. GRPO, arXiv 2503.20783)
+    subset: Callable[..., jax.Array] | None = None  # which rollouts of a group to learn from, max_variance; None: all
     count_dropped: bool = False  # groups that rollout.keep dropped count in the mean of the loss
     mask_truncated: bool = False  # episodes that a limit cut off are in their groups' means, and not in the loss
     mask_user_errors: bool = False  # conversations that failed by their user's fault are as if they had not been played
@@ -198,10 +208,12 @@ class SynthesisConfig:
     roles: Callable[[Mapping[str, Callable]], Any] | None = None  # of the five stages: synthesis.llm.llm_roles
     author: Callable[[Domain], Callable] | None = None  # in place of roles: to an author.Write of one's own
     attempts: int = 3  # for each seed
+    at_once: bool = False  # the trainer writes itself, between two steps: for an author that waits for nobody
     workers: int = 8  # seeds at a time in the trainer's process; 0: those of scripts.synthesize alone
 
     def __post_init__(self) -> None:
         check_types("synthesis", self)
+        require(self.workers > 0 or not self.at_once, "synthesis.at_once needs synthesis.workers above 0")
         require((self.roles is None) != (self.author is None), "synthesis needs roles, or an author of one's own")
         positive("synthesis", self, "attempts")
         not_negative("synthesis", self, "workers")
@@ -261,12 +273,13 @@ class Config:
     retention: RetentionConfig = field(default_factory=RetentionConfig)  # which checkpoints stay
     writers: tuple[Callable[[Path], AbstractContextManager], ...] = ()  # where else metrics go: dashboards.py has three
     max_steps: int | None = None  # stop early, ready to be resumed
+    max_rollouts: int | None = None  # the same after the step in which so many were generated, dropped ones too
     file: tyro.conf.Fixed[str | None] = None  # where it was read, so that other commands find it again
 
     def __post_init__(self) -> None:
         check_types("", self)
         not_negative("", self, "seed")
-        positive("", self, "checkpoint_every", "max_steps")
+        positive("", self, "checkpoint_every", "max_steps", "max_rollouts")
         require(
             self.mesh is None or len(self.mesh) == 4 and min(self.mesh) > 0,
             f"mesh must be 4 numbers above 0: got {self.mesh}",
@@ -277,6 +290,8 @@ class Config:
             "update.micro_batches must divide rollout.tasks_per_step, or that and then rollout.group_size, as far as "
             f"the mesh leaves them whole: got {count}, {r.tasks_per_step} x {r.group_size}, mesh {self.mesh}",
         )
+        drawn = self.rollout.weights is not None
+        require(not drawn or self.replay.history > 1, "replay.history must be above 1 where rollout.weights draws")
         names = [stage.name for stage in self.stages]
         require(names, "stages must not be empty")
         require(len(set(names)) == len(names), f"stages must have different names: got {names}")
@@ -334,7 +349,7 @@ def from_file(path: str | Path) -> Config:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{path}, {_where(path, error)}: {advice(_what(error))}") from error
+        raise ConfigError(f"{path}, {line_of(path, error)}: {advice(said_of(error))}") from error
     config = getattr(module, "CONFIG", None)
     if not isinstance(config, Config):
         raise ConfigError(f"{path} must end in CONFIG = Config(...): got {config!r}")
@@ -376,25 +391,8 @@ def require_same_run(config: Config, directory: str | Path) -> None:
     """ConfigError: the folder holds no run, or one that a configuration with other results has started."""
     changed = set(differences(saved_config(directory), plain_values(config)))
     # Where it runs and how far, who helps, when it saves and stops, and what is kept change nothing of what it learns.
-    changed -= {"max_steps", "run_dir", "file", "synthesis.workers", "checkpoint_every", "update.on_nonfinite"}
+    changed -= {"max_steps", "max_rollouts", "run_dir", "file", "synthesis.workers"}
+    changed -= {"checkpoint_every", "update.on_nonfinite"}
     changed = {key for key in changed if key.split(".")[0] not in ("mesh", "retention", "writers")}
     if changed:
         raise ConfigError(f"{directory} was started with another {', '.join(sorted(changed))}")
-
-
-def _where(path: str | Path, error: BaseException) -> str:
-    own = Path(path).resolve()
-    if isinstance(error, SyntaxError) and error.filename is not None and Path(error.filename).resolve() == own:
-        return f"line {error.lineno}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == own]
-    return f"line {frames[-1].lineno}" if frames else "line 0"
-
-
-def _what(error: BaseException) -> str:
-    unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-    if unknown:
-        return f"{unknown[1]} has no key {unknown[2]}"
-    missing = re.search(r"(\w+)\.__init__\(\) missing \d+ required keyword-only arguments?: (.*)", str(error))
-    if missing:
-        return f"{missing[1]} needs the key {missing[2]}"
-    return str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"

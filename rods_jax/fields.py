@@ -2,9 +2,12 @@
 
 import functools
 import math
+import re
+import traceback
 import types
 import typing
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 
@@ -56,6 +59,26 @@ def fraction(key: str, config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require(value is None or 0 <= value <= 1, f"{_join(key, name)} must be between 0 and 1: got {value}")
+
+
+def line_of(path: str | Path, error: BaseException) -> str:
+    """Where in a file a mistake lies that running the file has met."""
+    own = Path(path).resolve()
+    if isinstance(error, SyntaxError) and error.filename is not None and Path(error.filename).resolve() == own:
+        return f"line {error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == own]
+    return f"line {frames[-1].lineno}" if frames else "line 0"
+
+
+def said_of(error: BaseException) -> str:
+    """The mistake in words: an unknown or a missing key of a dataclass by its name."""
+    unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if unknown:
+        return f"{unknown[1]} has no key {unknown[2]}"
+    missing = re.search(r"(\w+)\.__init__\(\) missing \d+ required keyword-only arguments?: (.*)", str(error))
+    if missing:
+        return f"{missing[1]} needs the key {missing[2]}"
+    return str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
 
 
 def _matches(value: Any, annotation: Any) -> bool:

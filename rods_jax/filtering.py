@@ -30,6 +30,18 @@ def mixed(passed_g: np.ndarray, checks: int) -> bool:
     return bool(solved_g.any() and not solved_g.all())
 
 
+def differing(passed_g: np.ndarray, checks: int) -> bool:
+    """Rollouts pass different numbers of checks: exactly these groups have a gradient where progress is the reward."""
+    return bool(passed_g.min() < passed_g.max())
+
+
+def varied(passed_g: np.ndarray, checks: int, *, least: float = 0.3) -> bool:
+    """The variance of progress is at least this share of the largest that so many rollouts can have (VCRL, 2509.19803)."""
+    half = len(passed_g) // 2
+    largest = half * (len(passed_g) - half) / len(passed_g) ** 2
+    return bool(np.var(passed_g / checks) >= least * largest)
+
+
 def unsolved(passed_g: np.ndarray, checks: int, *, most: float = 0.95) -> bool:
     """At most this share of the rollouts pass every check (AReaL-SEA, arXiv 2601.22607): groups that all fail stay."""
     return bool((passed_g == checks).mean() <= most)
@@ -42,6 +54,9 @@ class Dropped(NamedTuple):
     task_id: str
     passed: int
     total: int
+    low: int  # fewest checks that a valid rollout passed
+    high: int
+    checks: int  # of each rollout
 
 
 class _Group(NamedTuple):
@@ -149,4 +164,7 @@ def _measured(task: Task, group: Rollouts) -> Dropped | None:
     valid_g, checks = group.batch.valid_NG[0], int(group.batch.checks_N[0])
     if not checks or 2 * valid_g.sum() < len(valid_g):
         return None
-    return Dropped(task.id, int(group.batch.passed_NG[0][valid_g].sum()), int(valid_g.sum()) * checks)
+    passed_g = group.batch.passed_NG[0][valid_g]
+    return Dropped(
+        task.id, int(passed_g.sum()), len(passed_g) * checks, int(passed_g.min()), int(passed_g.max()), checks
+    )

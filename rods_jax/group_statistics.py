@@ -175,3 +175,23 @@ def _psum(xs: Sequence[jax.Array], axis_name: str | Sequence[str] | None) -> Seq
 
 def _pmax(xs: Sequence[jax.Array], axis_name: str | Sequence[str] | None) -> Sequence[jax.Array]:
     return xs if axis_name is None else lax.pmax(xs, axis_name)
+
+
+def max_variance(rewards_NG: jax.Array, valid_NG: jax.Array, *, keep: int) -> jax.Array:
+    """Of each group the `keep` valid rollouts with the largest variance of rewards: bool [N, G].
+
+    They are the i best and the keep - i worst for some i; of equal variances the largest i counts.  A group with no more
+    valid rollouts keeps them all.  Source: PODS (arXiv 2504.13818), which normalises over the subset alone.
+    """
+    size, count_N1 = rewards_NG.shape[1], valid_NG.sum(1)[:, None, None]
+    order_NG = jnp.argsort(jnp.where(valid_NG, -rewards_NG, jnp.inf), axis=1, stable=True)
+    sorted_NG = jnp.take_along_axis(jnp.where(valid_NG, rewards_NG, 0.0), order_NG, axis=1)
+    # Every split into best and worst, the one with most of the best first.
+    best_K, rank_G = jnp.arange(keep, -1, -1)[None, :, None], jnp.arange(size)[None, None, :]
+    chosen_NKG = ((rank_G < best_K) | (rank_G >= count_N1 - (keep - best_K))) & (rank_G < count_N1)
+    total_NK = jnp.maximum(chosen_NKG.sum(2), 1)
+    mean_NK1 = (jnp.sum(sorted_NG[:, None, :] * chosen_NKG, 2) / total_NK)[..., None]
+    variance_NK = jnp.sum(jnp.square(sorted_NG[:, None, :] - mean_NK1) * chosen_NKG, 2) / total_NK
+    split_N = jnp.argmax(variance_NK, axis=1)
+    best_NG = jnp.take_along_axis(chosen_NKG, split_N[:, None, None], axis=1)[:, 0]
+    return jnp.take_along_axis(best_NG, jnp.argsort(order_NG, axis=1), axis=1)

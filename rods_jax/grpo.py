@@ -4,7 +4,7 @@ Published variants differ in plain functions that the caller passes: the importa
 `sequence_ratio`), the aggregation (`sequence_mean`, `token_mean`) and the boundary signal (boundary.py).
 
 Left out on purpose: a critic, several epochs over one batch (behaviour log-probabilities come from
-sampling, so one pass is on-policy), and filtering of zero-variance groups (the pool reduces them).
+sampling, so one pass is on-policy), and filtering of zero-variance groups (filtering.py).
 """
 
 from collections.abc import Callable
@@ -56,6 +56,9 @@ class Feedback(NamedTuple):
     statistics: GroupStatistics
     passed_N: jax.Array  # int32, over valid rollouts
     total_N: jax.Array  # int32; 0, which is no observation, when fewer than half of the group is valid
+    low_N: jax.Array  # int32, fewest checks that a valid rollout passed
+    high_N: jax.Array  # int32, most of them
+    checks_N: jax.Array  # int32, of each rollout
     zones_N: jax.Array  # by the mean reward, under every signal, so that runs can be compared
     seeds: Seeds
     metrics: dict[str, jax.Array]
@@ -193,6 +196,11 @@ def update_step(
     check_batch(batch, standing)
     whole, known = _gathered(batch, axis_name, split), _gathered(standing, axis_name, split)
     statistics = group_statistics(whole.rewards_NG, whole.valid_NG, normalize=objective.normalize)
+    advantages_NG, learnt = statistics.advantages_NG, whole
+    if objective.subset is not None:  # some rollouts of each group are learnt from, and all are measured
+        learnt = whole._replace(valid_NG=objective.subset(whole.rewards_NG, whole.valid_NG))
+        advantages_NG = group_statistics(whole.rewards_NG, learnt.valid_NG, normalize=objective.normalize).advantages_NG
+        batch = batch._replace(valid_NG=_own_part(learnt.valid_NG, batch.valid_NG.shape, axis_name, split))
 
     def differentiate(advantages_NG, **fields):
         return jax.value_and_grad(loss, has_aux=True)(
@@ -203,11 +211,11 @@ def update_step(
             temperature,
             policy=policy,
             objective=objective,
-            whole_NGS=_mask(whole),
+            whole_NGS=_mask(learnt),
         )
 
     # The gradient of this device's part of the batch, summed over the devices.
-    advantages_NG = _own_part(statistics.advantages_NG, batch.rewards_NG.shape, axis_name, split)
+    advantages_NG = _own_part(advantages_NG, batch.rewards_NG.shape, axis_name, split)
     weights_N = _own_part(known.weights_N, batch.checks_N.shape, axis_name if split == "N" else None, "N")
     arrays = {"advantages_NG": weights_N[:, None] * advantages_NG} | batch._asdict()
     (total, terms), gradient = accumulate(differentiate, arrays, cuts, lambda results: (results[0], place(results[1])))
@@ -232,8 +240,10 @@ def update_step(
         whole.checks_N,
         known.earlier_passed_N,
         known.earlier_total_N,
+        known.best_before_N,
     )
     passed_N, total_N = evidence.passed_N, evidence.total_N
+    low_N, high_N = evidence.low_N, evidence.high_N
     zones_N = partition(passed_N, total_N, lower=band[0], upper=band[1])
     seeds = select_seeds(
         *objective.signal(evidence, lower=band[0], upper=band[1]),
@@ -254,14 +264,14 @@ def update_step(
         "batch_boundary": jnp.sum(zones_N == BOUNDARY),
         "batch_mastered": jnp.sum(zones_N == MASTERED),
     }
-    return state, Feedback(statistics, passed_N, total_N, zones_N, seeds, metrics)
+    return state, Feedback(statistics, passed_N, total_N, low_N, high_N, whole.checks_N, zones_N, seeds, metrics)
 
 
 def first_seen(num_tasks: int) -> Standing[np.ndarray]:
     """The standing of tasks that no pool knows: of one stratum, all eligible, and never measured before."""
     nothing_N = np.zeros(num_tasks, np.float32)
     ones_N = np.ones(num_tasks, np.float32)
-    return Standing(np.zeros(num_tasks, np.int32), np.ones(num_tasks, bool), nothing_N, nothing_N, ones_N)
+    return Standing(np.zeros(num_tasks, np.int32), np.ones(num_tasks, bool), nothing_N, nothing_N, nothing_N, ones_N)
 
 
 def check_batch(batch: RolloutBatch, standing: Standing) -> None:

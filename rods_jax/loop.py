@@ -6,11 +6,11 @@ task, rollout).  The host reads a step's feedback one step later, so that it nev
 runs while the device updates, or beside training.  `Stages` holds the callables; scripts wire them.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +24,7 @@ from rods_jax.grpo import Feedback
 from rods_jax.metrics import MetricWriter
 from rods_jax.replay import ReplayState
 from rods_jax.rollout import Rollouts
+from rods_jax.samplers import drawn
 from rods_jax.synthesis.author import orders_of
 from rods_jax.synthesis.courier.dispatch import Dispatch, Synthesize
 from rods_jax.synthesis.critique import Known, known_contents
@@ -43,6 +44,7 @@ class Position:
     place: int = 0  # tasks of the epoch that were played; 0: the epoch has not begun
     outcomes: int = 0  # of synthesis, taken so far; a restart takes none of them twice
     tokens: int = 0  # generated and read by training rollouts so far
+    rollouts: int = 0  # of training so far, those of dropped groups too
 
 
 class Stages(NamedTuple):
@@ -89,7 +91,7 @@ def train(
     if position.step == 0:
         before = stages.evaluate(position.train_state.params, 0)
         stages.record(0, {"epoch": 0, "tokens_spent": 0, **pool.counts(position.replay), **before})
-    while position.epoch < num_epochs(config):
+    while position.epoch < num_epochs(config) and not _ended(config, position):
         position, stage, events = _enter_epoch(config, seeds, stages, position)
         order, pending, epoch = _order(config, position), None, position.epoch
         while position.epoch == epoch:
@@ -106,8 +108,8 @@ def train(
             here = position.step, position.epoch, stage, left
             pending = _Pending(*here, played, feedback, began, seconds, events)
             events = pool.Events()
-            position = _next(position, state, played.played, len(order))
-            stop = stages.stop() or position.step == config.max_steps
+            position = _next(config, position, state, played.played, len(order))
+            stop = stages.stop() or _ended(config, position)
             # Before a checkpoint and at an epoch's end, finish this step as well.
             if stop or position.place == 0 or position.step % config.checkpoint_every == 0:
                 position, pending = _finish(config, position, pending, stages, known), None
@@ -139,10 +141,13 @@ def _order(config: Config, position: Position) -> tuple[Task, ...]:
 
 
 def _play(config: Config, stages: Stages, position: Position, stage: StageConfig, order: Sequence[Task]) -> Filtered:
-    """The epoch's next batch; with `rollout.keep`, as many tasks more as it takes to fill it."""
+    """The epoch's next batch, or one that `rollout.weights` draws; with `rollout.keep`, what it takes to fill it."""
     r, params = config.rollout, position.train_state.params
     play = lambda tasks: stages.collect(params, tasks, position.step, stage)
-    tasks = pool.from_place(order, position.place, r.tasks_per_step)
+    if r.weights is None:
+        tasks = pool.from_place(order, position.place, r.tasks_per_step)
+    else:
+        tasks = drawn(position.replay, r.weights, seed=config.seed, step=position.step)
     if r.keep is None:
         batch = tasks[: r.tasks_per_step]
         return Filtered(batch, play(batch), len(batch), len(batch))
@@ -160,15 +165,21 @@ def _standing(config: Config, position: Position, played: Filtered, strata: Sequ
 
 def _left(config: Config, position: Position, num_tasks: int) -> int:
     """Steps of the epoch from this one on, if each plays one batch; 0 where no epoch follows."""
-    left = ceil((num_tasks - position.place) / config.rollout.tasks_per_step)
+    left = math.ceil((num_tasks - position.place) / config.rollout.tasks_per_step)
     return left if position.epoch + 1 < num_epochs(config) else 0
 
 
-def _next(position: Position, state: TrainState, played: int, num_tasks: int) -> Position:
+def _next(config: Config, position: Position, state: TrainState, played: int, num_tasks: int) -> Position:
     """After an update: the epoch's next tasks, or the next epoch."""
     place = position.place + played
     epoch, place = (position.epoch + 1, 0) if place >= num_tasks else (position.epoch, place)
-    return replace(position, train_state=state, step=position.step + 1, epoch=epoch, place=place)
+    rollouts = position.rollouts + played * config.rollout.group_size
+    return replace(position, train_state=state, step=position.step + 1, epoch=epoch, place=place, rollouts=rollouts)
+
+
+def _ended(config: Config, position: Position) -> bool:
+    """Whether the run stops here, before its last epoch has ended."""
+    return position.step == config.max_steps or position.rollouts >= (config.max_rollouts or math.inf)
 
 
 def _timed(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
@@ -190,7 +201,7 @@ def _due(config: Config, position: Position) -> bool:
     """Whether a held-out evaluation is due: after every few epochs, and at the end."""
     ended = position.epoch == num_epochs(config)
     after_epoch = position.place == 0 and (ended or position.epoch % config.evaluation.every_epochs == 0)
-    return after_epoch or position.step == config.max_steps
+    return after_epoch or _ended(config, position)
 
 
 # ------------------------------------------------------------------------------------ what a step teaches
@@ -267,6 +278,7 @@ def _settle(
         "tokens_generated": rollouts.generated,
         "tokens_read": rollouts.read,
         "tokens_spent": spent,
+        "rollouts_spent": position.rollouts,
         **({} if rollouts.flops is None else {"flops": rollouts.flops}),
         **({"tasks_played": played.played, "tasks_kept": played.kept} if played.dropped else {}),
         "task_ids": [task.id for task in played.tasks],

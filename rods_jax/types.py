@@ -190,6 +190,9 @@ class Standing(NamedTuple, Generic[Array]):
     eligible_N: Array  # bool, may be selected as a seed
     earlier_passed_N: Array  # float32, checks passed in earlier steps, discounted by age
     earlier_total_N: Array  # float32, all checks of those rollouts, discounted alike
+    best_before_N: (
+        Array  # float32, largest share of the checks that a rollout passed in earlier steps; 0: none was played
+    )
     weights_N: Array  # float32, of each task's advantages in the loss; 1 as a rule
 
 

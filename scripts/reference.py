@@ -42,7 +42,10 @@ FUNCTIONS = {  # what a script of one's own takes, by what it is for
     "Kernels": "group_statistics segment_group_statistics GroupStatistics log_probs LogProbs boundary_score partition "
     "select_seeds Seeds Evidence Detection",
     "Signals": "boundary.mean_band boundary.observed_variance boundary.beta_posterior boundary.informative "
-    "boundary.reward_entropy boundary.binary_band boundary.any_task",
+    "boundary.reward_entropy boundary.binary_band boundary.any_task boundary.coevolve",
+    "Samplers": "samplers.drawn samplers.equal samplers.difficulty_pools samplers.thompson samplers.learnability "
+    "samplers.variance_priority samplers.recycling samplers.prompt_replay samplers.nearest_half replay.Table",
+    "Filters": "filtering.mixed filtering.differing filtering.varied filtering.unsolved group_statistics.max_variance",
     "The update": "grpo.update_step grpo.jit_update grpo.create_state grpo.create_optimizer grpo.Feedback "
     "grpo.token_ratio grpo.sequence_ratio grpo.sequence_mean grpo.token_mean types.RolloutBatch types.Standing",
     "Rollouts": "rollout.player rollout.collect rollout.Rollouts run.stages.trim types.Policy types.Codec",

@@ -111,7 +111,8 @@ def test_commands_and_their_options_exist(monkeypatch, capsys):
     assert {"train", "evaluate", "plan", "export", "synthesize"} <= found.keys()
     keys = helped("train", monkeypatch, capsys)  # a configuration's, which other commands take as well
     for name, options in found.items():
-        assert (ROOT / "scripts" / f"{name}.py").is_file(), name
+        places = (ROOT / "scripts" / f"{name}.py", ROOT / "scripts" / name / "__main__.py")
+        assert any(place.is_file() for place in places), name
         text = helped(name, monkeypatch, capsys) + (keys if "--config" in options else "")
         missing = [option for option in options if option != "--config" and _plain(option) not in text]
         assert not missing, f"{name}: {missing}"

@@ -70,7 +70,7 @@ def test_what_lacks_is_played_again_at_the_share_that_was_kept():
     # Two lack, and a half was kept: four more are played, of which all teach; two are too many.
     assert sizes == [4, 4] and found.played == 8 and found.kept == 4
     assert [one.id for one in found.tasks] == ["0", "3", "4", "5"]
-    assert found.dropped == (("1", 8, 8), ("2", 0, 8), ("6", 5, 8), ("7", 5, 8))
+    assert found.dropped == (("1", 8, 8, 2, 2, 2), ("2", 0, 8, 0, 0, 2), ("6", 5, 8, 0, 2, 2), ("7", 5, 8, 0, 2, 2))
     batch = found.rollouts.batch
     assert batch.valid_NG.all() and batch.suffix_tokens_NGS.shape == (4, G, 5)  # as wide as the second round
     np.testing.assert_array_equal(batch.suffix_tokens_NGS[:2, :, 4], 0)
@@ -94,7 +94,7 @@ def test_a_broken_group_is_neither_kept_nor_a_measurement():
     sizes: list[int] = []
     play = played({str(n): MIXED for n in range(4)}, sizes, failing=frozenset("0"))
     found = play_until_full(play, [task(str(n)) for n in range(4)], size=2, keep=mixed, cap=4)
-    assert [one.id for one in found.tasks] == ["1", "2"] and found.dropped == (("3", 5, 8),)
+    assert [one.id for one in found.tasks] == ["1", "2"] and found.dropped == (("3", 5, 8, 0, 2, 2),)
 
 
 # ------------------------------------------------------------------------------------------ in a run
@@ -125,7 +125,9 @@ def run(config: Config = CONFIG, start: Position | None = None, until: int = 10*
         statistics = group_statistics(batch.rewards_NG, batch.valid_NG)
         passed_N = np.where(batch.valid_NG, batch.passed_NG, 0).sum(1)
         total_N = batch.valid_NG.sum(1) * batch.checks_N
-        return state, Feedback(statistics, passed_N, total_N, None, Seeds(np.array([-1]), 1), {})
+        low_N, high_N = batch.passed_NG.min(1), batch.passed_NG.max(1)
+        seeds = Seeds(np.array([-1]), 1)
+        return state, Feedback(statistics, passed_N, total_N, low_N, high_N, batch.checks_N, None, seeds, {})
 
     stages = Stages(
         collect=lambda params, tasks, step, stage: played(outcomes, sizes)(tasks),

@@ -1,5 +1,7 @@
 """Group statistics: golden values, exactness, a float64 reference, one answer under every parallelism."""
 
+from itertools import combinations
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rods_jax.group_statistics import GroupStatistics, group_statistics, segment_group_statistics
+from rods_jax.group_statistics import GroupStatistics, group_statistics, max_variance, segment_group_statistics
 
 N, G = 4, 16
 DEVICES = np.array(jax.devices())
@@ -334,3 +336,23 @@ def test_the_span_from_the_least_to_the_largest_number_is_no_nan():
     np.testing.assert_array_equal(group_statistics(rewards, normalize="none").advantages_NG, rewards)
     slope = jax.grad(lambda x: group_statistics(x).advantages_NG[0, 0])(jnp.asarray(rewards))
     assert np.isfinite(slope).all()
+
+
+# ----------------------------------------------------------------------------------- max variance
+@settings(max_examples=50, deadline=None)
+@given(hnp.arrays(np.int8, (3, 6), elements=st.integers(0, 4)), hnp.arrays(bool, (3, 6)))
+def test_max_variance_keeps_the_subset_that_no_other_exceeds(quarters_NG, valid_NG):
+    rewards_NG, keep = quarters_NG / 4, 3
+    used_NG = np.asarray(max_variance(jnp.asarray(rewards_NG, jnp.float32), jnp.asarray(valid_NG), keep=keep))
+    for rewards_G, valid_G, used_G in zip(rewards_NG, valid_NG, used_NG):
+        own = rewards_G[valid_G]
+        assert not (used_G & ~valid_G).any() and used_G.sum() == min(keep, len(own))
+        if len(own) > keep:
+            assert rewards_G[used_G].var() == pytest.approx(max(np.var(some) for some in combinations(own, keep)))
+
+
+def test_max_variance_by_hand():
+    rewards_NG, valid_NG = jnp.array([[0.5, 1.0, 0.0, 0.5], [1.0, 1.0, 1.0, 1.0]]), jnp.ones((2, 4), bool)
+    used_NG = max_variance(rewards_NG, valid_NG, keep=2)
+    assert used_NG.tolist() == [[False, True, True, False], [True, True, False, False]]
+    assert max_variance(rewards_NG, valid_NG, keep=4).all()

@@ -47,7 +47,7 @@ def test_all_names_exist():
 KERNELS = {"group_statistics", "boundary", "log_probs"}
 STAGES = {
     "grpo", "generation", "rollout", "rewards", "curriculum", "demonstrations", "supervised",
-    "synthesis", "replay", "checkpoint", "metrics", "policy_chat", "filtering",
+    "synthesis", "replay", "checkpoint", "metrics", "policy_chat", "filtering", "samplers",
 }  # fmt: skip
 WORLD = {"environments", "codecs"}
 TOP = {
@@ -72,6 +72,7 @@ ALSO = {  # beyond types, the kernels and the helpers that are no stage
     "synthesis": ("environments.protocol", "environments.scoring"),
     "policy_chat": ("generation", "codecs"),
     "filtering": ("rollout",),
+    "samplers": ("replay",),
     # an episode records the diagnostic codes that the format reward counts; a user's thoughts are marked as the policy's are
     "environments": ("rewards", "codecs.grammar"),
 }

@@ -219,7 +219,7 @@ def test_only_the_last_measurements_are_kept():
     state = replay.create(human_seeds(1), ReplaySettings(history=2))
     for step in range(4):
         state = replay.observe(state, "human0", step, 4, step)
-    assert state.seeds[0].measurements == ((2, 4, 2), (3, 4, 3))
+    assert state.seeds[0].measurements == (replay.Measurement(2, 4, 2), replay.Measurement(3, 4, 3))
 
 
 def test_only_the_last_retirements_are_kept_but_all_are_counted():

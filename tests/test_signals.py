@@ -20,6 +20,7 @@ from rods_jax.boundary import (
     any_task,
     beta_posterior,
     binary_band,
+    coevolve,
     informative,
     mean_band,
     observed_variance,
@@ -27,18 +28,29 @@ from rods_jax.boundary import (
 )
 from scripts.boundary_signals import World, foresight, simulate, visit
 
-SIGNALS = (mean_band, observed_variance, beta_posterior, informative, reward_entropy, binary_band, any_task)
+SIGNALS = (
+    mean_band,
+    observed_variance,
+    beta_posterior,
+    informative,
+    reward_entropy,
+    binary_band,
+    any_task,
+    coevolve,
+)
 LOWER, UPPER = Fraction(1, 5), Fraction(17, 20)
 jitted = {signal: jax.jit(partial(signal, lower=0.20, upper=0.85)) for signal in SIGNALS}
 G, N = 4, 8
 
 
-def evidence_of(groups, turns, earlier=None) -> Evidence:
+def evidence_of(groups, turns, earlier=None, best=0.0) -> Evidence:
     """Groups of passed turns, None where a rollout is not valid; earlier: (passed, total) of each task."""
     passed = [[-7 if x is None else x for x in group] for group in groups]  # what is masked is not read
     valid = [[x is not None for x in group] for group in groups]
     before = np.array(earlier or [(0, 0)] * len(groups), np.float32)
-    return Evidence(np.array(passed, np.int32), np.array(valid), np.array(turns, np.int32), before[:, 0], before[:, 1])
+    best_N = np.broadcast_to(np.float32(best), len(groups))
+    turns_N = np.array(turns, np.int32)
+    return Evidence(np.array(passed, np.int32), np.array(valid), turns_N, before[:, 0], before[:, 1], best_N)
 
 
 def zone(mean):
@@ -51,6 +63,9 @@ def by_hand(signal, group, turns, earlier):
     n = len(seen)
     if signal is any_task:
         return Fraction(0), BOUNDARY
+    if signal is coevolve:  # never played before
+        is_split = any(2 * x >= turns for x in seen) and any(2 * x < turns for x in seen)
+        return Fraction(is_split, 2), BOUNDARY if is_split else HARD
     if signal is beta_posterior:
         trials = n + Fraction(earlier[1]) / turns
         a = Fraction(1, 2) + Fraction(sum(seen) + Fraction(earlier[0]), turns)
@@ -153,6 +168,14 @@ def test_a_noisy_group_does_not_flip_a_zone_that_was_seen_before():
     assert jitted[beta_posterior](evidence_of([[0, 0, 0, 0]], [2], [(1, 6)])).zones_N.tolist() == [HARD]
 
 
+def test_coevolve_sees_what_was_forgotten_and_what_some_rollouts_solve():
+    groups = [[2, 2, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [2, 1, 2, 2], [2, None, None, 0]]
+    detection = jitted[coevolve](evidence_of(groups, [2] * 6, best=[1.0, 0.5, 0.5, 0.49, 1.0, 0.0]))
+    # Split; split and forgotten; forgotten; neither; all reach half; split, of the valid ones.
+    assert detection.zones_N.tolist() == [BOUNDARY, BOUNDARY, BOUNDARY, HARD, HARD, BOUNDARY]
+    assert detection.scores_N.tolist() == [0.5, 1.0, 0.5, 0.0, 0.0, 0.5]
+
+
 def many(n=16) -> Evidence:
     rng = np.random.default_rng(1)
     turns = rng.integers(1, 6, n).astype(np.int32)
@@ -163,6 +186,7 @@ def many(n=16) -> Evidence:
         turns,
         np.floor(total * rng.random(n)).astype(np.float32),
         total,
+        rng.random(n).astype(np.float32),
     )
 
 

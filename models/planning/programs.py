@@ -156,7 +156,8 @@ def state_programs(there: Resident, parts: Parts, learn: Learning, whole: Any) -
 def batch_shapes(whole: Shape, mesh: Mesh | AbstractMesh) -> tuple[RolloutBatch, Standing]:
     """A batch of this shape, and what the pool knows of its tasks."""
     sizes = dict(N=whole.tasks, G=whole.group_size, P=whole.prompt, S=whole.suffix)
-    kinds = dict.fromkeys(("behavior_log_probs_NGS", "rewards_NG", "earlier_passed_N", "earlier_total_N"), jnp.float32)
+    known = ("earlier_passed_N", "earlier_total_N", "best_before_N", "weights_N")
+    kinds = dict.fromkeys(("behavior_log_probs_NGS", "rewards_NG", *known), jnp.float32)
     kinds |= dict.fromkeys(("action_mask_NGS", "valid_NG", "eligible_N"), jnp.bool_)
 
     def field(name: str) -> jax.ShapeDtypeStruct:

@@ -47,10 +47,11 @@ from rods_jax.replay.state import (
     Retired,
     Staged,
 )
+from rods_jax.replay.table import Table, table
 
 __all__ = [
     "REASONS", "Away", "Events", "Item", "Measurement", "Outcome", "ReplayState", "Retired", "Staged",
-    "active_tasks", "all_tasks", "begin_epoch", "counts", "create", "earlier", "eligible", "enter_stage",
+    "Table", "active_tasks", "all_tasks", "begin_epoch", "counts", "create", "earlier", "eligible", "enter_stage",
     "epoch_batches", "epoch_order", "from_place", "learn", "mark_seed", "observe", "spread", "stage", "standing",
-    "wanted",
+    "table", "wanted",
 ]  # fmt: skip

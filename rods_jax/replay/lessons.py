@@ -17,6 +17,12 @@ class Feedback(Protocol):
     @property
     def total_N(self) -> Any: ...
     @property
+    def low_N(self) -> Any: ...
+    @property
+    def high_N(self) -> Any: ...
+    @property
+    def checks_N(self) -> Any: ...
+    @property
     def seeds(self) -> Any: ...
 
 
@@ -26,20 +32,21 @@ def learn(
     feedback: Feedback,
     step: int,
     left: int = 1,
-    dropped: Sequence[tuple[str, int, int]] = (),
+    dropped: Sequence[tuple[str, int, int, int, int, int]] = (),
 ) -> tuple[ReplayState, tuple[Task, ...]]:
     """(the pool with the step's measurements and its seeds' cooldown, the tasks that are to be sent as seeds).
 
     feedback: of the step's update of these tasks; where it still is on the device, this waits for it.
     left: steps of the epoch that have yet to send seeds, this one among them (`wanted`); 0: none is sent.
-    dropped: (task id, checks passed, all checks) of tasks that were played, and not learnt from.
+    dropped: tasks that were played, and not learnt from (`filtering.Dropped`).
     KeyError: a task is not in the pool.
     """
-    for task_id, passed, total in dropped:
-        state = observe(state, task_id, passed, total, step)
-    for task, passed, total in zip(tasks, feedback.passed_N.tolist(), feedback.total_N.tolist(), strict=True):
+    for task_id, passed, total, *extremes in dropped:
+        state = observe(state, task_id, passed, total, step, *extremes)
+    columns = (feedback.passed_N, feedback.total_N, feedback.low_N, feedback.high_N, feedback.checks_N)
+    for task, passed, total, *extremes in zip(tasks, *(column.tolist() for column in columns), strict=True):
         if total:  # else too few rollouts were valid, which is no measurement
-            state = observe(state, task.id, passed, total, step)
+            state = observe(state, task.id, passed, total, step, *extremes)
     best_first = [tasks[index] for index in feedback.seeds.indices_k.tolist() if index >= 0]
     chosen = spread(best_first, wanted(state, step, left))
     for task in chosen:

@@ -124,14 +124,17 @@ def begin_epoch(state: ReplayState, epoch: int, step: int) -> tuple[ReplayState,
     return state, Events(tuple(retired), tuple(task.id for task in injected), ages)
 
 
-def observe(state: ReplayState, task_id: str, passed: int, total: int, step: int) -> ReplayState:
-    """Records that `passed` of `total` (> 0) checks of the task's rollouts succeeded at `step`.
+def observe(
+    state: ReplayState, task_id: str, passed: int, total: int, step: int, low: int = 0, high: int = 0, checks: int = 0
+) -> ReplayState:
+    """Records that `passed` of `total` (> 0) checks of the task's rollouts succeeded at `step`: `low` to `high` of
+    each rollout's `checks`.
 
     Raises KeyError when the task is not in the pool: read a step's results before the next epoch begins.
     """
     if not 0 <= passed <= total or total == 0:
         raise ValueError(f"task {task_id}: {passed} passed checks of {total} is no measurement")
-    measurement = Measurement(int(passed), int(total), int(step))
+    measurement = Measurement(*map(int, (passed, total, step, low, high, checks)))
 
     def measured(item: Item) -> Item:
         return replace(item, measurements=(*item.measurements, measurement)[-state.settings.history :])
@@ -171,6 +174,11 @@ def earlier(state: ReplayState, task_id: str, step: int) -> tuple[float, float]:
     return discounted(_find(state, task_id).measurements, step, state.settings.half_life)
 
 
+def best(state: ReplayState, task_id: str) -> float:
+    """The largest share of the checks that a rollout of the kept measurements passed; 0: there is none."""
+    return max((m.high / m.checks for m in _find(state, task_id).measurements if m.checks), default=0.0)
+
+
 def standing(state: ReplayState, tasks: Sequence[Task], step: int, strata: Sequence[str]) -> Standing[np.ndarray]:
     """What the update must know of a batch's tasks: strata, which may be seeds, and what was measured before `step`.
 
@@ -183,6 +191,7 @@ def standing(state: ReplayState, tasks: Sequence[Task], step: int, strata: Seque
         eligible_N=np.array(eligible(state, ids, step)),
         earlier_passed_N=np.array(passed, np.float32),
         earlier_total_N=np.array(total, np.float32),
+        best_before_N=np.array([best(state, task_id) for task_id in ids], np.float32),
         weights_N=np.ones(len(ids), np.float32),
     )
 

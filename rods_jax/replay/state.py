@@ -16,6 +16,9 @@ class Measurement(NamedTuple):
     passed: int
     total: int
     step: int
+    low: int = 0  # fewest checks that a valid rollout passed
+    high: int = 0  # most of them
+    checks: int = 0  # of each rollout; 0: an earlier version measured, which kept none of the three
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def fork(config: Config, source: Path, step: int) -> None:
     checkpoint, or it is damaged.
     """
     directory, old = Path(config.run_dir), source / "checkpoints" / str(step)
-    _require_forkable(config, source)
+    _require_forkable(config, source, step)
     begins(directory, resume=False)
     if not old.is_dir():
         raise CheckpointError(f"{source} holds no checkpoint of step {step}")
@@ -210,7 +210,7 @@ def _copy(source: Path, directory: Path, step: int) -> None:
         raise CheckpointError(f"{old} could not be copied whole: {wrong}")
 
 
-def _require_forkable(config: Config, source: Path) -> None:
+def _require_forkable(config: Config, source: Path, step: int) -> None:
     """What the checkpoint's arrays, pool and place in the curriculum are made of stays as it was."""
     then, now = saved_config(source, update=dict, stages=list), configuration.plain_values(config)
     early = "|".join(str(number) for number in range(len(config.stages) - 1)) or "none"
@@ -220,10 +220,15 @@ def _require_forkable(config: Config, source: Path) -> None:
     refused = [key for key in configuration.differences(then, now) if fixed.match(key)]
     if bool(then["update"].get("kl_coefficient")) != bool(now["update"]["kl_coefficient"]):
         refused.append("update.kl_coefficient (the reference policy would appear or vanish)")
-    if then.get("synthesis") is None and now["synthesis"] is not None:
+    if step and not _writes_beside(then) and _writes_beside(now):
         refused.append("synthesis (the variants so far have no journal)")
     if refused:
         raise ConfigError(f"a fork cannot change {', '.join(refused)}")
+
+
+def _writes_beside(config: Json) -> bool:
+    synthesis = config.get("synthesis")
+    return synthesis is not None and not synthesis.get("at_once")
 
 
 def _write_journal(path: Path, records: list[Json]) -> None:

@@ -32,6 +32,8 @@ from rods_jax.run.players import Jobs, PlayJobs
 from rods_jax.run.playing import evaluation_player
 from rods_jax.types import Action, Json, Message, Task, Trajectory
 
+_DRAWN = ("keep", "weights")  # keys of a rollout that say what training draws: functions, which no evaluation reads
+
 
 class Played(NamedTuple):
     """What plays: `name` is printed with every score, and the noise of its rollouts follows `step`."""
@@ -89,7 +91,7 @@ def run_config(directory: Path, path: Path | None) -> Config:
             config,
             seed=saved["seed"],
             model=config.model and replace(config.model, **_plain(saved["model"], config.model)),
-            rollout=replace(config.rollout, **saved["rollout"] | sizes),
+            rollout=replace(config.rollout, **{k: v for k, v in saved["rollout"].items() if k not in _DRAWN} | sizes),
             flash_attention=False,  # what TPUs trained plays and is exported anywhere
         )
     except (KeyError, TypeError, AttributeError) as error:  # another model's keys, or another version's

@@ -12,10 +12,12 @@ from rods_jax.replay import ReplayState
 from rods_jax.task_files import VERSIONED
 from rods_jax.types import Json, TrainState
 
+_PLACE = ("epoch", "place", "outcomes", "tokens", "rollouts")
+
 
 def host_of(position: Position, inputs: Mapping[str, str] = {}) -> dict[str, Json]:
     """All of a position that is no array, and the digests of what else a resumed run reads."""
-    place = {name: getattr(position, name) for name in ("epoch", "place", "outcomes", "tokens")}
+    place = {name: getattr(position, name) for name in _PLACE}
     return {"replay": encode(position.replay, VERSIONED), "inputs": dict(inputs)} | place
 
 
@@ -39,5 +41,5 @@ def restore_position(
     """
     step, state, host = checkpoint.restore(checkpoints, like, at, tell)
     pool = replace(decode(ReplayState, host["replay"], "replay", VERSIONED), settings=settings)
-    place = {name: host[name] for name in ("epoch", "place", "outcomes", "tokens")}
+    place = {name: host[name] for name in _PLACE if name in host}  # earlier versions counted no rollouts
     return Position(state, pool, step, **place), host["inputs"]

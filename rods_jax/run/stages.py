@@ -93,9 +93,13 @@ def episodes_of(config: Config, domain: Domain) -> Iterator[Callable[..., Episod
 def synthesis_of(
     config: Config, domain: Domain, tasks: TaskSplits, author: Author | None, taken: int, console: Console
 ) -> Iterator[Synthesize]:
-    """The rule-based author, at once; or `author`, or that of other processes, beside the trainer."""
+    """The rule-based author or, if the config says so, `author`, at once; else that or other processes beside the trainer."""
     if config.synthesis is None:
         yield at_once(rule_based(domain, tasks), config.seed)
+        return
+    if config.synthesis.at_once:
+        assert author is not None  # a config with `at_once` has workers
+        yield at_once(partial(author.write, backends=author.backends, attempts=author.attempts), config.seed)
         return
     directory, say = Path(config.run_dir) / "synthesis", teller(console)
     with contextlib.ExitStack() as stack:

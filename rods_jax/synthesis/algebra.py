@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from rods_jax.chat import Generate
 from rods_jax.environments.protocol import Domain
@@ -38,5 +39,18 @@ def variants_by(vary: Callable[[Task, random.Random], Task], domain: Domain) -> 
                 return Synthesis(named, rejections)
             rejections = (*rejections, Rejection(number, "is_new", "same content as a known task"))
         return Synthesis(None, rejections)
+
+    return write
+
+
+def the_seed_itself(domain: Domain) -> Write:
+    """The author of the ablation without synthesis: the variant of a seed is the seed, under an id of its own.
+
+    All else of the pool stays: which seeds are chosen, how many enter, and when they leave.
+    """
+
+    def write(order: Order, *, step: int, **others: Any) -> Synthesis:
+        seed = order.seed
+        return Synthesis(replace(seed, id=f"{seed.id}~{step}", ancestry=(*seed.ancestry, seed.id)))
 
     return write

@@ -1,0 +1,74 @@
+"""One picture for each question of a study."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from rods_jax.run.reporting import MUTED, STYLE
+from rods_jax.types import Json
+from scripts.study.plan import Study
+
+COLORS = ("#3D4F73", "#E8A33D", "#2F8F7F", "#C2571A", "#A35C8F", "#8FA3BF", "#8A8A83", "#B23A48", "#6B8E23", "#5B8DEF")
+
+
+STYLES = ("o-", "s--", "^:")
+BUDGETS = {
+    "rollouts": ("rollouts generated", 1.0),
+    "tokens": ("million tokens", 1e6),
+    "seconds": ("minutes with synthesis", 60.0),
+}
+
+
+def draw_curves(study: Study, lines: Sequence[Mapping[str, Json]], path: Path) -> None:
+    """What each arm reaches for three budgets: the mean of its seeds, and each seed thinly."""
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(1, len(BUDGETS), sharey=True)
+        for axes, (budget, (label, unit)) in zip(panels, BUDGETS.items(), strict=True):
+            for number, arm in enumerate(study.arms):
+                own = [line["way"] for line in lines if line["arm"] == arm.name]
+                if not own:
+                    continue
+                color, style = COLORS[number % len(COLORS)], STYLES[number // len(COLORS) % len(STYLES)]
+                x_SP = np.array([[one[budget] / unit for one in way] for way in own])
+                y_SP = np.array([[one["progress"] for one in way] for way in own])
+                axes.plot(x_SP.T, y_SP.T, color=color, linewidth=0.6, alpha=0.35)
+                name = f"{arm.name} ({len(own)})"
+                axes.plot(x_SP.mean(0), y_SP.mean(0), style, color=color, linewidth=2.2, label=name)
+            axes.set(xlabel=label)
+        panels[0].set(title=f"{study.name}: held-out progress (seeds)", ylabel="share of checks passed")
+        panels[-1].legend(loc="lower right", fontsize=8)
+
+    _save(path, (12.4, 4.6), draw)
+
+
+def draw_contrasts(found: Sequence[Any], margin: float, path: Path) -> None:
+    """Each paired difference with its t interval and its seeds; the band is the margin of equivalence."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.axvspan(-margin, margin, color=MUTED, alpha=0.12, linewidth=0)
+        axes.axvline(0, color=MUTED, linewidth=1)
+        for row, one in enumerate(found):
+            color = COLORS[3] if one.is_primary else COLORS[0]
+            axes.plot(one.differences_S, [row] * len(one.differences_S), "|", color=color, alpha=0.5)
+            axes.plot([one.paired.low, one.paired.high], [row, row], color=color, linewidth=2)
+            axes.plot(one.paired.mean, row, "o", color=color, markersize=6)
+        axes.set_yticks(range(len(found)), [f"{one.arm} - {one.reference} ({one.paired.count})" for one in found])
+        axes.invert_yaxis()
+        axes.set(title="Difference in held-out progress (seeds)", xlabel="mean, 95 % interval, each seed")
+
+    _save(path, (8.2, 1.6 + 0.45 * len(found)), draw)
+
+
+def _save(path: Path, size: tuple[float, float], draw: Callable[[Figure], None]) -> None:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        figure.savefig(path, dpi=110, metadata={"Software": None})

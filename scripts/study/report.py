@@ -1,0 +1,244 @@
+"""Tables and pictures of a study, from the lines that are there: docs/study/results.md.
+
+Every figure says how many seeds it has, and the page how many of the planned runs exist.  Left out on purpose:
+conclusions in words beyond what the registered tests decide.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Console
+
+from rods_jax import terminal
+from rods_jax.files import write_atomically
+from rods_jax.types import Json
+from scripts.study import inference
+from scripts.study.draw import draw_contrasts, draw_curves
+from scripts.study.plan import LINES, Study, planned
+
+Lines = Sequence[Mapping[str, Json]]
+OUTCOMES = {"progress": "progress at the end", "area": "area under the curve", "strict": "whole tasks at the end"}
+
+
+class Contrast(NamedTuple):
+    """One arm minus another, over the seeds that both have."""
+
+    arm: str
+    reference: str
+    outcome: str
+    is_primary: bool
+    differences_S: tuple[float, ...]
+    paired: inference.Paired
+    flips: float
+    crossed: tuple[float, float] | None  # of progress at the end alone, which has scores by task
+    equivalent: float
+    adjusted: float  # Holm's p, within its family and outcome
+
+
+# --------------------------------------------------------------------------------------- what is concluded
+def contrasts(study: Study, lines: Lines, outcome: str = "progress") -> list[Contrast]:
+    """The primary ones, then each other arm against the reference; those with fewer than two seeds are left out."""
+    secondary = [
+        (arm.name, study.reference)
+        for arm in study.arms
+        if arm.name != study.reference and (arm.name, study.reference) not in study.primary
+    ]
+    found = []
+    for family in (study.primary, secondary):
+        made = [one for pair in family if (one := _contrast(study, lines, outcome, *pair)) is not None]
+        adjusted = inference.holm([one.paired.p for one in made])
+        found += [one._replace(adjusted=p) for one, p in zip(made, adjusted, strict=True)]
+    return found
+
+
+def _contrast(study: Study, lines: Lines, outcome: str, arm: str, reference: str) -> Contrast | None:
+    own, other = by_seed(lines, arm), by_seed(lines, reference)
+    both = sorted(own.keys() & other.keys())
+    if len(both) < 2:
+        return None
+    d_S = [own[seed][outcome] - other[seed][outcome] for seed in both]
+    crossed = None
+    if outcome == "progress":
+        d_SK = np.array([np.subtract(own[seed]["by_task"], other[seed]["by_task"]) for seed in both])
+        crossed = inference.crossed_bootstrap(d_SK)
+    return Contrast(
+        arm,
+        reference,
+        outcome,
+        (arm, reference) in study.primary,
+        tuple(d_S),
+        inference.paired_t(d_S),
+        inference.sign_flips(d_S),
+        crossed,
+        inference.equivalence(d_S, study.margin),
+        adjusted=1.0,
+    )
+
+
+def by_seed(lines: Lines, arm: str) -> dict[int, Mapping[str, Json]]:
+    return {line["seed"]: line for line in lines if line["arm"] == arm}
+
+
+def ranks(study: Study, lines: Lines, other: Study, other_lines: Lines) -> tuple[int, float, float, float]:
+    """(arms that both suites have, Spearman's correlation of their means, reliability within each suite)."""
+    names = [arm.name for arm in study.arms if by_seed(lines, arm.name) and by_seed(other_lines, arm.name)]
+    means = [
+        [np.mean([one["progress"] for one in by_seed(some, name).values()]) for name in names]
+        for some in (lines, other_lines)
+    ]
+    return len(names), inference.rank_correlation(*means), _reliability(lines, names), _reliability(other_lines, names)
+
+
+def _reliability(lines: Lines, names: Sequence[str]) -> float:
+    """Over the seeds that all arms have."""
+    own = [by_seed(lines, name) for name in names]
+    seeds = sorted(set.intersection(*map(set, own))) if own else []
+    return inference.reliability(
+        np.array([[some[seed]["progress"] for seed in seeds] for some in own]).reshape(len(own), len(seeds))
+    )
+
+
+# ------------------------------------------------------------------------------------------ the page
+def write_report(studies: Sequence[tuple[Study, Lines]], console: Console, folder: Path = LINES) -> None:
+    """Writes results.md and a picture for each question; prints where."""
+    parts = [HEAD]
+    for study, lines in studies:
+        parts.append(section(study, lines))
+        if lines:
+            draw_curves(study, lines, folder / f"{study.name}_curves.png")
+            parts.append(
+                f"![Held-out progress of every arm over rollouts, tokens and minutes]({study.name}_curves.png)"
+            )
+        if found := contrasts(study, lines):
+            draw_contrasts(found, study.margin, folder / f"{study.name}_contrasts.png")
+            parts.append(f"![Paired differences with their 95 % intervals]({study.name}_contrasts.png)")
+    if len(studies) > 1:
+        parts.append(between(*studies[0], *studies[1]))
+    write_atomically(folder / "results.md", "\n\n".join(parts) + "\n")
+    terminal.say(console, f"written: {folder / 'results.md'}")
+
+
+HEAD = """# What the study found
+
+This page is written by `python -m scripts.study --config configs/study_office.py --report` from the lines in `docs/study/`. What was decided before the
+first counted run stands in [the preregistration](preregistration.md), and [the guide](../guide/study.md) says how to go on."""
+
+
+def section(study: Study, lines: Lines) -> str:
+    plan = planned(study)
+    rows = [_arm_row(study, lines, arm.name, min(arm.seeds, len(study.seeds))) for arm in study.arms]
+    text = [
+        f"## {study.name}: {len(lines)} of {len(plan)} planned runs exist",
+        _verdicts(study, lines),
+        _table("arm | seeds | progress | area | whole tasks | million tokens | collapsed", rows),
+    ]
+    for outcome, title in OUTCOMES.items():
+        if found := contrasts(study, lines, outcome):
+            text += [f"### Differences: {title}", _table(CONTRAST, [_contrast_row(one) for one in found])]
+    if claims := [row for arm in study.arms if (row := _claims(lines, arm.name)) is not None]:
+        text += ["### What the paper claims beside the score", _table(CLAIMS, claims)]
+    return "\n\n".join(text)
+
+
+CONTRAST = "difference | seeds | mean [95 %] | p, t test | p, Holm | p, sign flips | crossed bootstrap | p, equivalence"
+CLAIMS = (
+    "arm | seeds | variance in [0.25, 0.75], elsewhere, ratio | first means in [0.25, 0.75] | "
+    "groups without variance, first and last tenth | boundary tasks of the pool at the end"
+)
+
+
+def _verdicts(study: Study, lines: Lines) -> str:
+    """What the registered test says of each primary contrast, or that it may not say anything yet."""
+    made = {(one.arm, one.reference): one for one in contrasts(study, lines) if one.is_primary}
+    said = []
+    for arm, reference in study.primary:
+        one = made.get((arm, reference))
+        seeds = min(len(study.seeds), *(a.seeds for a in study.arms if a.name in (arm, reference)))
+        have = one.paired.count if one else len(by_seed(lines, arm).keys() & by_seed(lines, reference).keys())
+        if one is None or have < seeds:
+            said.append(f"- `{arm}` minus `{reference}`: open, {have} of {seeds} seeds.")
+        elif one.adjusted < 0.05:
+            word = "more" if one.paired.mean > 0 else "less"
+            said.append(
+                f"- `{arm}` reaches {abs(one.paired.mean):.3f} {word} than `{reference}` (Holm's p {one.adjusted:.3f})."
+            )
+        elif one.equivalent < 0.05:
+            said.append(f"- `{arm}` and `{reference}` are equivalent within {study.margin}.")
+        else:
+            said.append(
+                f"- `{arm}` minus `{reference}`: neither a difference nor equivalence within {study.margin} is shown."
+            )
+    return "\n".join(said)
+
+
+def _arm_row(study: Study, lines: Lines, arm: str, seeds: int) -> list[str]:
+    own = list(by_seed(lines, arm).values())
+    spent = [line["way"][-1]["tokens"] / 1e6 for line in own]
+    scores = [_spread([line[key] for line in own]) for key in ("progress", "area", "strict")]
+    return [
+        f"`{arm}`",
+        f"{len(own)} of {seeds}",
+        *scores,
+        _spread(spent, 2),
+        str(sum(line["collapsed"] for line in own)),
+    ]
+
+
+def _contrast_row(one: Contrast) -> list[str]:
+    t, crossed = one.paired, one.crossed
+    name = f"`{one.arm}` - `{one.reference}`"
+    return [
+        f"**{name}**" if one.is_primary else name,
+        str(t.count),
+        f"{t.mean:+.3f} [{t.low:+.3f}, {t.high:+.3f}]",
+        f"{t.p:.3f}",
+        f"{one.adjusted:.3f}",
+        f"{one.flips:.4f}",
+        f"[{crossed[0]:+.3f}, {crossed[1]:+.3f}]" if crossed else "-",
+        f"{one.equivalent:.3f}",
+    ]
+
+
+def _claims(lines: Lines, arm: str) -> list[str] | None:
+    own = list(by_seed(lines, arm).values())
+    if not own:
+        return None
+    middle, outside = (np.mean([line["variance"][k] or 0.0 for line in own]) for k in (0, 1))
+    inside, all_of = (sum(line["first_in_band"][k] for line in own) for k in (0, 1))
+    zero = [np.mean([line["zero_variance"][k] for line in own]) for k in (0, 1)]
+    zones = [sum(line["pool"][f"zone_{name}"] for line in own) for name in ("hard", "boundary", "mastered")]
+    return [
+        f"`{arm}`",
+        str(len(own)),
+        f"{middle:.3f}, {outside:.3f}, {middle / outside:.1f}" if outside else f"{middle:.3f}, {outside:.3f}, -",
+        f"{inside / all_of:.0%} of {all_of}" if all_of else "-",
+        f"{zero[0]:.0%}, {zero[1]:.0%}",
+        f"{zones[1] / max(1, sum(zones)):.0%} of {sum(zones) / len(own):.0f}",
+    ]
+
+
+def between(study: Study, lines: Lines, other: Study, other_lines: Lines) -> str:
+    count, correlation, *within = ranks(study, lines, other, other_lines)
+    text = f"## The same order in both suites?\n\nOver {count} arms: "
+    if count < 3 or np.isnan(correlation):
+        return text + "too few have runs in both."
+    own, theirs = (f"{one:.2f}" if not np.isnan(one) else "unknown" for one in within)
+    return (
+        text
+        + f"Spearman's correlation of the means is {correlation:.2f}. Its split-half reliability within {study.name} is {own}, within "
+        f"{other.name} {theirs}; below 0.5 the correlation between suites says nothing."
+    )
+
+
+def _spread(values: Sequence[float], digits: int = 3) -> str:
+    if not values:
+        return "-"
+    deviation = f" ({np.std(values, ddof=1):.{digits}f})" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{deviation}"
+
+
+def _table(head: str, rows: Sequence[Sequence[str]]) -> str:
+    columns = head.split(" | ")
+    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))

@@ -1,0 +1,91 @@
+"""The page of a study: what it says with no line, with some, and with all of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+from study_toy import STUDY
+
+from scripts.study import report
+from scripts.study.plan import Arm
+
+TWELVE = replace(
+    STUDY,
+    seeds=tuple(range(12)),
+    arms=tuple(replace(arm, seeds=12) for arm in STUDY.arms) + (Arm(name="few", about="", seeds=6),),
+)
+SHIFT = {"static": 0.0, "rods": 0.05, "other": 0.002, "few": 0.0}
+
+
+def line(arm: str, seed: int, shift: float, noise: float = 0.02) -> dict:
+    """A run that ends at 0.6 + shift and some noise, of the seed and of its own."""
+    rng = np.random.default_rng([seed, len(arm)])
+    by_task = np.clip(0.6 + shift + rng.normal(0, noise / 3) + np.linspace(-0.2, 0.2, 16), 0, 1)
+    end = float(by_task.mean())
+    point = lambda rollouts, progress: dict(
+        rollouts=rollouts, tokens=100 * rollouts, seconds=3.0 * rollouts, progress=progress
+    )
+    return {
+        "arm": arm,
+        "seed": seed,
+        "progress": end,
+        "strict": end / 2,
+        "area": end - 0.1,
+        "collapsed": seed == 3,
+        "way": [point(0, 0.4), point(12, 0.5), point(24, end)],
+        "by_task": by_task.tolist(),
+        "variance": [0.12, 0.06],
+        "first_in_band": [6, 10],
+        "zero_variance": [0.1, 0.4],
+        "pool": {"zone_hard": 5, "zone_boundary": 10, "zone_mastered": 5},
+    }
+
+
+def lines(study=TWELVE, shifts=SHIFT, seeds=12):
+    return [line(arm.name, seed, shifts[arm.name]) for arm in study.arms for seed in range(min(arm.seeds, seeds))]
+
+
+def test_contrasts_hold_the_differences_of_the_seeds_that_both_arms_have():
+    found = {(one.arm, one.reference): one for one in report.contrasts(TWELVE, lines())}
+    assert list(found) == [("rods", "static"), ("other", "static"), ("few", "static")]
+    primary, few = found["rods", "static"], found["few", "static"]
+    assert primary.is_primary and not few.is_primary and (primary.paired.count, few.paired.count) == (12, 6)
+    by_seed = {(one["arm"], one["seed"]): one["progress"] for one in lines()}
+    assert primary.differences_S[4] == pytest.approx(by_seed["rods", 4] - by_seed["static", 4])
+    assert primary.adjusted == primary.paired.p < 0.001 and primary.flips == 2 / 4096  # alone in its family
+    assert found["other", "static"].adjusted == pytest.approx(
+        min(1.0, max(2 * min(few.paired.p, found["other", "static"].paired.p), found["other", "static"].paired.p))
+    )
+    assert primary.crossed[0] < primary.paired.mean < primary.crossed[1]
+
+
+def test_a_contrast_without_two_common_seeds_is_left_out():
+    assert report.contrasts(TWELVE, lines(seeds=1)) == []
+
+
+@pytest.mark.parametrize(("shift", "seeds", "said"), [
+    (0.05, 12, "- `rods` reaches 0.049 more than `static` (Holm's p 0.000)."),
+    (0.0, 12, "- `rods` and `static` are equivalent within 0.03."),
+    (0.05, 5, "- `rods` minus `static`: open, 5 of 12 seeds."),
+    (0.05, 0, "- `rods` minus `static`: open, 0 of 12 seeds."),
+])  # fmt: skip
+def test_the_page_says_what_the_registered_test_decides_and_nothing_before_the_last_seed(shift, seeds, said):
+    text = report.section(TWELVE, lines(shifts=SHIFT | {"rods": shift}, seeds=seeds))
+    assert said in text and f"{len(lines(seeds=seeds))} of 42 planned runs exist" in text
+
+
+def test_the_page_and_its_pictures(tmp_path):
+    report.write_report([(TWELVE, lines()), (replace(TWELVE, name="second"), lines())], Console(quiet=True), tmp_path)
+    text = (tmp_path / "results.md").read_text("utf-8")
+    assert "| `static` | 12 of 12 |" in text and "| 1 |" in text  # one collapse
+    assert "0.120, 0.060, 2.0 | 60% of 120 | 10%, 40% | 50% of 20 |" in text
+    assert "Over 4 arms: Spearman's correlation of the means is 1.00." in text
+    names = [f"{study}_{kind}.png" for study in ("toy", "second") for kind in ("curves", "contrasts")]
+    assert all((tmp_path / name).stat().st_size > 10_000 and name in text for name in names)
+
+
+def test_the_page_of_a_study_without_runs_says_so(tmp_path):
+    report.write_report([(TWELVE, [])], Console(quiet=True), tmp_path)
+    text = (tmp_path / "results.md").read_text("utf-8")
+    assert "toy: 0 of 42 planned runs exist" in text and ".png" not in text
