@@ -52,7 +52,7 @@ def test_a_browser_runs_nothing_that_a_model_wrote(tmp_path):
     script = iter([*said, Said(SCRIPTS[0], Action(error=SCRIPTS[1])), Stop(truncated=SCRIPTS[2])])
     record = play_episode(WORKPLACE, TASKS[0], 0, lambda _: next(script), RODS)
     result, _ = run(tmp_path / "gold", player="gold")
-    write_page(tmp_path / "page.html", SCRIPTS[3], [TASKS[0]], [replace(record, failure=SCRIPTS[0])], result)
+    write_page(tmp_path / "page.html", SCRIPTS[3], WORKPLACE, [TASKS[0]], [replace(record, failure=SCRIPTS[0])], result)
     page = (tmp_path / "page.html").read_text()
     assert "owned" in page and "<html" in shown_by_browser(tmp_path / "page.html")
     # Neither the page as it is, nor without the policy that forbids scripts: escaping alone is enough.

@@ -56,6 +56,7 @@ def print_scores(result: Mapping[str, Json], console: Console) -> None:
         console.print(told, highlight=False)
     lines = {"actions": scores["codes"], "truncated": scores["truncated"], "failed": scores["failures"]}
     lines |= {"ended": scores["ended"], "failures blamed on": scores["blamed"]}
+    lines |= {"calls of the other side's tools, by": scores["wrong_owner_calls"], "user errors": scores["user_errors"]}
     lines["longest (actions)"] = {f"{one['task']}#{one['rollout']}": one["moves"] for one in scores["longest"][:3]}
     for title, counts in lines.items():
         if counts:
