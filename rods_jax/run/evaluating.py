@@ -103,7 +103,9 @@ def header_of(settings: Evaluation, player: str, split: Split, rules: Rules) -> 
         "top_p": settings.top_p,
         "max_tokens": settings.max_tokens,
         "seed": settings.seed,
-    } | ({"user": f"{settings.user_model} at {settings.user}"} if settings.user else {})
+    }
+    header |= {"user": f"{settings.user_model} at {settings.user}"} if settings.user else {}
+    header |= {"judge": f"{settings.judge_model} at {settings.judge}"} if settings.judge else {}
     return header | ({"extra": extra} if (extra := extra_of(settings)) else {})
 
 

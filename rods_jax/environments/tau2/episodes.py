@@ -71,7 +71,7 @@ def make(files: Files, user: User, rules: ScoringRules, judge: Judge | None, tas
     """The world of one rollout."""
     name, own = own_task(task)
     domain = DOMAINS[name](files)
-    environment = domain.environment()
+    environment = domain.environment(mended=rules.tools_are_mended)
     environment.set_up(own.start, own.start.history, apart=rules.data_stay_apart)
 
     def call(who: str, call: Call) -> Observation:

@@ -36,8 +36,9 @@ class Toolkit:
         members = {name: member for base in reversed(cls.__mro__) for name, member in vars(base).items()}
         cls._marks = {name: member.tau2_mark for name, member in members.items() if hasattr(member, "tau2_mark")}
 
-    def __init__(self, db: Database):
+    def __init__(self, db: Database, mended: bool = False):
         self.db = db
+        self.mended = mended  # its tools are without their official faults
 
 
 def marks(cls: type[Toolkit]) -> Mapping[str, Mark]:
