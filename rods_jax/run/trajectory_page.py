@@ -35,11 +35,12 @@ _PAGE = """\
 :root { color-scheme: light dark; --good: #2f8f7f; --bad: #c2571a; --user: #4a6fa5; --soft: #8882; }
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.2rem; }
-table { border-collapse: collapse; margin: .5rem 0 1rem; }
+table { border-collapse: collapse; margin: .5rem 0 1rem; display: block; overflow-x: auto; }
 th, td { text-align: left; vertical-align: top; padding: .15rem .8rem .15rem 0; }
 tr { border-bottom: 1px solid var(--soft); }
 pre { margin: .2rem 0; white-space: pre-wrap; overflow-wrap: anywhere; font: 13px/1.4 ui-monospace, monospace; }
-summary { cursor: pointer; padding: .2rem 0; }
+summary { cursor: pointer; padding: .2rem 0; overflow-wrap: anywhere; }
+p.bad { margin: .2rem 0; }
 section { margin: .6rem 0 .6rem 1rem; padding-left: .8rem; border-left: 3px solid var(--good); }
 section.bad { border-color: var(--bad); }
 i.good { color: var(--good); } i.bad, .bad > b { color: var(--bad); }

@@ -67,8 +67,11 @@ class Environment:
         return None
 
     def run(self, side: str, name: str, arguments: Mapping[str, Json]) -> Any:
-        """Any method of a side, helpers too, without sync; raises what it raises."""
-        return getattr(self.toolkit(side), name)(**copied(dict(arguments)))
+        """Any method of a side, helpers too, without sync; raises what it raises. ValueError: there is none."""
+        method = getattr(self.toolkit(side), name, None)
+        if not callable(method):
+            raise ValueError(f"the side of the {side} has no method {name}")
+        return method(**copied(dict(arguments)))
 
     def check(self, assertion: Assertion) -> bool:
         """Whether the assertion holds. Raises what its method raises; TypeError: its result is no boolean."""
