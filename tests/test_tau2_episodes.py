@@ -11,6 +11,7 @@ from tau2_toy import CRITERIA, entry, write
 from rods_jax.environments.conversation import Spoken, Talk, UserFailed, scripted
 from rods_jax.environments.scoring import RODS
 from rods_jax.environments.tau2 import data
+from rods_jax.environments.tau2.disputed import DISPUTED, disputed
 from rods_jax.environments.tau2.episodes import check_names, entries, episode_task, lines_of, make, recorded, tau2
 from rods_jax.environments.tau2.messages import task_from_json
 from rods_jax.environments.tau2.scoring import OFFICIAL, STRICT, TRANSFER
@@ -73,6 +74,10 @@ def test_a_hasty_transfer_passes_no_check_where_it_would_win(files):
     moves = Action((Call(TRANSFER, {"summary": "x"}),)), Action(answer="Bye.")
     assert played(files, task, *moves)[1][-1].passed == (False, False)
     assert played(files, task, *moves, rules=OFFICIAL)[1][-1].passed == (True, True)
+
+
+def test_of_other_task_files_no_gold_is_disputed(files):
+    assert disputed(files, "mock") == {} and "update_task_with_user_tools" in DISPUTED["mock"][1]
 
 
 def test_a_task_that_asks_for_nothing_has_one_check():

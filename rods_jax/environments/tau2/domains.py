@@ -23,7 +23,7 @@ class TauDomain(NamedTuple):
     solo_policy: str | None  # the same for an agent that has both sides' tools; None: there is no such task
     agent: type[Toolkit]
     user: type[Toolkit] | None
-    environment: Callable[..., Environment]  # (solo=False, mended=False) -> a fresh one, as cheap as two small objects
+    environment: Callable[..., Environment]  # (solo=False) -> a fresh one, for the cost of two small objects
 
     def agent_tools(self) -> tuple[ToolSpec, ...]:
         return tool_specs(self.agent, self.files, self.folder)
@@ -37,9 +37,8 @@ def mock_domain(files: Files) -> TauDomain:
     agent = Base("MockDB", mock.AGENT_DB, files.json("mock", "db.json"))
     user = Base("MockUserDB", mock.USER_DB, files.json("mock", "user_db.json"))
 
-    def environment(solo: bool = False, mended: bool = False) -> Environment:
-        tools = mock.MockTools(Database(agent), mended), mock.MockUserTools(Database(user), mended)
-        return Environment(*tools, solo=solo)
+    def environment(solo: bool = False) -> Environment:
+        return Environment(mock.MockTools(Database(agent)), mock.MockUserTools(Database(user)), solo=solo)
 
     policy, solo_policy = files.text("mock", "policy.md"), files.text("mock", "policy_solo.md")
     return TauDomain("mock", "mock", files, policy, solo_policy, mock.MockTools, mock.MockUserTools, environment)
@@ -75,10 +74,10 @@ def _telecom_bases(files: Files) -> tuple[Base, Base]:
 def _one_sided(files: Files, name: str, base: Base, agent: type[Toolkit]) -> TauDomain:
     """A domain whose users have no tools."""
 
-    def environment(solo: bool = False, mended: bool = False) -> Environment:
+    def environment(solo: bool = False) -> Environment:
         if solo:
             raise ValueError(f"{name} has no solo mode")
-        return Environment(agent(Database(base), mended))
+        return Environment(agent(Database(base)))
 
     return TauDomain(name, name, files, files.text(name, "policy.md"), None, agent, None, environment)
 

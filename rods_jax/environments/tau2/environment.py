@@ -83,14 +83,22 @@ class Environment:
 
     # ------------------------------------------------------------------------------------- set-up
     def set_up(
-        self, start: Start, messages: Sequence[Message] = (), *, strict: bool = True, apart: bool = False
+        self,
+        start: Start,
+        messages: Sequence[Message] = (),
+        *,
+        strict: bool = True,
+        apart: bool = False,
+        mended: bool = False,
     ) -> None:
         """Data, then calls, then the dialogue so far.
 
         messages: begin with the start's own history.  strict: results must be those recorded.
         apart: data of one side leave the other's alone; officially both then have the one database.
+        mended: the agent's tools are without their official faults.
         ReplayError, ShapeError, or what a call of the set-up raises.
         """
+        self.agent.mended = mended
         if self.solo and any(message.role == USER for message in messages):
             raise ReplayError("a user spoke in solo mode")
         for mine, other, data in ((self.agent, self.user, start.agent_data), (self.user, self.agent, start.user_data)):

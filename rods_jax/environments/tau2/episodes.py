@@ -71,8 +71,8 @@ def make(files: Files, user: User, rules: ScoringRules, judge: Judge | None, tas
     """The world of one rollout."""
     name, own = own_task(task)
     domain = DOMAINS[name](files)
-    environment = domain.environment(mended=rules.tools_are_mended)
-    environment.set_up(own.start, own.start.history, apart=rules.data_stay_apart)
+    environment = domain.environment()
+    environment.set_up(own.start, own.start.history, apart=rules.data_stay_apart, mended=rules.tools_are_mended)
 
     def call(who: str, call: Call) -> Observation:
         return environment.call(_SIDES[who], call.name, call.arguments)

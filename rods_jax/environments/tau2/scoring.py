@@ -133,15 +133,15 @@ def checks(score: Score) -> tuple[bool, ...]:
 def _replayed(
     domain: TauDomain, task: TauTask, messages: Sequence[Message], rules: ScoringRules, solo: bool
 ) -> Environment:
-    environment = domain.environment(solo=solo, mended=rules.tools_are_mended)
-    environment.set_up(task.start, messages, apart=rules.data_stay_apart)
+    environment = domain.environment(solo=solo)
+    environment.set_up(task.start, messages, apart=rules.data_stay_apart, mended=rules.tools_are_mended)
     return environment
 
 
 def _gold(domain: TauDomain, task: TauTask, rules: ScoringRules) -> Environment:
     """After the gold calls. What fails is left out, and nothing is synchronised, as officially."""
-    environment = domain.environment(mended=rules.tools_are_mended)
-    environment.set_up(task.start, task.start.history, apart=rules.data_stay_apart)
+    environment = domain.environment()
+    environment.set_up(task.start, task.start.history, apart=rules.data_stay_apart, mended=rules.tools_are_mended)
     for gold in (task.criteria and task.criteria.actions) or ():
         try:
             environment.perform(gold.side, gold.name, gold.arguments)

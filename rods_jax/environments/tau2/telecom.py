@@ -23,10 +23,9 @@ def bases(desk: Json, owner: Json) -> tuple[Base, Base]:
     return Base("TelecomDB", DESK, desk), Base("TelecomUserDB", PHONE, whole)
 
 
-def environment(desk: Base, owner: Base, solo: bool = False, mended: bool = False) -> Environment:
+def environment(desk: Base, owner: Base, solo: bool = False) -> Environment:
     """A fresh episode."""
-    tools = TelecomTools(Database(desk), mended), TelecomUserTools(Database(owner), mended)
-    return Environment(*tools, see_each_other, solo)
+    return Environment(TelecomTools(Database(desk)), TelecomUserTools(Database(owner)), see_each_other, solo)
 
 
 def policy(files: Files, workflow: bool = False, solo: bool = False) -> str:

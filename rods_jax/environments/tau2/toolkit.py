@@ -31,14 +31,14 @@ class Toolkit:
     """Tools of one side over one database."""
 
     _marks: ClassVar[dict[str, Mark]] = {}  # of the tools
+    mended = False  # whether they are without their official faults
 
     def __init_subclass__(cls) -> None:
         members = {name: member for base in reversed(cls.__mro__) for name, member in vars(base).items()}
         cls._marks = {name: member.tau2_mark for name, member in members.items() if hasattr(member, "tau2_mark")}
 
-    def __init__(self, db: Database, mended: bool = False):
+    def __init__(self, db: Database):
         self.db = db
-        self.mended = mended  # its tools are without their official faults
 
 
 def marks(cls: type[Toolkit]) -> Mapping[str, Mark]:
