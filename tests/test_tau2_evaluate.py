@@ -232,20 +232,29 @@ def test_a_broken_task_is_a_counted_failure_and_the_others_are_played(tmp_path, 
     """A tool that is not there, a patch that does not fit, an assertion that raises: one sentence each."""
     entries = [entry("call", evaluation_criteria=PLAIN), entry("raises", evaluation_criteria=RAISES)]
     entries += [entry("unknown", initial_state=UNKNOWN), entry("unfit", initial_state=UNFIT)]
+    entries += [entry("gold", evaluation_criteria={"actions": [{"name": "fly"}], "reward_basis": ["DB"]})]
     monkeypatch.setenv("RODS_TAU2", str(write(tmp_path / "bench", entries)))
     with chat_server(agent) as (agent_url, _), chat_server(user) as (user_url, _):
         found = run(tmp_path, agent_url, user_url)
         strict = run(tmp_path, agent_url, user_url, scoring="strict", out=tmp_path / "strict")
     failures = found["scores"]["failures"]
-    assert all(words in str(failures) for words in ("has no method fly", "planets", "Task x not found"))
-    assert len(failures) == 3 and all("\n" not in reason for reason in failures)
+    assert all(
+        words in str(failures) for words in ("has no method fly", "planets", "Task x not found", "names the tool fly")
+    )
+    assert len(failures) == 4 and all("\n" not in reason for reason in failures)
     row = found["scores"]["rows"]["all tasks"]
-    assert (row["tasks"], row["failed"], row["official"]["mean"]) == (4, 3, 1.0)
+    assert (row["tasks"], row["failed"], row["official"]["mean"]) == (5, 4, 1.0)
     assert (
-        strict["scores"]["rows"]["all tasks"]["failed"] == 2
+        strict["scores"]["rows"]["all tasks"]["failed"] == 3
     )  # there the assertion has failed, and so has the episode
     records = read_evaluation(tmp_path / "out" / "journal.jsonl")
-    assert {one.task_id: bool(one.failure) for one in records} == {"call": 0, "raises": 1, "unknown": 1, "unfit": 1}
+    assert {one.task_id: bool(one.failure) for one in records} == {
+        "call": 0,
+        "raises": 1,
+        "unknown": 1,
+        "unfit": 1,
+        "gold": 1,
+    }
 
 
 def test_a_user_that_never_stops_meets_the_limit(bench):

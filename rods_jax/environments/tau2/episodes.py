@@ -13,11 +13,12 @@ from rods_jax.environments.conversation import AGENT, USER, Conversation, Ended,
 from rods_jax.environments.protocol import Domain, Reading, Simulator, Stratum
 from rods_jax.environments.tau2 import messages
 from rods_jax.environments.tau2.data import Files, splits, tasks
-from rods_jax.environments.tau2.domains import DOMAINS
-from rods_jax.environments.tau2.messages import TOOL, Message, TauTask, ToolCall, task_from_json
+from rods_jax.environments.tau2.domains import DOMAINS, TauDomain
+from rods_jax.environments.tau2.messages import TOOL, Message, TaskError, TauTask, ToolCall, task_from_json
 from rods_jax.environments.tau2.prompts import GREETING, agent_prompt
 from rods_jax.environments.tau2.scoring import COMPONENTS, STRICT, Judge, ScoringRules, checks, grade
 from rods_jax.environments.tau2.slips import DECISIVE, slips
+from rods_jax.environments.tau2.toolkit import marks
 from rods_jax.types import MEASURED, Call, Json, Observation, Task, World
 
 _SIDES = {AGENT: messages.AGENT, USER: messages.USER}  # of a conversation, in tau2-bench's words
@@ -68,9 +69,10 @@ def policy(files: Files, task: Task) -> str:
 
 
 def make(files: Files, user: User, rules: ScoringRules, judge: Judge | None, task: Task) -> Conversation:
-    """The world of one rollout."""
+    """The world of one rollout. TaskError: the task names a tool that its side does not have."""
     name, own = own_task(task)
     domain = DOMAINS[name](files)
+    _require_tools(domain, own)
     environment = domain.environment()
     environment.set_up(own.start, own.start.history, apart=rules.data_stay_apart, mended=rules.tools_are_mended)
 
@@ -98,6 +100,17 @@ def make(files: Files, user: User, rules: ScoringRules, judge: Judge | None, tas
         greeting=GREETING,
         history=lines_of(own.start.history),
     )
+
+
+def _require_tools(domain: TauDomain, own: TauTask) -> None:
+    tools = {messages.AGENT: marks(domain.agent), messages.USER: {} if domain.user is None else marks(domain.user)}
+    wanted = [(gold.side, gold.name) for gold in (own.criteria and own.criteria.actions) or ()]
+    wanted += [(messages.USER, name) for name in own.user_tools or ()]
+    for side, name in wanted:
+        if name not in tools[side]:
+            raise TaskError(
+                f"tau2 task {own.id!r} names the tool {name}, which the {side} of {domain.name} does not have"
+            )
 
 
 def check_names(task: Task) -> tuple[str, ...]:
