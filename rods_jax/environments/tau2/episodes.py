@@ -6,6 +6,7 @@
 A task travels whole in its `World`, so that tasks made of faults are played like those of a file.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -19,7 +20,7 @@ from rods_jax.environments.tau2.prompts import GREETING, agent_prompt
 from rods_jax.environments.tau2.scoring import COMPONENTS, STRICT, Judge, ScoringRules, checks, grade
 from rods_jax.environments.tau2.slips import DECISIVE, slips
 from rods_jax.environments.tau2.toolkit import marks
-from rods_jax.types import MEASURED, Call, Json, Observation, Task, World
+from rods_jax.types import MEASURED, Call, Json, Observation, Task, ToolSpec, World
 
 _SIDES = {AGENT: messages.AGENT, USER: messages.USER}  # of a conversation, in tau2-bench's words
 
@@ -65,7 +66,15 @@ def own_task(task: Task) -> tuple[str, TauTask]:
 
 def policy(files: Files, task: Task) -> str:
     """What the agent of a task must follow."""
-    return agent_prompt(DOMAINS[own_task(task)[0]](files))
+    (name,) = task.world.classes
+    return _agent(files, name)[1]
+
+
+@functools.cache
+def _agent(files: Files, name: str) -> tuple[tuple[ToolSpec, ...], str]:
+    """(tools, policy) of a domain's agent: the same in each of its episodes, and slow to put together."""
+    domain = DOMAINS[name](files)
+    return domain.agent_tools(), agent_prompt(domain)
 
 
 def make(files: Files, user: User, rules: ScoringRules, judge: Judge | None, task: Task) -> Conversation:
@@ -87,16 +96,17 @@ def make(files: Files, user: User, rules: ScoringRules, judge: Judge | None, tas
     def blame(ended: Ended) -> str:
         return USER if any(one.kind in DECISIVE for one in slips(files, task, ended.lines, ended.reason)) else AGENT
 
-    num = len(check_names(task))
+    tools, prompt = _agent(files, name)
+    num = len(_asked_for(own))
     return Conversation(
-        tools=domain.agent_tools(),
+        tools=tools,
         user=user,
         call=call,
         num_checks=num,
         decide=decide,
         blame=blame,
         sync=environment.sync,
-        policy=policy(files, task),
+        policy=prompt,
         greeting=GREETING,
         history=lines_of(own.start.history),
     )
@@ -115,7 +125,11 @@ def _require_tools(domain: TauDomain, own: TauTask) -> None:
 
 def check_names(task: Task) -> tuple[str, ...]:
     """What each of `scoring.checks` asks for, and at least one: the reward."""
-    _, own = own_task(task)
+    return tuple(f"{part} {one}".rstrip() for part, one in _asked_for(own_task(task)[1]))
+
+
+def _asked_for(own: TauTask) -> list[tuple[str, str]]:
+    """(part of the score, what it asks for)"""
     criteria = own.criteria or messages.Criteria(basis=())
     replayed = criteria.actions is not None or criteria.assertions is not None
     wanted: dict[str, list[str]] = {
@@ -125,9 +139,7 @@ def check_names(task: Task) -> tuple[str, ...]:
         "COMMUNICATE": [*(criteria.communicate or ())],
         "NL_ASSERTION": [*(criteria.statements or ())],
     }
-    return tuple(f"{part} {one}" for part in COMPONENTS if part in criteria.basis for one in wanted[part]) or (
-        "reward",
-    )
+    return [(part, one) for part in COMPONENTS if part in criteria.basis for one in wanted[part]] or [("reward", "")]
 
 
 def _printed(name: str, arguments: Mapping[str, Json]) -> str:
