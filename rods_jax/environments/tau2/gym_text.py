@@ -13,6 +13,7 @@ import warnings
 
 from rods_jax import strict_json
 from rods_jax.codecs.grammar import MAX_ACTION_CHARACTERS, checked
+from rods_jax.threads import parse_python
 from rods_jax.types import Action, Call, Json
 
 _CALL = re.compile(r"[A-Za-z_]\w*\s*\(.*\)", re.DOTALL)
@@ -49,7 +50,7 @@ def _as_python(text: str) -> Call | None:
         return None
     try:
         with warnings.catch_warnings(action="ignore"):  # Python warns of strings such as '\d'
-            first = ast.parse(text).body[0]
+            first = parse_python(text).body[0]
     except SyntaxError:
         return None
     match first:
