@@ -16,7 +16,7 @@ from rods_jax.environments.foreign import equal, shown, told
 from rods_jax.environments.gold import require_repeats
 from rods_jax.environments.protocol import Answer, Closing, Domain, EpisodeBatch, Failure, Opening, Rules
 from rods_jax.environments.scoring import RODS, gold_trace, official_turn_passed, turns_passed
-from rods_jax.types import Action, Call, Json, Message, Task
+from rods_jax.types import Action, Call, Json, Line, Message, Task
 
 MAX_DIFFERENCES = 8  # per turn: one wrong early call can leave hundreds
 MAX_SHOWN = 500  # characters of an expected or found value
@@ -33,6 +33,7 @@ class Move:
     code: int  # diagnostic event code, RODS 1.2
     observations: tuple[str, ...]
     reasoning: str = ""  # what a served model thought before it, where the server tells
+    num_lines: int = 0  # of its conversation that it added
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Record:
     failure: str = ""  # of the infrastructure: counted, and in no score
     ended: str = ""  # why a conversation ended, as in a Trajectory
     blame: str = ""  # who caused its failure
+    lines: tuple[Line, ...] = ()  # of a conversation: all of both sides, first what preceded the first move
 
 
 class Said(NamedTuple):
@@ -95,6 +97,7 @@ class _Played:
     stop: Stop = Stop()
     ended: str = ""
     blame: str = ""
+    lines: list[Line] = field(default_factory=list)
 
 
 def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS) -> Record:
@@ -126,6 +129,7 @@ def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS
         failure=played.stop.failure,
         ended=played.ended,
         blame=played.blame,
+        lines=tuple(played.lines),
     )
 
 
@@ -160,6 +164,7 @@ def _play_checks(batch: EpisodeBatch, act: Act) -> _Played:
     if isinstance(opening, Failure):
         return replace(_unreached(1), stop=Stop(failure=opening.reason))
     played, passed = _unreached(opening.num_checks), list[bool]()
+    played.lines += opening.lines
 
     def answer(action: Action) -> Answer | Failure:
         found = batch.act({0: action})[0]
@@ -190,7 +195,18 @@ def _converse(opening: Opening, answer: Callable[[Action], Answer | Failure], ac
         if isinstance(found, Failure):
             played.stop = Stop(failure=found.reason)
             return
-        played.moves.append(Move(turn, spoken.text, action.calls, found.code, found.observations, spoken.reasoning))
+        played.moves.append(
+            Move(
+                turn,
+                spoken.text,
+                action.calls,
+                found.code,
+                found.observations,
+                spoken.reasoning,
+                len(found.lines),
+            )
+        )
+        played.lines += found.lines
         played.tokens += spoken.tokens
         played.ended, played.blame = found.ended, found.blame
         messages, done = found.messages, found.done

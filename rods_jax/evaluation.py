@@ -7,7 +7,7 @@ import contextlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,8 @@ import numpy as np
 from rods_jax import journal
 from rods_jax.config import differences
 from rods_jax.dialogue import Record
+from rods_jax.environments.conversation import USER, WRONG_OWNER
+from rods_jax.environments.protocol import Domain, Slip
 from rods_jax.journal import JournalError
 from rods_jax.records import RecordError, decode, encode
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, SPOKE, TURN_FAILED, TURN_PASSED
@@ -107,6 +109,20 @@ def score(
             for r in sorted(valid, key=lambda record: -len(record.moves))[:NUM_LONGEST]
         ],
     }
+
+
+def slips_of(domain: Domain, task: Task, record: Record) -> Sequence[Slip]:
+    """Errors that a conversation's transcript shows, of either side; none where a record or a domain has no transcript."""
+    reading = domain.of(task).reading
+    return reading.slips(task, record.lines, record.ended) if reading and record.lines else ()
+
+
+def count_slips(slips: Iterable[Slip]) -> dict[str, dict[str, int]]:
+    """Calls of the other side's tools by who made them, and the user's other errors by kind, the most frequent first."""
+    slips = list(slips)
+    calls = Counter(slip.who for slip in slips if slip.kind == WRONG_OWNER)
+    errors = Counter(slip.kind for slip in slips if slip.kind != WRONG_OWNER and slip.who == USER)
+    return {"wrong_owner_calls": dict(calls.most_common()), "user_errors": dict(errors.most_common())}
 
 
 def pass_at(n: int, c: int, k: int) -> float:

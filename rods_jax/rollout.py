@@ -24,7 +24,7 @@ from rods_jax.config import RolloutConfig
 from rods_jax.environments.lanes import Lanes
 from rods_jax.environments.protocol import Answer, EpisodeBatch, Failure, Opening, StartEpisodes
 from rods_jax.generation import Generator, Sampling, capacities, generator, rollout_keys
-from rods_jax.types import Action, Codec, Policy, RolloutBatch, Step, Task, Trajectory
+from rods_jax.types import Action, Codec, Line, Policy, RolloutBatch, Step, Task, Trajectory
 
 SEGMENT = 16  # decode steps at most before the host looks
 PATIENCE = 0.01  # seconds that speaking rows wait for new answers; most come sooner and are read a segment earlier
@@ -75,6 +75,7 @@ class _Row:
     failure: str | None = None
     ended: str = ""
     blame: str = ""
+    lines: tuple[Line, ...] = ()  # of its conversation
 
     @property
     def speaks(self) -> bool:
@@ -311,8 +312,8 @@ def _start(
                 lengths_N[n] = len(tokens)
             except Exception as error:  # the environment's fault, not the policy's: the group is recorded and masked
                 failures = [_reason(error)] * group_size
-        num_checks = opening.num_checks if opening is not None else 1
-        rows += [_Row(num_checks, done=failure is not None, failure=failure) for failure in failures]
+        num_checks, lines = (opening.num_checks, opening.lines) if opening is not None else (1, ())
+        rows += [_Row(num_checks, done=failure is not None, failure=failure, lines=lines) for failure in failures]
     return prompts, lengths_N, rows
 
 
@@ -347,7 +348,8 @@ def _answer(
         except Exception as error:
             row.done, row.failure = True, _reason(error)
             continue
-        row.steps.append(Step(row.turn, text, answer.code, answer.observations))
+        row.steps.append(Step(row.turn, text, answer.code, answer.observations, len(answer.lines)))
+        row.lines += answer.lines
         row.turn += sum(message.role == "user" for message in answer.messages)
         row.passed += answer.passed
         if len(row.passed) > row.num_checks:
@@ -367,10 +369,9 @@ def _reason(error: Exception) -> str:
 
 
 def _trajectory(task: Task, rollout: int, row: _Row) -> Trajectory:
-    undecided = (False,) * (row.num_checks - len(row.passed))
-    passed = (*row.passed, *undecided)[: row.num_checks]
-    ending = row.truncated, row.failure, row.ended, row.blame
-    return Trajectory(task.id, rollout, passed, tuple(row.steps), *ending, sum(len(turn.gold) for turn in task.turns))
+    passed = (*row.passed, *[False] * (row.num_checks - len(row.passed)))[: row.num_checks]  # undecided ones too
+    how = row.truncated, row.failure, row.ended, row.blame, row.lines
+    return Trajectory(task.id, rollout, passed, tuple(row.steps), *how, sum(len(turn.gold) for turn in task.turns))
 
 
 def _batch(tasks, prompts, lengths_N, rows, trajectories, limit, reward) -> RolloutBatch[np.ndarray]:

@@ -1,5 +1,6 @@
-"""Work for threads that nobody has to wait for."""
+"""Work for threads that nobody has to wait for, and what only one thread may do at a time."""
 
+import ast
 import queue
 import threading
 from collections import deque
@@ -37,3 +38,15 @@ def in_threads(function: Callable[[Any], Any], items: Sequence[Any], threads: in
             yield place, result
     finally:
         waiting.clear()
+
+
+_PARSING = threading.Lock()
+
+
+def parse_python(source: str | bytes, mode: str = "exec") -> Any:
+    """`ast.parse`, by one thread at a time; raises what it raises.
+
+    CPython 3.11 keeps the depth of the tree in one place for all threads: two at once end in a SystemError.
+    """
+    with _PARSING:
+        return ast.parse(source, "<string>", mode)

@@ -107,6 +107,22 @@ class Action:
 
 
 @dataclass(frozen=True)
+class Line:
+    """A line of a conversation: a message of either side, or the result of one of its calls."""
+
+    who: str  # "agent" or "user"; of a result, who called
+    text: str = ""
+    calls: tuple[Call, ...] = ()
+    result: bool = False
+    ok: bool = True  # of a result
+
+    @property
+    def is_words(self) -> bool:
+        """Whether the other side hears it: text beside calls is never shown to it."""
+        return not self.result and not self.calls
+
+
+@dataclass(frozen=True)
 class Step:
     """One assistant action and what came back, kept for reading and for the format reward."""
 
@@ -114,6 +130,7 @@ class Step:
     text: str
     code: int  # diagnostic event code, RODS 1.2
     observations: tuple[str, ...] = ()
+    num_lines: int = 0  # of its conversation that it added
 
 
 @dataclass(frozen=True)
@@ -128,6 +145,7 @@ class Trajectory:
     failure: str | None = None  # infrastructure failure: recorded, and masked in the update
     ended: str = ""  # why a conversation ended (environments/conversation.py); empty in other worlds
     blame: str = ""  # who caused a conversation's failure: "agent" or "user"; empty: it passed, or nobody judged
+    lines: tuple[Line, ...] = ()  # of a conversation: all of both sides, first what preceded the first step
     gold_calls: int = 0  # that the task's gold makes; 0: its gold makes none, or it has none to compare with
 
 

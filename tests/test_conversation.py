@@ -1,5 +1,6 @@
 """Conversations: who speaks next, what ends them, what a group shares, and that the agent's tokens alone carry loss."""
 
+import json
 import threading
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from grpo_toy import objective_with
 from rollout_toy import CODEC, SCRIPTED, V, compiled, gather, script
 
 from rods_jax import grpo
-from rods_jax.dialogue import Said, Stop, play
+from rods_jax.dialogue import Record, Said, Stop, play
 from rods_jax.environments import toolkit
 from rods_jax.environments.conversation import (
     AGENT,
@@ -33,6 +34,7 @@ from rods_jax.environments.conversation import (
 from rods_jax.environments.episode import start_episodes
 from rods_jax.environments.lanes import Lanes
 from rods_jax.environments.protocol import Domain, Failure, Opening, Stratum
+from rods_jax.records import decode, encode
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, SPOKE, TURN_FAILED, TURN_PASSED
 from rods_jax.run.played import record_of
 from rods_jax.types import Action, Call, Observation, Policy, Task, ToolSpec, Turn, World
@@ -75,7 +77,8 @@ def domain_of(make) -> Domain:
 def test_words_go_to_the_other_side_and_results_to_the_caller():
     talk = Talk(TASK, world := room(says("Dark here."), Spoken(calls=(CALL,)), says("Lit."), says(STOP)))
     opening = talk.open(world.user)
-    assert opening == Opening((LIGHT,), "Dark here.", 1, "Be kind.", "Hi.")
+    before = (Line(AGENT, "Hi."), Line(USER, "Dark here."))
+    assert opening == Opening((LIGHT,), "Dark here.", 1, "Be kind.", "Hi.", before)
     called = talk.hear(Action(calls=(CALL, CALL)))
     assert called.code == CALLED and [m.role for m in called.messages] == ["tool", "tool"]
     assert called.observations == ("lit by agent",) * 2
@@ -86,6 +89,9 @@ def test_words_go_to_the_other_side_and_results_to_the_caller():
     over = talk.hear(Action(answer="Good bye."))
     assert (over.done, over.passed, over.ended, over.code) == (True, (True,), "user_stop", TURN_PASSED)
     assert talk.steps == 1 + 2 + 4 + 2 and talk.errors == 0
+    # What is kept holds every line once: what preceded, and what each answer added.
+    assert [*opening.lines, *called.lines, *spoken.lines, *over.lines] == talk.lines
+    assert spoken.lines[1:3] == (Line(USER, "", (CALL,)), Line(USER, "lit by user", result=True))
 
 
 def test_a_side_sees_no_words_beside_calls_and_no_call_of_the_other():
@@ -294,3 +300,8 @@ def test_a_player_of_an_evaluation_gets_policy_and_greeting_and_the_record_says_
     assert seen == [[("system", "Be kind."), ("assistant", "Hi."), ("user", "Hello.")]]
     assert (record.ended, record.blame, record.rods) == ("user_stop", AGENT, (False,))
     assert record_of(rollouts.trajectories[0], CODEC.parse) == record  # a rollout's is read off, not played again
+    said = (Line(AGENT, "Hi."), Line(USER, "Hello."), Line(AGENT, "Bye."), Line(USER, STOP))
+    assert record.lines == said and record.moves[0].num_lines == 2
+    assert decode(Record, json.loads(json.dumps(encode(record)))) == record
+    older = {name: value for name, value in encode(record).items() if name != "lines"}
+    assert decode(Record, older) == replace(record, lines=())  # of a journal from before lines were kept

@@ -197,7 +197,7 @@ def test_the_page_shows_everything_and_escapes_what_a_model_wrote(tmp_path):
     record = play(WORKPLACE, task, 0, lambda _: next(script), RODS)
     records = [record, replace(record, rollout=1, failure=HOSTILE)]
     result, _ = run(tmp_path / "gold", player="gold")
-    write_page(tmp_path / "page.html", HOSTILE, [task], records, result)
+    write_page(tmp_path / "page.html", HOSTILE, WORKPLACE, [task], records, result)
     page = Page((tmp_path / "page.html").read_text())
     assert page.tags["details"] == 2 and not {"script", "img", "a", "link", "iframe"} & set(page.tags)
     shown = HOSTILE.replace("\ud800", "?")

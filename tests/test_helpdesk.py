@@ -306,3 +306,15 @@ def test_the_domain_travels_to_other_processes():
     task = a_task("cable_out")
     openings = [start_episodes(one, [task] * 2).openings for one in (domain, helpdesk(ALL))]
     assert openings[0] == openings[1] and openings[0][0].num_checks == 2
+
+
+def test_people_read_checks_by_name_and_the_errors_of_either_side():
+    task, refused = a_task("cable_out", "dns"), next(one for one in compositions(3) if one.refusal)
+    assert HELPDESK.reading.checks(task) == ("mended: cable_out", "mended: dns", "works, and the user has left")
+    assert HELPDESK.reading.checks(make_task(refused, random.Random(0)))[1] == f"handed over: {refused.refusal}"
+    talk = talk_of(task, Dials(stops_early=1.0))
+    talk.hear(Action((Call("plug_cable"),)))
+    talk.hear(Action(answer=ASKS["plug_cable"]))
+    stray, early = sorted(HELPDESK.reading.slips(task, talk.lines, "user_stop"))
+    assert (stray.who, stray.kind, stray.about) == (AGENT, "wrong_owner", "plug_cable")
+    assert (early.who, early.kind, early.place) == (USER, "stops_early", len(talk.lines) - 1)

@@ -23,11 +23,12 @@ from rods_jax.chat import Endpoint, http_generate
 from rods_jax.config import SynthesisConfig
 from rods_jax.dialogue import Said, Stop
 from rods_jax.dialogue import play as play_episode
+from rods_jax.environments.conversation import AGENT, USER
 from rods_jax.environments.scoring import RODS
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.run.trajectory_page import write_page
 from rods_jax.synthesis.ask import ROLES
-from rods_jax.types import Action, Call
+from rods_jax.types import Action, Call, Line
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 OWNED = "document.documentElement.setAttribute('owned', 'yes')"
@@ -51,8 +52,11 @@ def test_a_browser_runs_nothing_that_a_model_wrote(tmp_path):
     said = [Said(text, Action(calls=(Call(text, {text: text}),))) for text in SCRIPTS]
     script = iter([*said, Said(SCRIPTS[0], Action(error=SCRIPTS[1])), Stop(truncated=SCRIPTS[2])])
     record = play_episode(WORKPLACE, TASKS[0], 0, lambda _: next(script), RODS)
+    lines = [Line(who, text, (Call(text, {text: text}),)) for who in (AGENT, USER, SCRIPTS[1]) for text in SCRIPTS]
+    talked = replace(record, rollout=1, lines=tuple(lines), ended=SCRIPTS[0], blame=SCRIPTS[1])
+    records = [replace(record, failure=SCRIPTS[0]), talked]
     result, _ = run(tmp_path / "gold", player="gold")
-    write_page(tmp_path / "page.html", SCRIPTS[3], [TASKS[0]], [replace(record, failure=SCRIPTS[0])], result)
+    write_page(tmp_path / "page.html", SCRIPTS[3], WORKPLACE, [TASKS[0]], records, result)
     page = (tmp_path / "page.html").read_text()
     assert "owned" in page and "<html" in shown_by_browser(tmp_path / "page.html")
     # Neither the page as it is, nor without the policy that forbids scripts: escaping alone is enough.

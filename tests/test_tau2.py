@@ -7,7 +7,7 @@ import json
 import pytest
 from tau2_toy import dialogue, entry, write
 
-from rods_jax.environments.tau2 import data
+from rods_jax.environments.tau2 import data, gym_text
 from rods_jax.environments.tau2.calculator import calculate
 from rods_jax.environments.tau2.database import Base, Database, canonical
 from rods_jax.environments.tau2.domains import DOMAINS
@@ -28,6 +28,7 @@ from rods_jax.environments.tau2.shapes import (
     text,
 )
 from rods_jax.environments.tau2.values import Record, result_text
+from rods_jax.types import Action, Call
 
 CARD = record("Card", {"id": text, "amount": number, "note": (maybe(text), None)})
 SHAPE = record("ShopDB", {"cards": table(CARD), "bills": items(CARD), "till": CARD}, closed=True)
@@ -365,3 +366,17 @@ def test_entries_of_files_are_read_with_their_defaults():
     assert task.criteria.actions[0].side == AGENT and task.criteria.assertions[0].expected is True
     assert task.criteria.statements is None and task.user_tools is None and task.ticket == "T"
     assert task_from_json(entry(evaluation_criteria={})).criteria.basis == ("DB", "COMMUNICATE")
+
+
+@pytest.mark.parametrize(
+    ("text", "action"),
+    [
+        ('{"name": "f", "arguments": {"a": 1}}', Action((Call("f", {"a": 1}),))),
+        ("f(1, a=-2, b=null, c=(1, 'x'), d={'k': None}, e=...)", Action((Call("f", {"a": -2, "b": "null", "c": [1, "x"], "d": {"k": None}, "e": "Ellipsis"}),))),
+        ("f(a=1); g(b=2)", Action((Call("f", {"a": 1}),))),
+        *((text, Action(answer=text)) for text in ("f(a=g(1))", "f(a=1) please", '{"name": "f"}', "f(a=__import__('os').getcwd())", f"f(a={'(' * 900}{')' * 900})", "f(a=1e999)")),
+        (" ", Action(error="the message is empty")),
+    ],
+)  # fmt: skip
+def test_a_text_of_the_gym_environment_is_parsed_and_never_run(text, action):
+    assert gym_text.parse(text) == action

@@ -1,7 +1,10 @@
 """tau2-bench's files: where they are looked for, what is read of them, and each fault in a sentence."""
 
+import gc
 import importlib.metadata
 import json
+import sys
+import threading
 
 import pytest
 from tau2_toy import entry, write
@@ -11,6 +14,7 @@ from rods_jax.environments.tau2.data import TauDataError
 from rods_jax.environments.tau2.domains import DOMAINS
 from rods_jax.environments.tau2.messages import task_from_json
 from rods_jax.environments.tau2.prompts import agent_prompt, scenario, user_prompt
+from rods_jax.threads import parse_python
 from scripts.benchmark_tau2 import main as benchmark
 
 
@@ -152,3 +156,35 @@ def test_the_benchmark_measures_what_the_files_have_and_says_what_they_lack(tmp_
     benchmark(["--data", str(write(tmp_path / "w")), "--json", str(tmp_path / "speeds.json")])
     assert "mock      grade" in capsys.readouterr().out
     assert set(json.loads((tmp_path / "speeds.json").read_text())["mock"]) == {"start", "call", "hash", "grade"}
+
+
+def test_threads_parse_python_at_once():
+    """As the first episodes of an evaluation do.  Python code that runs in the garbage collector, as jax has some, lets threads
+    change places in the middle of a tree."""
+    source = "\n".join(f"def f{n}(a, b=[{n}, (1, 2)]):\n    return {{'a': a + b * (c - {n})}}" for n in range(100))
+    switch, threshold, errors = sys.getswitchinterval(), gc.get_threshold(), []
+
+    def work():
+        try:
+            for _ in range(5):
+                assert len(parse_python(source).body) == 100
+        except BaseException as error:
+            errors.append(error)
+
+    def collected(phase, info):
+        sum(range(50))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    gc.callbacks.append(collected)
+    try:
+        gc.set_threshold(50)
+        sys.setswitchinterval(1e-6)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        gc.callbacks.remove(collected)
+        gc.set_threshold(*threshold)
+        sys.setswitchinterval(switch)
+    assert errors == []

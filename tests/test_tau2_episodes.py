@@ -11,7 +11,8 @@ from tau2_toy import CRITERIA, entry, write
 from rods_jax.environments.conversation import Spoken, Talk, UserFailed, scripted
 from rods_jax.environments.scoring import RODS
 from rods_jax.environments.tau2 import data
-from rods_jax.environments.tau2.episodes import entries, episode_task, lines_of, make, num_checks, recorded, tau2
+from rods_jax.environments.tau2.disputed import DISPUTED, disputed
+from rods_jax.environments.tau2.episodes import check_names, entries, episode_task, lines_of, make, recorded, tau2
 from rods_jax.environments.tau2.messages import task_from_json
 from rods_jax.environments.tau2.scoring import OFFICIAL, STRICT, TRANSFER
 from rods_jax.types import Action, Call
@@ -75,10 +76,20 @@ def test_a_hasty_transfer_passes_no_check_where_it_would_win(files):
     assert played(files, task, *moves, rules=OFFICIAL)[1][-1].passed == (True, True)
 
 
+def test_of_other_task_files_no_gold_is_disputed(files):
+    assert disputed(files, "mock") == {} and "update_task_with_user_tools" in DISPUTED["mock"][1]
+
+
 def test_a_task_that_asks_for_nothing_has_one_check():
-    assert num_checks(task_from_json(entry(evaluation_criteria=None))) == 1
-    assert num_checks(task_from_json(entry(evaluation_criteria={"reward_basis": ["COMMUNICATE"]}))) == 1
-    assert num_checks(task_from_json(entry())) == 5
+    named = lambda criteria: check_names(episode_task("mock", entry(evaluation_criteria=criteria)))
+    assert named(None) == named({"reward_basis": ["COMMUNICATE"]}) == ("reward",)
+    assert named(CRITERIA) == (
+        "DB as the gold calls leave them",
+        "ENV_ASSERTION assert_number_of_tasks(user_id='ada', expected_number=2)",
+        "ACTION assistant: create_task(user_id='ada', title='Call Bob')",
+        "COMMUNICATE 1,250.50",
+        "COMMUNICATE Call Bob",
+    )
 
 
 def test_a_history_is_continued_and_recorded_as_it_was(files):

@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 from tau2_golden import GOLDEN, SIDES, begun, files, hashes, needs_rows, played, rows, sha16
 
-from rods_jax.environments.tau2 import data, scoring
+from rods_jax.environments.tau2 import data, disputed, gym_text, scoring
 from rods_jax.environments.tau2.domains import DOMAINS
 from rods_jax.environments.tau2.messages import AGENT, TOOL, USER, Message, ToolCall
 from rods_jax.environments.tau2.prompts import agent_prompt, scenario, user_prompt
@@ -248,3 +248,31 @@ def test_pass_hat_k():
     assert len(found) == 240
     for row in found:
         assert pass_all(row["n"], row["c"], row["k"]) == pytest.approx(row["v"], abs=1e-12)
+
+
+def test_texts_of_the_gym_environment():
+    found = rows("gym.parse")
+    assert len(found) == 82
+    for row in found:
+        action = gym_text.parse(row["in"])
+        if "raises" in row:
+            assert action.error == "the message is empty"
+            continue
+        calls = [[one["name"], one["arguments"]] for one in row["calls"] or ()]
+        assert [[one.name, one.arguments] for one in action.calls] == calls, row["in"]
+        assert (action.answer or None, action.error) == (row["content"], None), row["in"]
+
+
+def test_disputed_golds_are_of_todays_files_and_cannot_be_reached_or_do_not_change_what_they_say():
+    known = {name: disputed.disputed(files(), name) for name in DOMAINS}
+    assert {name: len(reasons) for name, reasons in known.items() if reasons} == {"mock": 2, "retail": 3}
+    assert known["mock"].keys() == {row["task"] for row in rows("mock.gold") if row["gold_reward_comm_nl_met"] != 1.0}
+    assert known["retail"].keys() <= tasks("retail").keys()
+    (gold,) = tasks("retail")["105"].criteria.actions
+    assert (
+        "Insufficient gift card"
+        in begun(domain("retail"), tasks("retail")["105"]).call(AGENT, gold.name, gold.arguments).text
+    )
+    assert scoring.TRANSFER == tasks("retail")["10"].criteria.actions[-1].name
+    if os.environ.get("RODS_TAU2_OLDER"):
+        assert not disputed.disputed(files(older=True), "retail")

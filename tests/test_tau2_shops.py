@@ -267,6 +267,18 @@ def test_changed_items_all_get_the_last_variant(shop):
     assert shop.agent.db.read("products", "p")["variants"]["blue"]["options"] == {"colour": "blue"}
 
 
+def test_changed_items_get_their_own_variant_where_tools_are_mended(shop):
+    shop.agent.mended = True
+    changed = made(
+        shop, "modify_pending_order_items", order_id="#1", item_ids=["red", "red"], new_item_ids=["green", "blue"], payment_method_id="gift"
+    )  # fmt: skip
+    assert [(one["item_id"], one["price"], one["options"]["colour"]) for one in changed["items"]] == [
+        ("green", 18.0, "green"),
+        ("blue", 25.5, "blue"),
+    ]
+    assert balance(shop) == 2.5  # 20 + 20 became 18 + 25.5, as before
+
+
 @pytest.mark.parametrize(
     "items, new, method, complaint",
     [

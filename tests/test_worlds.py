@@ -232,6 +232,6 @@ def test_the_page_of_an_evaluation_shows_checks_that_are_no_turns(tmp_path):
     assert record.rods == (False,) * 3 + (True, True) and [move.turn for move in record.moves] == [0, 1]
     scores = evaluation.score([task], [record], seed=0)
     result = {"scores": scores, "floor": scores["rows"], "disputed": {}}
-    write_page(tmp_path / "page.html", "essays", [task], [record], result)
+    write_page(tmp_path / "page.html", "essays", ESSAY, [task], [record], result)
     html = (tmp_path / "page.html").read_text()
     assert html.count("<td>check</td>") == 3 and "A &lt;b&gt;whale&lt;/b&gt; at sea." in html

@@ -137,8 +137,8 @@ def environment(
     """A gymnasium.Env of a domain's tasks: text in, text out.
 
     parse: how an assistant's text becomes calls or an answer; a codec has one.  A reset draws a task with the
-    environment's generator, or takes options={"task": id}.  `info` has the task, the tools that are visible now in
-    OpenAI's form, and the checks so far.  A world that breaks ends the episode as truncated, with info["failure"].
+    environment's generator, or takes options={"task": id}.  `info` has the task, the policy text that holds in it, the
+    tools that are visible now in OpenAI's form, and the checks so far.  A world that breaks ends the episode as truncated, with info["failure"].
     """
     require("gymnasium", "gymnasium")
     import gymnasium
@@ -170,6 +170,7 @@ def environment(
             self._checks = opening.num_checks
             self._info: dict[str, Any] = {
                 "task": task.id,
+                "policy": opening.policy,
                 "tools": [*map(function_schema, opening.tools)],
                 "passed": [],
             }

@@ -17,6 +17,7 @@ from typing import Any
 from rods_jax.codecs import grammar
 from rods_jax.codecs.documents import tool_schema
 from rods_jax.codecs.template import DATE, template_codec
+from rods_jax.threads import parse_python
 from rods_jax.types import Action, Call, Codec, Json, ToolSpec
 
 STOPS = ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>")
@@ -81,7 +82,7 @@ def _read_officially(text: str) -> Action:
     if ";" in text:  # even within a string, as the handler does
         records = [json.loads(part) for part in text.split(";")]
     else:
-        value = ast.literal_eval(text.strip())
+        value = ast.literal_eval(parse_python(text.strip(), "eval"))
         records = [value] if isinstance(value, dict) else value
     if not records:
         return grammar.answer(text)

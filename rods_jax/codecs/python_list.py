@@ -22,6 +22,7 @@ from rods_jax.codecs import grammar
 from rods_jax.codecs.documents import tool_schema
 from rods_jax.codecs.template import DATE, template_codec
 from rods_jax.strict_json import MAX_INTEGER_DIGITS
+from rods_jax.threads import parse_python
 from rods_jax.types import Action, Call, Codec, Json, ToolSpec
 
 _CALLS = re.compile(r"\[|[A-Za-z_][\w.]*\(")
@@ -101,7 +102,7 @@ def _read(text: str, parameters: Mapping[str, Sequence[str]] | None) -> Action:
     source = source if source.endswith("]") else f"{source}]"
     try:
         with warnings.catch_warnings(action="ignore"):  # Python warns of strings such as '\d'
-            tree = ast.parse(source, mode="eval")
+            tree = parse_python(source, "eval")
     except SyntaxError as error:
         raise ValueError(error.msg) from error
     if not isinstance(tree.body, ast.List):

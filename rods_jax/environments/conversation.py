@@ -14,9 +14,8 @@ Left out on purpose: taking back what a failing tool had changed, as tau2-bench 
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from itertools import groupby
@@ -24,11 +23,12 @@ from typing import NamedTuple
 
 from rods_jax.codecs.grammar import END_OF_THOUGHT, THOUGHT
 from rods_jax.environments.foreign import told
-from rods_jax.environments.protocol import Answer, EpisodeBatch, Failure, Opening, Rules
+from rods_jax.environments.protocol import Answer, EpisodeBatch, Failure, Opening, Rules, Slip
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, SPOKE, TURN_FAILED, TURN_PASSED
-from rods_jax.types import Action, Call, Message, Observation, Task, ToolSpec
+from rods_jax.types import Action, Call, Line, Message, Observation, Task, ToolSpec
 
 AGENT, USER = "agent", "user"
+WRONG_OWNER = "wrong_owner"  # kind of a Slip
 STOP, TRANSFER, OUT_OF_SCOPE = "###STOP###", "###TRANSFER###", "###OUT-OF-SCOPE###"
 
 
@@ -42,22 +42,6 @@ class Reason(StrEnum):
     AGENT_ERROR = "agent_error"  # words beside calls, where that is not allowed
     USER_ERROR = "user_error"  # the same, or a model that said nothing twice
     CONTEXT_WINDOW = "context_window_exceeded"  # the user's model can read no more
-
-
-@dataclass(frozen=True)
-class Line:
-    """A message of either side, or the result of one of its calls."""
-
-    who: str  # AGENT or USER; of a result, who called
-    text: str = ""
-    calls: tuple[Call, ...] = ()
-    result: bool = False
-    ok: bool = True  # of a result
-
-    @property
-    def is_words(self) -> bool:
-        """Whether the other side hears it: text beside calls is never shown to it."""
-        return not self.result and not self.calls
 
 
 class Heard(NamedTuple):
@@ -127,6 +111,14 @@ def view(who: str, lines: Sequence[Line]) -> tuple[Line, ...]:
     return tuple(line for line in lines if line.who == who or line.is_words)
 
 
+def wrong_owner(lines: Sequence[Line], tools: Mapping[str, Collection[str]]) -> Iterator[Slip]:
+    """Calls of tools that the other side has alone.  tools: the names of each side's."""
+    for place, line in enumerate(lines):
+        for call in line.calls:
+            if call.name not in tools[line.who] and any(call.name in names for names in tools.values()):
+                yield Slip(place, line.who, WRONG_OWNER, call.name)
+
+
 def without_thought(text: str) -> str:
     """A message without what its model thought; nothing where the thought was not closed."""
     behind = text.rpartition(END_OF_THOUGHT)[2]
@@ -156,13 +148,15 @@ class Talk:
             raise UserFailed(f"the conversation was over before the agent spoke: {self.reason}")
         world, first = self._world, [line for line in self.lines if line.who == USER and line.is_words]
         words = first[0].text if not world.history else "\n".join(map(_printed, self.lines))
-        return Opening(world.tools, words, world.num_checks, world.policy, "" if world.history else world.greeting)
+        greeting = "" if world.history else world.greeting
+        return Opening(world.tools, words, world.num_checks, world.policy, greeting, tuple(self.lines))
 
     def hear(self, action: Action) -> Answer:
         """The agent speaks or calls; then all that happens until it is its turn again."""
         before = len(self.lines)
         code = self._act(action)
-        new = [line for line in self.lines[before:] if line.who == USER or line.result]
+        added = tuple(self.lines[before:])
+        new = [line for line in added if line.who == USER or line.result]
         shown = tuple(map(_printed, new))
         if self.reason is None:
             messages = tuple(
@@ -170,14 +164,14 @@ class Talk:
                 for line in view(AGENT, new)
                 if line.is_words or line.result
             )
-            return Answer(code, messages, shown)
+            return Answer(code, messages, shown, lines=added)
         ended = Ended(self._task, self.reason, tuple(self.lines), self.steps, self.errors)
         passed = tuple(self._world.decide(ended))
         if len(passed) != self._world.num_checks:
             raise ValueError(f"{len(passed)} checks were decided of {self._world.num_checks}")
         code = (TURN_PASSED if all(passed) else TURN_FAILED) if code == SPOKE else code
         blame = "" if all(passed) else self._world.blame(ended)
-        return Answer(code, (), shown, True, passed, str(self.reason), blame)
+        return Answer(code, (), shown, True, passed, str(self.reason), blame, added)
 
     def _act(self, action: Action) -> int:
         if not action.calls and (action.error is not None or not action.answer.strip()):

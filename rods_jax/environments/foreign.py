@@ -15,7 +15,7 @@ from rods_jax.types import SCALARS, Json
 
 def told(error: BaseException) -> str:
     """An exception in a line: its type, and its text where it has one."""
-    text = _text(error, "")
+    text = " ".join(_text(error, "").split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from rods_jax.types import Action, Call, Json, Message, Observation, Task, ToolSpec, World
+from rods_jax.types import Action, Call, Json, Line, Message, Observation, Task, ToolSpec, World
 
 
 # --------------------------------------------------------------------------------------- episodes
@@ -20,6 +20,7 @@ class Opening(NamedTuple):
     num_checks: int  # that the world will decide; progress is passed / all, and an undecided check is not passed
     policy: str = ""  # the rules that the policy must follow, in the system message
     greeting: str = ""  # the policy's own first words, before the user's: given, so they carry no loss
+    lines: tuple[Line, ...] = ()  # of a conversation, so far
 
 
 class Answer(NamedTuple):
@@ -32,6 +33,7 @@ class Answer(NamedTuple):
     passed: tuple[bool, ...] = ()  # the checks that this action decided, in the order of the episode's checks
     ended: str = ""  # why a conversation is over
     blame: str = ""  # who caused its failure: "agent" or "user"
+    lines: tuple[Line, ...] = ()  # that the action added to the conversation, its own among them
 
 
 class Failure(NamedTuple):
@@ -110,6 +112,23 @@ STRATA = {
 }
 
 
+class Slip(NamedTuple):
+    """An error of either side, found in a transcript alone."""
+
+    place: int  # of its line; the number of lines where it is that nothing was said
+    who: str  # "agent" or "user"
+    kind: str
+    about: str = ""  # a tool or what was asked for
+
+
+class Reading(NamedTuple):
+    """How people read a domain's conversations; each is a function of a task."""
+
+    policy: Callable[[Task], str]  # what the agent must follow
+    checks: Callable[[Task], tuple[str, ...]]  # what each check asks for, in their order
+    slips: Callable[[Task, Sequence[Line], str], Sequence[Slip]]  # of all lines, and why they ended
+
+
 class Simulator(Protocol):
     """Live tool objects of one rollout. Deterministic, picklable, no shared state."""
 
@@ -150,6 +169,7 @@ class Domain(NamedTuple):
     explain: Callable[[FailedCall], str] | None = None  # a hint for the policy, or ""; hints.explained makes one
     # (task, calls before it, call) -> the text of a failure in its place, or ""; the policy's calls alone (unreliable.py)
     fail: Callable[[Task, Sequence[Call], Call], str] | None = None
+    reading: Reading | None = None  # of its conversations; None: it holds none, or their transcripts tell no more
     # (task, config.Habits, rng) -> who plays a cold start's demonstrations: what came back -> the next action; None: gold calls
     demonstrator: Callable[..., Callable[[Sequence[Message]], Action]] | None = None
 

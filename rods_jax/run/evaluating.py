@@ -23,7 +23,7 @@ from rods_jax.config import Config
 from rods_jax.dialogue import Record, gold_player, null_player
 from rods_jax.environments.gold import check_gold
 from rods_jax.environments.scoring import OFFICIAL, RODS, Rules
-from rods_jax.evaluation import ALL, Key, open_journal, score
+from rods_jax.evaluation import ALL, Key, count_slips, open_journal, score, slips_of
 from rods_jax.files import write_atomically
 from rods_jax.generation import Sampling
 from rods_jax.records import decode, encode
@@ -63,8 +63,10 @@ def evaluate(settings: Evaluation, console: Console | None = None) -> dict[str, 
         records = play_rest(player, jobs, kept, append, console, is_served=is_address(settings.player))
     floors = floors_of(split, rules)
     # Score.
+    by_id = {task.id: task for task in split.tasks}
+    slips = [slip for one in records if not one.failure for slip in slips_of(split.domain, by_id[one.task_id], one)]
     result = header | {
-        "scores": score(split.tasks, records, seed=settings.seed, disputed=split.disputed),
+        "scores": score(split.tasks, records, seed=settings.seed, disputed=split.disputed) | count_slips(slips),
         "floor": score(split.tasks, floors[0][1], seed=settings.seed, disputed=split.disputed)["rows"],
         "floors": {
             name: score(split.tasks, some, seed=settings.seed)["rows"][ALL]["official"] for name, some in floors
@@ -74,7 +76,7 @@ def evaluate(settings: Evaluation, console: Console | None = None) -> dict[str, 
     # Write and tell.
     if processes.is_first():
         write_atomically(directory / "scores.json", strict_json.dumps(result, indent=2) + "\n")
-        write_page(directory / "trajectories.html", title_of(result), split.tasks, records, result)
+        write_page(directory / "trajectories.html", title_of(result), split.domain, split.tasks, records, result)
     print_scores(result, console)
     if is_address(settings.player):
         for sentence in advice.advice(records, settings.player, settings.max_tokens):
@@ -101,7 +103,9 @@ def header_of(settings: Evaluation, player: str, split: Split, rules: Rules) -> 
         "top_p": settings.top_p,
         "max_tokens": settings.max_tokens,
         "seed": settings.seed,
-    } | ({"user": f"{settings.user_model} at {settings.user}"} if settings.user else {})
+    }
+    header |= {"user": f"{settings.user_model} at {settings.user}"} if settings.user else {}
+    header |= {"judge": f"{settings.judge_model} at {settings.judge}"} if settings.judge else {}
     return header | ({"extra": extra} if (extra := extra_of(settings)) else {})
 
 

@@ -207,7 +207,10 @@ def policy_player(
 def record_of(trajectory: Trajectory, parse: Callable[[str], Action]) -> Record:
     """The record of a rollout whose world's checks are all its verdicts, without playing it again."""
     failed = (Difference("check", "passed", "failed"),)
-    moves = (Move(one.turn, one.text, parse(one.text).calls, one.code, one.observations) for one in trajectory.steps)
+    moves = (
+        Move(one.turn, one.text, parse(one.text).calls, one.code, one.observations, num_lines=one.num_lines)
+        for one in trajectory.steps
+    )
     return Record(
         trajectory.task_id,
         trajectory.rollout,
@@ -220,6 +223,7 @@ def record_of(trajectory: Trajectory, parse: Callable[[str], Action]) -> Record:
         failure=trajectory.failure or "",
         ended=trajectory.ended,
         blame=trajectory.blame,
+        lines=trajectory.lines,
     )
 
 

@@ -13,6 +13,7 @@ from rods_jax import chat
 from rods_jax.chat import Generate
 from rods_jax.codecs.grammar import answer, read_message, unreadable
 from rods_jax.dialogue import Act, Record, Said, Stop, play
+from rods_jax.environments.conversation import without_thought
 from rods_jax.environments.protocol import Domain, Rules
 from rods_jax.threads import in_threads
 from rods_jax.types import Action, Message, Task, ToolSpec
@@ -124,4 +125,6 @@ def _action(reply: chat.Reply) -> Action:
         return Action(error=reply.detail)
     if reply.error is not None:
         return unreadable(reply.detail, reply.calls)
-    return Action(calls=reply.calls) if reply.calls else read_message(answer, reply.text)
+    if reply.calls:  # words beside calls are told to nobody, and scores of conversations look at them
+        return Action(reply.calls, without_thought(reply.text).strip())
+    return read_message(answer, reply.text)

@@ -52,10 +52,11 @@ def print_scores(result: Mapping[str, Json], console: Console) -> None:
         told = ", ".join(f"{name} {_shown(one)}" for name, one in result["floors"].items())
         console.print(f"floors, solved: {told}", markup=False, highlight=False)
     if result["disputed"]:
-        told = f"{len(result['disputed'])} tasks have a gold text that no policy can know; scores.json names them"
+        told = f"{len(result['disputed'])} tasks have a disputed gold; scores.json names them, with the reasons"
         console.print(told, highlight=False)
     lines = {"actions": scores["codes"], "truncated": scores["truncated"], "failed": scores["failures"]}
     lines |= {"ended": scores["ended"], "failures blamed on": scores["blamed"]}
+    lines |= {"calls of the other side's tools, by": scores["wrong_owner_calls"], "user errors": scores["user_errors"]}
     lines["longest (actions)"] = {f"{one['task']}#{one['rollout']}": one["moves"] for one in scores["longest"][:3]}
     for title, counts in lines.items():
         if counts:

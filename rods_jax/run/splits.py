@@ -79,6 +79,12 @@ class Evaluation:
     """the server's name of that model; it speaks at temperature 0, as officially"""
     user_key_env: str | None = None
     """environment variable that holds that server's key"""
+    judge: str = ""
+    """of tau2: the OpenAI-compatible server whose model decides statements about a dialogue; without one, tasks that have some are left out"""
+    judge_model: str = ""
+    """the server's name of that model; it decides at temperature 0"""
+    judge_key_env: str | None = None
+    """environment variable that holds that server's key"""
     scoring: Literal["official", "strict"] = "official"
     """of tau2: strict mends what a policy could exploit (docs/reference/tau2.md)"""
     json: bool = False
@@ -115,11 +121,12 @@ def split_of(settings: Evaluation) -> Split:
         disputed = {task.id: why for task in part if (why := reason(task.id))}
         split = Split(f"{chosen}, {named}", bfcl.bfcl_domain(train), part, disputed)
         return _sampled(split, settings.num_tasks)
-    if found := tau2_tasks.tau2_tasks(chosen, user_of(settings), settings.scoring, settings.seed):
+    if found := tau2_tasks.tau2_tasks(chosen, user_of(settings), judge_of(settings), settings.scoring, settings.seed):
         if settings.player == "gold":
             raise ValueError(f"--player gold: {chosen} has no gold dialogues, only gold states")
         floors = partial(tau2_tasks.floor_records, found.floors)
-        return _sampled(Split(found.name, found.domain, found.tasks, floors=floors), settings.num_tasks)
+        split = Split(found.name, found.domain, found.tasks, found.disputed, floors)
+        return _sampled(split, settings.num_tasks)
     directory = Path(chosen)
     if not is_directory(chosen) or played.is_checkpoint(directory):
         raise ValueError(
@@ -133,14 +140,25 @@ def split_of(settings: Evaluation) -> Split:
 
 def user_of(settings: Evaluation) -> Endpoint | None:
     """The server of the user's model. ValueError: it is no address, or the model has no name."""
-    if not settings.user:
+    return _endpoint(settings, "user", settings.user, settings.user_model, settings.user_key_env)
+
+
+def judge_of(settings: Evaluation) -> Endpoint | None:
+    """The server of the judge's model. ValueError: as of the user's."""
+    return _endpoint(settings, "judge", settings.judge, settings.judge_model, settings.judge_key_env)
+
+
+def _endpoint(settings: Evaluation, who: str, url: str, model: str, key_env: str | None) -> Endpoint | None:
+    if not url and not model:
         return None
-    if not is_address(settings.user) or not settings.user_model:
-        raise ValueError("--user must be an address that begins with http://, and --user-model the name of its model")
+    if not is_address(url) or not model:
+        raise ValueError(
+            f"--{who} must be an address that begins with http://, and --{who}-model the name of its model"
+        )
     return Endpoint(
-        url=settings.user,
-        model=settings.user_model,
-        api_key_env=settings.user_key_env,
+        url=url,
+        model=model,
+        api_key_env=key_env,
         temperature=0.0,
         top_p=1.0,
         timeout=settings.timeout,

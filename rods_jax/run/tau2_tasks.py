@@ -4,8 +4,7 @@ The user is a model behind a server of its own.  The floors need none: their use
 """
 
 import re
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from rods_jax.chat import Endpoint, http_generate
@@ -14,10 +13,12 @@ from rods_jax.environments.conversation import STOP, Spoken, User, scripted
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import RODS
 from rods_jax.environments.tau2 import data, prompts
+from rods_jax.environments.tau2.disputed import disputed
 from rods_jax.environments.tau2.domains import DOMAINS
 from rods_jax.environments.tau2.episodes import split_tasks, tau2
+from rods_jax.environments.tau2.judge import agreeing, model_judge
 from rods_jax.environments.tau2.messages import task_from_json
-from rods_jax.environments.tau2.scoring import OFFICIAL, STRICT, TRANSFER
+from rods_jax.environments.tau2.scoring import OFFICIAL, STRICT, TRANSFER, Judge
 from rods_jax.environments.users import model_user
 from rods_jax.types import Action, Call, Task
 
@@ -32,13 +33,14 @@ class TauTasks(NamedTuple):
     name: str  # with the version of the task file, the rules of scoring, and what was left out
     domain: Domain
     tasks: tuple[Task, ...]
-    floors: Domain  # the same world, with a user that leaves
+    floors: Domain  # the same world, with a user that leaves and a judge that agrees to everything
+    disputed: Mapping[str, str]  # task id -> why its gold is disputed
 
 
-def tau2_tasks(chosen: str, user: Endpoint | None, scoring: str, seed: int) -> TauTasks | None:
+def tau2_tasks(chosen: str, user: Endpoint | None, judge: Endpoint | None, scoring: str, seed: int) -> TauTasks | None:
     """None: the name is not tau2-bench's.  TauDataError, ValueError: no such domain or split, or nobody plays the user.
 
-    Tasks with statements that only a judge can decide are left out, and counted in the name.
+    Without a judge, tasks with statements that only one can decide are left out, and counted in the name.
     """
     found = NAMES.fullmatch(chosen)
     if found is None:
@@ -52,11 +54,15 @@ def tau2_tasks(chosen: str, user: Endpoint | None, scoring: str, seed: int) -> T
         )
     files, rules = data.find(), SCORING[scoring]
     listed = split_tasks(files, domain, split)
-    tasks = tuple(task for task in listed if not needs_judge(task, domain))
-    left = f", without {len(listed) - len(tasks)} that need a judge" if len(tasks) < len(listed) else ""
-    name = f"{chosen}, tasks {files.version(domain.removesuffix('-workflow'))}, {scoring} scoring{left}"
-    made = partial(tau2, domain, files, rules=rules)
-    return TauTasks(name, made(served_user(files, domain, user, seed)), tasks, made(_LEAVES))
+    judged = {task.id for task in listed if needs_judge(task, domain)}
+    tasks = listed if judge else tuple(task for task in listed if task.id not in judged)
+    told = (
+        (f", {len(judged)} with a judge" if judge else f", without {len(judged)} that need a judge") if judged else ""
+    )
+    name = f"{chosen}, tasks {files.version(domain.removesuffix('-workflow'))}, {scoring} scoring{told}"
+    played = tau2(domain, files, served_user(files, domain, user, seed), rules, judge and served_judge(judge, seed))
+    known = {task.id: why for task in tasks if (why := disputed(files, domain).get(task.id))}
+    return TauTasks(name, played, tasks, tau2(domain, files, _LEAVES, rules, agreeing), known)
 
 
 def needs_judge(task: Task, domain: str) -> bool:
@@ -73,6 +79,10 @@ def served_user(files: data.Files, domain: str, endpoint: Endpoint, seed: int) -
         return prompts.user_prompt(files, task_from_json(task.world.state[domain]), bool(tools))
 
     return model_user(http_generate(endpoint, seed=seed), told, tools)
+
+
+def served_judge(endpoint: Endpoint, seed: int) -> Judge:
+    return model_judge(http_generate(endpoint, seed=seed))
 
 
 # --------------------------------------------------------------------------------------- the floors

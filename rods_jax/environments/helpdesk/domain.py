@@ -4,11 +4,11 @@ from functools import partial
 
 from rods_jax.environments.conversation import Conversation, conversations
 from rods_jax.environments.helpdesk.demonstrator import demonstrator
-from rods_jax.environments.helpdesk.errors import blamed
+from rods_jax.environments.helpdesk.errors import blamed, slips
 from rods_jax.environments.helpdesk.faults import FAMILIES
 from rods_jax.environments.helpdesk.user import Dials, by_rules
-from rods_jax.environments.helpdesk.world import TOOLKIT, conversation
-from rods_jax.environments.protocol import Domain, Stratum
+from rods_jax.environments.helpdesk.world import TOOLKIT, check_names, conversation, policy
+from rods_jax.environments.protocol import Domain, Reading, Stratum
 from rods_jax.types import Task
 
 
@@ -19,6 +19,7 @@ def helpdesk(dials: Dials = Dials()) -> Domain:
         strata={family: Stratum() for family in FAMILIES},
         start=conversations(partial(_make, dials)),
         demonstrator=demonstrator,
+        reading=Reading(policy, check_names, slips),
     )
 
 

@@ -10,11 +10,12 @@ ignores       neither does what it is asked nor says that it cannot
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from rods_jax.environments.conversation import AGENT, USER, Ended, Line
+from rods_jax.environments.conversation import AGENT, STOP, TRANSFER, USER, Ended, Line, wrong_owner
 from rods_jax.environments.helpdesk.faults import FAULTS, Fault
 from rods_jax.environments.helpdesk.phrases import claims, understood
 from rods_jax.environments.helpdesk.user import DONE, PATIENCE, UNASKED, VALUES, failed_tests, is_content
-from rods_jax.environments.helpdesk.world import account_of, composition_of, is_mended
+from rods_jax.environments.helpdesk.world import AGENT_TOOLS, USER_TOOLS, account_of, composition_of, is_mended
+from rods_jax.environments.protocol import Slip
 from rods_jax.types import Json, Task
 
 CONTRADICTS, STOPS, ACTS, INVENTS, IGNORES = "contradicts", "stops_early", "acts_unasked", "invents", "ignores"
@@ -60,6 +61,13 @@ def user_errors(task: Task, lines: Sequence[Line], stop_words: Sequence[str]) ->
             elif asked not in ("", "TECHNICIAN", "ACCOUNT"):
                 invented = line.text.startswith(DONE) or not VALUES.keys().isdisjoint(claims(line.text))
                 yield UserError(place, INVENTS if invented else IGNORES, asked)
+
+
+def slips(task: Task, lines: Sequence[Line], ended: str) -> list[Slip]:
+    """Errors of the user, and calls of either side that the other one's tools can take."""
+    errors = [Slip(one.place, USER, one.kind, one.asked) for one in user_errors(task, lines, (STOP, TRANSFER))]
+    tools = {AGENT: {tool.name for tool in AGENT_TOOLS}, USER: {tool.name for tool in USER_TOOLS}}
+    return [*errors, *wrong_owner(lines, tools)]
 
 
 def blamed(ended: Ended, record: Mapping[str, Json], home: Mapping[str, Json], stop_words: Sequence[str]) -> str:

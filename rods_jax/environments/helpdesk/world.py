@@ -22,6 +22,11 @@ def composition_of(task: Task) -> Composition:
     return Composition(task.category, tuple(task.world.options["faults"]))
 
 
+def policy(task: Task) -> str:
+    """What the agent of any task must follow."""
+    return POLICY
+
+
 def account_of(task: Task) -> int:
     """The account of the customer who talks."""
     return task.world.options["account"]
@@ -69,11 +74,11 @@ def conversation(task: Task, user: User, blamed: Callable[..., str]) -> Conversa
         tools=AGENT_TOOLS,
         user=user,
         call=caller(simulator),
-        num_checks=num_checks(task),
+        num_checks=len(check_names(task)),
         decide=lambda ended: decided(ended, simulator),
         blame=lambda ended: blamed(ended, *_states(simulator, account_of(task)), (STOP, TRANSFER)),
         sync=sync,
-        policy=POLICY,
+        policy=policy(task),
         greeting=GREETING,
         max_steps=60,
         max_errors=6,
@@ -81,10 +86,12 @@ def conversation(task: Task, user: User, blamed: Callable[..., str]) -> Conversa
 
 
 # ------------------------------------------------------------------------------------------ checks
-def num_checks(task: Task) -> int:
+def check_names(task: Task) -> tuple[str, ...]:
     """Two of a case that must be handed over; else one for each fault, and the end."""
     composition = composition_of(task)
-    return 2 if composition.refusal else len(composition.faults) + 1
+    if composition.refusal:
+        return "looked at the fault", f"handed over: {composition.refusal}"
+    return (*(f"mended: {name}" for name in composition.faults), "works, and the user has left")
 
 
 def decided(ended: Ended, simulator: Simulator) -> tuple[bool, ...]:

@@ -9,7 +9,9 @@ toolkit.py      what marks a method as a tool;  specs.py: what the policy reads 
 environment.py  the live rule of a call, set-up, replay, assertions
 domains.py      each domain by name;  mock.py, airline*.py, retail.py, telecom*.py, phone*.py: their tools
 faults.py       tasks of telecom, made of faults
-scoring.py      rewards by component, official or strict
+scoring.py      rewards by component, official or strict;  judge.py: a model that decides statements
+disputed.py     tasks whose gold no policy can reach, or must guess
+slips.py        errors of the user, and calls of the other side's tools, found in a transcript
 prompts.py      what agent and user are told
-episodes.py     all of it as conversations of a run
+episodes.py     all of it as conversations of a run;  gym_text.py: actions as its gym environment reads them
 """

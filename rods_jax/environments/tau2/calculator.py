@@ -8,6 +8,8 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+from rods_jax.threads import parse_python
+
 _ALLOWED = frozenset("0123456789+-*/(). ")
 _MAX_CHARACTERS = 1000
 _MAX_POWER_BITS = 10_000  # of a whole number's power
@@ -28,7 +30,7 @@ def calculate(expression: str) -> str:
         raise ValueError("Invalid characters in expression")
     if len(expression) > _MAX_CHARACTERS:
         raise ValueError(f"Expression is longer than {_MAX_CHARACTERS} characters")
-    return str(round(float(_value(ast.parse(expression.lstrip(" "), "<string>", "eval").body)), 2))
+    return str(round(float(_value(parse_python(expression.lstrip(" "), "eval").body)), 2))
 
 
 def _value(node: ast.expr) -> Any:

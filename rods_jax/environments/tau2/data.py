@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from rods_jax import strict_json
 from rods_jax.environments.tau2.messages import TaskError, TauTask, task_from_json
+from rods_jax.threads import parse_python
 from rods_jax.types import Json
 
 RELEASE = "26.3"
@@ -158,7 +159,7 @@ def module(files: Files, name: str) -> ast.Module | None:
         raise TauDataError(f"what tools and agents are told is not in these folders: add a checkout, or {INSTALL}")
     for folder in files.source:
         if (folder / name).is_file():
-            return ast.parse(_read(folder / name))
+            return parse_python(_read(folder / name))
     return None
 
 

@@ -67,8 +67,11 @@ class Environment:
         return None
 
     def run(self, side: str, name: str, arguments: Mapping[str, Json]) -> Any:
-        """Any method of a side, helpers too, without sync; raises what it raises."""
-        return getattr(self.toolkit(side), name)(**copied(dict(arguments)))
+        """Any method of a side, helpers too, without sync; raises what it raises. ValueError: there is none."""
+        method = getattr(self.toolkit(side), name, None)
+        if not callable(method):
+            raise ValueError(f"the side of the {side} has no method {name}")
+        return method(**copied(dict(arguments)))
 
     def check(self, assertion: Assertion) -> bool:
         """Whether the assertion holds. Raises what its method raises; TypeError: its result is no boolean."""
@@ -80,14 +83,22 @@ class Environment:
 
     # ------------------------------------------------------------------------------------- set-up
     def set_up(
-        self, start: Start, messages: Sequence[Message] = (), *, strict: bool = True, apart: bool = False
+        self,
+        start: Start,
+        messages: Sequence[Message] = (),
+        *,
+        strict: bool = True,
+        apart: bool = False,
+        mended: bool = False,
     ) -> None:
         """Data, then calls, then the dialogue so far.
 
         messages: begin with the start's own history.  strict: results must be those recorded.
         apart: data of one side leave the other's alone; officially both then have the one database.
+        mended: the agent's tools are without their official faults.
         ReplayError, ShapeError, or what a call of the set-up raises.
         """
+        self.agent.mended = mended
         if self.solo and any(message.role == USER for message in messages):
             raise ReplayError("a user spoke in solo mode")
         for mine, other, data in ((self.agent, self.user, start.agent_data), (self.user, self.agent, start.user_data)):

@@ -6,20 +6,23 @@
 A task travels whole in its `World`, so that tasks made of faults are played like those of a file.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from rods_jax.environments.conversation import AGENT, Conversation, Ended, Line, User, conversations
-from rods_jax.environments.protocol import Domain, Simulator, Stratum
+from rods_jax.environments.conversation import AGENT, USER, Conversation, Ended, Line, User, conversations
+from rods_jax.environments.protocol import Domain, Reading, Simulator, Stratum
 from rods_jax.environments.tau2 import messages
 from rods_jax.environments.tau2.data import Files, splits, tasks
-from rods_jax.environments.tau2.domains import DOMAINS
-from rods_jax.environments.tau2.messages import TOOL, Message, TauTask, ToolCall, task_from_json
+from rods_jax.environments.tau2.domains import DOMAINS, TauDomain
+from rods_jax.environments.tau2.messages import TOOL, Message, TaskError, TauTask, ToolCall, task_from_json
 from rods_jax.environments.tau2.prompts import GREETING, agent_prompt
-from rods_jax.environments.tau2.scoring import STRICT, Judge, ScoringRules, checks, grade
-from rods_jax.types import MEASURED, Call, Json, Observation, Task, World
+from rods_jax.environments.tau2.scoring import COMPONENTS, STRICT, Judge, ScoringRules, checks, grade
+from rods_jax.environments.tau2.slips import DECISIVE, slips
+from rods_jax.environments.tau2.toolkit import marks
+from rods_jax.types import MEASURED, Call, Json, Observation, Task, ToolSpec, World
 
-_SIDES = {AGENT: messages.AGENT, "user": messages.USER}  # of a conversation, in tau2-bench's words
+_SIDES = {AGENT: messages.AGENT, USER: messages.USER}  # of a conversation, in tau2-bench's words
 
 
 def tau2(name: str, files: Files, user: User, rules: ScoringRules = STRICT, judge: Judge | None = None) -> Domain:
@@ -27,7 +30,8 @@ def tau2(name: str, files: Files, user: User, rules: ScoringRules = STRICT, judg
     domain = DOMAINS[name](files)
     tools = {tool.name: tool for tool in domain.agent_tools()}
     start = conversations(partial(make, files, user, rules, judge), waits=True)
-    return Domain(name, tools, _no_simulator, strata={name: Stratum()}, start=start)
+    reading = Reading(partial(policy, files), check_names, partial(slips, files))
+    return Domain(name, tools, _no_simulator, strata={name: Stratum()}, start=start, reading=reading)
 
 
 def entries(files: Files, name: str, split: str) -> list[Json]:
@@ -54,12 +58,32 @@ def split_tasks(files: Files, name: str, split: str) -> tuple[Task, ...]:
     return tuple(episode_task(name, entry, entry["id"] in test) for entry in entries(files, name, split))
 
 
-def make(files: Files, user: User, rules: ScoringRules, judge: Judge | None, task: Task) -> Conversation:
-    """The world of one rollout."""
+def own_task(task: Task) -> tuple[str, TauTask]:
+    """(domain, the task as tau2-bench has it)."""
     (name,) = task.world.classes
-    domain, own = DOMAINS[name](files), task_from_json(task.world.state[name])
+    return name, task_from_json(task.world.state[name])
+
+
+def policy(files: Files, task: Task) -> str:
+    """What the agent of a task must follow."""
+    (name,) = task.world.classes
+    return _agent(files, name)[1]
+
+
+@functools.cache
+def _agent(files: Files, name: str) -> tuple[tuple[ToolSpec, ...], str]:
+    """(tools, policy) of a domain's agent: the same in each of its episodes, and slow to put together."""
+    domain = DOMAINS[name](files)
+    return domain.agent_tools(), agent_prompt(domain)
+
+
+def make(files: Files, user: User, rules: ScoringRules, judge: Judge | None, task: Task) -> Conversation:
+    """The world of one rollout. TaskError: the task names a tool that its side does not have."""
+    name, own = own_task(task)
+    domain = DOMAINS[name](files)
+    _require_tools(domain, own)
     environment = domain.environment()
-    environment.set_up(own.start, own.start.history, apart=rules.data_stay_apart)
+    environment.set_up(own.start, own.start.history, apart=rules.data_stay_apart, mended=rules.tools_are_mended)
 
     def call(who: str, call: Call) -> Observation:
         return environment.call(_SIDES[who], call.name, call.arguments)
@@ -69,32 +93,57 @@ def make(files: Files, user: User, rules: ScoringRules, judge: Judge | None, tas
         found = checks(score)
         return found if score.success == all(found) and len(found) == num else (score.success,) * num
 
-    num = num_checks(own)
+    def blame(ended: Ended) -> str:
+        return USER if any(one.kind in DECISIVE for one in slips(files, task, ended.lines, ended.reason)) else AGENT
+
+    tools, prompt = _agent(files, name)
+    num = len(_asked_for(own))
     return Conversation(
-        tools=domain.agent_tools(),
+        tools=tools,
         user=user,
         call=call,
         num_checks=num,
         decide=decide,
+        blame=blame,
         sync=environment.sync,
-        policy=agent_prompt(domain),
+        policy=prompt,
         greeting=GREETING,
         history=lines_of(own.start.history),
     )
 
 
-def num_checks(task: TauTask) -> int:
-    """As many as `scoring.checks` gives, and at least one: the reward."""
-    criteria = task.criteria or messages.Criteria(basis=())
+def _require_tools(domain: TauDomain, own: TauTask) -> None:
+    tools = {messages.AGENT: marks(domain.agent), messages.USER: {} if domain.user is None else marks(domain.user)}
+    wanted = [(gold.side, gold.name) for gold in (own.criteria and own.criteria.actions) or ()]
+    wanted += [(messages.USER, name) for name in own.user_tools or ()]
+    for side, name in wanted:
+        if name not in tools[side]:
+            raise TaskError(
+                f"tau2 task {own.id!r} names the tool {name}, which the {side} of {domain.name} does not have"
+            )
+
+
+def check_names(task: Task) -> tuple[str, ...]:
+    """What each of `scoring.checks` asks for, and at least one: the reward."""
+    return tuple(f"{part} {one}".rstrip() for part, one in _asked_for(own_task(task)[1]))
+
+
+def _asked_for(own: TauTask) -> list[tuple[str, str]]:
+    """(part of the score, what it asks for)"""
+    criteria = own.criteria or messages.Criteria(basis=())
     replayed = criteria.actions is not None or criteria.assertions is not None
-    numbers = {
-        "DB": int(replayed),
-        "ENV_ASSERTION": len(criteria.assertions or ()),
-        "ACTION": len(criteria.actions or ()),
-        "COMMUNICATE": len(criteria.communicate or ()),
-        "NL_ASSERTION": len(criteria.statements or ()),
+    wanted: dict[str, list[str]] = {
+        "DB": ["as the gold calls leave them"] if replayed else [],
+        "ENV_ASSERTION": [_printed(one.name, one.arguments) for one in criteria.assertions or ()],
+        "ACTION": [f"{one.side}: {_printed(one.name, one.arguments)}" for one in criteria.actions or ()],
+        "COMMUNICATE": [*(criteria.communicate or ())],
+        "NL_ASSERTION": [*(criteria.statements or ())],
     }
-    return max(1, sum(number for name, number in numbers.items() if name in criteria.basis))
+    return [(part, one) for part in COMPONENTS if part in criteria.basis for one in wanted[part]] or [("reward", "")]
+
+
+def _printed(name: str, arguments: Mapping[str, Json]) -> str:
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
 
 
 # ---------------------------------------------------------------------------- lines and messages

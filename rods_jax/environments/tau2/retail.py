@@ -198,7 +198,7 @@ class RetailTools(Toolkit):
     ) -> Record:
         """Changes items of a pending order to others of the same products, once.
 
-        As officially, every changed item gets the price and the options of the last new one.
+        Officially every changed item gets the price and the options of the last new one; mended, each gets its own.
         """
         held = self._order(order_id)
         if held["status"] != "pending":
@@ -207,13 +207,13 @@ class RetailTools(Toolkit):
         if len(item_ids) != len(new_item_ids):
             raise ValueError("The number of items to be exchanged should match")
         difference = 0.0
-        variant = Record()
+        variants = []
         for old, new in zip(item_ids, new_item_ids):
             if old == new:
                 raise ValueError("The new item id should be different from the old item id")
             item = _item(held, old)
-            variant = self._available(item["product_id"], new)
-            difference += variant["price"] - item["price"]
+            variants.append(self._available(item["product_id"], new))
+            difference += variants[-1]["price"] - item["price"]
         method = self._method(held["user_id"], payment_method_id)
         if method["source"] == "gift_card" and method["balance"] < difference:
             raise ValueError("Insufficient gift card balance to pay for the new item")
@@ -222,7 +222,8 @@ class RetailTools(Toolkit):
             _payment("payment" if difference > 0 else "refund", abs(difference), payment_method_id)
         )
         self._move(order["user_id"], payment_method_id, -difference)
-        for old, new in zip(item_ids, new_item_ids):
+        for old, new, own in zip(item_ids, new_item_ids, variants):
+            variant = own if self.mended else variants[-1]
             _item(order, old).update(item_id=new, price=variant["price"], options=copied(variant["options"]))
         order["status"] = "pending (item modified)"
         return order

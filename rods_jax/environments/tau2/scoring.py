@@ -33,6 +33,7 @@ class ScoringRules(NamedTuple):
     raising_assertion_fails: bool = False  # officially the episode cannot be scored
     data_stay_apart: bool = False  # officially a task's data for one side give both sides one database
     hasty_transfer_fails: bool = False  # officially a transfer before all else solves what cannot be repaired
+    tools_are_mended: bool = False  # officially every item of an order that is changed becomes the last new one
 
 
 OFFICIAL = ScoringRules()
@@ -133,14 +134,14 @@ def _replayed(
     domain: TauDomain, task: TauTask, messages: Sequence[Message], rules: ScoringRules, solo: bool
 ) -> Environment:
     environment = domain.environment(solo=solo)
-    environment.set_up(task.start, messages, apart=rules.data_stay_apart)
+    environment.set_up(task.start, messages, apart=rules.data_stay_apart, mended=rules.tools_are_mended)
     return environment
 
 
 def _gold(domain: TauDomain, task: TauTask, rules: ScoringRules) -> Environment:
     """After the gold calls. What fails is left out, and nothing is synchronised, as officially."""
     environment = domain.environment()
-    environment.set_up(task.start, task.start.history, apart=rules.data_stay_apart)
+    environment.set_up(task.start, task.start.history, apart=rules.data_stay_apart, mended=rules.tools_are_mended)
     for gold in (task.criteria and task.criteria.actions) or ():
         try:
             environment.perform(gold.side, gold.name, gold.arguments)

@@ -31,6 +31,7 @@ class Toolkit:
     """Tools of one side over one database."""
 
     _marks: ClassVar[dict[str, Mark]] = {}  # of the tools
+    mended = False  # whether they are without their official faults
 
     def __init_subclass__(cls) -> None:
         members = {name: member for base in reversed(cls.__mro__) for name, member in vars(base).items()}

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from rods_jax.environments.protocol import Domain
 from rods_jax.journal import Entry, JournalError
+from rods_jax.records import RecordError, decode, encode
 from rods_jax.synthesis.attempt import Exchange, Rejection
 from rods_jax.synthesis.author import Order, Synthesis
 from rods_jax.synthesis.critique import content_hash
 from rods_jax.task_files import TaskFileError, task_from_json, task_to_json
-from rods_jax.types import Json, Step, Task, Trajectory
+from rods_jax.types import Json, Task, Trajectory
 
 SEEDS, OUTCOMES, TAKEN, WORK = "seeds.jsonl", "outcomes.jsonl", "taken.jsonl", "work"
 
@@ -46,26 +47,19 @@ def read_sent(path: Path, entry: Entry) -> Sent:
     record = entry.record
     try:
         order = Order(task_from_json(record["task"]), trajectories_from_json(record.get("trajectories", ())))
-    except TaskFileError as error:
+    except (TaskFileError, RecordError) as error:
         raise JournalError(f"{path}, line {entry.line}: {error}") from None
     return Sent(record["key"], order, record["step"], record["random"])
 
 
 def trajectories_to_json(trajectories: Sequence[Trajectory]) -> list[Json]:
     """What `trajectories_from_json` reads."""
-    return [asdict(trajectory) for trajectory in trajectories]
+    return [encode(trajectory) for trajectory in trajectories]
 
 
 def trajectories_from_json(records: Sequence[Mapping[str, Json]]) -> tuple[Trajectory, ...]:
-    """Trajectories equal to those that were written."""
-
-    def step(record: Mapping[str, Json]) -> Step:
-        return Step(**{**record, "observations": tuple(record["observations"])})
-
-    return tuple(
-        Trajectory(**{**record, "passed": tuple(record["passed"]), "steps": tuple(map(step, record["steps"]))})
-        for record in records
-    )
+    """Trajectories equal to those that were written. RecordError: they are of another version."""
+    return tuple(decode(Trajectory, record) for record in records)
 
 
 def outcome_record(key: str, result: Synthesis) -> Json:
