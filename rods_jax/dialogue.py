@@ -6,15 +6,17 @@ calls gets three verdicts: the RODS rule, live; the leaderboard's rule, on its c
 and whether the final state is the gold's, however the episode reached it.  Another world's checks are all its verdicts.
 """
 
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from rods_jax.config import Habits
 from rods_jax.environments.episode import Episode, readable, start_episodes
 from rods_jax.environments.foreign import equal, shown, told
 from rods_jax.environments.gold import require_repeats
-from rods_jax.environments.protocol import Answer, Closing, Domain, EpisodeBatch, Failure, Opening, Rules
+from rods_jax.environments.protocol import Answer, Closing, Domain, EpisodeBatch, Failure, Opening, Rules, own_words
 from rods_jax.environments.scoring import RODS, gold_trace, official_turn_passed, turns_passed
 from rods_jax.types import Action, Call, Json, Message, Task
 
@@ -60,6 +62,7 @@ class Record:
     failure: str = ""  # of the infrastructure: counted, and in no score
     ended: str = ""  # why a conversation ended, as in a Trajectory
     blame: str = ""  # who caused its failure
+    opening: str = ""  # the world's first words, where the task's are others
 
 
 class Said(NamedTuple):
@@ -95,6 +98,7 @@ class _Played:
     stop: Stop = Stop()
     ended: str = ""
     blame: str = ""
+    opening: str = ""
 
 
 def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS) -> Record:
@@ -108,7 +112,7 @@ def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS
         if domain.start is None:
             _play_gold(domain, task, act, rules, played)
         else:
-            played = _play_checks(start_episodes(domain, [task], rules), act)
+            played = _play_checks(task, start_episodes(domain, [task], rules), act)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever broke, the other episodes go on
@@ -126,6 +130,7 @@ def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS
         failure=played.stop.failure,
         ended=played.ended,
         blame=played.blame,
+        opening=played.opening,
     )
 
 
@@ -154,12 +159,13 @@ def _play_gold(domain: Domain, task: Task, act: Act, rules: Rules, played: _Play
     played.official[:] = turns_passed(domain, task, closed, official_turn_passed, trace)
 
 
-def _play_checks(batch: EpisodeBatch, act: Act) -> _Played:
+def _play_checks(task: Task, batch: EpisodeBatch, act: Act) -> _Played:
     """In a world that plays by itself: its checks are all the verdicts there are."""
     (opening,) = batch.openings
     if isinstance(opening, Failure):
         return replace(_unreached(1), stop=Stop(failure=opening.reason))
     played, passed = _unreached(opening.num_checks), list[bool]()
+    played.opening = own_words(task, opening)
 
     def answer(action: Action) -> Answer | Failure:
         found = batch.act({0: action})[0]
@@ -208,6 +214,19 @@ def gold_player(task: Task) -> Act:
 
     said = script()
     return lambda messages: next(said)
+
+
+def demonstrator_player(domain: Domain, task: Task, habits: Habits = Habits(), seed: int = 0) -> Act:
+    """Plays as the domain's demonstrator, and so records its conversations. ValueError: the domain has none."""
+    if domain.demonstrator is None:
+        raise ValueError(f"{domain.name} has no demonstrator")
+    act = domain.demonstrator(task, habits, random.Random(f"{seed}/{task.id}"))
+
+    def said(messages: Sequence[Message]) -> Said:
+        action = act([one for one in messages if one.role in ("user", "tool")])
+        return Said(action.answer, action)
+
+    return said
 
 
 def null_player(task: Task) -> Act:

@@ -22,7 +22,7 @@ import numpy as np
 
 from rods_jax.config import RolloutConfig
 from rods_jax.environments.lanes import Lanes
-from rods_jax.environments.protocol import Answer, EpisodeBatch, Failure, Opening, StartEpisodes
+from rods_jax.environments.protocol import Answer, EpisodeBatch, Failure, Opening, StartEpisodes, own_words
 from rods_jax.generation import Generator, Sampling, capacities, generator, rollout_keys
 from rods_jax.types import Action, Codec, Policy, RolloutBatch, Step, Task, Trajectory
 
@@ -75,6 +75,7 @@ class _Row:
     failure: str | None = None
     ended: str = ""
     blame: str = ""
+    opening: str = ""
 
     @property
     def speaks(self) -> bool:
@@ -311,8 +312,8 @@ def _start(
                 lengths_N[n] = len(tokens)
             except Exception as error:  # the environment's fault, not the policy's: the group is recorded and masked
                 failures = [_reason(error)] * group_size
-        num_checks = opening.num_checks if opening is not None else 1
-        rows += [_Row(num_checks, done=failure is not None, failure=failure) for failure in failures]
+        num_checks, words = (opening.num_checks, own_words(tasks[n], opening)) if opening is not None else (1, "")
+        rows += [_Row(num_checks, done=failure is not None, failure=failure, opening=words) for failure in failures]
     return prompts, lengths_N, rows
 
 
@@ -369,7 +370,8 @@ def _reason(error: Exception) -> str:
 def _trajectory(task: Task, rollout: int, row: _Row) -> Trajectory:
     undecided = (False,) * (row.num_checks - len(row.passed))
     passed = (*row.passed, *undecided)[: row.num_checks]
-    return Trajectory(task.id, rollout, passed, tuple(row.steps), row.truncated, row.failure, row.ended, row.blame)
+    last = row.truncated, row.failure, row.ended, row.blame, row.opening
+    return Trajectory(task.id, rollout, passed, tuple(row.steps), *last)
 
 
 def _batch(tasks, prompts, lengths_N, rows, trajectories, limit, reward) -> RolloutBatch[np.ndarray]:

@@ -128,6 +128,7 @@ class Trajectory:
     failure: str | None = None  # infrastructure failure: recorded, and masked in the update
     ended: str = ""  # why a conversation ended (environments/conversation.py); empty in other worlds
     blame: str = ""  # who caused a conversation's failure: "agent" or "user"; empty: it passed, or nobody judged
+    opening: str = ""  # the world's first words, where the task's are others
 
 
 # ------------------------------------------------------------------- callables passed around

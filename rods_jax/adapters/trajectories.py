@@ -1,7 +1,8 @@
 """Played episodes for other packages: chat messages to fine-tune on, and ATIF, the Agent Trajectory Interchange Format.
 
-Both are made of a `Record`, as an evaluation's journal holds it, and of its task; a run's trajectories become records
-where its codec reads their texts.  A line of the file is one episode.
+All are made of a `Record`, as an evaluation's journal holds it, and of its task; a run's trajectories become records
+where its codec reads their texts.  A line of the file is one episode.  chat_rows.py has the rows of chat messages, and
+says which are learned from.
 """
 
 import json
@@ -13,7 +14,9 @@ from typing import Any
 from rods_jax import __version__, journal
 from rods_jax.codecs.documents import function_schema, tool_line
 from rods_jax.dialogue import Move, Record
-from rods_jax.environments.protocol import Domain
+from rods_jax.environments.conversation import AGENT, USER, Line, read_printed, view, without_thought
+from rods_jax.environments.protocol import Domain, Sides
+from rods_jax.environments.users import seen_by
 from rods_jax.evaluation import CODES
 from rods_jax.files import require_object, write_atomically
 from rods_jax.metrics import read_metrics
@@ -67,13 +70,20 @@ def _move(step: Mapping[str, Json], parse: Callable[[str], Action]) -> Move:
 
 # ------------------------------------------------------------------------------------------ chat
 def chat(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
-    """{"messages", "tools"} as OpenAI's endpoints and trainers for them take them.
+    """The agent's side: {"messages", "tools", "metadata"} as OpenAI's endpoints and trainers for them take them.
 
     What a message of the policy says beside its calls is left out.  A call that was not run has an empty result.  Tools
-    that are released later stand before the words of the user who releases them.
+    that are released later stand before the words of the user who releases them.  In a conversation the policy text is
+    the system message, the greeting has no weight, and of the user's side the words alone are heard.
     """
     messages: list[dict[str, Json]] = []
-    names = _call_names()
+    names, sides = _call_names(), domain.sides
+    if sides is not None:
+        before = (
+            {"role": "system", "content": sides.policy},
+            {"role": "assistant", "content": sides.greeting, "weight": 0},
+        )
+        messages += [one for one in before if one["content"]]
     for said in _conversation(record, task, domain):
         if isinstance(said, str):
             messages.append({"role": "user", "content": said})
@@ -92,8 +102,60 @@ def chat(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
         messages.append({"role": "assistant"} | words | thought)
         results = _results(said)
         messages += [{"role": "tool", "tool_call_id": name, "content": text} for name, text in zip(ids, results)]
-        messages += [{"role": "user", "content": text} for text in results[len(ids) :]]
-    return {"messages": messages, "tools": [*map(function_schema, _opening_tools(task, domain))]}
+        others = results[len(ids) :] if sides is None else _heard(results[len(ids) :])
+        messages += [{"role": "user", "content": text} for text in others]
+    return {
+        "messages": messages,
+        "tools": [*map(function_schema, _opening_tools(task, domain))],
+        "metadata": _labels(record, task, domain),
+    }
+
+
+def user_chat(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
+    """The user's side: its words and calls are the assistant's messages, its tools the tools, its instructions the system's.
+
+    ValueError: the domain does not say what its users are told.
+    """
+    sides = domain.sides
+    if sides is None:
+        raise ValueError(f"nothing is known of the users of {domain.name}: its domain has no `sides`")
+    told = {"role": "system", "content": sides.instructions(task)}
+    messages = [told, *seen_by(view(USER, transcript(record, task, sides)))]
+    tools = [*map(function_schema, sides.user_tools)]
+    return {"messages": messages, "tools": tools, "metadata": _labels(record, task, domain)}
+
+
+def transcript(record: Record, task: Task, sides: Sides) -> list[Line]:
+    """The lines of a recorded conversation; messages that the agent's side could not be read of are left out."""
+    lines = [Line(AGENT, sides.greeting), Line(USER, record.opening or task.turns[0].user)]
+    for move in record.moves:
+        if move.code == PARSE_ERROR:
+            continue
+        lines.append(Line(AGENT, "" if move.calls else without_thought(move.text).strip(), move.calls))
+        for place, text in enumerate(move.observations):
+            lines.append(Line(AGENT, text, result=True) if place < len(move.calls) else _user_line(text))
+    return lines
+
+
+def _heard(observations: Sequence[str]) -> list[str]:
+    """What the agent hears of the lines of the user's side, and what it is told of a message that cannot be read."""
+    return [line.text for line in map(_user_line, observations) if line.is_words or line.who == AGENT]
+
+
+def _user_line(text: str) -> Line:
+    try:
+        return read_printed(text)
+    except ValueError:  # of the world, to the agent: why its message cannot be read
+        return Line(AGENT, text, result=True)
+
+
+def _labels(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
+    """The verdicts by both rules, and how often the user erred, where anybody can tell."""
+    labels: dict[str, Json] = {"dialogue": f"{record.task_id}/{record.rollout}"}
+    labels |= {"correct": all(record.rods), "reward": float(all(record.official))}
+    if domain.sides is not None and domain.sides.user_errors is not None:
+        labels["user_errors"] = domain.sides.user_errors(task, transcript(record, task, domain.sides))
+    return labels
 
 
 # ------------------------------------------------------------------------------------------ ATIF
@@ -146,7 +208,7 @@ def _agent_step(move: Move, names: Iterator[str]) -> dict[str, Json]:
 def _conversation(record: Record, task: Task, domain: Domain) -> Iterator[str | Move]:
     """What the user and the policy said in turn.  A world of another kind says in observations what its user said."""
     turn = 0
-    yield _user(task, 0, domain)
+    yield record.opening or _user(task, 0, domain)
     for move in record.moves:
         for later in range(turn + 1, min(move.turn + 1, len(task.turns))):
             yield _user(task, later, domain)
@@ -160,6 +222,8 @@ def _user(task: Task, turn: int, domain: Domain) -> str:
 
 
 def _opening_tools(task: Task, domain: Domain) -> list[ToolSpec]:
+    if domain.sides is not None:
+        return [*domain.tools.values()]
     hidden = task.withheld_tools - set(task.turns[0].released_tools)
     return [tool for tool in domain.tools_of(task.world.classes) if tool.name not in hidden]
 
@@ -181,13 +245,26 @@ def export(
     form: Callable[[Record, Task, Domain], Any],
 ) -> int:
     """Writes a line for each record and returns their number. ValueError: one is of a task that is not given."""
+    return write(path, formed(records, tasks, domain, form))
+
+
+def formed(
+    records: Iterable[Record], tasks: Sequence[Task], domain: Domain, form: Callable[[Record, Task, Domain], Any]
+) -> list[Any]:
+    """The records in a form. ValueError: one is of a task that is not given."""
     by_id = {task.id: task for task in tasks}
-    lines = []
+    found = []
     for record in records:
         if record.task_id not in by_id:
             raise ValueError(f"an episode is of the task {record.task_id}, which is none of the {len(by_id)} given")
         task = by_id[record.task_id]
-        line = json.dumps(form(record, task, domain.of(task)), ensure_ascii=False, allow_nan=False)
-        lines.append(line.encode("utf-8", "replace").decode() + "\n")  # a model may write half a surrogate pair
-    write_atomically(path, "".join(lines))
+        found.append(form(record, task, domain.of(task)))
+    return found
+
+
+def write(path: str | Path, rows: Iterable[Json]) -> int:
+    """Writes a line for each and returns their number."""
+    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
+    text = "".join(f"{line}\n" for line in lines)
+    write_atomically(path, text.encode("utf-8", "replace").decode())  # a model may write half a surrogate pair
     return len(lines)

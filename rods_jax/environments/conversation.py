@@ -14,6 +14,7 @@ Left out on purpose: taking back what a failing tool had changed, as tau2-bench 
 import hashlib
 import json
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, SPOKE, TURN_FAILE
 from rods_jax.types import Action, Call, Message, Observation, Task, ToolSpec
 
 AGENT, USER = "agent", "user"
+_WORDS, _CALLS, _RESULT = "user: ", "user calls: ", "user's tool: "  # how records show lines of the user's side
 STOP, TRANSFER, OUT_OF_SCOPE = "###STOP###", "###TRANSFER###", "###OUT-OF-SCOPE###"
 
 
@@ -155,7 +157,7 @@ class Talk:
         if self.reason is not None:
             raise UserFailed(f"the conversation was over before the agent spoke: {self.reason}")
         world, first = self._world, [line for line in self.lines if line.who == USER and line.is_words]
-        words = first[0].text if not world.history else "\n".join(map(_printed, self.lines))
+        words = first[0].text if not world.history else "\n".join(map(printed, self.lines))
         return Opening(world.tools, words, world.num_checks, world.policy, "" if world.history else world.greeting)
 
     def hear(self, action: Action) -> Answer:
@@ -163,7 +165,7 @@ class Talk:
         before = len(self.lines)
         code = self._act(action)
         new = [line for line in self.lines[before:] if line.who == USER or line.result]
-        shown = tuple(map(_printed, new))
+        shown = tuple(map(printed, new))
         if self.reason is None:
             messages = tuple(
                 Message("user" if line.is_words else "tool", line.text)
@@ -253,13 +255,43 @@ class Talk:
             self.reason = Reason.TOO_MANY_ERRORS
 
 
-def _printed(line: Line) -> str:
+def printed(line: Line) -> str:
     """A line as records show it: the agent's results as they are, the user's side with its name."""
     calls = [f"{call.name} {json.dumps(dict(call.arguments), ensure_ascii=False)}" for call in line.calls]
     text = " ".join(filter(None, (line.text, *calls)))
     if line.who == AGENT:
         return text
-    return f"user's tool: {text}" if line.result else f"user{' calls' if calls else ''}: {text}"
+    return f"{_RESULT}{text}" if line.result else f"{_CALLS if calls else _WORDS}{text}"
+
+
+def read_printed(text: str) -> Line:
+    """The line of the user's side that was `printed`, but whether a result was good. ValueError: it was another's."""
+    if text.startswith(_RESULT):
+        return Line(USER, text.removeprefix(_RESULT), result=True)
+    if text.startswith(_WORDS):
+        return Line(USER, text.removeprefix(_WORDS))
+    if text.startswith(_CALLS):
+        said = text.removeprefix(_CALLS)
+        for found in re.finditer(r"(?<!\S)\S+ (?=\{)", said):  # words may stand before the calls
+            if calls := _read_calls(said[found.start() :]):
+                return Line(USER, said[: found.start()].removesuffix(" "), calls)
+    raise ValueError(f"no line of a user: {text!r}"[:200])
+
+
+def _read_calls(text: str) -> tuple[Call, ...]:
+    """`name {...} name {...}`; nothing where the text is anything else."""
+    calls, read = list[Call](), json.JSONDecoder()
+    while text:
+        name, _, rest = text.partition(" ")
+        try:
+            arguments, end = read.raw_decode(rest)
+        except ValueError:
+            return ()
+        if not isinstance(arguments, dict) or rest[end:] and rest[end] != " ":
+            return ()
+        calls.append(Call(name, arguments))
+        text = rest[end + 1 :]
+    return tuple(calls)
 
 
 # ------------------------------------------------------------------------------------- many of them

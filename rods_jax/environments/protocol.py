@@ -6,7 +6,7 @@ another kind has a `Domain.start` of its own.  Text formats are in codecs/.
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rods_jax.types import Action, Call, Json, Message, Observation, Task, ToolSpec, World
 
@@ -20,6 +20,11 @@ class Opening(NamedTuple):
     num_checks: int  # that the world will decide; progress is passed / all, and an undecided check is not passed
     policy: str = ""  # the rules that the policy must follow, in the system message
     greeting: str = ""  # the policy's own first words, before the user's: given, so they carry no loss
+
+
+def own_words(task: Task, opening: Opening) -> str:
+    """The world's first words, or nothing where they are its task's: what a record must keep of an opening."""
+    return "" if task.turns and task.turns[0].user == opening.user else opening.user
 
 
 class Answer(NamedTuple):
@@ -129,6 +134,16 @@ class FailedCall(NamedTuple):
     repeated: bool  # the same call failed before in this turn
 
 
+class Sides(NamedTuple):
+    """What either side of a domain's conversations is told, for those who learn from recorded ones."""
+
+    policy: str  # the agent's
+    greeting: str
+    user_tools: tuple[ToolSpec, ...]
+    instructions: Callable[[Task], str]  # the user's
+    user_errors: Callable[[Task, Sequence[Any]], int] | None = None  # in a transcript's Lines; None: nobody can tell
+
+
 class Domain(NamedTuple):
     """A family of tool classes: their tools, how to start them, and how to write about them."""
 
@@ -148,6 +163,7 @@ class Domain(NamedTuple):
     start: Callable[[Sequence[Task], Rules], EpisodeBatch] | None = None  # None: scripted turns and gold (episode.py)
     member: Callable[[Task], "Domain"] | None = None  # of a mixture: the one of its domains that a task is of
     explain: Callable[[FailedCall], str] | None = None  # a hint for the policy, or ""; hints.explained makes one
+    sides: Sides | None = None  # of its conversations
     # (task, config.Habits, rng) -> who plays a cold start's demonstrations: what came back -> the next action; None: gold calls
     demonstrator: Callable[..., Callable[[Sequence[Message]], Action]] | None = None
 

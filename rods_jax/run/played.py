@@ -122,6 +122,23 @@ def _plain(resolved: Json, model: Any) -> Json:
     }
 
 
+def begun_with(
+    directory: str, learner: Callable[..., Callable[[int], Learner]], config: Config, checkpoint: Path | None = None
+) -> Callable[[int], Learner]:
+    """A config's `learner` that begins with the newest policy of a run of the same model.
+
+    CheckpointError: the run has none.
+    """
+    make_own = learner(config, checkpoint)
+
+    def make(vocab_size: int) -> Learner:
+        own = make_own(vocab_size)
+        begun = own.policy._replace(init=lambda key: newest(Path(directory), own)[1])
+        return own._replace(policy=begun, random_weights=False)
+
+    return make if checkpoint is None else make_own
+
+
 def newest(directory: Path, learner: Learner) -> tuple[int, Any]:
     """(step, what trains) of a run's newest checkpoint."""
     return checkpoint.read_params(directory / "checkpoints", learner.shapes, tell=lambda it: print(it, file=sys.stderr))
@@ -218,6 +235,7 @@ def record_of(trajectory: Trajectory, parse: Callable[[str], Action]) -> Record:
         failure=trajectory.failure or "",
         ended=trajectory.ended,
         blame=trajectory.blame,
+        opening=trajectory.opening,
     )
 
 

@@ -1,29 +1,51 @@
-"""HELPDESK: the help desk as a Domain, with a user whose error rates are the domain's."""
+"""HELPDESK: the help desk as a Domain, with a user whose error rates are the domain's, or with a model as its user.
 
+`customer` is its other side: there a policy learns to be the user, and the demonstrator is the agent.
+"""
+
+from collections.abc import Sequence
 from functools import partial
 
-from rods_jax.environments.conversation import Conversation, conversations
+from rods_jax.environments.conversation import STOP, TRANSFER, Conversation, Line, User, conversations
 from rods_jax.environments.helpdesk.demonstrator import demonstrator
-from rods_jax.environments.helpdesk.errors import blamed
+from rods_jax.environments.helpdesk.errors import blamed, user_errors
 from rods_jax.environments.helpdesk.faults import FAMILIES
 from rods_jax.environments.helpdesk.user import Dials, by_rules
-from rods_jax.environments.helpdesk.world import TOOLKIT, conversation
-from rods_jax.environments.protocol import Domain, Stratum
+from rods_jax.environments.helpdesk.world import GREETING, POLICY, TOOLKIT, USER_TOOLS, conversation
+from rods_jax.environments.protocol import Domain, Sides, Stratum
+from rods_jax.environments.turned import agent_by, demonstrator_of, turned
 from rods_jax.types import Task
 
 
-def helpdesk(dials: Dials = Dials()) -> Domain:
-    """The domain; its strata are the families of faults."""
+def helpdesk(dials: Dials = Dials(), user: User | None = None) -> Domain:
+    """The domain; its strata are the families of faults.  user: a model that speaks in the place of the rules."""
     return TOOLKIT._replace(
         tools={tool.name: tool for tool in TOOLKIT.tools_of(("Desk",))},
         strata={family: Stratum() for family in FAMILIES},
-        start=conversations(partial(_make, dials)),
+        start=conversations(partial(_make, user or by_rules(dials)), waits=user is not None),
         demonstrator=demonstrator,
+        sides=Sides(POLICY, GREETING, USER_TOOLS, told, count_errors),
     )
 
 
-def _make(dials: Dials, task: Task) -> Conversation:
-    return conversation(task, by_rules(dials), blamed)
+def customer(dials: Dials = Dials()) -> Domain:
+    """The other side: its demonstrator is the user with these rates, and an agent without bad habits talks to it."""
+    domain, user = helpdesk(dials), by_rules(dials)
+    return turned(domain, partial(_make, user), agent_by(demonstrator), demonstrator_of(user))
+
+
+def told(task: Task) -> str:
+    """What a model that speaks for the user is told."""
+    return f"Do what you are asked, and say what you see. {task.turns[0].user}"
+
+
+def count_errors(task: Task, lines: Sequence[Line]) -> int:
+    """How often the user erred in a transcript."""
+    return sum(1 for _ in user_errors(task, lines, (STOP, TRANSFER)))
+
+
+def _make(user: User, task: Task) -> Conversation:
+    return conversation(task, user, blamed)
 
 
 HELPDESK = helpdesk()
