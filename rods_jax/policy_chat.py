@@ -1,8 +1,11 @@
-"""The policy under training as a chat backend, beside chat.http_generate."""
+"""A policy of ours as a chat backend, beside chat.http_generate: the one under training, or a user's."""
 
 import itertools
+import json
 import threading
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -26,24 +29,38 @@ def policy_generate(
     """A function that samples replies `rows` at a time; its shapes are fixed, so that it compiles once.
 
     params: the weights of this moment, asked for once a batch.  generator: built with group_size 1.
-    Noise depends on (seed, how many requests came before, position).  Reply.error "refused": the request has a tool
+    Threads that ask at once share batches.  Noise depends on (seed, request, how many equal ones stand before it in the
+    same call, position), so that no order of threads changes a reply.  Reply.error "refused": the request has a tool
     without a name, a description or parameters, another order than user and assistant in turn, or more than
     `prompt_capacity` tokens.
     """
     lock = threading.Lock()
-    asked = 0
+    waiting: deque[tuple[Request, str, Future[Reply]]] = deque()
 
     def generate(requests: Sequence[Request]) -> list[Reply]:
-        nonlocal asked
-        replies: list[Reply] = []
-        with lock:
-            for first in range(0, len(requests), rows):
-                some = requests[first : first + rows]
-                replies += _reply(some, range(asked, asked + rows))
-                asked += len(some)
-        return replies
+        before, asked = Counter[str](), []
+        for request in requests:
+            said = json.dumps([list(request.messages), list(request.tools)], default=str)
+            asked.append((request, f"{said}{before[said]}", Future[Reply]()))
+            before[said] += 1
+        waiting.extend(asked)
+        # Whoever has the lock answers for all that wait, until its own are answered.
+        while not all(reply.done() for *_, reply in asked):
+            with lock:
+                if some := [waiting.popleft() for _ in range(min(rows, len(waiting)))]:
+                    _answer(some)
+        return [reply.result() for *_, reply in asked]
 
-    def _reply(requests: Sequence[Request], numbers: range) -> list[Reply]:
+    def _answer(some: Sequence[tuple[Request, str, Future[Reply]]]) -> None:
+        requests, labels, replies = zip(*some, strict=True)
+        try:
+            for reply, found in zip(replies, _reply(requests, labels), strict=True):
+                reply.set_result(found)
+        except BaseException as error:  # each of those who asked gets it
+            for reply in replies:
+                reply.set_exception(error)
+
+    def _reply(requests: Sequence[Request], labels: Sequence[str]) -> list[Reply]:
         prompts = [_encode(codec, request, prompt_capacity) for request in requests]
         tokens_NP = np.zeros((rows, prompt_capacity), np.int32)
         lengths_N = np.ones(rows, np.int32)
@@ -53,7 +70,7 @@ def policy_generate(
                 tokens_NP[row, : len(prompt)] = prompt
                 lengths_N[row] = len(prompt)
                 active_N1[row] = True
-        keys = rollout_keys(seed, 0, [str(number) for number in numbers], 1)
+        keys = rollout_keys(seed, 0, [*labels, *[""] * (rows - len(labels))], 1)
         weights = params()
         generated, _ = generator.act(weights, generator.start(weights, tokens_NP, lengths_N, keys), active_N1, sampling)
         sampled_NA, counts_N = np.asarray(generated.tokens_NGA)[:, 0], np.asarray(generated.lengths_NG)[:, 0]

@@ -1,6 +1,7 @@
 """Our own policy as a chat backend, directly and behind an HTTP server."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import jax
@@ -70,12 +71,30 @@ def test_a_reply_does_not_depend_on_its_batch(backend):
     assert together[2].prompt_tokens > together[0].prompt_tokens + len("to whom?to anna") / 4
 
 
-def test_noise_follows_the_seed_and_the_number_of_the_request(backend):
-    request = say("lend it")
+def test_noise_follows_the_seed_and_the_request(backend):
+    request, generate = say("lend it"), backend()
+    first, second = generate([request, request])
+    assert first != second  # of equal ones in a call, each has noise of its own
+    assert generate([request]) == generate([request]) == [first]
+    assert backend(seed=1)([request, request]) != [first, second]
+
+
+def test_threads_that_ask_at_once_share_batches_and_get_what_each_would_alone(backend):
+    requests = [say(f"lend it {number}") for number in range(9)]
+    alone = [backend()([request])[0] for request in requests]
     generate = backend()
-    first, second = generate([request])[0], generate([request])[0]
-    assert first != second
-    assert backend()([request, request]) == [first, second] != backend(seed=1)([request, request])
+    with ThreadPoolExecutor(len(requests)) as threads:
+        assert [*threads.map(lambda request: generate([request])[0], requests)] == alone
+
+
+def test_an_error_reaches_everyone_who_asked(compiled):
+    def gone():
+        raise RuntimeError("the weights are gone")
+
+    generate = policy_generate(gone, CODEC, compiled, rows=2, prompt_capacity=64, sampling=Sampling(1.0), seed=0)
+    for _ in range(2):  # and the next one is answered as well
+        with pytest.raises(RuntimeError, match="the weights are gone"):
+            generate([say("a"), say("b"), say("c")])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@
 from collections.abc import Sequence
 from functools import partial
 
+from rods_jax.chat import Generate
 from rods_jax.environments.conversation import STOP, TRANSFER, Conversation, Line, User, conversations
 from rods_jax.environments.helpdesk.demonstrator import demonstrator
 from rods_jax.environments.helpdesk.errors import blamed, user_errors
@@ -14,16 +15,22 @@ from rods_jax.environments.helpdesk.user import Dials, by_rules
 from rods_jax.environments.helpdesk.world import GREETING, POLICY, TOOLKIT, USER_TOOLS, conversation
 from rods_jax.environments.protocol import Domain, Sides, Stratum
 from rods_jax.environments.turned import agent_by, demonstrator_of, turned
+from rods_jax.environments.users import model_user
 from rods_jax.types import Task
 
 
-def helpdesk(dials: Dials = Dials(), user: User | None = None) -> Domain:
-    """The domain; its strata are the families of faults.  user: a model that speaks in the place of the rules."""
+def helpdesk(dials: Dials = Dials(), model: Generate | None = None) -> Domain:
+    """The domain; its strata are the families of faults.
+
+    model: it speaks for the user in the place of the rules; nothing is then demonstrated, since that would ask it one
+    message at a time.
+    """
+    user = by_rules(dials) if model is None else model_user(model, told, USER_TOOLS)
     return TOOLKIT._replace(
         tools={tool.name: tool for tool in TOOLKIT.tools_of(("Desk",))},
         strata={family: Stratum() for family in FAMILIES},
-        start=conversations(partial(_make, user or by_rules(dials)), waits=user is not None),
-        demonstrator=demonstrator,
+        start=conversations(partial(_make, user), waits=model is not None),
+        demonstrator=demonstrator if model is None else None,
         sides=Sides(POLICY, GREETING, USER_TOOLS, told, count_errors),
     )
 
