@@ -17,7 +17,7 @@ from rods_jax.codecs.qwen import qwen_codec
 from rods_jax.codecs.tokenizer import train_tokenizer
 from rods_jax.config import ColdStartConfig, Config, EvaluationConfig, Habits, RolloutConfig
 from rods_jax.environments.helpdesk.domain import customer
-from rods_jax.environments.helpdesk.tasks import build
+from rods_jax.environments.helpdesk.tasks import build, of_customer
 from rods_jax.environments.helpdesk.user import Dials
 from rods_jax.environments.protocol import Domain, TaskSplits
 
@@ -26,7 +26,8 @@ ERRS = Dials(ignores=0.05, misreads=0.1, acts_unasked=0.05, stops_early=0.03, in
 
 def build_tasks(domain: Domain, seed: int) -> TaskSplits:
     """One to three faults at a time, as the agent meets them."""
-    return build(random.Random(seed), max_faults=3, seeds=12, held_out=128, validation=128, practice=6000)
+    tasks = build(random.Random(seed), max_faults=3, seeds=12, held_out=128, validation=128, practice=6000)
+    return TaskSplits(*(tuple(map(of_customer, part)) for part in tasks))
 
 
 CONFIG = Config(

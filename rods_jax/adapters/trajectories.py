@@ -80,7 +80,7 @@ def chat(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
     names, sides = _call_names(), domain.sides
     if sides is not None:
         before = (
-            {"role": "system", "content": sides.policy},
+            {"role": "system", "content": sides.policy(task)},
             {"role": "assistant", "content": sides.greeting, "weight": 0},
         )
         messages += [one for one in before if one["content"]]
@@ -121,13 +121,14 @@ def user_chat(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
         raise ValueError(f"nothing is known of the users of {domain.name}: its domain has no `sides`")
     told = {"role": "system", "content": sides.instructions(task)}
     messages = [told, *seen_by(view(USER, transcript(record, task, sides)))]
-    tools = [*map(function_schema, sides.user_tools)]
+    tools = [*map(function_schema, sides.user_tools())]
     return {"messages": messages, "tools": tools, "metadata": _labels(record, task, domain)}
 
 
 def transcript(record: Record, task: Task, sides: Sides) -> list[Line]:
     """The lines of a recorded conversation; messages that the agent's side could not be read of are left out."""
-    lines = [Line(AGENT, sides.greeting), Line(USER, record.opening or task.turns[0].user)]
+    lines = [Line(AGENT, sides.greeting)] if sides.greeting else []
+    lines.append(Line(USER, record.opening or task.turns[0].user))
     for move in record.moves:
         if move.code == PARSE_ERROR:
             continue

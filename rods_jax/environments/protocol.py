@@ -137,11 +137,12 @@ class FailedCall(NamedTuple):
 class Sides(NamedTuple):
     """What either side of a domain's conversations is told, for those who learn from recorded ones."""
 
-    policy: str  # the agent's
+    policy: Callable[[Task], str]  # the agent's
     greeting: str
-    user_tools: tuple[ToolSpec, ...]
+    user_tools: Callable[[], tuple[ToolSpec, ...]]
     instructions: Callable[[Task], str]  # the user's
     user_errors: Callable[[Task, Sequence[Any]], int] | None = None  # in a transcript's Lines; None: nobody can tell
+    tau2_entry: Callable[[Task], Json] | None = None  # the task as tau2-bench's files have it
 
 
 class Domain(NamedTuple):

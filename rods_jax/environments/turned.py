@@ -27,7 +27,7 @@ from rods_jax.environments.conversation import (
     User,
     conversations,
 )
-from rods_jax.environments.protocol import Domain
+from rods_jax.environments.protocol import Domain, Sides
 from rods_jax.types import Action, Call, Message, Observation, Task
 
 Act = Callable[[Sequence[Message]], Action]  # what came back -> the next action
@@ -47,11 +47,12 @@ def turned(domain: Domain, make: Callable[[Task], Conversation], agent: User, de
     assert domain.sides is not None
     return Domain(
         f"{domain.name} user",
-        {tool.name: tool for tool in domain.sides.user_tools},
+        {tool.name: tool for tool in domain.sides.user_tools()},
         domain.simulator,
         strata=domain.strata,
         start=conversations(partial(_turn, domain, make, agent)),
         demonstrator=demonstrator,
+        sides=Sides(domain.sides.instructions, "", lambda: tuple(domain.tools.values()), domain.sides.policy),
     )
 
 
@@ -78,7 +79,7 @@ def _turn(domain: Domain, make: Callable[[Task], Conversation], agent: User, tas
         return all(whole), sides.user_errors is None or not sides.user_errors(task, lines)
 
     return own._replace(
-        tools=sides.user_tools,
+        tools=sides.user_tools(),
         user=partial(_greeted, own.greeting, agent),
         call=call,
         num_checks=2,

@@ -13,9 +13,9 @@ from rods_jax.dialogue import Act, Record, Said, null_player, play
 from rods_jax.environments.conversation import STOP, Spoken, User, scripted
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import RODS
-from rods_jax.environments.tau2 import data, prompts
+from rods_jax.environments.tau2 import data
 from rods_jax.environments.tau2.domains import DOMAINS
-from rods_jax.environments.tau2.episodes import split_tasks, tau2
+from rods_jax.environments.tau2.episodes import split_tasks, tau2, told
 from rods_jax.environments.tau2.messages import task_from_json
 from rods_jax.environments.tau2.scoring import OFFICIAL, STRICT, TRANSFER
 from rods_jax.environments.users import model_user
@@ -67,12 +67,8 @@ def needs_judge(task: Task, domain: str) -> bool:
 
 def served_user(files: data.Files, domain: str, endpoint: Endpoint, seed: int) -> User:
     """A model that reads the scenario of its task, and has the user's tools where the domain gives it some."""
-    tools = DOMAINS[domain](files).user_tools()
-
-    def told(task: Task) -> str:
-        return prompts.user_prompt(files, task_from_json(task.world.state[domain]), bool(tools))
-
-    return model_user(http_generate(endpoint, seed=seed), told, tools)
+    known = DOMAINS[domain](files)
+    return model_user(http_generate(endpoint, seed=seed), partial(told, known), known.user_tools())
 
 
 # --------------------------------------------------------------------------------------- the floors

@@ -11,6 +11,7 @@ from rods_jax.environments.conversation import STOP, TRANSFER, Conversation, Lin
 from rods_jax.environments.helpdesk.demonstrator import demonstrator
 from rods_jax.environments.helpdesk.errors import blamed, user_errors
 from rods_jax.environments.helpdesk.faults import FAMILIES
+from rods_jax.environments.helpdesk.tau2_format import tau2_entry, told
 from rods_jax.environments.helpdesk.user import Dials, by_rules
 from rods_jax.environments.helpdesk.world import GREETING, POLICY, TOOLKIT, USER_TOOLS, conversation
 from rods_jax.environments.protocol import Domain, Sides, Stratum
@@ -31,7 +32,7 @@ def helpdesk(dials: Dials = Dials(), model: Generate | None = None) -> Domain:
         strata={family: Stratum() for family in FAMILIES},
         start=conversations(partial(_make, user), waits=model is not None),
         demonstrator=demonstrator if model is None else None,
-        sides=Sides(POLICY, GREETING, USER_TOOLS, told, count_errors),
+        sides=Sides(lambda task: POLICY, GREETING, lambda: USER_TOOLS, told, count_errors, tau2_entry),
     )
 
 
@@ -39,11 +40,6 @@ def customer(dials: Dials = Dials()) -> Domain:
     """The other side: its demonstrator is the user with these rates, and an agent without bad habits talks to it."""
     domain, user = helpdesk(dials), by_rules(dials)
     return turned(domain, partial(_make, user), agent_by(demonstrator), demonstrator_of(user))
-
-
-def told(task: Task) -> str:
-    """What a model that speaks for the user is told."""
-    return f"Do what you are asked, and say what you see. {task.turns[0].user}"
 
 
 def count_errors(task: Task, lines: Sequence[Line]) -> int:

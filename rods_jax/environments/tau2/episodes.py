@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from rods_jax.environments.conversation import AGENT, Conversation, Ended, Line, User, conversations
-from rods_jax.environments.protocol import Domain, Simulator, Stratum
+from rods_jax.environments.protocol import Domain, Sides, Simulator, Stratum
 from rods_jax.environments.tau2 import messages
 from rods_jax.environments.tau2.data import Files, splits, tasks
-from rods_jax.environments.tau2.domains import DOMAINS
+from rods_jax.environments.tau2.domains import DOMAINS, TauDomain
 from rods_jax.environments.tau2.messages import TOOL, Message, TauTask, ToolCall, task_from_json
-from rods_jax.environments.tau2.prompts import GREETING, agent_prompt
+from rods_jax.environments.tau2.prompts import GREETING, agent_prompt, user_prompt
 from rods_jax.environments.tau2.scoring import STRICT, Judge, ScoringRules, checks, grade
 from rods_jax.types import MEASURED, Call, Json, Observation, Task, World
 
@@ -27,7 +27,21 @@ def tau2(name: str, files: Files, user: User, rules: ScoringRules = STRICT, judg
     domain = DOMAINS[name](files)
     tools = {tool.name: tool for tool in domain.agent_tools()}
     start = conversations(partial(make, files, user, rules, judge), waits=True)
-    return Domain(name, tools, _no_simulator, strata={name: Stratum()}, start=start)
+    sides = Sides(
+        lambda task: agent_prompt(domain), GREETING, domain.user_tools, partial(told, domain), tau2_entry=_entry
+    )
+    return Domain(name, tools, _no_simulator, strata={name: Stratum()}, start=start, sides=sides)
+
+
+def told(domain: TauDomain, task: Task) -> str:
+    """What the user's model is told."""
+    return user_prompt(domain.files, task_from_json(_entry(task)), domain.user is not None)
+
+
+def _entry(task: Task) -> Mapping[str, Json]:
+    """The task as its file has it."""
+    (name,) = task.world.classes
+    return task.world.state[name]
 
 
 def entries(files: Files, name: str, split: str) -> list[Json]:
@@ -57,7 +71,7 @@ def split_tasks(files: Files, name: str, split: str) -> tuple[Task, ...]:
 def make(files: Files, user: User, rules: ScoringRules, judge: Judge | None, task: Task) -> Conversation:
     """The world of one rollout."""
     (name,) = task.world.classes
-    domain, own = DOMAINS[name](files), task_from_json(task.world.state[name])
+    domain, own = DOMAINS[name](files), task_from_json(_entry(task))
     environment = domain.environment()
     environment.set_up(own.start, own.start.history, apart=rules.data_stay_apart)
 
