@@ -15,8 +15,8 @@ from configs.helpdesk_user_tuned import CONFIG as TUNED
 from rods_jax.codecs.tokenizer import checkpoint_tokenizer
 from rods_jax.config import Config
 from rods_jax.environments.helpdesk.domain import helpdesk
+from rods_jax.run import users
 from rods_jax.run.played import begun_with
-from rods_jax.run.users import run_generate
 
 
 def with_user(name: str, user: Config) -> Config:
@@ -25,7 +25,7 @@ def with_user(name: str, user: Config) -> Config:
         AGENT,
         name=name,
         run_dir=f"runs/{name}",
-        domain=partial(helpdesk, model=partial(run_generate, user.run_dir)),
+        domain=partial(users.with_user, helpdesk, user.run_dir),
         tokenizer=partial(checkpoint_tokenizer, directory=f"{AGENT.run_dir}/tokenizer"),
         learner=partial(begun_with, AGENT.run_dir, AGENT.learner),
         cold_start=None,

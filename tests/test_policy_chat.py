@@ -11,7 +11,7 @@ from synthesis_toy import TASK, TOY
 
 from models.decoder import DecoderConfig
 from models.policy import callables
-from rods_jax.chat import REFUSED, Endpoint, Request, http_generate
+from rods_jax.chat import REFUSED, TOO_LONG, Endpoint, Request, http_generate
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
 from rods_jax.codecs.tokenizer import train_tokenizer
@@ -99,7 +99,7 @@ def test_an_error_reaches_everyone_who_asked(compiled):
 
 @pytest.mark.parametrize(
     "request_",
-    [Request(()), say("a", "b"), Request(({"role": "tool", "content": "a"},)), say("lend it " * 3_000),
+    [Request(()), say("a", "b"), Request(({"role": "tool", "content": "a"},)),
      Request(say("a").messages, ({"type": "function"},))],
 )  # fmt: skip
 def test_what_it_cannot_answer_is_refused(backend, request_):
@@ -107,6 +107,12 @@ def test_what_it_cannot_answer_is_refused(backend, request_):
     assert (refused.error, refused.text) == (REFUSED, "") and refused.detail
     assert other == backend()([say("lend it")])[0]
     assert backend()([]) == []
+
+
+def test_what_it_cannot_hold_is_too_long_for_it(backend):
+    other, long = backend()([say("lend it"), say("lend it " * 3_000)])
+    assert (long.error, long.text) == (TOO_LONG, "") and "more than 4096" in long.detail
+    assert other == backend()([say("lend it")])[0]
 
 
 def test_an_untrained_policy_fails_in_every_role_and_breaks_nothing(backend):

@@ -127,8 +127,10 @@ def begun_with(
 ) -> Callable[[int], Learner]:
     """A config's `learner` that begins with the newest policy of a run of the same model.
 
-    CheckpointError: the run has none.
+    ConfigError: there is no such run.
     """
+    if not (Path(directory) / "checkpoints").is_dir():
+        raise ConfigError(f"no run in {directory}, whose policy this one begins with: train it first")
     make_own = learner(config, checkpoint)
 
     def make(vocab_size: int) -> Learner:

@@ -2,10 +2,13 @@
 
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from rods_jax.chat import Generate, Reply, Request
+from rods_jax.config import ConfigError
+from rods_jax.environments.protocol import Domain
 from rods_jax.generation import Sampling, generator
 from rods_jax.policy_chat import policy_generate
 from rods_jax.run.played import played, run_config
@@ -14,10 +17,20 @@ ROWS = 16  # messages at a time; a batch costs the same however few of them wait
 _LOADING = threading.Lock()
 
 
+def with_user(domain: Callable[..., Domain], directory: str) -> Domain:
+    """A domain whose users are models, `domain(model=...)`, with the policy of a run as theirs.
+
+    ConfigError: there is no such run.
+    """
+    if not (Path(directory) / "config.json").is_file():
+        raise ConfigError(f"no run in {directory}: train the model that speaks for the user first")
+    return domain(model=partial(run_generate, directory))
+
+
 def run_generate(directory: str, requests: Sequence[Request]) -> list[Reply]:
     """A `chat.Generate`, with `partial(run_generate, "runs/mine")`: the run's newest policy, sampled as it was trained.
 
-    It is read when it is first asked.  CheckpointError, ConfigError: there is none.
+    It is read when it is first asked.  CheckpointError: there is none.
     """
     with _LOADING:
         generate = _loaded(directory)
