@@ -152,3 +152,28 @@ def test_the_benchmark_measures_what_the_files_have_and_says_what_they_lack(tmp_
     benchmark(["--data", str(write(tmp_path / "w")), "--json", str(tmp_path / "speeds.json")])
     assert "mock      grade" in capsys.readouterr().out
     assert set(json.loads((tmp_path / "speeds.json").read_text())["mock"]) == {"start", "call", "hash", "grade"}
+
+
+# ---------------------------------------------------------------------------------------- writing
+def test_tasks_of_ones_own_stand_before_the_wheels(tmp_path):
+    own, wheel = tmp_path / "own", write(tmp_path / "wheel", [entry("old")])
+    data.write_tasks(own, "mock", [entry("a"), entry("b")], {"train": ["b"], "test": ["a"], "base": ["a", "b"]})
+    files = data.find([own, wheel])
+    assert data.splits(files, "mock") == {"train": ("b",), "test": ("a",), "base": ("a", "b")}
+    assert data.tasks(files, "mock") == tuple(task_from_json(entry(one)) for one in "ab")
+    assert DOMAINS["mock"](files).policy == "Be exact."  # all else is the wheel's
+
+
+@pytest.mark.parametrize(
+    "entries, splits, words",
+    [
+        ([entry("a"), {"id": "b"}], {}, "task 2 is not in tau2-bench's format: .*user_scenario"),
+        ([entry("a"), entry("a")], {}, "task 2: the id 'a' stands there twice"),
+        ([entry("a")], {"test": ["a", "b"]}, "the split test names 'b', and no task has that id"),
+        ([entry("a")], {"test": ["a"], "train": ["a"]}, "train and test share 1 tasks, 'a' among them"),
+    ],
+)
+def test_what_is_no_task_file_is_not_written(tmp_path, entries, splits, words):
+    with pytest.raises(TauDataError, match=words):
+        data.write_tasks(tmp_path / "own", "mock", entries, splits)
+    assert not (tmp_path / "own").exists()
