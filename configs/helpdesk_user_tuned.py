@@ -25,8 +25,8 @@ def flawless(domain: Domain, seed: int) -> TaskSplits:
     tasks, desk = build_tasks(domain, seed), helpdesk(ERRS)
     records = [play(desk, task, 0, demonstrator_player(desk, task)) for task in tasks.practice]
     rows = chosen(formed(records, tasks.practice, desk, user_chat), faultless_user=True).rows
-    kept = {row["metadata"]["dialogue"] for row in rows}
-    return tasks._replace(practice=tuple(task for task in tasks.practice if f"{task.id}/0" in kept))
+    kept = {row["task_id"] for row in rows}
+    return tasks._replace(practice=tuple(task for task in tasks.practice if task.id in kept))
 
 
 CONFIG = replace(

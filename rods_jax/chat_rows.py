@@ -1,10 +1,11 @@
 """Dialogues to learn from, as rows of chat messages: which are kept, and which of their messages carry loss.
 
-    {"messages": [...], "tools": [...], "metadata": {"dialogue": "t/0", "correct": true, "reward": 1.0, "user_errors": 0}}
+    {"messages": [...], "tools": [...], "task_id": "t", "rollout": 0, "passed": [true, true], "reward": 1.0, "user_errors": 0}
 
 Messages and tools are OpenAI's, as endpoints and trainers take them, and so is a message's `weight`: with 0 it is context
-alone.  A message of the role `assistant` is the learner's, whichever side of the dialogue it learns to be.  Metadata may
-lack any key: `correct` and `reward` are two verdicts on a dialogue, and rows of one dialogue may hold ever longer parts.
+alone.  A message of the role `assistant` is the learner's, whichever side of the dialogue it learns to be.  All other keys
+may be missing.  `passed` (checks), `reward` and `correct` are verdicts on a dialogue, which task and rollout name.  Rows of
+one dialogue may hold ever longer parts of it.
 Source of what is left out: EigenData, arXiv 2601.22607, and the card of its released data.
 """
 
@@ -44,7 +45,7 @@ def chosen(rows: Iterable[Row], *, faultless_user: bool = False) -> Chosen:
     rows = tuple(rows)
     verdicts: dict[Json, set[bool]] = {}
     for place, row in enumerate(rows):
-        verdicts.setdefault(_dialogue(row, place), set()).update(_verdicts(_metadata(row)))
+        verdicts.setdefault(_dialogue(row, place), set()).update(_verdicts(row))
 
     def fate(row: Row, place: int) -> str:
         found = verdicts[_dialogue(row, place)]
@@ -52,7 +53,7 @@ def chosen(rows: Iterable[Row], *, faultless_user: bool = False) -> Chosen:
             return "conflict" if found else "unlabelled"
         if found == {False}:
             return "failed"
-        return "user_erred" if faultless_user and _metadata(row).get("user_errors") != 0 else "kept"
+        return "user_erred" if faultless_user and row.get("user_errors") != 0 else "kept"
 
     fates = [fate(row, place) for place, row in enumerate(rows)]
     return Chosen(tuple(row for row, one in zip(rows, fates) if one == "kept"), Counter(fates))
@@ -78,16 +79,14 @@ def turns_of(row: Row) -> Sequence[Row]:
     return [last_turn_only({**row, "messages": messages[: place + 1]}) for place in ends]
 
 
-def _metadata(row: Row) -> Mapping[str, Json]:
-    return row.get("metadata") or {}
-
-
 def _dialogue(row: Row, place: int) -> Json:
-    return _metadata(row).get("dialogue", place)  # without a name, a row is a dialogue of its own
+    return (row["task_id"], row.get("rollout")) if "task_id" in row else place  # without a name, one of its own
 
 
-def _verdicts(metadata: Mapping[str, Json]) -> Iterable[bool]:
-    if metadata.get("correct") is not None:
-        yield bool(metadata["correct"])
-    if metadata.get("reward") is not None:
-        yield metadata["reward"] >= 1 - 1e-6  # as tau2-bench counts a success
+def _verdicts(row: Row) -> Iterable[bool]:
+    if row.get("passed") is not None:
+        yield bool(row["passed"]) and all(row["passed"])
+    if row.get("correct") is not None:
+        yield bool(row["correct"])
+    if row.get("reward") is not None:
+        yield row["reward"] >= 1 - 1e-6  # as tau2-bench counts a success

@@ -10,19 +10,19 @@ from rods_jax.strict_json import JsonError
 USER, OWN, RESULT = ({"role": role, "content": role} for role in ("user", "assistant", "tool"))
 
 
-def row(**metadata):
-    return {"messages": [USER, OWN], "tools": [], "metadata": metadata}
+def row(**labels):
+    return {"messages": [USER, OWN], "tools": []} | labels
 
 
 def test_only_undisputed_successes_are_kept_and_the_rest_is_counted():
     rows = [
-        row(dialogue="a", correct=True, reward=1.0),
-        row(dialogue="a", correct=True, reward=1.0),
-        row(dialogue="b", correct=True, reward=0.0),  # its two verdicts disagree,
-        row(dialogue="b", correct=True, reward=1.0),  # which takes its other rows along
-        row(dialogue="c", correct=True),
-        row(dialogue="c", correct=False),
-        row(dialogue="d", correct=False, reward=0.5),
+        row(task_id="a", passed=[True], reward=1.0),
+        row(task_id="a", correct=True),
+        row(task_id="b", correct=True, reward=0.0),  # its two verdicts disagree,
+        row(task_id="b", correct=True, reward=1.0),  # which takes its other rows along
+        row(task_id="c", correct=True),
+        row(task_id="c", correct=False),
+        row(task_id="d", passed=[True, False], reward=0.5),
         row(reward=1.0),
         row(reward=0.0),  # without names they are two dialogues
         {"messages": [USER, OWN], "tools": []},
@@ -40,7 +40,7 @@ def test_a_side_learns_from_dialogues_without_errors_of_the_user_where_asked():
 
 
 def test_of_ever_longer_rows_the_last_message_alone_is_learned():
-    whole = {"messages": [{**OWN, "weight": 0}, USER, OWN, RESULT, OWN, USER, OWN], "tools": ["t"], "metadata": {}}
+    whole = {"messages": [{**OWN, "weight": 0}, USER, OWN, RESULT, OWN, USER, OWN], "tools": ["t"]}
     parts = turns_of(whole)
     assert [len(part["messages"]) for part in parts] == [3, 5, 7] and all(part["tools"] == ["t"] for part in parts)
     for part in parts:

@@ -104,8 +104,7 @@ def test_a_users_row_holds_the_tokens_that_its_side_learns():
         said = CODEC.encode_action((), whole[-1]["content"])
         asked = _encode(CODEC, Request(tuple(whole[:-1]), tuple(row["tools"])))
         assert [*asked, *said] == demo.prompt + demo.suffix
-        labels = row["metadata"]
-        assert demo.passed == (labels["correct"], labels["user_errors"] == 0)
+        assert demo.passed == (all(row["passed"]), row["user_errors"] == 0)
 
 
 def test_an_agents_row_holds_the_tokens_that_its_side_learns():

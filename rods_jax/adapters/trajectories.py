@@ -70,7 +70,7 @@ def _move(step: Mapping[str, Json], parse: Callable[[str], Action]) -> Move:
 
 # ------------------------------------------------------------------------------------------ chat
 def chat(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
-    """The agent's side: {"messages", "tools", "metadata"} as OpenAI's endpoints and trainers for them take them.
+    """The agent's side: {"messages", "tools"} as OpenAI's endpoints and trainers take them, beside the verdicts.
 
     What a message of the policy says beside its calls is left out.  A call that was not run has an empty result.  Tools
     that are released later stand before the words of the user who releases them.  In a conversation the policy text is
@@ -104,11 +104,8 @@ def chat(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
         messages += [{"role": "tool", "tool_call_id": name, "content": text} for name, text in zip(ids, results)]
         others = results[len(ids) :] if sides is None else _heard(results[len(ids) :])
         messages += [{"role": "user", "content": text} for text in others]
-    return {
-        "messages": messages,
-        "tools": [*map(function_schema, _opening_tools(task, domain))],
-        "metadata": _labels(record, task, domain),
-    }
+    tools = [*map(function_schema, _opening_tools(task, domain))]
+    return {"messages": messages, "tools": tools} | _labels(record, task, domain)
 
 
 def user_chat(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
@@ -122,7 +119,7 @@ def user_chat(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
     told = {"role": "system", "content": sides.instructions(task)}
     messages = [told, *seen_by(view(USER, transcript(record, task, sides)))]
     tools = [*map(function_schema, sides.user_tools())]
-    return {"messages": messages, "tools": tools, "metadata": _labels(record, task, domain)}
+    return {"messages": messages, "tools": tools} | _labels(record, task, domain)
 
 
 def transcript(record: Record, task: Task, sides: Sides) -> list[Line]:
@@ -151,9 +148,9 @@ def _user_line(text: str) -> Line:
 
 
 def _labels(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
-    """The verdicts by both rules, and how often the user erred, where anybody can tell."""
-    labels: dict[str, Json] = {"dialogue": f"{record.task_id}/{record.rollout}"}
-    labels |= {"correct": all(record.rods), "reward": float(all(record.official))}
+    """Whose dialogue it is, the verdicts by both rules, and how often the user erred, where anybody can tell."""
+    labels: dict[str, Json] = {"task_id": record.task_id, "rollout": record.rollout}
+    labels |= {"passed": [*record.rods], "reward": float(all(record.official))}
     if domain.sides is not None and domain.sides.user_errors is not None:
         labels["user_errors"] = domain.sides.user_errors(task, transcript(record, task, domain.sides))
     return labels
