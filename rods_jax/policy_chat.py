@@ -3,6 +3,7 @@
 import itertools
 import json
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -14,6 +15,8 @@ from rods_jax.chat import MALFORMED_CALL, REFUSED, TOO_LONG, Generate, Reply, Re
 from rods_jax.codecs.grammar import served_call
 from rods_jax.generation import Generator, Sampling, rollout_keys
 from rods_jax.types import Codec, Json, Message, ToolSpec
+
+PATIENCE = 0.005  # seconds in which another thread may join a batch; a batch takes many times as long
 
 
 def policy_generate(
@@ -47,6 +50,10 @@ def policy_generate(
         # Whoever has the lock answers for all that wait, until its own are answered.
         while not all(reply.done() for *_, reply in asked):
             with lock:
+                seen = -1
+                while seen < len(waiting) < rows:  # more come: those who have just been answered ask again
+                    seen = len(waiting)
+                    time.sleep(PATIENCE)
                 if some := [waiting.popleft() for _ in range(min(rows, len(waiting)))]:
                     _answer(some)
         return [reply.result() for *_, reply in asked]

@@ -2,8 +2,9 @@
 
     python -m scripts.user_errors runs/helpdesk_user runs/helpdesk_user_tuned --json errors.json
 
-Each argument is a run whose policy speaks for the user; the demonstrator without bad habits is the agent.  All play the
-held-out tasks of the first run.  Brackets are 95 % bootstrap intervals over tasks.
+Each argument is a run on the user's side, such as configs/helpdesk_user.py; its domain's agent, the demonstrator without
+bad habits, talks to its policy, sampled as in training.  All play the held-out tasks of the first run.  Brackets are 95 %
+bootstrap intervals over tasks.
 """
 
 import json
@@ -11,7 +12,6 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,20 +19,22 @@ import numpy as np
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from rods_jax import terminal
 from rods_jax.adapters.trajectories import transcript
-from rods_jax.dialogue import Record, demonstrator_player, play
+from rods_jax.dialogue import Record
 from rods_jax.environments.conversation import STOP, TRANSFER
-from rods_jax.environments.helpdesk.domain import HELPDESK, helpdesk
+from rods_jax.environments.helpdesk.domain import customer
 from rods_jax.environments.helpdesk.errors import ACTS, CONTRADICTS, IGNORES, INVENTS, STOPS, user_errors
+from rods_jax.environments.protocol import Sides
+from rods_jax.environments.scoring import RODS
+from rods_jax.environments.turned import back
 from rods_jax.evaluation import bootstrap
 from rods_jax.files import write_atomically
+from rods_jax.generation import Sampling
 from rods_jax.run.directory import read_inputs
-from rods_jax.run.users import ROWS, run_generate
-from rods_jax.threads import in_threads
+from rods_jax.run.played import played, policy_player, run_config
 from rods_jax.types import Json, Task
 
 KINDS = IGNORES, CONTRADICTS, ACTS, STOPS, INVENTS
@@ -57,7 +59,7 @@ def main() -> None:
         if not settings.runs:
             raise ValueError("name the runs whose policies speak for the user")
         tasks = read_inputs(settings.runs[0]).tasks.held_out[: settings.num_tasks]
-        result = {str(run): measured(tasks, conversations_with(run, tasks, console)) for run in settings.runs}
+        result = {str(run): measured(tasks, *conversations_with(run, tasks)) for run in settings.runs}
         if settings.json is not None:
             write_atomically(settings.json, json.dumps(result, indent=2, allow_nan=False) + "\n")
     except (ValueError, OSError) as error:
@@ -66,28 +68,31 @@ def main() -> None:
     print_table(result, len(tasks), console)
 
 
-def conversations_with(run: Path, tasks: Sequence[Task], console: Console) -> list[Record]:
-    """A conversation of each task, as many at a time as share a batch of the model's."""
-    domain = helpdesk(model=partial(run_generate, str(run)))
-    playing = in_threads(lambda task: play(domain, task, 0, demonstrator_player(HELPDESK, task)), tasks, ROWS)
-    shown = track(playing, str(run), len(tasks), console=console, disable=not console.is_terminal)
-    return [record for _, record in sorted(shown, key=lambda pair: pair[0])]
+def conversations_with(run: Path, tasks: Sequence[Task]) -> tuple[Sides, list[Record]]:
+    """A conversation of each task. ValueError: the run is not on a user's side."""
+    own = played(run, run_config(run, None))
+    domain, sizes = own.config.domain(), own.config.rollout
+    if domain.sides is None or domain.name != customer().name:
+        raise ValueError(f"{run} is not on the side of the help desk's user: its domain is {domain.name}")
+    sampling = Sampling(sizes.temperature, sizes.top_p, sizes.top_k)
+    play = policy_player(own, domain, tasks, rollouts=1, sampling=sampling, seed=own.config.seed, rules=RODS)
+    records = {record.task_id: record for record in play([(task, 0) for task in tasks])}
+    return domain.sides, [records[task.id] for task in tasks]
 
 
-def measured(tasks: Sequence[Task], records: Sequence[Record]) -> dict[str, Json]:
+def measured(tasks: Sequence[Task], sides: Sides, records: Sequence[Record]) -> dict[str, Json]:
     """Errors in a conversation, by kind and together; conversations that broke are counted, and in no mean."""
-    assert HELPDESK.sides is not None
     whole = [(task, record) for task, record in zip(tasks, records, strict=True) if not record.failure]
     if not whole:
         raise ValueError(f"every conversation broke, the first by {records[0].failure}")
     found = [
-        Counter(error.kind for error in user_errors(task, transcript(record, task, HELPDESK.sides), (STOP, TRANSFER)))
+        Counter(error.kind for error in user_errors(task, back(transcript(record, task, sides)), (STOP, TRANSFER)))
         for task, record in whole
     ]
     rows = {kind: [one[kind] for one in found] for kind in KINDS} | {
         "errors": [one.total() for one in found],
         "flawless": [not one for one in found],
-        "solved": [all(record.rods) for _, record in whole],
+        "solved": [record.rods[0] for _, record in whole],
     }
     intervals = {name: _interval(np.array(values, np.float64)) for name, values in rows.items()}
     return intervals | {"conversations": len(whole), "broke": len(records) - len(whole)}

@@ -26,7 +26,7 @@ from rods_jax.demonstrations import corpus, demonstrate
 from rods_jax.dialogue import demonstrator_player, play
 from rods_jax.environments.conversation import AGENT, USER, Heard, Line, printed, read_printed, view
 from rods_jax.environments.episode import start_episodes
-from rods_jax.environments.helpdesk.domain import HELPDESK, customer, helpdesk
+from rods_jax.environments.helpdesk.domain import HELPDESK, count_errors, customer, helpdesk
 from rods_jax.environments.helpdesk.faults import compositions
 from rods_jax.environments.helpdesk.tasks import build, make_task, of_customer
 from rods_jax.environments.helpdesk.user import Dials, by_rules
@@ -42,6 +42,7 @@ from rods_jax.run.played import begun_with, newest
 from rods_jax.run.users import with_user
 from rods_jax.task_files import write_tasks
 from rods_jax.types import Action, Call
+from scripts.user_errors import measured
 
 ROOT = Path(__file__).parent.parent
 ERRS = Dials(ignores=0.06, misreads=0.1, acts_unasked=0.05, stops_early=0.03, invents=0.06)
@@ -156,6 +157,19 @@ def test_a_user_without_errors_passes_both_checks_of_its_side():
     for task in TASKS:
         record = play(customer(), task, 0, demonstrator_player(customer(), task))
         assert record.rods == (True, True), task.id
+
+
+def test_errors_are_counted_on_either_side_alike():
+    side = customer(ERRS)
+    records = [play(side, task, 0, demonstrator_player(side, task)) for task in TASKS]
+    found = measured(TASKS, side.sides, [replace(records[0], failure="it fell"), *records[1:]])
+    made = [
+        count_errors(task, transcript(record, task, DESK.sides)) for task, record in zip(TASKS[1:], RECORDS[1:])
+    ]  # in the help desk itself
+    assert found["errors"]["mean"] == pytest.approx(sum(made) / 39) and found["flawless"]["mean"] == made.count(0) / 39
+    assert (found["conversations"], found["broke"]) == (39, 1)
+    with pytest.raises(ValueError, match="every conversation broke, the first by it fell"):
+        measured(TASKS[:1], side.sides, [replace(records[0], failure="it fell")])
 
 
 def test_an_agent_says_again_what_it_said_and_goes_on():

@@ -6,7 +6,7 @@
 
 The policy's tools are the user's, its policy text is what a user is told, and its checks are two: the conversation
 passed all of the domain's own, and no detector found an error of the user.  Within a turned conversation AGENT is
-whoever learns, as everywhere, and `_back` gives a transcript its own names again.
+whoever learns, as everywhere, and `back` gives a transcript its own names again.
 """
 
 import random
@@ -74,7 +74,7 @@ def _turn(domain: Domain, make: Callable[[Task], Conversation], agent: User, tas
         return own.call(_OTHER[who], one)
 
     def decide(ended: Ended) -> tuple[bool, ...]:
-        lines = _back(ended.lines)
+        lines = back(ended.lines[1:])  # the first is the policy's greeting, which is empty
         whole = own.decide(ended._replace(reason=_REASONS.get(ended.reason, ended.reason), lines=lines))
         return all(whole), sides.user_errors is None or not sides.user_errors(task, lines)
 
@@ -92,9 +92,9 @@ def _turn(domain: Domain, make: Callable[[Task], Conversation], agent: User, tas
     )
 
 
-def _back(lines: Iterable[Line]) -> tuple[Line, ...]:
-    """A turned conversation's lines as the domain has them; its first is the policy's greeting, which is empty."""
-    return tuple(replace(line, who=_OTHER[line.who]) for line in lines)[1:]
+def back(lines: Iterable[Line]) -> tuple[Line, ...]:
+    """A turned conversation's lines with the domain's own names."""
+    return tuple(replace(line, who=_OTHER[line.who]) for line in lines)
 
 
 def _greeted(greeting: str, agent: User, heard: Heard) -> Spoken:
