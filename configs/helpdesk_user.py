@@ -30,6 +30,17 @@ def build_tasks(domain: Domain, seed: int) -> TaskSplits:
     return TaskSplits(*(tuple(map(of_customer, part)) for part in tasks))
 
 
+IMITATION = ColdStartConfig(
+    learning_rate=3e-3,
+    habits=Habits(),
+    batch_size=8,
+    suffix_sizes=(128, 192, 288),
+    max_steps=1500,
+    target_reward=1.0,
+    evaluate_every=500,
+    rounds=1,
+)
+
 CONFIG = Config(
     name="helpdesk_user",
     seed=0,
@@ -49,16 +60,7 @@ CONFIG = Config(
         feed_forward=288,
         rope_theta=1e4,
     ),
-    cold_start=ColdStartConfig(
-        learning_rate=3e-3,
-        habits=Habits(),
-        batch_size=8,
-        suffix_sizes=(128, 192, 288),
-        max_steps=1500,
-        target_reward=1.0,
-        evaluate_every=500,
-        rounds=1,
-    ),
+    cold_start=IMITATION,
     stages=(),
     rollout=RolloutConfig(
         tasks_per_step=12,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from configs.helpdesk_user import CONFIG as UNTUNED
-from configs.helpdesk_user import ERRS, build_tasks
+from configs.helpdesk_user import ERRS, IMITATION, build_tasks
 from rods_jax.adapters.trajectories import formed, user_chat
 from rods_jax.chat_rows import chosen
 from rods_jax.codecs.tokenizer import checkpoint_tokenizer
@@ -36,5 +36,5 @@ CONFIG = replace(
     build_tasks=flawless,
     tokenizer=partial(checkpoint_tokenizer, directory=f"{UNTUNED.run_dir}/tokenizer"),
     learner=partial(begun_with, UNTUNED.run_dir, UNTUNED.learner),
-    cold_start=replace(UNTUNED.cold_start, learning_rate=1e-3, max_steps=750, evaluate_every=250),
+    cold_start=replace(IMITATION, learning_rate=1e-3, max_steps=750, evaluate_every=250),
 )

@@ -72,10 +72,9 @@ def convert(
     kept, tasks = [one for one in records if not one.failure], tasks_of(run_dir)
     if to == "atif":
         kept = [one for one in kept if all(one.rods) or not passed]
-        form = partial(trajectories.atif, session=str(journal or run_dir))
-        terminal.say(
-            Console(), f"{out}: {trajectories.export(out, kept, tasks, domain, form)} of {len(records)} episodes"
-        )
+        session = str(journal or run_dir)
+        number = trajectories.export(out, kept, tasks, domain, partial(trajectories.atif, session=session))
+        terminal.say(Console(), f"{out}: {number} of {len(records)} episodes")
         return
     form = trajectories.chat if side == "agent" else trajectories.user_chat
     rows: Sequence[Row] = trajectories.formed(kept, tasks, domain, form)
