@@ -263,7 +263,7 @@ class Config:
     mesh: tuple[int, ...] | None = None  # devices along data, fsdp, tensor, sequence (sharding.py); None: one device
     flash_attention: bool = False  # TPU's own kernel attends, in the update and the prefill (models/flash.py)
     cold_start: ColdStartConfig | None  # None: the policy starts as the learner makes it
-    stages: tuple[StageConfig, ...]  # of the curriculum, in their order
+    stages: tuple[StageConfig, ...]  # of the curriculum, in their order; none: the cold start is all
     rollout: RolloutConfig  # below, as all that follow
     update: UpdateConfig  # the objective and the optimizer
     evaluation: EvaluationConfig  # on held-out tasks
@@ -293,7 +293,7 @@ class Config:
         drawn = self.rollout.weights is not None
         require(not drawn or self.replay.history > 1, "replay.history must be above 1 where rollout.weights draws")
         names = [stage.name for stage in self.stages]
-        require(names, "stages must not be empty")
+        require(names or self.cold_start, "stages may be empty only where a cold_start is all there is to learn")
         require(len(set(names)) == len(names), f"stages must have different names: got {names}")
         for stage in self.stages:  # what a stage's seeds grow into needs room in the pool
             rollout_of(self, stage)  # whose lengths go together

@@ -6,11 +6,13 @@ calls gets three verdicts: the RODS rule, live; the leaderboard's rule, on its c
 and whether the final state is the gold's, however the episode reached it.  Another world's checks are all its verdicts.
 """
 
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from rods_jax.config import Habits
 from rods_jax.environments.episode import Episode, readable, start_episodes
 from rods_jax.environments.foreign import equal, shown, told
 from rods_jax.environments.gold import require_repeats
@@ -224,6 +226,19 @@ def gold_player(task: Task) -> Act:
 
     said = script()
     return lambda messages: next(said)
+
+
+def demonstrator_player(domain: Domain, task: Task, habits: Habits = Habits(), seed: int = 0) -> Act:
+    """Plays as the domain's demonstrator, and so records its conversations. ValueError: the domain has none."""
+    if domain.demonstrator is None:
+        raise ValueError(f"{domain.name} has no demonstrator")
+    act = domain.demonstrator(task, habits, random.Random(f"{seed}/{task.id}"))
+
+    def said(messages: Sequence[Message]) -> Said:
+        action = act([one for one in messages if one.role in ("user", "tool")])
+        return Said(action.answer, action)
+
+    return said
 
 
 def null_player(task: Task) -> Act:

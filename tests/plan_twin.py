@@ -20,7 +20,7 @@ def twin(config, **model):
         config,
         mesh=(2, 2, 2, 1),
         model=replace(shape, **fields | model),
-        cold_start=None,
+        cold_start=None if config.stages else config.cold_start,
         stages=tuple(replace(stage, **lengths(stage, *names)) for stage in config.stages),
         rollout=replace(
             r, **lengths(r, *names), tasks_per_step=4, group_size=4, observation_chunk=8, concurrent_tasks=2,

@@ -167,7 +167,6 @@ def test_a_file_that_is_not_there(tmp_path):
             "^replay.capacity must be above 0 where stages.full.synthesis is on: got 0",
         ),
         ("cold_start", 3, "cold_start must be ColdStartConfig or None: got 3"),
-        ("stages", (), "stages must not be empty"),
         ("stages", ("full",), "stages must be a tuple of StageConfig: got"),
         ("checkpoint_every", 0, "checkpoint_every must be above 0: got 0"),
         ("cold_start.target_reward", 1.5, "cold_start.target_reward must be between 0 and 1: got 1.5"),

@@ -1,6 +1,7 @@
 """Our own policy as a chat backend, directly and behind an HTTP server."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import jax
@@ -10,7 +11,7 @@ from synthesis_toy import TASK, TOY
 
 from models.decoder import DecoderConfig
 from models.policy import callables
-from rods_jax.chat import REFUSED, Endpoint, Request, http_generate
+from rods_jax.chat import REFUSED, TOO_LONG, Endpoint, Request, http_generate
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
 from rods_jax.codecs.tokenizer import train_tokenizer
@@ -70,17 +71,35 @@ def test_a_reply_does_not_depend_on_its_batch(backend):
     assert together[2].prompt_tokens > together[0].prompt_tokens + len("to whom?to anna") / 4
 
 
-def test_noise_follows_the_seed_and_the_number_of_the_request(backend):
-    request = say("lend it")
+def test_noise_follows_the_seed_and_the_request(backend):
+    request, generate = say("lend it"), backend()
+    first, second = generate([request, request])
+    assert first != second  # of equal ones in a call, each has noise of its own
+    assert generate([request]) == generate([request]) == [first]
+    assert backend(seed=1)([request, request]) != [first, second]
+
+
+def test_threads_that_ask_at_once_share_batches_and_get_what_each_would_alone(backend):
+    requests = [say(f"lend it {number}") for number in range(9)]
+    alone = [backend()([request])[0] for request in requests]
     generate = backend()
-    first, second = generate([request])[0], generate([request])[0]
-    assert first != second
-    assert backend()([request, request]) == [first, second] != backend(seed=1)([request, request])
+    with ThreadPoolExecutor(len(requests)) as threads:
+        assert [*threads.map(lambda request: generate([request])[0], requests)] == alone
+
+
+def test_an_error_reaches_everyone_who_asked(compiled):
+    def gone():
+        raise RuntimeError("the weights are gone")
+
+    generate = policy_generate(gone, CODEC, compiled, rows=2, prompt_capacity=64, sampling=Sampling(1.0), seed=0)
+    for _ in range(2):  # and the next one is answered as well
+        with pytest.raises(RuntimeError, match="the weights are gone"):
+            generate([say("a"), say("b"), say("c")])
 
 
 @pytest.mark.parametrize(
     "request_",
-    [Request(()), say("a", "b"), Request(({"role": "tool", "content": "a"},)), say("lend it " * 3_000),
+    [Request(()), say("a", "b"), Request(({"role": "tool", "content": "a"},)),
      Request(say("a").messages, ({"type": "function"},))],
 )  # fmt: skip
 def test_what_it_cannot_answer_is_refused(backend, request_):
@@ -88,6 +107,12 @@ def test_what_it_cannot_answer_is_refused(backend, request_):
     assert (refused.error, refused.text) == (REFUSED, "") and refused.detail
     assert other == backend()([say("lend it")])[0]
     assert backend()([]) == []
+
+
+def test_what_it_cannot_hold_is_too_long_for_it(backend):
+    other, long = backend()([say("lend it"), say("lend it " * 3_000)])
+    assert (long.error, long.text) == (TOO_LONG, "") and "more than 4096" in long.detail
+    assert other == backend()([say("lend it")])[0]
 
 
 def test_an_untrained_policy_fails_in_every_role_and_breaks_nothing(backend):

@@ -188,3 +188,28 @@ def test_threads_parse_python_at_once():
         gc.set_threshold(*threshold)
         sys.setswitchinterval(switch)
     assert errors == []
+
+
+# ---------------------------------------------------------------------------------------- writing
+def test_tasks_of_ones_own_stand_before_the_wheels(tmp_path):
+    own, wheel = tmp_path / "own", write(tmp_path / "wheel", [entry("old")])
+    data.write_tasks(own, "mock", [entry("a"), entry("b")], {"train": ["b"], "test": ["a"], "base": ["a", "b"]})
+    files = data.find([own, wheel])
+    assert data.splits(files, "mock") == {"train": ("b",), "test": ("a",), "base": ("a", "b")}
+    assert data.tasks(files, "mock") == tuple(task_from_json(entry(one)) for one in "ab")
+    assert DOMAINS["mock"](files).policy == "Be exact."  # all else is the wheel's
+
+
+@pytest.mark.parametrize(
+    "entries, splits, words",
+    [
+        ([entry("a"), {"id": "b"}], {}, "task 2 is not in tau2-bench's format: .*user_scenario"),
+        ([entry("a"), entry("a")], {}, "task 2: the id 'a' stands there twice"),
+        ([entry("a")], {"test": ["a", "b"]}, "the split test names 'b', and no task has that id"),
+        ([entry("a")], {"test": ["a"], "train": ["a"]}, "train and test share 1 tasks, 'a' among them"),
+    ],
+)
+def test_what_is_no_task_file_is_not_written(tmp_path, entries, splits, words):
+    with pytest.raises(TauDataError, match=words):
+        data.write_tasks(tmp_path / "own", "mock", entries, splits)
+    assert not (tmp_path / "own").exists()

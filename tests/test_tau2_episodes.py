@@ -8,6 +8,8 @@ from tau2_golden import files as golden_files
 from tau2_golden import needs_rows, rows, sha16
 from tau2_toy import CRITERIA, entry, write
 
+from rods_jax.adapters.trajectories import chat, user_chat
+from rods_jax.dialogue import Said, play
 from rods_jax.environments.conversation import Spoken, Talk, UserFailed, scripted
 from rods_jax.environments.scoring import RODS
 from rods_jax.environments.tau2 import data
@@ -171,3 +173,28 @@ def test_the_official_orchestrators_scripts():
         "agent_stop": 26,
     }
     assert reasons == endings
+
+
+# ----------------------------------------------------------------------------------- what is learned from
+def test_both_sides_of_a_recorded_dialogue_are_written(files):
+    """A task of tau2-bench has no turns: the words are the record's, the tools and instructions the domain's."""
+    (raw,) = entries(files, "mock", "base")
+    task = episode_task("mock", raw)
+    look = Spoken(calls=(Call("check_notifications", {}),))
+    domain = tau2("mock", files, scripted([Spoken("Hello."), look, Spoken("Thanks. ###STOP###")]))
+    said = iter([Said("", Action((CREATE,))), Said("Call Bob", Action(answer="Call Bob"))])
+    record = play(domain, task, 0, lambda messages: next(said))
+    assert (record.failure, record.ended) == ("", "user_stop")
+    agent, user = chat(record, task, domain), user_chat(record, task, domain)
+    roles = [one["role"] for one in agent["messages"]]
+    assert roles == ["system", "assistant", "user", "assistant", "tool", "assistant", "user"]
+    assert [one["content"] for one in agent["messages"][::6]] == [
+        "<instructions>\nHelp.\n</instructions>\n<policy>\nBe exact.\n</policy>",
+        "Thanks. ###STOP###",
+    ]
+    assert [one["role"] for one in user["messages"]] == [
+        *("system", "user", "assistant", "user", "assistant", "tool", "assistant")
+    ]
+    assert user["messages"][4]["tool_calls"][0]["function"]["name"] == "check_notifications"
+    assert "Have Ada call Bob." in user["messages"][0]["content"] and user["user_errors"] == 0
+    assert domain.reading.tau2_entry(task) == raw

@@ -7,6 +7,7 @@ import random
 import pytest
 from telecom_toy import BASES, NUMBER, fresh
 
+from rods_jax.environments.tau2 import data
 from rods_jax.environments.tau2.faults import (
     Check,
     Composition,
@@ -111,6 +112,15 @@ def test_sampled_tasks_of_every_line_need_all_of_their_gold():
             assert flaw(task_from_json(task), fresh) == "", task["id"]
             assert who.phone_number in task["ticket"]
             assert task["id"].endswith("[L2]") == (who.line_id == "L2")
+
+
+def test_tasks_of_faults_are_written_and_read_back(tmp_path):
+    made = random.Random(1).sample(compose(FAMILIES, PERSONAS), 12)
+    entries = [task_json(one, texts_of(WORDS, BASES[0].tables)) for one in made]
+    ids = [one["id"] for one in entries]
+    data.write_tasks(tmp_path, "telecom", entries, {"train": ids[:8], "test": ids[8:], "base": ids})
+    read = data.tasks(data.find([tmp_path]), "telecom", "test")
+    assert read == tuple(map(task_from_json, entries[8:])) and all(flaw(task, fresh) == "" for task in read)
 
 
 def test_a_task_that_needs_less_or_more_than_its_gold_is_refused():

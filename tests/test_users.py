@@ -99,16 +99,18 @@ def test_a_policy_of_ours_gets_the_conversation_as_its_codec_writes_it():
     tokens += CODEC.encode_action((), "Dark here.") + CODEC.encode_messages([Message("user", "Press it.")])
     tokens += CODEC.encode_action(LINES[3].calls, "")
     tokens += CODEC.encode_messages([Message("tool", "lit"), Message("tool", "lit again")])
-    assert _encode(CODEC, request, 10_000) == tokens
+    assert _encode(CODEC, request) == tokens
     # Its own message is read as a policy's is.
     called = CODEC.encode_action((Call("light", {"n": 3}),), "")
-    assert _said(CODEC, request, [1, 2], called) == Reply("", (Call("light", {"n": 3}),), None, 2, len(called))
-    broken = _said(CODEC, request, [1], CODEC.encode_action((), "<tool_call> {"))
+    assert _said(CODEC, request, [1, 2], called, 9) == Reply("", (Call("light", {"n": 3}),), None, 2, len(called))
+    broken = _said(CODEC, request, [1], CODEC.encode_action((), "<tool_call> {"), 9)
     assert broken.error == MALFORMED_CALL and broken.detail and not broken.calls
-    assert _said(CODEC, Request(request.messages), [1], called).text.startswith("<tool_call>")  # without tools as it is
+    assert _said(CODEC, Request(request.messages), [1], called, 9).text.startswith(
+        "<tool_call>"
+    )  # without tools as it is
 
 
-def test_an_untrained_policy_is_a_user_whose_noise_counts_its_requests():
+def test_an_untrained_policy_is_a_user():
     policy = Policy(**callables(DecoderConfig(320, 1, 16, 2, 1, 8, 16)))
     compiled = generator(policy, stop_tokens=CODEC.stop_tokens, group_size=1, suffix_capacity=8, max_action_tokens=8)
     params = policy.init(jax.random.key(0))

@@ -1,7 +1,8 @@
 """Played episodes for other packages: chat messages to fine-tune on, and ATIF, the Agent Trajectory Interchange Format.
 
-Both are made of a `Record`, as an evaluation's journal holds it, and of its task; a run's trajectories become records
-where its codec reads their texts.  A line of the file is one episode.
+All are made of a `Record`, as an evaluation's journal holds it, and of its task; a run's trajectories become records
+where its codec reads their texts.  A line of the file is one episode.  chat_rows.py has the rows of chat messages, and
+says which are learned from.
 """
 
 import json
@@ -13,14 +14,16 @@ from typing import Any
 from rods_jax import __version__, journal
 from rods_jax.codecs.documents import function_schema, tool_line
 from rods_jax.dialogue import Move, Record
-from rods_jax.environments.protocol import Domain
+from rods_jax.environments.conversation import AGENT, USER, view
+from rods_jax.environments.protocol import Domain, Reading
+from rods_jax.environments.users import seen_by
 from rods_jax.evaluation import CODES
 from rods_jax.files import require_object, write_atomically
 from rods_jax.metrics import read_metrics
 from rods_jax.records import RecordError, decode
 from rods_jax.rewards import PARSE_ERROR
 from rods_jax.strict_json import JsonError
-from rods_jax.types import Action, Json, Task, ToolSpec
+from rods_jax.types import Action, Json, Line, Task, ToolSpec
 
 ATIF = "ATIF-v1.7"
 
@@ -54,29 +57,34 @@ def _record(line: Mapping[str, Json], where: str, parse: Callable[[str], Action]
     except (KeyError, TypeError) as error:
         raise JsonError(f"{where}: no step of a trajectory: {error}") from error
     passed = tuple(line["passed"])
-    truncated, failure = line.get("truncated") or "", line.get("failure") or ""
+    texts = {name: line.get(name) or "" for name in ("truncated", "failure", "ended", "blame")}
+    try:
+        said = tuple(decode(Line, one) for one in line.get("lines", ()))
+    except RecordError as error:
+        raise JsonError(f"{where}: no line of a conversation: {error}") from error
     reasons = ((),) * len(passed)
-    return Record(line["task_id"], line["rollout"], passed, passed, all(passed), reasons, moves, 0, truncated, failure)
+    return Record(line["task_id"], line["rollout"], passed, passed, all(passed), reasons, moves, 0, lines=said, **texts)
 
 
 def _move(step: Mapping[str, Json], parse: Callable[[str], Action]) -> Move:
     text, code = step["text"], step["code"]
     calls = () if code == PARSE_ERROR else parse(text).calls  # what was cut short looks whole to the parser
-    return Move(step["turn"], text, calls, code, tuple(step["observations"]))
+    return Move(step["turn"], text, calls, code, tuple(step["observations"]), num_lines=step.get("num_lines", 0))
 
 
 # ------------------------------------------------------------------------------------------ chat
 def chat(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
-    """{"messages", "tools"} as OpenAI's endpoints and trainers for them take them.
+    """The agent's side: {"messages", "tools"} as OpenAI's endpoints and trainers take them, beside the verdicts.
 
     What a message of the policy says beside its calls is left out.  A call that was not run has an empty result.  Tools
-    that are released later stand before the words of the user who releases them.
+    that are released later stand before the words of the user who releases them.  In a conversation the policy text is
+    the system message, the greeting has no weight, and of the user's side the words alone are heard.
     """
-    messages: list[dict[str, Json]] = []
     names = _call_names()
-    for said in _conversation(record, task, domain):
-        if isinstance(said, str):
-            messages.append({"role": "user", "content": said})
+    messages = _opened(record, task, domain)
+    for said, heard in _conversation(record, task, domain):
+        if said is None:
+            messages += [{"role": "user", "content": text} for text in heard]
             continue
         ids = [next(names) for _ in said.calls]
         called = [
@@ -90,10 +98,40 @@ def chat(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
         words: dict[str, Json] = {"content": "", "tool_calls": called} if called else {"content": said.text}
         thought = {"reasoning_content": said.reasoning} if said.reasoning else {}
         messages.append({"role": "assistant"} | words | thought)
-        results = _results(said)
+        results = [*heard, *[""] * (len(ids) - len(heard))]
         messages += [{"role": "tool", "tool_call_id": name, "content": text} for name, text in zip(ids, results)]
         messages += [{"role": "user", "content": text} for text in results[len(ids) :]]
-    return {"messages": messages, "tools": [*map(function_schema, _opening_tools(task, domain))]}
+    tools = [*map(function_schema, _opening_tools(task, domain))]
+    return {"messages": messages, "tools": tools} | _labels(record, task, domain)
+
+
+def user_chat(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
+    """The user's side: its words and calls are the assistant's messages, its tools the tools, its instructions the system's.
+
+    ValueError: the domain does not say what its users are told.
+    """
+    reading = _reading(record, domain)
+    told = {"role": "system", "content": reading.instructions(task)}
+    messages = [told, *seen_by(view(USER, record.lines))]
+    tools = [*map(function_schema, reading.user_tools())]
+    return {"messages": messages, "tools": tools} | _labels(record, task, domain)
+
+
+def _reading(record: Record, domain: Domain) -> Reading:
+    if domain.reading is None:
+        raise ValueError(f"nothing is known of the users of {domain.name}: its domain has no `reading`")
+    if not record.lines and not record.failure:
+        raise ValueError(f"the episode {record.rollout} of {record.task_id} was recorded without lines: play it again")
+    return domain.reading
+
+
+def _labels(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
+    """Whose dialogue it is, the verdicts by both rules, and how often the user erred, where anybody can tell."""
+    labels: dict[str, Json] = {"task_id": record.task_id, "rollout": record.rollout}
+    labels |= {"passed": [*record.rods], "reward": float(all(record.official))}
+    if domain.reading is not None:
+        labels["user_errors"] = domain.reading.user_errors(task, record.lines, record.ended)
+    return labels
 
 
 # ------------------------------------------------------------------------------------------ ATIF
@@ -101,9 +139,11 @@ def atif(record: Record, task: Task, domain: Domain, *, session: str, model: str
     """One ATIF document.  session: names the run or the evaluation.  What has no field of its own stands in `extra`."""
     steps: list[dict[str, Json]] = []
     names = _call_names()
-    for said in _conversation(record, task, domain):
-        own = {"source": "user", "message": said} if isinstance(said, str) else _agent_step(said, names)
-        steps.append({"step_id": len(steps) + 1} | own)
+    first = [one.text for one in _before(record) if one.who == USER and one.is_words] or [_user(task, 0, domain)]
+    steps += [{"step_id": place, "source": "user", "message": text} for place, text in enumerate(first, start=1)]
+    for said, heard in _conversation(record, task, domain):
+        some = [{"source": "user", "message": text} for text in heard] if said is None else [_agent_step(said, names)]
+        steps += [{"step_id": place} | one for place, one in enumerate(some, start=len(steps) + 1)]
     agent: dict[str, Json] = {"name": "rods_jax", "version": __version__}
     tools = [*map(function_schema, _opening_tools(task, domain))]
     passed = {"passed": [*record.rods], "progress": sum(record.rods) / len(record.rods)}
@@ -143,15 +183,36 @@ def _agent_step(move: Move, names: Iterator[str]) -> dict[str, Json]:
 
 
 # ------------------------------------------------------------------------------------- conversation
-def _conversation(record: Record, task: Task, domain: Domain) -> Iterator[str | Move]:
-    """What the user and the policy said in turn.  A world of another kind says in observations what its user said."""
-    turn = 0
-    yield _user(task, 0, domain)
+def _before(record: Record) -> tuple[Line, ...]:
+    """The lines of a conversation that preceded the agent's first message; of another world, none."""
+    return record.lines[: len(record.lines) - sum(move.num_lines for move in record.moves)]
+
+
+def _opened(record: Record, task: Task, domain: Domain) -> list[dict[str, Json]]:
+    """What stands before the agent's first message; what is given in its name has no weight."""
+    if domain.reading is None:
+        return [{"role": "user", "content": _user(task, 0, domain)}]
+    _reading(record, domain)
+    given = [dict(one) for one in seen_by(view(AGENT, _before(record)), AGENT)]
+    told = [{"role": "system", "content": domain.reading.policy(task)}, *given]
+    found = [one | ({"weight": 0} if one["role"] == "assistant" else {}) for one in told]
+    return [one for one in found if one["content"] or "tool_calls" in one]
+
+
+def _conversation(record: Record, task: Task, domain: Domain) -> Iterator[tuple[Move | None, Sequence[str]]]:
+    """(a message of the policy, what it hears next), or (None, words of a scripted user), after the first words."""
+    turn, place = 0, len(_before(record))
     for move in record.moves:
         for later in range(turn + 1, min(move.turn + 1, len(task.turns))):
-            yield _user(task, later, domain)
-        turn = move.turn
-        yield move
+            yield None, [_user(task, later, domain)]
+        own = record.lines[place : place + move.num_lines]
+        turn, place = move.turn, place + move.num_lines
+        yield move, [one.text for one in own if _is_heard(one)] if own else move.observations
+
+
+def _is_heard(line: Line) -> bool:
+    """Whether a line comes back to the agent: results of its calls, and the user's words."""
+    return line.result if line.who == AGENT else line.is_words
 
 
 def _user(task: Task, turn: int, domain: Domain) -> str:
@@ -160,12 +221,10 @@ def _user(task: Task, turn: int, domain: Domain) -> str:
 
 
 def _opening_tools(task: Task, domain: Domain) -> list[ToolSpec]:
+    if domain.start is not None:
+        return [*domain.tools.values()]
     hidden = task.withheld_tools - set(task.turns[0].released_tools)
     return [tool for tool in domain.tools_of(task.world.classes) if tool.name not in hidden]
-
-
-def _results(move: Move) -> list[str]:
-    return [*move.observations, *[""] * (len(move.calls) - len(move.observations))]
 
 
 def _call_names() -> Iterator[str]:
@@ -181,13 +240,26 @@ def export(
     form: Callable[[Record, Task, Domain], Any],
 ) -> int:
     """Writes a line for each record and returns their number. ValueError: one is of a task that is not given."""
+    return write(path, formed(records, tasks, domain, form))
+
+
+def formed(
+    records: Iterable[Record], tasks: Sequence[Task], domain: Domain, form: Callable[[Record, Task, Domain], Any]
+) -> list[Any]:
+    """The records in a form. ValueError: one is of a task that is not given."""
     by_id = {task.id: task for task in tasks}
-    lines = []
+    found = []
     for record in records:
         if record.task_id not in by_id:
             raise ValueError(f"an episode is of the task {record.task_id}, which is none of the {len(by_id)} given")
         task = by_id[record.task_id]
-        line = json.dumps(form(record, task, domain.of(task)), ensure_ascii=False, allow_nan=False)
-        lines.append(line.encode("utf-8", "replace").decode() + "\n")  # a model may write half a surrogate pair
-    write_atomically(path, "".join(lines))
+        found.append(form(record, task, domain.of(task)))
+    return found
+
+
+def write(path: str | Path, rows: Iterable[Json]) -> int:
+    """Writes a line for each and returns their number."""
+    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
+    text = "".join(f"{line}\n" for line in lines)
+    write_atomically(path, text.encode("utf-8", "replace").decode())  # a model may write half a surrogate pair
     return len(lines)

@@ -1,12 +1,16 @@
-"""Writes what a run or an evaluation played for other packages: a line for each episode.
+"""Writes what a run or an evaluation played for other packages: a line for each episode, or its tasks.
 
     python -m scripts.convert --run-dir runs/quickstart --to chat --out sft.jsonl --passed
+    python -m scripts.convert --run-dir runs/helpdesk --to chat --side user --out user.jsonl --passed
+    python -m scripts.convert --run-dir runs/helpdesk --to tau2 --out helpdesk_tasks
 
 chat: OpenAI messages with tool calls, to fine-tune on.  atif: documents of the Agent Trajectory Interchange Format.
+tau2: a folder of the run's tasks in tau2-bench's format, variants among them, with the split file.
 A run keeps a few trajectories of every tenth step.  --journal names the journal.jsonl of an evaluation on its tasks
 instead, which holds every episode.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -16,8 +20,11 @@ from rich.console import Console
 
 from rods_jax import terminal
 from rods_jax.adapters import trajectories
+from rods_jax.chat_rows import Row, chosen, turns_of
 from rods_jax.codecs.tokenizer import load_tokenizer
 from rods_jax.commands.common import program, running
+from rods_jax.environments.protocol import Domain
+from rods_jax.environments.tau2 import data
 from rods_jax.metrics import read_metrics
 from rods_jax.run.directory import read_inputs
 from rods_jax.run.played import run_config
@@ -27,11 +34,13 @@ from rods_jax.types import Task
 
 def convert(
     run_dir: Path,
-    to: Literal["chat", "atif"],
+    to: Literal["chat", "atif", "tau2"],
     out: Path,
     journal: Path | None = None,
     config: Path | None = None,
     passed: bool = False,
+    side: Literal["agent", "user"] = "agent",
+    each_turn: bool = False,
 ) -> None:
     """Reads the run, writes `out`, and says how much it holds.
 
@@ -41,21 +50,57 @@ def convert(
         out: the file to write; must be new.
         journal: of the evaluation whose episodes are written.
         config: the run's, where it has moved.
-        passed: writes the episodes of which every check passed, and no others.
+        passed: writes the episodes of which every check passed, and no others; of the user's side, those without an error of
+            the user.
+        side: of chat, whose messages are learned from; the user's, with its calls, where the domain is a conversation.
+        each_turn: of chat, a row for each message that is learned, which is its last.
     """
     if out.exists():
         raise ValueError(f"{out} is there already: choose another --out")
+    if to != "chat" and (side == "user" or each_turn):
+        raise ValueError("--side and --each-turn are of --to chat alone")
     settings = run_config(run_dir, config)
     domain = settings.domain()
+    if to == "tau2":
+        terminal.say(Console(), tau2_folder(run_dir, domain, out))
+        return
     if journal is None:
         parse = settings.codec(load_tokenizer(run_dir / "tokenizer")).parse
         records = trajectories.read_run(run_dir / "trajectories.jsonl", parse)
     else:
         records = trajectories.read_evaluation(journal)
-    kept = [one for one in records if not one.failure and (all(one.rods) or not passed)]
-    form = trajectories.chat if to == "chat" else partial(trajectories.atif, session=str(journal or run_dir))
-    number = trajectories.export(out, kept, tasks_of(run_dir), domain, form)
-    terminal.say(Console(), f"{out}: {number} of {len(records)} episodes")
+    kept, tasks = [one for one in records if not one.failure], tasks_of(run_dir)
+    if to == "atif":
+        kept = [one for one in kept if all(one.rods) or not passed]
+        session = str(journal or run_dir)
+        number = trajectories.export(out, kept, tasks, domain, partial(trajectories.atif, session=session))
+        terminal.say(Console(), f"{out}: {number} of {len(records)} episodes")
+        return
+    form = trajectories.chat if side == "agent" else trajectories.user_chat
+    rows: Sequence[Row] = trajectories.formed(kept, tasks, domain, form)
+    counts = {"broke": len(records) - len(kept)}
+    if passed:
+        rows, found = chosen(rows, faultless_user=side == "user")
+        counts |= {fate: count for fate, count in found.items() if fate != "kept"}
+    left = ", ".join(f"{count} {fate}" for fate, count in counts.items() if count)
+    what = f"{out}: {len(rows)} of {len(records)} episodes" + (f" (left out: {left})" if left else "")
+    rows = [part for row in rows for part in turns_of(row)] if each_turn else rows
+    trajectories.write(out, rows)
+    terminal.say(Console(), what + (f", {len(rows)} rows" if each_turn else ""))
+
+
+def tau2_folder(run_dir: Path, domain: Domain, out: Path) -> str:
+    """Writes the run's tasks and says how many. ValueError: the domain cannot say its tasks so, or one is not sound."""
+    if domain.reading is None or domain.reading.tau2_entry is None:
+        raise ValueError(f"{domain.name} does not say how tau2-bench's files have its tasks")
+    parts, tasks = read_inputs(run_dir).tasks, tasks_of(run_dir)
+    splits = {"test": [task.id for task in parts.held_out], "validation": [task.id for task in parts.validation]}
+    measured = {*splits["test"], *splits["validation"]}
+    splits |= {"train": [task.id for task in tasks if task.id not in measured], "base": [task.id for task in tasks]}
+    name = domain.name.removesuffix("-workflow")
+    folder = data.write_tasks(out, name, [*map(domain.reading.tau2_entry, tasks)], splits)
+    read = data.tasks(data.find([out]), name)  # as anybody will
+    return f"{folder}: {len(read)} tasks, {len(splits['train'])} to train on and {len(splits['test'])} to test on"
 
 
 def tasks_of(run_dir: Path) -> list[Task]:

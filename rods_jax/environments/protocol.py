@@ -23,6 +23,11 @@ class Opening(NamedTuple):
     lines: tuple[Line, ...] = ()  # of a conversation, so far
 
 
+def own_words(task: Task, opening: Opening) -> str:
+    """The world's first words, or nothing where they are its task's: what a record must keep of an opening."""
+    return "" if task.turns and task.turns[0].user == opening.user else opening.user
+
+
 class Answer(NamedTuple):
     """What one action led to."""
 
@@ -122,11 +127,18 @@ class Slip(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """How people read a domain's conversations; each is a function of a task."""
+    """What a domain's conversations are about, for people who read them and for models that learn from them."""
 
     policy: Callable[[Task], str]  # what the agent must follow
+    instructions: Callable[[Task], str]  # what the user is told
+    user_tools: Callable[[], tuple[ToolSpec, ...]]
     checks: Callable[[Task], tuple[str, ...]]  # what each check asks for, in their order
     slips: Callable[[Task, Sequence[Line], str], Sequence[Slip]]  # of all lines, and why they ended
+    tau2_entry: Callable[[Task], Json] | None = None  # the task as tau2-bench's files have it
+
+    def user_errors(self, task: Task, lines: Sequence[Line], ended: str) -> int:
+        """How often the user erred, as far as a transcript shows."""
+        return sum(slip.who == "user" for slip in self.slips(task, lines, ended))
 
 
 class Simulator(Protocol):

@@ -92,8 +92,13 @@ def memory(config: Config, learner: Learner, learn: Learning) -> dict[str, int]:
     }
 
 
-def first_step(config: Config, domain: Domain, learner: Learner, lengths: Mapping[str, Json]) -> dict[str, Json]:
-    """What the first step takes if its rollouts are as long as gold dialogues: tokens, FLOPs, and seconds at least."""
+def first_step(config: Config, domain: Domain, learner: Learner, lengths: Mapping[str, Json]) -> dict[str, Json] | None:
+    """What the first step takes if its rollouts are as long as gold dialogues: tokens, FLOPs, and seconds at least.
+
+    None: a run without stages takes none.
+    """
+    if not config.stages:
+        return None
     r, stage = config.rollout, config.stages[0]
     shape = r.tasks_per_step, r.group_size
     mean = lengths[f"stages.{stage.name}"]["mean"] or {"prompt": 0, "suffix": 0}
@@ -154,6 +159,8 @@ def sentences(found: Mapping[str, Any]) -> Iterator[str]:
         f"memory: {_sized(held['state'])} of training state on a device, {_sized(held['parameters'])} of it the policy, "
         f"and {_sized(held['caches'])} of rollout caches; the update's activations come on top"
     )
+    if step is None:
+        return
     yield (
         f"a first step plays {step['rollouts']} rollouts, {step['tokens']:,.0f} tokens if they are as long as gold"
         + (

@@ -124,6 +124,25 @@ def _plain(resolved: Json, model: Any) -> Json:
     }
 
 
+def begun_with(
+    directory: str, learner: Callable[..., Callable[[int], Learner]], config: Config, checkpoint: Path | None = None
+) -> Callable[[int], Learner]:
+    """A config's `learner` that begins with the newest policy of a run of the same model.
+
+    ConfigError: there is no such run.
+    """
+    if not (Path(directory) / "checkpoints").is_dir():
+        raise ConfigError(f"no run in {directory}, whose policy this one begins with: train it first")
+    make_own = learner(config, checkpoint)
+
+    def make(vocab_size: int) -> Learner:
+        own = make_own(vocab_size)
+        begun = own.policy._replace(init=lambda key: newest(Path(directory), own)[1])
+        return own._replace(policy=begun, random_weights=False)
+
+    return make if checkpoint is None else make_own
+
+
 def newest(directory: Path, learner: Learner) -> tuple[int, Any]:
     """(step, what trains) of a run's newest checkpoint."""
     return checkpoint.read_params(directory / "checkpoints", learner.shapes, tell=lambda it: print(it, file=sys.stderr))

@@ -185,7 +185,9 @@ def tell(run_dir: str | Path, summary: Mapping[str, Any], console: Console) -> N
         counts = ("failed", "unfit")
         both = [n for n in last if n not in counts and first.get(n) is not None and last[n] is not None]
         changes = ", ".join(f"{name} {first[name]:.3g} -> {last[name]:.3g}" for name in both)
-        say(console, f"Reinforcement learning, held-out mean progress reward: {changes}.")
+        scores = ", ".join(f"{name} {last[name]:.3g}" for name in both)
+        learned = f"Reinforcement learning, held-out mean progress reward: {changes}."
+        say(console, learned if summary["steps"] else f"Held-out mean progress reward: {scores}.")
         if (last.get("solved") or 0.0) < 0.02:
             console.print("The policy solves hardly any held-out task: this run shows the wiring, not learning.")
         for name, what in (("failed", "failed by infrastructure"), ("unfit", "exceed the limits of their rollouts")):

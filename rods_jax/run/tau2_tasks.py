@@ -5,6 +5,7 @@ The user is a model behind a server of its own.  The floors need none: their use
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from rods_jax.chat import Endpoint, http_generate
@@ -12,10 +13,10 @@ from rods_jax.dialogue import Act, Record, Said, null_player, play
 from rods_jax.environments.conversation import STOP, Spoken, User, scripted
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import RODS
-from rods_jax.environments.tau2 import data, prompts
+from rods_jax.environments.tau2 import data
 from rods_jax.environments.tau2.disputed import disputed
 from rods_jax.environments.tau2.domains import DOMAINS
-from rods_jax.environments.tau2.episodes import split_tasks, tau2
+from rods_jax.environments.tau2.episodes import split_tasks, tau2, told
 from rods_jax.environments.tau2.judge import agreeing, model_judge
 from rods_jax.environments.tau2.messages import task_from_json
 from rods_jax.environments.tau2.scoring import OFFICIAL, STRICT, TRANSFER, Judge
@@ -56,10 +57,10 @@ def tau2_tasks(chosen: str, user: Endpoint | None, judge: Endpoint | None, scori
     listed = split_tasks(files, domain, split)
     judged = {task.id for task in listed if needs_judge(task, domain)}
     tasks = listed if judge else tuple(task for task in listed if task.id not in judged)
-    told = (
-        (f", {len(judged)} with a judge" if judge else f", without {len(judged)} that need a judge") if judged else ""
+    left = f", {len(judged)} with a judge" if judge else f", without {len(judged)} that need a judge"
+    name = (
+        f"{chosen}, tasks {files.version(domain.removesuffix('-workflow'))}, {scoring} scoring{left if judged else ''}"
     )
-    name = f"{chosen}, tasks {files.version(domain.removesuffix('-workflow'))}, {scoring} scoring{told}"
     played = tau2(domain, files, served_user(files, domain, user, seed), rules, judge and served_judge(judge, seed))
     known = {task.id: why for task in tasks if (why := disputed(files, domain).get(task.id))}
     return TauTasks(name, played, tasks, tau2(domain, files, _LEAVES, rules, agreeing), known)
@@ -73,12 +74,8 @@ def needs_judge(task: Task, domain: str) -> bool:
 
 def served_user(files: data.Files, domain: str, endpoint: Endpoint, seed: int) -> User:
     """A model that reads the scenario of its task, and has the user's tools where the domain gives it some."""
-    tools = DOMAINS[domain](files).user_tools()
-
-    def told(task: Task) -> str:
-        return prompts.user_prompt(files, task_from_json(task.world.state[domain]), bool(tools))
-
-    return model_user(http_generate(endpoint, seed=seed), told, tools)
+    known = DOMAINS[domain](files)
+    return model_user(http_generate(endpoint, seed=seed), partial(told, known), known.user_tools())
 
 
 def served_judge(endpoint: Endpoint, seed: int) -> Judge:

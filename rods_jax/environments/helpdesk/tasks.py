@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rods_jax.environments.conversation import AGENT
+from rods_jax.environments.conversation import AGENT, USER
 from rods_jax.environments.helpdesk.desk import new_account
 from rods_jax.environments.helpdesk.faults import FAULTS, Composition, compositions, gold, is_held_out, shape
 from rods_jax.environments.helpdesk.home import FEED
@@ -36,6 +36,12 @@ def make_task(composition: Composition, rng: random.Random) -> Task:
     calls = tuple(call for who, call in gold(composition, account) if who == AGENT)
     words = complaint(composition.family, account, rng)
     return Task(f"{composition.name}#{account}", composition.name, composition.family, world, (Turn(words, calls),))
+
+
+def of_customer(task: Task) -> Task:
+    """The task as the customer has it, whose own calls are its gold."""
+    calls = tuple(call for who, call in gold(composition_of(task), account_of(task)) if who == USER)
+    return replace(task, turns=(replace(task.turns[0], gold=calls),))
 
 
 def fault_of(task: Task) -> str:

@@ -16,12 +16,13 @@ import hashlib
 import importlib.metadata
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from rods_jax import strict_json
 from rods_jax.environments.tau2.messages import TaskError, TauTask, task_from_json
+from rods_jax.files import write_atomically
 from rods_jax.threads import parse_python
 from rods_jax.types import Json
 
@@ -149,6 +150,35 @@ def tasks(files: Files, domain: str, split: str = "base") -> tuple[TauTask, ...]
     if missing := [task for task in known[split] if task not in held]:
         raise TauDataError(f"the split {split} of {domain} names {missing[0]!r}, and no task has that id")
     return tuple(held[task] for task in known[split])
+
+
+def write_tasks(
+    folder: str | Path, domain: str, entries: Sequence[Mapping[str, Json]], splits: Mapping[str, Sequence[str]]
+) -> Path:
+    """Writes tasks.json and split_tasks.json of a domain, which `find([folder, ...])` then reads; returns their folder.
+
+    splits: name -> ids.  TauDataError, and nothing is written: an entry is not in the format, an id stands twice or is
+    none's, or train and test share one.
+    """
+    ids: set[str] = set()
+    for place, entry in enumerate(entries):
+        try:
+            task = task_from_json(entry)
+        except (TaskError, AttributeError, KeyError, TypeError) as error:
+            raise TauDataError(f"task {place + 1} is not in tau2-bench's format: {error}") from error
+        if task.id in ids:
+            raise TauDataError(f"task {place + 1}: the id {task.id!r} stands there twice")
+        ids.add(task.id)
+    for name, some in splits.items():
+        if missing := [one for one in some if one not in ids]:
+            raise TauDataError(f"the split {name} names {missing[0]!r}, and no task has that id")
+    if shared := set(splits.get("train", ())) & set(splits.get("test", ())):
+        raise TauDataError(f"train and test share {len(shared)} tasks, {min(shared)!r} among them")
+    held = Path(folder) / "domains" / domain
+    held.mkdir(parents=True, exist_ok=True)
+    for file, content in (("tasks.json", [*entries]), ("split_tasks.json", {k: [*v] for k, v in splits.items()})):
+        write_atomically(held / file, strict_json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return held
 
 
 # --------------------------------------------------------------------------- texts in Python files

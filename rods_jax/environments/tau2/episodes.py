@@ -16,7 +16,7 @@ from rods_jax.environments.tau2 import messages
 from rods_jax.environments.tau2.data import Files, splits, tasks
 from rods_jax.environments.tau2.domains import DOMAINS, TauDomain
 from rods_jax.environments.tau2.messages import TOOL, Message, TaskError, TauTask, ToolCall, task_from_json
-from rods_jax.environments.tau2.prompts import GREETING, agent_prompt
+from rods_jax.environments.tau2.prompts import GREETING, agent_prompt, user_prompt
 from rods_jax.environments.tau2.scoring import COMPONENTS, STRICT, Judge, ScoringRules, checks, grade
 from rods_jax.environments.tau2.slips import DECISIVE, slips
 from rods_jax.environments.tau2.toolkit import marks
@@ -30,8 +30,26 @@ def tau2(name: str, files: Files, user: User, rules: ScoringRules = STRICT, judg
     domain = DOMAINS[name](files)
     tools = {tool.name: tool for tool in domain.agent_tools()}
     start = conversations(partial(make, files, user, rules, judge), waits=True)
-    reading = Reading(partial(policy, files), check_names, partial(slips, files))
+    reading = Reading(
+        policy=partial(policy, files),
+        instructions=partial(told, domain),
+        user_tools=domain.user_tools,
+        checks=check_names,
+        slips=partial(slips, files),
+        tau2_entry=_entry,
+    )
     return Domain(name, tools, _no_simulator, strata={name: Stratum()}, start=start, reading=reading)
+
+
+def told(domain: TauDomain, task: Task) -> str:
+    """What the user's model is told."""
+    return user_prompt(domain.files, task_from_json(_entry(task)), domain.user is not None)
+
+
+def _entry(task: Task) -> Mapping[str, Json]:
+    """The task as its file has it."""
+    (name,) = task.world.classes
+    return task.world.state[name]
 
 
 def entries(files: Files, name: str, split: str) -> list[Json]:
@@ -61,7 +79,7 @@ def split_tasks(files: Files, name: str, split: str) -> tuple[Task, ...]:
 def own_task(task: Task) -> tuple[str, TauTask]:
     """(domain, the task as tau2-bench has it)."""
     (name,) = task.world.classes
-    return name, task_from_json(task.world.state[name])
+    return name, task_from_json(_entry(task))
 
 
 def policy(files: Files, task: Task) -> str:

@@ -1,0 +1,92 @@
+"""Dialogues to learn from, as rows of chat messages: which are kept, and which of their messages carry loss.
+
+    {"messages": [...], "tools": [...], "task_id": "t", "rollout": 0, "passed": [true, true], "reward": 1.0, "user_errors": 0}
+
+Messages and tools are OpenAI's, as endpoints and trainers take them, and so is a message's `weight`: with 0 it is context
+alone.  A message of the role `assistant` is the learner's, whichever side of the dialogue it learns to be.  All other keys
+may be missing.  `passed` (checks), `reward` and `correct` are verdicts on a dialogue, which task and rollout name.  Rows of
+one dialogue may hold ever longer parts of it.
+Source of what is left out: EigenData, arXiv 2601.22607, and the card of its released data.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rods_jax import journal
+from rods_jax.files import require_object
+from rods_jax.types import Json
+
+Row = Mapping[str, Json]
+
+
+class Chosen(NamedTuple):
+    """The rows to learn from, and what became of all."""
+
+    rows: tuple[Row, ...]
+    counts: Mapping[str, int]  # kept, failed, conflict, unlabelled, user_erred: rows
+
+
+def read_rows(path: str | Path) -> tuple[Row, ...]:
+    """A file of rows. JsonError, JournalError name file and line: not JSON, or without messages or tools."""
+    entries = journal.read_log(Path(path))
+    return tuple(
+        require_object(entry.record, f"{path}, line {entry.line}", messages=list, tools=list) for entry in entries
+    )
+
+
+def chosen(rows: Iterable[Row], *, faultless_user: bool = False) -> Chosen:
+    """The rows of dialogues that succeeded.
+
+    conflict: the verdicts on a dialogue disagree, in one row or between its rows.  unlabelled: no row of it has a verdict.
+    faultless_user: leaves out dialogues whose user erred as well, and those that nobody looked at.
+    """
+    rows = tuple(rows)
+    verdicts: dict[Json, set[bool]] = {}
+    for place, row in enumerate(rows):
+        verdicts.setdefault(_dialogue(row, place), set()).update(_verdicts(row))
+
+    def fate(row: Row, place: int) -> str:
+        found = verdicts[_dialogue(row, place)]
+        if len(found) != 1:
+            return "conflict" if found else "unlabelled"
+        if found == {False}:
+            return "failed"
+        return "user_erred" if faultless_user and row.get("user_errors") != 0 else "kept"
+
+    fates = [fate(row, place) for place, row in enumerate(rows)]
+    return Chosen(tuple(row for row, one in zip(rows, fates) if one == "kept"), Counter(fates))
+
+
+def last_turn_only(row: Row) -> Row:
+    """The row with loss on the learner's last message alone.
+
+    For rows that hold ever longer parts of one dialogue: nothing is then learned twice.
+    """
+    last = max((place for place, one in enumerate(row["messages"]) if one["role"] == "assistant"), default=-1)
+    messages = [
+        one if place == last or one["role"] != "assistant" else {**one, "weight": 0}
+        for place, one in enumerate(row["messages"])
+    ]
+    return {**row, "messages": messages}
+
+
+def turns_of(row: Row) -> Sequence[Row]:
+    """A whole dialogue as rows of ever longer parts, one for each message with loss, which is its last."""
+    messages = row["messages"]
+    ends = [place for place, one in enumerate(messages) if one["role"] == "assistant" and one.get("weight", 1)]
+    return [last_turn_only({**row, "messages": messages[: place + 1]}) for place in ends]
+
+
+def _dialogue(row: Row, place: int) -> Json:
+    return (row["task_id"], row.get("rollout")) if "task_id" in row else place  # without a name, one of its own
+
+
+def _verdicts(row: Row) -> Iterable[bool]:
+    if row.get("passed") is not None:
+        yield bool(row["passed"]) and all(row["passed"])
+    if row.get("correct") is not None:
+        yield bool(row["correct"])
+    if row.get("reward") is not None:
+        yield row["reward"] >= 1 - 1e-6  # as tau2-bench counts a success

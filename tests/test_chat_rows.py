@@ -1,0 +1,59 @@
+"""Rows to learn from: what is left out is counted, and nothing is learned twice."""
+
+import json
+
+import pytest
+
+from rods_jax.chat_rows import chosen, last_turn_only, read_rows, turns_of
+from rods_jax.strict_json import JsonError
+
+USER, OWN, RESULT = ({"role": role, "content": role} for role in ("user", "assistant", "tool"))
+
+
+def row(**labels):
+    return {"messages": [USER, OWN], "tools": []} | labels
+
+
+def test_only_undisputed_successes_are_kept_and_the_rest_is_counted():
+    rows = [
+        row(task_id="a", passed=[True], reward=1.0),
+        row(task_id="a", correct=True),
+        row(task_id="b", correct=True, reward=0.0),  # its two verdicts disagree,
+        row(task_id="b", correct=True, reward=1.0),  # which takes its other rows along
+        row(task_id="c", correct=True),
+        row(task_id="c", correct=False),
+        row(task_id="d", passed=[True, False], reward=0.5),
+        row(reward=1.0),
+        row(reward=0.0),  # without names they are two dialogues
+        {"messages": [USER, OWN], "tools": []},
+    ]
+    found = chosen(rows)
+    assert found.rows == (rows[0], rows[1], rows[7])
+    assert found.counts == {"kept": 3, "conflict": 4, "failed": 2, "unlabelled": 1}
+
+
+def test_a_side_learns_from_dialogues_without_errors_of_the_user_where_asked():
+    rows = [row(correct=True, user_errors=0), row(correct=True, user_errors=2), row(correct=True)]
+    assert chosen(rows).counts == {"kept": 3}
+    found = chosen(rows, faultless_user=True)
+    assert found.rows == (rows[0],) and found.counts == {"kept": 1, "user_erred": 2}
+
+
+def test_of_ever_longer_rows_the_last_message_alone_is_learned():
+    whole = {"messages": [{**OWN, "weight": 0}, USER, OWN, RESULT, OWN, USER, OWN], "tools": ["t"]}
+    parts = turns_of(whole)
+    assert [len(part["messages"]) for part in parts] == [3, 5, 7] and all(part["tools"] == ["t"] for part in parts)
+    for part in parts:
+        weights = [one.get("weight", 1) for one in part["messages"] if one["role"] == "assistant"]
+        assert weights == [0] * (len(weights) - 1) + [1]
+    assert last_turn_only(whole) == parts[-1] and "weight" not in OWN  # what was given is as it was
+    assert last_turn_only({"messages": [USER], "tools": []}) == {"messages": [USER], "tools": []}
+
+
+def test_a_file_of_rows_is_read_and_damage_is_named(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row(reward=1)) + "\n" + json.dumps({"messages": []}) + "\n")
+    with pytest.raises(JsonError, match="line 2: it lacks the key tools"):
+        read_rows(path)
+    path.write_text(json.dumps(row(reward=1)) + "\n")
+    assert read_rows(path) == (row(reward=1),)
