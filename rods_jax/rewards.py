@@ -1,4 +1,4 @@
-"""Rewards of a finished trajectory: the progress reward, the format reward, and their terms."""
+"""Rewards of a finished trajectory: the progress, outcome and format rewards, and their terms."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +12,11 @@ SPOKE = 2  # words to a user who goes on talking: a conversation decides its che
 def progress_reward(trajectory: Trajectory) -> float:
     """Passed checks / all checks; those never decided count as failed (RODS 1.1, where a turn is a check). In [0, 1]."""
     return sum(trajectory.passed) / len(trajectory.passed)
+
+
+def outcome_reward(trajectory: Trajectory) -> float:
+    """1 if every check passed, else 0 (AReaL-SEA, arXiv 2601.22607, section 3).  Seeds are chosen by progress all the same."""
+    return float(all(trajectory.passed))
 
 
 def format_reward(trajectory: Trajectory) -> float:

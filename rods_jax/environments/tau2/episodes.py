@@ -9,17 +9,17 @@ A task travels whole in its `World`, so that tasks made of faults are played lik
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from rods_jax.environments.conversation import AGENT, Conversation, Ended, Line, User, conversations
+from rods_jax.environments.conversation import AGENT, USER, Conversation, Ended, Line, Reason, User, conversations
 from rods_jax.environments.protocol import Domain, Simulator, Stratum
 from rods_jax.environments.tau2 import messages
 from rods_jax.environments.tau2.data import Files, splits, tasks
 from rods_jax.environments.tau2.domains import DOMAINS
 from rods_jax.environments.tau2.messages import TOOL, Message, TauTask, ToolCall, task_from_json
-from rods_jax.environments.tau2.prompts import GREETING, agent_prompt
+from rods_jax.environments.tau2.prompts import GREETING, agent_prompt, scenario
 from rods_jax.environments.tau2.scoring import STRICT, Judge, ScoringRules, checks, grade
-from rods_jax.types import MEASURED, Call, Json, Observation, Task, World
+from rods_jax.types import MEASURED, Call, Json, Observation, Task, Turn, World
 
-_SIDES = {AGENT: messages.AGENT, "user": messages.USER}  # of a conversation, in tau2-bench's words
+_SIDES = {AGENT: messages.AGENT, USER: messages.USER}  # of a conversation, in tau2-bench's words
 
 
 def tau2(name: str, files: Files, user: User, rules: ScoringRules = STRICT, judge: Judge | None = None) -> Domain:
@@ -44,7 +44,19 @@ def episode_task(name: str, entry: Mapping[str, Json], measured: bool = False) -
     """
     task = task_from_json(entry)
     world = World((name,), {name: entry}, {MEASURED: True} if measured else {})
-    return Task(task.id, f"{name}/{task.id}", name, world, ())
+    return Task(task.id, f"{name}/{task.id}", name, world, (Turn(_wish(task), _gold(task)),))
+
+
+def _wish(task: TauTask) -> str:
+    """What its user wants, in the words of the file.  The policy reads what the user says instead."""
+    told = task.instructions if isinstance(task.instructions, str) else task.instructions.get("reason_for_call")
+    return told or scenario(task)
+
+
+def _gold(task: TauTask) -> tuple[Call, ...]:
+    """The agent's own part of the solution."""
+    actions = task.criteria.actions if task.criteria else None
+    return tuple(Call(one.name, one.arguments) for one in actions or () if one.side == messages.AGENT)
 
 
 def split_tasks(files: Files, name: str, split: str) -> tuple[Task, ...]:
@@ -77,10 +89,16 @@ def make(files: Files, user: User, rules: ScoringRules, judge: Judge | None, tas
         num_checks=num,
         decide=decide,
         sync=environment.sync,
+        blame=blamed,
         policy=agent_prompt(domain),
         greeting=GREETING,
         history=lines_of(own.start.history),
     )
+
+
+def blamed(ended: Ended) -> str:
+    """USER where its model ended a conversation by an error; else nobody: what a model says cannot be judged by rules."""
+    return USER if ended.reason in (Reason.USER_ERROR, Reason.CONTEXT_WINDOW) else ""
 
 
 def num_checks(task: TauTask) -> int:
