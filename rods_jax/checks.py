@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from rods_jax.config import Config, ConfigError
 from rods_jax.curriculum import tasks_of
-from rods_jax.environments.protocol import STRATA, TaskSplits
+from rods_jax.environments.episode import start_episodes
+from rods_jax.environments.protocol import STRATA, Domain, Failure, TaskSplits
 from rods_jax.synthesis.near_duplicates import NEAR, nearest, shingle_index
 from rods_jax.task_files import content_hash
 from rods_jax.types import MEASURED, Task
@@ -25,6 +26,15 @@ def check_start(config: Config, tasks: TaskSplits, strata: Sequence[str] = tuple
     _check_parts(config, tasks)
     _check_stages(config, tasks.seeds)
     return (*_sizes(config, tasks), *_overlaps(tasks))
+
+
+def check_opens(domain: Domain, tasks: Sequence[Task]) -> None:
+    """Begins one episode of each world with a `start`.  ConfigError: it cannot, as where a user's server is not there."""
+    firsts = {domain.of(task).name: task for task in reversed(tasks) if domain.of(task).start is not None}
+    for task in firsts.values():
+        (opening,) = start_episodes(domain.of(task), [task]).openings
+        if isinstance(opening, Failure):
+            raise ConfigError(f"no episode of task {task.id} can begin: {opening.reason}")
 
 
 def _check_strata(config: Config, tasks: TaskSplits, strata: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from rods_jax.config import Habits
 from rods_jax.environments.episode import Episode, start_episodes
-from rods_jax.environments.protocol import Answer, Domain, Failure, Opening
+from rods_jax.environments.protocol import Answer, Domain, Failure, GoldDialogue, Opening
 from rods_jax.environments.scoring import gold_trace
 from rods_jax.types import Action, Call, Codec, Message, Task, ToolSpec
 
@@ -98,6 +98,19 @@ def _played(
         moves.append((action, answer))
         messages = answer.messages
     return opening, moves
+
+
+def gold_dialogue(domain: Domain, task: Task) -> GoldDialogue:
+    """How a task of a world of its own kind is solved, as far as that is known.  ValueError: the world broke."""
+    if domain.gold is not None:
+        return domain.gold(task)
+    if domain.demonstrator is not None:
+        opening, moves = _played(domain, task, Habits(), random.Random(0))
+        return GoldDialogue(opening, tuple((action, tuple(answer.messages)) for action, answer in moves))
+    (opening,) = start_episodes(domain, [task]).openings
+    if isinstance(opening, Failure):
+        raise ValueError(f"{task.id}: {opening.reason}")
+    return GoldDialogue(opening, ())
 
 
 def corpus(domain: Domain, tasks: Sequence[Task]) -> list[str]:

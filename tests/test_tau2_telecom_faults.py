@@ -227,4 +227,4 @@ def test_every_training_task_of_the_benchmark_but_two_has_a_variant():
         if made is not None:
             assert made.world.state["telecom"]["id"].partition("[PERSONA:")[0] not in kin and made.turns[0].user
             assert flaw(task_from_json(made.world.state["telecom"]), DOMAINS["telecom"](find()).environment) == ""
-    assert without == 1
+    assert without == 2

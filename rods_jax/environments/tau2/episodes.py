@@ -10,15 +10,17 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from rods_jax.environments.conversation import AGENT, USER, Conversation, Ended, Line, Reason, User, conversations
-from rods_jax.environments.protocol import Domain, Simulator, Stratum
+from rods_jax.environments.protocol import Domain, GoldDialogue, Opening, Simulator, Stratum
 from rods_jax.environments.tau2 import messages
 from rods_jax.environments.tau2.data import Files, splits, tasks
 from rods_jax.environments.tau2.domains import DOMAINS
 from rods_jax.environments.tau2.messages import TOOL, Message, TauTask, ToolCall, task_from_json
 from rods_jax.environments.tau2.prompts import GREETING, agent_prompt, scenario
 from rods_jax.environments.tau2.scoring import STRICT, Judge, ScoringRules, checks, grade
-from rods_jax.types import MEASURED, Call, Json, Observation, Task, Turn, World
+from rods_jax.types import MEASURED, Action, Call, Json, Observation, Task, Turn, World
+from rods_jax.types import Message as Heard
 
+ANSWERED = "Done."  # the shortest words
 _SIDES = {AGENT: messages.AGENT, USER: messages.USER}  # of a conversation, in tau2-bench's words
 
 
@@ -27,7 +29,7 @@ def tau2(name: str, files: Files, user: User, rules: ScoringRules = STRICT, judg
     domain = DOMAINS[name](files)
     tools = {tool.name: tool for tool in domain.agent_tools()}
     start = conversations(partial(make, files, user, rules, judge), waits=True)
-    return Domain(name, tools, _no_simulator, strata={name: Stratum()}, start=start)
+    return Domain(name, tools, _no_simulator, strata={name: Stratum()}, start=start, gold=partial(gold_dialogue, files))
 
 
 def entries(files: Files, name: str, split: str) -> list[Json]:
@@ -94,6 +96,30 @@ def make(files: Files, user: User, rules: ScoringRules, judge: Judge | None, tas
         greeting=GREETING,
         history=lines_of(own.start.history),
     )
+
+
+def gold_dialogue(files: Files, task: Task) -> GoldDialogue:
+    """The gold calls and what they return, with the fewest words: no user is asked, and a real one says more.
+
+    For a call of the user, the agent says its name; at the end it says what the user needs to hear.
+    """
+    (name,) = task.world.classes
+    domain, own = DOMAINS[name](files), task_from_json(task.world.state[name])
+    criteria, environment = own.criteria or messages.Criteria(), domain.environment()
+    environment.set_up(own.start, own.start.history)
+    history = "\n".join(message.text or "" for message in own.start.history)
+    opening = Opening(
+        domain.agent_tools(), history or task.turns[0].user, num_checks(own), agent_prompt(domain), GREETING
+    )
+    moves: list[tuple[Action, tuple[Heard, ...]]] = []
+    for gold in criteria.actions or ():
+        told = environment.call(gold.side, gold.name, gold.arguments).text
+        if gold.side == messages.AGENT:
+            moves.append((Action((Call(gold.name, gold.arguments),)), (Heard("tool", told),)))
+        else:
+            moves.append((Action(answer=gold.name), (Heard("user", ANSWERED),)))
+    words = " ".join(criteria.communicate or ()) or ANSWERED
+    return GoldDialogue(opening, (*moves, (Action(answer=words), ())))
 
 
 def blamed(ended: Ended) -> str:
