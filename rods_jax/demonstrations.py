@@ -1,4 +1,4 @@
-"""Demonstrations for the cold start: gold calls played through the environment by a demonstrator with habits.
+"""Demonstrations for the cold start: gold calls played by a demonstrator with habits, or recorded dialogues.
 
 The habits are the imperfections that reinforcement learning is later asked to remove; each one is
 a probability, stated in the run's summary.
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rods_jax.config import Habits
+from rods_jax.dialogue_files import Dialogue
 from rods_jax.environments.episode import Episode, start_episodes
 from rods_jax.environments.protocol import Answer, Domain, Failure, GoldDialogue, Opening
 from rods_jax.environments.scoring import gold_trace
@@ -55,6 +56,27 @@ def demonstrate(domain: Domain, task: Task, codec: Codec, habits: Habits, rng: r
         if episode.turn == number:
             say(Action(answer=ANSWER if turn.gold else QUESTION))
     return Demonstration(prompt, suffix, acted, tuple(episode.passed))
+
+
+def demonstration_of(dialogue: Dialogue, codec: Codec) -> Demonstration:
+    """A recorded dialogue in the tokens of the template; the agent's messages are marked, or the last one alone."""
+    said = dialogue.opening
+    prompt = codec.encode_prompt(dialogue.tools, said["user"], said.get("system", ""), said.get("assistant", ""))
+    suffix: list[int] = []
+    acted: list[bool] = []
+    heard: list[Message] = []  # since the agent spoke last: the template prints them together
+    for one in dialogue.rest:
+        if isinstance(one, Message):
+            heard.append(one)
+            continue
+        observed = codec.encode_messages(heard) if heard else []
+        tokens = codec.encode_action(one.calls, one.answer)
+        suffix += observed + tokens
+        acted += [False] * len(observed) + [True] * len(tokens)
+        heard = []
+    if dialogue.last_turn_only:
+        acted = [False] * (len(suffix) - len(tokens)) + [True] * len(tokens)
+    return Demonstration(prompt, suffix, acted, (dialogue.passed,))
 
 
 def can_demonstrate(domain: Domain, task: Task) -> bool:

@@ -60,6 +60,7 @@ class Record:
     failure: str = ""  # of the infrastructure: counted, and in no score
     ended: str = ""  # why a conversation ended, as in a Trajectory
     blame: str = ""  # who caused its failure
+    opening: tuple[tuple[str, str], ...] = ()  # (role, text) before the first move, where the world says it itself
 
 
 class Said(NamedTuple):
@@ -95,6 +96,7 @@ class _Played:
     stop: Stop = Stop()
     ended: str = ""
     blame: str = ""
+    opening: tuple[tuple[str, str], ...] = ()
 
 
 def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS) -> Record:
@@ -126,6 +128,7 @@ def play(domain: Domain, task: Task, rollout: int, act: Act, rules: Rules = RODS
         failure=played.stop.failure,
         ended=played.ended,
         blame=played.blame,
+        opening=played.opening,
     )
 
 
@@ -160,6 +163,7 @@ def _play_checks(batch: EpisodeBatch, act: Act) -> _Played:
     if isinstance(opening, Failure):
         return replace(_unreached(1), stop=Stop(failure=opening.reason))
     played, passed = _unreached(opening.num_checks), list[bool]()
+    played.opening = (*_before(opening), ("user", opening.user))
 
     def answer(action: Action) -> Answer | Failure:
         found = batch.act({0: action})[0]
@@ -176,8 +180,7 @@ def _play_checks(batch: EpisodeBatch, act: Act) -> _Played:
 
 def _converse(opening: Opening, answer: Callable[[Action], Answer | Failure], act: Act, played: _Played) -> None:
     """Lets the player and the world speak in turn until one of them ends it."""
-    before = (("system", opening.policy), ("assistant", opening.greeting))
-    said = [Message(role, text) for role, text in before if text]
+    said = [Message(role, text) for role, text in _before(opening)]
     messages: tuple[Message, ...] = (*said, Message("user", opening.user, opening.tools))
     turn, done = 0, False
     while not done:
@@ -195,6 +198,12 @@ def _converse(opening: Opening, answer: Callable[[Action], Answer | Failure], ac
         played.ended, played.blame = found.ended, found.blame
         messages, done = found.messages, found.done
         turn += sum(message.role == "user" for message in messages)
+
+
+def _before(opening: Opening) -> tuple[tuple[str, str], ...]:
+    """(role, text) of what stands before the user's first words."""
+    said = (("system", opening.policy), ("assistant", opening.greeting))
+    return tuple((role, text) for role, text in said if text)
 
 
 def gold_player(task: Task) -> Act:

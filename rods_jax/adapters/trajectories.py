@@ -13,6 +13,7 @@ from typing import Any
 from rods_jax import __version__, journal
 from rods_jax.codecs.documents import function_schema, tool_line
 from rods_jax.dialogue import Move, Record
+from rods_jax.environments.conversation import heard_by_agent
 from rods_jax.environments.protocol import Domain
 from rods_jax.evaluation import CODES
 from rods_jax.files import require_object, write_atomically
@@ -67,12 +68,13 @@ def _move(step: Mapping[str, Json], parse: Callable[[str], Action]) -> Move:
 
 # ------------------------------------------------------------------------------------------ chat
 def chat(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
-    """{"messages", "tools"} as OpenAI's endpoints and trainers for them take them.
+    """{"messages", "tools"} as OpenAI's endpoints and trainers for them take them, beside the task's id and the checks.
 
     What a message of the policy says beside its calls is left out.  A call that was not run has an empty result.  Tools
-    that are released later stand before the words of the user who releases them.
+    that are released later stand before the words of the user who releases them.  Of a conversation there is what the
+    agent read: not what the user called and saw.
     """
-    messages: list[dict[str, Json]] = []
+    messages: list[dict[str, Json]] = [{"role": role, "content": text} for role, text in record.opening[:-1]]
     names = _call_names()
     for said in _conversation(record, task, domain):
         if isinstance(said, str):
@@ -92,8 +94,9 @@ def chat(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
         messages.append({"role": "assistant"} | words | thought)
         results = _results(said)
         messages += [{"role": "tool", "tool_call_id": name, "content": text} for name, text in zip(ids, results)]
-        messages += [{"role": "user", "content": text} for text in results[len(ids) :]]
-    return {"messages": messages, "tools": [*map(function_schema, _opening_tools(task, domain))]}
+        messages += [{"role": "user", "content": text} for text in _others(record, results[len(ids) :])]
+    tools = [*map(function_schema, _opening_tools(task, domain))]
+    return {"messages": messages, "tools": tools, "task_id": task.id, "passed": [*record.rods]}
 
 
 # ------------------------------------------------------------------------------------------ ATIF
@@ -146,7 +149,7 @@ def _agent_step(move: Move, names: Iterator[str]) -> dict[str, Json]:
 def _conversation(record: Record, task: Task, domain: Domain) -> Iterator[str | Move]:
     """What the user and the policy said in turn.  A world of another kind says in observations what its user said."""
     turn = 0
-    yield _user(task, 0, domain)
+    yield record.opening[-1][1] if record.opening else _user(task, 0, domain)
     for move in record.moves:
         for later in range(turn + 1, min(move.turn + 1, len(task.turns))):
             yield _user(task, later, domain)
@@ -160,12 +163,21 @@ def _user(task: Task, turn: int, domain: Domain) -> str:
 
 
 def _opening_tools(task: Task, domain: Domain) -> list[ToolSpec]:
+    if domain.start is not None:
+        return [*domain.tools.values()]
     hidden = task.withheld_tools - set(task.turns[0].released_tools)
     return [tool for tool in domain.tools_of(task.world.classes) if tool.name not in hidden]
 
 
 def _results(move: Move) -> list[str]:
     return [*move.observations, *[""] * (len(move.calls) - len(move.observations))]
+
+
+def _others(record: Record, texts: Sequence[str]) -> Sequence[str]:
+    """What came back beside the results of calls; of a conversation, the words of the user and what was told of errors."""
+    if not record.ended:
+        return texts
+    return [text for one in texts if (text := one if one.startswith("Error: ") else heard_by_agent(one)) is not None]
 
 
 def _call_names() -> Iterator[str]:

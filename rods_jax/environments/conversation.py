@@ -262,6 +262,11 @@ def _printed(line: Line) -> str:
     return f"user's tool: {text}" if line.result else f"user{' calls' if calls else ''}: {text}"
 
 
+def heard_by_agent(shown: str) -> str | None:
+    """What the agent read of a line that a record shows, its own results apart; None: nothing, the user's side alone saw it."""
+    return shown.removeprefix(f"{USER}: ") if shown.startswith(f"{USER}: ") else None
+
+
 # ------------------------------------------------------------------------------------- many of them
 def conversations(
     make: Callable[[Task], Conversation], *, waits: bool = False

@@ -40,23 +40,36 @@ def tau2_tasks(chosen: str, user: Endpoint | None, scoring: str, seed: int) -> T
 
     Tasks with statements that only a judge can decide are left out, and counted in the name.
     """
+    if (listing := listed(chosen)) is None:
+        return None
+    files, domain, every = listing
+    if user is None:
+        raise ValueError(
+            f"--tasks {chosen}: name the server of the user's model in --user, and the model in --user-model"
+        )
+    rules = SCORING[scoring]
+    tasks = tuple(task for task in every if not needs_judge(task, domain))
+    left = f", without {len(every) - len(tasks)} that need a judge" if len(tasks) < len(every) else ""
+    name = f"{chosen}, tasks {files.version(domain.removesuffix('-workflow'))}, {scoring} scoring{left}"
+    made = partial(tau2, domain, files, rules=rules)
+    return TauTasks(name, made(served_user(files, domain, user, seed)), tasks, made(_LEAVES))
+
+
+def listed(chosen: str) -> tuple[data.Files, str, tuple[Task, ...]] | None:
+    """(files, name of the domain, tasks of the split) of a name.  None, errors: as for `tau2_tasks`."""
     found = NAMES.fullmatch(chosen)
     if found is None:
         return None
     domain, split = found["domain"], found["split"]
     if domain not in DOMAINS:
         raise ValueError(f"--tasks {chosen}: tau2-bench has the domains {', '.join(DOMAINS)}")
-    if user is None:
-        raise ValueError(
-            f"--tasks {chosen}: name the server of the user's model in --user, and the model in --user-model"
-        )
-    files, rules = data.find(), SCORING[scoring]
-    listed = split_tasks(files, domain, split)
-    tasks = tuple(task for task in listed if not needs_judge(task, domain))
-    left = f", without {len(listed) - len(tasks)} that need a judge" if len(tasks) < len(listed) else ""
-    name = f"{chosen}, tasks {files.version(domain.removesuffix('-workflow'))}, {scoring} scoring{left}"
-    made = partial(tau2, domain, files, rules=rules)
-    return TauTasks(name, made(served_user(files, domain, user, seed)), tasks, made(_LEAVES))
+    files = data.find()
+    return files, domain, split_tasks(files, domain, split)
+
+
+def silent(files: data.Files, domain: str) -> Domain:
+    """The domain for those who only look: its user leaves, and no server is asked."""
+    return tau2(domain, files, _LEAVES)
 
 
 def needs_judge(task: Task, domain: str) -> bool:

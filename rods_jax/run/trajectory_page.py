@@ -86,7 +86,7 @@ official: {{ "passed" if record.official|min else "not passed" }}
 {% for number in range((record.moves|map(attribute="turn")|list + [task.turns|length - 1])|max + 1) %}
 {% set turn = task.turns[number] if number < task.turns|length else none %}
 <section class="{{ 'good' if (record.rods[number] if by_turn and turn else record.rods|min) else 'bad' }}">
-<pre class="user">{{ turn.user|cut if turn else "(the world's own words)" }}</pre>
+<pre class="user">{{ record.opening[-1][1]|cut if record.opening and not number else turn.user|cut if turn else "(the world's own words)" }}</pre>
 {% if turn and turn.released_tools %}<p class="quiet">released: {{ turn.released_tools|join(", ") }}</p>{% endif %}
 {% for move in record.moves if move.turn == number %}
 {% if move.reasoning %}<pre class="quiet">{{ move.reasoning|cut }}</pre>{% endif %}

@@ -1,0 +1,151 @@
+"""Recorded dialogues for a supervised warm start: chat messages, a dialogue a line, as `rods convert --to chat` writes them.
+
+    {"messages": [...], "tools": [...], "task_id": "41", "passed": [true, true]}
+
+    ColdStartConfig(dialogues=partial(recorded, path="dialogues.jsonl", last_turn_only=True), ...)
+
+`messages` and `tools` are OpenAI's.  The labels say whether the agent succeeded: `passed` (its checks), `reward` (1 or less)
+and `correct`, at least one of them.  A line may also be the beginning of a dialogue up to one of the agent's messages: then all
+lines of a dialogue hold its first message, and `last_turn_only` teaches each message once.
+
+Left out on purpose: what an agent says beside its calls, and what it thinks, which are no part of a message here.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from rods_jax import strict_json
+from rods_jax.codecs.grammar import served_call
+from rods_jax.config import ConfigError
+from rods_jax.environments.protocol import TaskSplits
+from rods_jax.files import require_object, shown
+from rods_jax.strict_json import JsonError
+from rods_jax.types import Action, Json, Message, ToolSpec
+
+ROLES = "system", "user", "assistant", "tool"
+UNLABELLED, DISAGREEING, FAILED, UNREADABLE = "no label", "labels disagree", "failed", "unreadable"
+
+
+class Dialogue(NamedTuple):
+    """What an agent read and said, up to its last message."""
+
+    tools: tuple[ToolSpec, ...]
+    opening: Mapping[str, str]  # what comes before its first message: "system", a greeting as "assistant", "user"
+    rest: tuple[Action | Message, ...]  # an Action is the agent's message; the last one is
+    passed: bool
+    last_turn_only: bool  # whether only the last message is learned
+
+
+class Recorded(NamedTuple):
+    """Dialogues of a file, and how many are left out for which reason."""
+
+    dialogues: tuple[Dialogue, ...]
+    left_out: Mapping[str, int]
+
+
+def recorded(
+    tasks: TaskSplits, *, path: str | Path, success_only: bool = True, last_turn_only: bool = False
+) -> Recorded:
+    """Reads a file of dialogues; a `ColdStartConfig.dialogues` once its keywords are bound.
+
+    success_only: without those that failed; those whose labels disagree, or that have none, are always left out.
+    last_turn_only: the loss is on the last message of each line alone (with `observed_weight=0`).
+    ConfigError: the file cannot be read, nothing is left, or a dialogue is of a task that the run measures.  JsonError: a
+    line is no dialogue; the message names file and line.
+    """
+    measured = {task.id for task in (*tasks.held_out, *tasks.validation)}
+    found, left_out = list[Dialogue](), Counter[str]()
+    try:
+        lines = Path(path).read_bytes().split(b"\n")
+    except OSError as error:
+        raise ConfigError(f"cold_start.dialogues: {path} cannot be read: {error}") from error
+    for number, text in enumerate(lines, start=1):
+        if not text.strip():
+            continue
+        where = f"{path}, line {number}"
+        line = require_object(strict_json.loads(text, where), where, messages=list)
+        if line.get("task_id") in measured:
+            raise ConfigError(f"{where}: the dialogue is of task {line['task_id']}, on which this run is measured")
+        verdicts = _verdicts(line, where)
+        if len(verdicts) != 1:
+            left_out[DISAGREEING if verdicts else UNLABELLED] += 1
+            continue
+        (passed,) = verdicts
+        if success_only and not passed:
+            left_out[FAILED] += 1
+            continue
+        dialogue = _dialogue(line, where, passed, last_turn_only)
+        if dialogue is None:
+            left_out[UNREADABLE] += 1
+        else:
+            found.append(dialogue)
+    if not found:
+        raise ConfigError(
+            f"cold_start.dialogues: {path} has no dialogue to learn from: {told(left_out) or 'it is empty'}"
+        )
+    return Recorded(tuple(found), dict(left_out))
+
+
+def told(left_out: Mapping[str, int]) -> str:
+    """The reasons with their numbers, for people."""
+    return ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+
+
+# ----------------------------------------------------------------------------------------- one line
+def _verdicts(line: Mapping[str, Json], where: str) -> set[bool]:
+    """What the labels say of the dialogue: one verdict where they agree."""
+    kinds = {name: kind for name, kind in (("passed", list), ("reward", float), ("correct", bool)) if name in line}
+    require_object(line, where, **kinds)
+    judged = {"passed": lambda checks: bool(checks) and all(checks), "reward": lambda reward: reward >= 1}
+    return {judged.get(name, bool)(line[name]) for name in kinds}
+
+
+def _dialogue(line: Mapping[str, Json], where: str, passed: bool, last_turn_only: bool) -> Dialogue | None:
+    """None: a call of the agent cannot be read.  JsonError: messages or tools are not OpenAI's."""
+    tools = tuple(_tool(one, where) for one in line.get("tools") or ())
+    opening: dict[str, str] = {}
+    rest: list[Action | Message] = []
+    for one in line["messages"]:
+        one = require_object(one, where, role=str)
+        role, text = one["role"], one.get("content") or ""
+        if role not in ROLES or not isinstance(text, str):
+            raise JsonError(f"{where}: a message has a role of {', '.join(ROLES)} and text: got {shown(one)}")
+        if "user" not in opening:
+            if role == "tool" or role in opening or one.get("tool_calls"):
+                raise JsonError(
+                    f"{where}: before the first words of the user stand a system message and a greeting alone"
+                )
+            opening[role] = text
+        elif role == "assistant":
+            try:
+                rest.append(_action(one, text))
+            except (ValueError, TypeError, KeyError):
+                return None
+        elif role == "system":
+            raise JsonError(f"{where}: a system message stands after the user's first words")
+        else:
+            rest.append(Message(role, text))
+    if any(isinstance(a, Action) and isinstance(b, Action) for a, b in pairwise(rest)):
+        raise JsonError(f"{where}: two messages of the agent follow each other")
+    while rest and isinstance(rest[-1], Message):  # what nobody answers teaches nothing
+        rest.pop()
+    if not rest:
+        raise JsonError(f"{where}: no message of the agent follows the user's first words")
+    return Dialogue(tools, opening, tuple(rest), passed, last_turn_only)
+
+
+def _action(message: Mapping[str, Json], text: str) -> Action:
+    functions = [one["function"] for one in message.get("tool_calls") or ()]
+    calls = tuple(served_call(one["name"], one.get("arguments")) for one in functions)
+    if not calls and not text.strip():
+        raise ValueError("the message is empty")
+    return Action(calls) if calls else Action(answer=text)
+
+
+def _tool(tool: Json, where: str) -> ToolSpec:
+    function = require_object(require_object(tool, where, function=dict)["function"], where, name=str)
+    parameters = function.get("parameters") or {"type": "object", "properties": {}}
+    return ToolSpec(function["name"], function.get("description") or "", parameters, "", function.get("response") or {})
