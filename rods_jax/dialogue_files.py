@@ -26,7 +26,8 @@ from rods_jax.strict_json import JsonError
 from rods_jax.types import Action, Json, Message, ToolSpec
 
 ROLES = "system", "user", "assistant", "tool"
-UNLABELLED, DISAGREEING, FAILED, UNREADABLE = "no label", "labels disagree", "failed", "unreadable"
+SET_ASIDE, UNLABELLED, DISAGREEING = "of validation tasks", "without a label", "whose labels disagree"
+FAILED, UNREADABLE = "failed", "unreadable"
 
 
 class Dialogue(NamedTuple):
@@ -53,10 +54,10 @@ def recorded(
 
     success_only: without those that failed; those whose labels disagree, or that have none, are always left out.
     last_turn_only: the loss is on the last message of each line alone (with `observed_weight=0`).
-    ConfigError: the file cannot be read, nothing is left, or a dialogue is of a task that the run measures.  JsonError: a
-    line is no dialogue; the message names file and line.
+    Those of validation tasks are left out.  ConfigError: the file cannot be read, nothing is left, or a dialogue is of a
+    held-out task.  JsonError: a line is no dialogue; the message names file and line.
     """
-    measured = {task.id for task in (*tasks.held_out, *tasks.validation)}
+    held_out, validation = ({task.id for task in part} for part in (tasks.held_out, tasks.validation))
     found, left_out = list[Dialogue](), Counter[str]()
     try:
         lines = Path(path).read_bytes().split(b"\n")
@@ -67,8 +68,11 @@ def recorded(
             continue
         where = f"{path}, line {number}"
         line = require_object(strict_json.loads(text, where), where, messages=list)
-        if line.get("task_id") in measured:
-            raise ConfigError(f"{where}: the dialogue is of task {line['task_id']}, on which this run is measured")
+        if line.get("task_id") in held_out:
+            raise ConfigError(f"{where}: the dialogue is of the held-out task {line['task_id']}: train on others")
+        if line.get("task_id") in validation:
+            left_out[SET_ASIDE] += 1
+            continue
         verdicts = _verdicts(line, where)
         if len(verdicts) != 1:
             left_out[DISAGREEING if verdicts else UNLABELLED] += 1
