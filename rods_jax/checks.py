@@ -58,6 +58,10 @@ def _check_parts(config: Config, tasks: TaskSplits) -> None:
         )
     if config.cold_start is not None and config.cold_start.dialogues is None and not tasks.practice:
         raise ConfigError("cold_start makes its demonstrations of practice tasks, and build_tasks gives none")
+    if config.cold_start is not None and config.cold_start.dialogues is not None and any(config.cold_start.habits):
+        raise ConfigError(
+            "cold_start.habits are a demonstrator's, and cold_start.dialogues are recorded: give one of them"
+        )
     if config.retention.best and not tasks.validation:
         raise ConfigError(
             f"retention.best is {config.retention.best} and selects on validation tasks, and build_tasks gives none: "

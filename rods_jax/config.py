@@ -43,9 +43,7 @@ class ColdStartConfig:
 
     learning_rate: float  # after the warm-up; it falls to a tenth
     habits: Habits = Habits()  # of the demonstrator
-    dialogues: Callable[[TaskSplits], Any] | None = (
-        None  # dialogue_files.recorded; None: practice tasks are demonstrated
-    )
+    dialogues: Callable[[TaskSplits], Any] | None = None  # dialogue_files.recorded; None: demonstrations of practice
     batch_size: int  # dialogues a step
     suffix_sizes: tuple[int, ...]  # tokens; each size compiles once
     max_steps: int  # of the cold start
