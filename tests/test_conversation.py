@@ -293,4 +293,6 @@ def test_a_player_of_an_evaluation_gets_policy_and_greeting_and_the_record_says_
     record = play(domain, TASK, 0, act)
     assert seen == [[("system", "Be kind."), ("assistant", "Hi."), ("user", "Hello.")]]
     assert (record.ended, record.blame, record.rods) == ("user_stop", AGENT, (False,))
-    assert record_of(rollouts.trajectories[0], CODEC.parse) == record  # a rollout's is read off, not played again
+    assert record.opening == (("system", "Be kind."), ("assistant", "Hi."), ("user", "Hello."))
+    # A rollout's record is read off, not played again; it does not know how the conversation began.
+    assert record_of(rollouts.trajectories[0], CODEC.parse) == replace(record, opening=())

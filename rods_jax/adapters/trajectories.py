@@ -95,6 +95,8 @@ def chat(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
         results = _results(said)
         messages += [{"role": "tool", "tool_call_id": name, "content": text} for name, text in zip(ids, results)]
         messages += [{"role": "user", "content": text} for text in _others(record, results[len(ids) :])]
+    if record.ended and messages[-1]["role"] == "user":
+        messages.pop()  # the words that ended it
     tools = [*map(function_schema, _opening_tools(task, domain))]
     return {"messages": messages, "tools": tools, "task_id": task.id, "passed": [*record.rods]}
 
