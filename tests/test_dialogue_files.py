@@ -14,9 +14,13 @@ from rods_jax.checks import check_start
 from rods_jax.codecs.documents import function_schema
 from rods_jax.codecs.qwen import qwen_codec, write
 from rods_jax.config import ColdStartConfig, ConfigError, Habits
-from rods_jax.demonstrations import demonstration_of
-from rods_jax.dialogue import gold_player, play
+from rods_jax.demonstrations import demonstrate, demonstration_of
+from rods_jax.dialogue import Said, gold_player, play
 from rods_jax.dialogue_files import recorded
+from rods_jax.environments.helpdesk.demonstrator import demonstrator
+from rods_jax.environments.helpdesk.domain import HELPDESK
+from rods_jax.environments.helpdesk.faults import Composition
+from rods_jax.environments.helpdesk.tasks import make_task
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.strict_json import JsonError
@@ -160,3 +164,20 @@ def test_what_a_world_recorded_is_read_back(read, tmp_path):
         WORKPLACE.tools_of(task.world.classes), task.turns[0].user
     )
     assert demo.suffix[: demo.acted.index(False)] == CODEC.encode_action(task.turns[0].gold, "")
+
+
+def test_a_conversation_is_learned_in_the_tokens_in_which_it_was_played(tmp_path):
+    """What the user calls and sees stands in the record, and not in what the agent learns from."""
+    task = make_task(Composition("no_internet", ("cable_out", "dns")), random.Random(0))
+    act = demonstrator(task, Habits(), random.Random(0))
+
+    def say(messages):
+        action = act(messages)
+        return Said(action.answer, action)
+
+    record = play(HELPDESK, task, 0, say)
+    assert any("user calls: " in text for move in record.moves for text in move.observations)
+    trajectories.export(tmp_path / "sft.jsonl", [record], [task], HELPDESK, trajectories.chat)
+    (dialogue,) = recorded(EMPTY, path=tmp_path / "sft.jsonl").dialogues
+    played = demonstrate(HELPDESK, task, CODEC, Habits(), random.Random(0))
+    assert demonstration_of(dialogue, CODEC) == played._replace(passed=(True,))
