@@ -129,10 +129,10 @@ def gold_dialogue(domain: Domain, task: Task) -> GoldDialogue:
     if domain.demonstrator is not None:
         opening, moves = _played(domain, task, Habits(), random.Random(0))
         return GoldDialogue(opening, tuple((action, tuple(answer.messages)) for action, answer in moves))
-    (opening,) = start_episodes(domain, [task]).openings
-    if isinstance(opening, Failure):
-        raise ValueError(f"{task.id}: {opening.reason}")
-    return GoldDialogue(opening, ())
+    (begun,) = start_episodes(domain, [task]).openings
+    if isinstance(begun, Failure):
+        raise ValueError(f"{task.id}: {begun.reason}")
+    return GoldDialogue(begun, ())
 
 
 def corpus(domain: Domain, tasks: Sequence[Task]) -> list[str]:

@@ -51,21 +51,22 @@ def convert(
     """
     if out.exists():
         raise ValueError(f"{out} is there already: choose another --out")
-    if (run_dir is None) != bool(tasks) or tasks and journal is None:
-        raise ValueError("give --run-dir, or --tasks and the --journal of an evaluation of them")
-    if run_dir is None:
-        domain, played = named_tasks(tasks)
-    else:
+    known: Sequence[Task]
+    if run_dir is not None and not tasks:
         settings = run_config(run_dir, config)
-        domain, played = settings.domain(), tasks_of(run_dir)
+        domain, known = settings.domain(), tasks_of(run_dir)
+    elif run_dir is None and tasks and journal is not None:
+        domain, known = named_tasks(tasks)
+    else:
+        raise ValueError("give --run-dir, or --tasks and the --journal of an evaluation of them")
     if journal is not None:
         records = trajectories.read_evaluation(journal)
-    else:
+    elif run_dir is not None:
         parse = settings.codec(load_tokenizer(run_dir / "tokenizer")).parse
         records = trajectories.read_run(run_dir / "trajectories.jsonl", parse)
     kept = [one for one in records if not one.failure and (all(one.rods) or not passed)]
     form = trajectories.chat if to == "chat" else partial(trajectories.atif, session=str(journal or run_dir))
-    number = trajectories.export(out, kept, played, domain, form)
+    number = trajectories.export(out, kept, known, domain, form)
     terminal.say(Console(), f"{out}: {number} of {len(records)} episodes")
 
 
