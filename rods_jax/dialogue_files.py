@@ -11,6 +11,7 @@ lines of a dialogue hold its first message, and `last_turn_only` teaches each me
 Left out on purpose: what an agent says beside its calls, and what it thinks, which are no part of a message here.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
@@ -45,6 +46,7 @@ class Recorded(NamedTuple):
 
     dialogues: tuple[Dialogue, ...]
     left_out: Mapping[str, int]
+    sha256: str  # of the file
 
 
 def recorded(
@@ -60,10 +62,10 @@ def recorded(
     held_out, validation = ({task.id for task in part} for part in (tasks.held_out, tasks.validation))
     found, left_out = list[Dialogue](), Counter[str]()
     try:
-        lines = Path(path).read_bytes().split(b"\n")
+        content = Path(path).read_bytes()
     except OSError as error:
         raise ConfigError(f"cold_start.dialogues: {path} cannot be read: {error}") from error
-    for number, text in enumerate(lines, start=1):
+    for number, text in enumerate(content.split(b"\n"), start=1):
         if not text.strip():
             continue
         where = f"{path}, line {number}"
@@ -90,7 +92,7 @@ def recorded(
         raise ConfigError(
             f"cold_start.dialogues: {path} has no dialogue to learn from: {told(left_out) or 'it is empty'}"
         )
-    return Recorded(tuple(found), dict(left_out))
+    return Recorded(tuple(found), dict(left_out), hashlib.sha256(content).hexdigest())
 
 
 def told(left_out: Mapping[str, int]) -> str:

@@ -74,6 +74,7 @@ def test_success_alone_is_learned_and_all_else_is_counted(read):
     assert found.left_out == {"failed": 3, "whose labels disagree": 2, "without a label": 1, "unreadable": 2}
     every = read(*good, *bad, *odd, success_only=False)
     assert [one.passed for one in every.dialogues] == [True] * 4 + [False] * 3
+    assert every.sha256 != found.sha256  # other lines: a cold start that goes on with them is refused
     assert every.left_out == {"whose labels disagree": 2, "without a label": 1}
 
 

@@ -53,7 +53,7 @@ def cold_start(
     if c is None:
         return params
     rng = random.Random(f"{config.seed}/cold start")
-    demonstrations, left_out = shown_to_it(c, domain, tasks, codec, rng, console)
+    demonstrations, left_out, inputs = shown_to_it(c, domain, tasks, codec, rng, inputs, console)
     sizes = config.rollout.max_prompt_tokens, c.suffix_sizes
     if too_long := sum(supervised.size_of(one, *sizes) is None for one in demonstrations):
         left_out = {**left_out, "too long": too_long}
@@ -124,14 +124,21 @@ def cold_start(
 
 
 def shown_to_it(
-    c: ColdStartConfig, domain: Domain, tasks: TaskSplits, codec: Codec, rng: random.Random, console: Console
-) -> tuple[list[Demonstration], dict[str, int]]:
-    """The demonstrations, and how many recorded ones are left out for which reason."""
+    c: ColdStartConfig,
+    domain: Domain,
+    tasks: TaskSplits,
+    codec: Codec,
+    rng: random.Random,
+    inputs: Mapping[str, str],
+    console: Console,
+) -> tuple[list[Demonstration], Mapping[str, int], Mapping[str, str]]:
+    """Demonstrations; how many recorded ones are left out for which reason; the inputs, with the file of recorded ones."""
     with console.status("reading dialogues" if c.dialogues else "playing demonstrations"):
         if c.dialogues is not None:
             found = c.dialogues(tasks)
-            return [demonstration_of(one, codec) for one in found.dialogues], dict(found.left_out)
+            read = [demonstration_of(one, codec) for one in found.dialogues]
+            return read, found.left_out, {**inputs, "dialogues": found.sha256}
         practice = [task for task in tasks.practice if can_demonstrate(domain, task) for _ in range(c.rounds)]
         if not practice:
             raise ConfigError("cold_start plays gold calls or a demonstrator, and no practice task has either")
-        return [demonstrate(domain, task, codec, c.habits, rng) for task in practice], {}
+        return [demonstrate(domain, task, codec, c.habits, rng) for task in practice], {}, inputs
