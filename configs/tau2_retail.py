@@ -2,8 +2,8 @@
 
     python -m scripts.train --config configs/tau2_retail.py         (what it needs: tau2_qwen3_4b.py)
 
-Hardware: as there.  74 training tasks, 40 held out with the wheel's files; those of today need a judge for 40 of the 114, which are
-left out.
+Hardware: as there.  74 training tasks, 40 held out with the wheel's files.  Of today's files 40 of the 114 tasks need a
+judge, and are left out.
 """
 
 from dataclasses import replace

@@ -2,8 +2,8 @@
 
     python -m scripts.train --config configs/tau2_telecom.py        (what it needs: tau2_qwen3_4b.py)
 
-Hardware: as there.  74 training tasks, 40 held out.  A variant has other faults of the same structure and is gated before it is played
-(docs/guide/faults.md); none is of the kin of a held-out or validation task.  The user has tools on its phone.
+Hardware: as there.  74 training tasks, 40 held out.  A variant has other faults of the same structure, and is gated before
+it is played (docs/guide/faults.md).  None is of the kin of a held-out or validation task.  The user has tools of its own.
 """
 
 from dataclasses import replace
