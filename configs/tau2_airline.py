@@ -2,8 +2,8 @@
 
     python -m scripts.train --config configs/tau2_airline.py        (what it needs: tau2_qwen3_4b.py)
 
-Hardware: as there.  30 training tasks, 20 held out: one of these is 5 points of a score.  Doing nothing solves 23 of all 50
-tasks, so compare a score with its floors.
+Hardware: as there.  30 training tasks, 20 held out: one of these is 5 points of a score.  Doing nothing solves 23 of
+all 50 tasks, so compare a score with its floors.
 """
 
 from dataclasses import replace

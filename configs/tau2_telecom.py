@@ -1,9 +1,9 @@
-"""EigenData's recipe on tau2-bench's telecom, with RODS: tasks at the boundary become variants, without a language model.
+"""EigenData's recipe on tau2-bench's telecom, with RODS: tasks at the boundary become variants by an algebra of faults.
 
     python -m scripts.train --config configs/tau2_telecom.py        (what it needs: tau2_qwen3_4b.py)
 
-Hardware: as there.  74 training tasks, 40 held out.  A variant has other faults of the same structure, and is gated before
-it is played (docs/guide/faults.md).  None is of the kin of a held-out or validation task.  The user has tools of its own.
+Hardware: as there.  74 training tasks, 40 held out.  A variant has other faults of the same structure, and is gated
+before it is played (docs/guide/faults.md).  None is of the kin of a held-out or validation task.
 """
 
 from dataclasses import replace
