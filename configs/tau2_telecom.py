@@ -33,7 +33,6 @@ CONFIG = replace(
     run_dir="runs/tau2_telecom",
     domain=partial(domain, "telecom"),
     stages=tuple(replace(stage, synthesis=True) for stage in RECIPE.stages),
-    rollout=replace(RECIPE.rollout, max_prompt_tokens=8192, max_suffix_tokens=16_384),  # a long manual, short results
     replay=ReplaySettings(capacity=200, surplus=1.25),
     synthesis=SynthesisConfig(backends=dict, author=author, workers=1),
 )

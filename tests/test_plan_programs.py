@@ -41,7 +41,8 @@ def shipped() -> dict[str, Config]:
     found: dict[str, tuple[str, Config]] = {}
     for path in sorted(Path("configs").glob("[a-z]*.py")):
         config = twin(load_config(path))
-        parts = config.model, config.stages, config.rollout, config.update, config.evaluation
+        rollouts = [rollout_of(config, stage) for stage in config.stages]
+        parts = config.model, rollouts, config.rollout, config.update, config.evaluation
         found.setdefault(repr(parts), (path.stem, config))
     return dict(found.values())
 
