@@ -54,13 +54,13 @@ def _show_flows(flows: Mapping[str, Mapping[str, list[str]]], console: Console) 
 
 
 def _show_lengths(lengths: Mapping[str, Json], console: Console) -> None:
-    columns = ("tasks", "measured", "do not fit", "prompt", "gold dialogue", "longest message")
+    columns = ("tasks", "measured", "whole", "do not fit", "prompt", "gold dialogue", "longest message")
     table = Table("part", *columns, title="Longest, of the limit, in tokens", title_justify="left")
     for part, one in lengths.items():
         longest = dict(one["longest"] or {})
         if not one["dialogues"]:
             longest |= {"suffix": "not known", "action": "not known"}
         cells = (f"{longest.get(kind, '-')} of {limit}" for kind, limit in one["limits"].items())
-        counts = one["tasks"], f"{one['measured']}, {one['dialogues']} whole", len(one["unfit"])
+        counts = one["tasks"], one["measured"], one["dialogues"], len(one["unfit"])
         table.add_row(terminal.harmless_text(part), *map(str, counts), *cells)
     console.print(table)
