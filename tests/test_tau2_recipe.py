@@ -81,7 +81,10 @@ def mock(bench, monkeypatch):
 def test_without_data_checkpoint_or_user_one_sentence_says_so(mock, tmp_path, monkeypatch):
     folder, policy = mock
     config = small(tau2_qwen3_4b.CONFIG, policy, tmp_path / "run", "http://127.0.0.1:9/v1", "mock")
-    with pytest.raises(ConfigError, match=r"no episode of task call\d+ can begin: the user cannot answer: connection"):
+    with pytest.raises(
+        ConfigError,
+        match=r"no episode of task call\d+ can begin: the user cannot answer: http://127.0.0.1:9/v1: connect",
+    ):
         run.check(config, Console(quiet=True))
     with pytest.raises(ValueError, match="nowhere is no checkpoint: config.json"):
         run.check(replace(config, model=replace(config.model, directory="nowhere")), Console(quiet=True))

@@ -85,7 +85,7 @@ def served_user(files: data.Files, domain: str, endpoint: Endpoint, seed: int) -
     def told(task: Task) -> str:
         return prompts.user_prompt(files, task_from_json(task.world.state[domain]), bool(tools))
 
-    return model_user(http_generate(endpoint, seed=seed), told, tools)
+    return model_user(http_generate(endpoint, seed=seed), told, tools, endpoint.url)
 
 
 # --------------------------------------------------------------------------------------- the floors
