@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 import jax
+import numpy as np
 import pytest
 from chat_server import chat_server, completion, send
 from rich.console import Console
@@ -39,7 +40,9 @@ def checkpoint(directory, words, positions):
     """A policy of two layers with random weights, in the files of a published one."""
     tokenizer = train_tokenizer([words], vocab_size=600)
     shape = replace(presets.TINY_QWEN3, vocab_size=len(tokenizer), max_positions=positions)
-    weights.save_weights(directory, callables(shape)["init"](jax.random.key(0)), shape, tokenizer)
+    shapes, rng = jax.eval_shape(callables(shape)["init"], jax.random.key(0)), np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
+    weights.save_weights(directory, params, shape, tokenizer)
     return directory
 
 
