@@ -21,11 +21,14 @@ from rods_jax.types import Json
 Row = Mapping[str, Json]
 
 
+KEPT, FAILED, CONFLICT, UNLABELLED, USER_ERRED = "kept", "failed", "conflict", "unlabelled", "user_erred"
+
+
 class Chosen(NamedTuple):
     """The rows to learn from, and what became of all."""
 
     rows: tuple[Row, ...]
-    counts: Mapping[str, int]  # kept, failed, conflict, unlabelled, user_erred: rows
+    counts: Mapping[str, int]  # by fate
 
 
 def read_rows(path: str | Path) -> tuple[Row, ...]:
@@ -39,24 +42,29 @@ def read_rows(path: str | Path) -> tuple[Row, ...]:
 def chosen(rows: Iterable[Row], *, faultless_user: bool = False) -> Chosen:
     """The rows of dialogues that succeeded.
 
-    conflict: the verdicts on a dialogue disagree, in one row or between its rows.  unlabelled: no row of it has a verdict.
     faultless_user: leaves out dialogues whose user erred as well, and those that nobody looked at.
     """
     rows = tuple(rows)
+    fates = [
+        USER_ERRED if fate == KEPT and faultless_user and row.get("user_errors") != 0 else fate
+        for row, fate in zip(rows, fates_of(rows))
+    ]
+    return Chosen(tuple(row for row, fate in zip(rows, fates) if fate == KEPT), Counter(fates))
+
+
+def fates_of(rows: Sequence[Row]) -> list[str]:
+    """What the verdicts say of each row's dialogue.
+
+    conflict: they disagree, in one row or between its rows.  unlabelled: no row of it has one.
+    """
     verdicts: dict[Json, set[bool]] = {}
     for place, row in enumerate(rows):
         verdicts.setdefault(_dialogue(row, place), set()).update(_verdicts(row))
-
-    def fate(row: Row, place: int) -> str:
-        found = verdicts[_dialogue(row, place)]
-        if len(found) != 1:
-            return "conflict" if found else "unlabelled"
-        if found == {False}:
-            return "failed"
-        return "user_erred" if faultless_user and row.get("user_errors") != 0 else "kept"
-
-    fates = [fate(row, place) for place, row in enumerate(rows)]
-    return Chosen(tuple(row for row, one in zip(rows, fates) if one == "kept"), Counter(fates))
+    fates = {
+        name: CONFLICT if len(found) > 1 else UNLABELLED if not found else KEPT if found == {True} else FAILED
+        for name, found in verdicts.items()
+    }
+    return [fates[_dialogue(row, place)] for place, row in enumerate(rows)]
 
 
 def last_turn_only(row: Row) -> Row:

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from rods_jax.config import Config, ConfigError
 from rods_jax.curriculum import tasks_of
-from rods_jax.environments.protocol import STRATA, TaskSplits
+from rods_jax.dialogue_files import told
+from rods_jax.environments.episode import start_episodes
+from rods_jax.environments.protocol import STRATA, Domain, Failure, TaskSplits
 from rods_jax.synthesis.near_duplicates import NEAR, nearest, shingle_index
 from rods_jax.task_files import content_hash
 from rods_jax.types import MEASURED, Task
@@ -25,6 +27,15 @@ def check_start(config: Config, tasks: TaskSplits, strata: Sequence[str] = tuple
     _check_parts(config, tasks)
     _check_stages(config, tasks.seeds)
     return (*_sizes(config, tasks), *_overlaps(tasks))
+
+
+def check_opens(domain: Domain, tasks: Sequence[Task]) -> None:
+    """Begins one episode of each world with a `start`.  ConfigError: it cannot, as where a user's server is not there."""
+    firsts = {domain.of(task).name: task for task in reversed(tasks) if domain.of(task).start is not None}
+    for task in firsts.values():
+        (opening,) = start_episodes(domain.of(task), [task]).openings
+        if isinstance(opening, Failure):
+            raise ConfigError(f"no episode of task {task.id} can begin: {opening.reason}")
 
 
 def _check_strata(config: Config, tasks: TaskSplits, strata: Sequence[str]) -> None:
@@ -45,8 +56,12 @@ def _check_parts(config: Config, tasks: TaskSplits) -> None:
         raise ConfigError(
             f"build_tasks trains on tasks of a test split, which are for measuring alone: {_named(public)}"
         )
-    if config.cold_start is not None and not tasks.practice:
+    if config.cold_start is not None and config.cold_start.dialogues is None and not tasks.practice:
         raise ConfigError("cold_start makes its demonstrations of practice tasks, and build_tasks gives none")
+    if config.cold_start is not None and config.cold_start.dialogues is not None and any(config.cold_start.habits):
+        raise ConfigError(
+            "cold_start.habits are a demonstrator's, and cold_start.dialogues are recorded: give one of them"
+        )
     if config.retention.best and not tasks.validation:
         raise ConfigError(
             f"retention.best is {config.retention.best} and selects on validation tasks, and build_tasks gives none: "
@@ -75,7 +90,11 @@ def _sizes(config: Config, tasks: TaskSplits) -> Iterator[str]:
         yield f"evaluation.num_tasks is {count}, and there are {held_out} held-out tasks: all are measured"
     if config.cold_start is not None and not tasks.validation:
         yield f"there are no validation tasks: the cold start goes on for {config.cold_start.max_steps} steps"
-    if config.cold_start is not None and (shown := len(tasks.practice) * config.cold_start.rounds) < FEW:
+    if config.cold_start is not None and config.cold_start.dialogues is not None:
+        found = config.cold_start.dialogues(tasks)
+        left_out = f"; left out: {told(found.left_out)}" if found.left_out else ""
+        yield f"the cold start has {len(found.dialogues)} recorded dialogues{left_out}"
+    elif config.cold_start is not None and (shown := len(tasks.practice) * config.cold_start.rounds) < FEW:
         yield (
             f"the cold start has {shown} demonstrations: a policy from scratch needs thousands, in the words of its tasks, "
             "and no reward teaches what never happens; have an author write practice tasks, or begin with a checkpoint"

@@ -50,7 +50,8 @@ class ColdStartConfig:
     """Supervised learning on demonstrations until the validation tasks' mean progress reward reaches a target."""
 
     learning_rate: float  # after the warm-up; it falls to a tenth
-    habits: Habits  # of the demonstrator
+    habits: Habits = Habits()  # of the demonstrator
+    dialogues: Callable[[TaskSplits], Any] | None = None  # dialogue_files.recorded; None: demonstrations of practice
     batch_size: int  # dialogues a step
     suffix_sizes: tuple[int, ...]  # tokens; each size compiles once
     max_steps: int  # of the cold start
@@ -117,8 +118,7 @@ class RolloutConfig:
         positive("rollout", self, "tasks_per_step", "max_prompt_tokens", "max_suffix_tokens")
         positive("rollout", self, "max_action_tokens", "observation_chunk", "max_attempts")
         positive("rollout", self, "temperature", "top_p")
-        not_negative("rollout", self, "top_k", "concurrent_tasks", "concurrent_rollouts")
-        not_negative("rollout", self, "environment_workers")
+        not_negative("rollout", self, "top_k", "concurrent_tasks", "concurrent_rollouts", "environment_workers")
         increasing("rollout.suffix_sizes", (*self.suffix_sizes, self.max_suffix_tokens))
         require(self.group_size >= 2, f"rollout.group_size must be at least 2: got {self.group_size}")
         fraction("rollout", self, "max_unfit_share")

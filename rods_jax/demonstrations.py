@@ -1,4 +1,4 @@
-"""Demonstrations for the cold start: gold calls played through the environment by a demonstrator with habits.
+"""Demonstrations for the cold start: gold calls played by a demonstrator with habits, or recorded dialogues.
 
 The habits are the imperfections that reinforcement learning is later asked to remove; each one is
 a probability, stated in the run's summary.
@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rods_jax.config import Habits
+from rods_jax.dialogue_files import Dialogue
 from rods_jax.environments.episode import Episode, start_episodes
-from rods_jax.environments.protocol import Answer, Domain, Failure, Opening
+from rods_jax.environments.protocol import Answer, Domain, Failure, GoldDialogue, Opening
 from rods_jax.environments.scoring import gold_trace
 from rods_jax.types import Action, Call, Codec, Message, Task, ToolSpec
 
@@ -57,6 +58,26 @@ def demonstrate(domain: Domain, task: Task, codec: Codec, habits: Habits, rng: r
     return Demonstration(prompt, suffix, acted, tuple(episode.passed))
 
 
+def demonstration_of(dialogue: Dialogue, codec: Codec) -> Demonstration:
+    """A recorded dialogue in the tokens of the template; the agent's messages that are learned are marked."""
+    said = dialogue.opening
+    prompt = codec.encode_prompt(dialogue.tools, said["user"], said.get("system", ""), said.get("assistant", ""))
+    suffix: list[int] = []
+    acted: list[bool] = []
+    learned = iter(dialogue.learned)
+    heard: list[Message] = []  # since the agent spoke last: the template prints them together
+    for one in dialogue.rest:
+        if isinstance(one, Message):
+            heard.append(one)
+            continue
+        observed = codec.encode_messages(heard) if heard else []
+        tokens = codec.encode_action(one.calls, one.answer)
+        suffix += observed + tokens
+        acted += [False] * len(observed) + [next(learned)] * len(tokens)
+        heard = []
+    return Demonstration(prompt, suffix, acted, (dialogue.passed,))
+
+
 def can_demonstrate(domain: Domain, task: Task) -> bool:
     """Whether a task has gold calls to play, or its domain a demonstrator."""
     domain = domain.of(task)
@@ -98,6 +119,19 @@ def _played(
         moves.append((action, answer))
         messages = answer.messages
     return opening, moves
+
+
+def gold_dialogue(domain: Domain, task: Task) -> GoldDialogue:
+    """How a task of a world of its own kind is solved, as far as that is known.  ValueError: the world broke."""
+    if domain.gold is not None:
+        return domain.gold(task)
+    if domain.demonstrator is not None:
+        opening, moves = _played(domain, task, Habits(), random.Random(0))
+        return GoldDialogue(opening, tuple((action, tuple(answer.messages)) for action, answer in moves))
+    (begun,) = start_episodes(domain, [task]).openings
+    if isinstance(begun, Failure):
+        raise ValueError(f"{task.id}: {begun.reason}")
+    return GoldDialogue(begun, ())
 
 
 def corpus(domain: Domain, tasks: Sequence[Task]) -> list[str]:

@@ -183,8 +183,7 @@ def _play_checks(batch: EpisodeBatch, act: Act) -> _Played:
 
 def _converse(opening: Opening, answer: Callable[[Action], Answer | Failure], act: Act, played: _Played) -> None:
     """Lets the player and the world speak in turn until one of them ends it."""
-    before = (("system", opening.policy), ("assistant", opening.greeting))
-    said = [Message(role, text) for role, text in before if text]
+    said = [Message(role, text) for role, text in _before(opening)]
     messages: tuple[Message, ...] = (*said, Message("user", opening.user, opening.tools))
     turn, done = 0, False
     while not done:
@@ -213,6 +212,12 @@ def _converse(opening: Opening, answer: Callable[[Action], Answer | Failure], ac
         played.ended, played.blame = found.ended, found.blame
         messages, done = found.messages, found.done
         turn += sum(message.role == "user" for message in messages)
+
+
+def _before(opening: Opening) -> tuple[tuple[str, str], ...]:
+    """(role, text) of what stands before the user's first words."""
+    said = (("system", opening.policy), ("assistant", opening.greeting))
+    return tuple((role, text) for role, text in said if text)
 
 
 def gold_player(task: Task) -> Act:

@@ -3,7 +3,8 @@
     task -> prompt tokens, suffix tokens of its gold dialogue, tokens of its longest gold call -> what exceeds a limit
 
 A gold dialogue makes all calls of a turn in one message, reads their outputs, and ends each turn with the shortest
-answer.  No rollout that solves the task is much shorter.  A task whose gold dialogue does not fit can be played, but not
+answer.  No rollout that solves the task is much shorter.  In a world of another kind it is the demonstrator's dialogue, or
+what `Domain.gold` says; where there is neither, prompts alone are measured.  A task whose gold dialogue does not fit can be played, but not
 solved.  A task whose prompt does not fit cannot be played.
 
 Generated tasks are not measured: their prompts differ from their seeds' only in the user's words.
@@ -15,9 +16,8 @@ from typing import Any, NamedTuple
 
 from rods_jax.config import Config, ConfigError, RolloutConfig, rollout_of
 from rods_jax.curriculum import tasks_of
-from rods_jax.demonstrations import ANSWER
-from rods_jax.environments.episode import start_episodes
-from rods_jax.environments.protocol import Domain, Failure, TaskSplits
+from rods_jax.demonstrations import ANSWER, gold_dialogue
+from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.environments.scoring import gold_trace
 from rods_jax.types import Codec, Json, Message, Task
 
@@ -33,12 +33,13 @@ class Length(NamedTuple):
 
 
 def length_of(domain: Domain, codec: Codec, task: Task) -> Length:
-    """Counts a task's prompt and its gold dialogue as `codec` writes them; where no gold is played, the prompt alone."""
+    """Counts a task's prompt and its gold dialogue as `codec` writes them; where no gold is known, the prompt alone."""
     if domain.start is not None:
-        (opening,) = start_episodes(domain, [task]).openings
-        if isinstance(opening, Failure):
-            raise ValueError(opening.reason)
-        return Length(len(codec.encode_prompt(opening.tools, opening.user, opening.policy, opening.greeting)), 0, 0)
+        opening, moves = gold_dialogue(domain, task)
+        prompt = len(codec.encode_prompt(opening.tools, opening.user, opening.policy, opening.greeting))
+        said = [len(codec.encode_action(action.calls, action.answer)) for action, _ in moves]
+        heard = [len(codec.encode_messages(messages)) for _, messages in moves if messages]
+        return Length(prompt, sum(said) + sum(heard), max(said, default=0))
     tools = {tool.name: tool for tool in domain.tools_of(task.world.classes)}
     hidden = task.withheld_tools - set(task.turns[0].released_tools)
     visible = [tool for name, tool in tools.items() if name not in hidden]
@@ -116,6 +117,8 @@ def check_lengths(
         record[played.name] = {
             "limits": played.limits._asdict(),
             "tasks": len(played.tasks),
+            "measured": len(known),  # the worlds of the others broke
+            "dialogues": sum(length.suffix > 0 for length in known.values()),  # of the others, the prompt alone
             "longest": Length(*map(max, zip(*known.values())))._asdict() if known else None,
             "mean": dict(zip(KINDS, map(fmean, zip(*known.values())), strict=True)) if known else None,
             "unfit": {name: known[name]._asdict() for name in unfit},

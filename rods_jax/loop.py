@@ -143,7 +143,7 @@ def _order(config: Config, position: Position) -> tuple[Task, ...]:
 def _play(config: Config, stages: Stages, position: Position, stage: StageConfig, order: Sequence[Task]) -> Filtered:
     """The epoch's next batch, or one that `rollout.weights` draws; with `rollout.keep`, what it takes to fill it."""
     r, params = config.rollout, position.train_state.params
-    play = lambda tasks: stages.collect(params, tasks, position.step, stage)
+    play = lambda tasks: _without_user_errors(config.update, stages.collect(params, tasks, position.step, stage))
     if r.weights is None:
         tasks = pool.from_place(order, position.place, r.tasks_per_step)
     else:
@@ -215,15 +215,18 @@ def _observe(position: Position, pending: _Pending | None) -> tuple[Position, tu
     return replace(position, replay=replay), chosen
 
 
-def _to_learn_from(update: UpdateConfig, rollouts: Rollouts) -> RolloutBatch[np.ndarray]:
-    """The batch; if the config says so, without what users broke, and without the tokens of truncated rollouts.
-
-    The rewards of the truncated ones still count in their groups' means.
-    """
+def _without_user_errors(update: UpdateConfig, rollouts: Rollouts) -> Rollouts:
+    """If the config says so, what users broke is as if it had not been played: the filter does not see it either."""
+    if not update.mask_user_errors:
+        return rollouts
     batch = rollouts.batch
-    if update.mask_user_errors:
-        fair_NG = np.array([one.blame != "user" for one in rollouts.trajectories]).reshape(batch.valid_NG.shape)
-        batch = batch._replace(valid_NG=batch.valid_NG & fair_NG)
+    fair_NG = np.array([one.blame != "user" for one in rollouts.trajectories]).reshape(batch.valid_NG.shape)
+    return rollouts._replace(batch=batch._replace(valid_NG=batch.valid_NG & fair_NG))
+
+
+def _to_learn_from(update: UpdateConfig, rollouts: Rollouts) -> RolloutBatch[np.ndarray]:
+    """The batch; if the config says so, without the tokens of truncated rollouts: their rewards still count in the means."""
+    batch = rollouts.batch
     if update.mask_truncated:
         whole_NG = np.array([one.truncated is None for one in rollouts.trajectories]).reshape(batch.valid_NG.shape)
         batch = batch._replace(action_mask_NGS=batch.action_mask_NGS & whole_NG[..., None])

@@ -1,4 +1,4 @@
-"""Rewards of a finished trajectory, for `StageConfig.reward`: progress, format, and progress under a condition."""
+"""Rewards of a finished trajectory, for `StageConfig.reward`: progress, outcome, format, and progress under a condition."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,6 +12,11 @@ SPOKE = 2  # words to a user who goes on talking: a conversation decides its che
 def progress_reward(trajectory: Trajectory) -> float:
     """Passed checks / all checks; those never decided count as failed (RODS 1.1, where a turn is a check). In [0, 1]."""
     return sum(trajectory.passed) / len(trajectory.passed)
+
+
+def outcome_reward(trajectory: Trajectory) -> float:
+    """1 if every check passed, else 0 (AReaL-SEA, arXiv 2601.22607, section 3).  Seeds are chosen by progress all the same."""
+    return float(all(trajectory.passed))
 
 
 def format_reward(trajectory: Trajectory) -> float:

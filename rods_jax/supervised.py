@@ -70,8 +70,7 @@ def stream(
     # Put each demonstration into the smallest size that holds it.
     buckets: dict[int, list[Demonstration]] = {size: [] for size in suffix_sizes}
     for one in demonstrations:
-        size = next((size for size in suffix_sizes if len(one.suffix) <= size), None)
-        if size is not None and len(one.prompt) <= prompt_size:
+        if (size := size_of(one, prompt_size, suffix_sizes)) is not None:
             buckets[size].append(one)
     if all(len(rows) < batch_size for rows in buckets.values()):
         raise ValueError(
@@ -88,6 +87,12 @@ def stream(
             batches += [(size, rows[i : i + batch_size]) for i in range(0, len(rows) - batch_size + 1, batch_size)]
         for size, rows in rng.sample(batches, len(batches)):
             yield _batch(rows, prompt_size, size, observed_weight)
+
+
+def size_of(one: Demonstration, prompt_size: int, suffix_sizes: Sequence[int]) -> int | None:
+    """The smallest size that holds a demonstration; None: it is left out."""
+    fitting = [size for size in suffix_sizes if len(one.suffix) <= size and len(one.prompt) <= prompt_size]
+    return min(fitting, default=None)
 
 
 def _batch(

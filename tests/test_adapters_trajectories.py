@@ -197,9 +197,9 @@ def lines_of(path):
 
 
 def test_a_run_is_converted(run, tmp_path, capsys):
-    convert(run, "chat", tmp_path / "chat.jsonl", config=CONFIG_FILE, passed=True)
+    convert("chat", tmp_path / "chat.jsonl", run, config=CONFIG_FILE, passed=True)
     assert "2 of 4 episodes" in capsys.readouterr().out
-    convert(run, "atif", tmp_path / "atif.jsonl", config=CONFIG_FILE)
+    convert("atif", tmp_path / "atif.jsonl", run, config=CONFIG_FILE)
     chats, documents = lines_of(tmp_path / "chat.jsonl"), lines_of(tmp_path / "atif.jsonl")
     seed = few_tasks(WORKPLACE, 0).seeds[0]
     assert chats[0] == trajectories.chat(play(WORKPLACE, seed, 0, gold_player(seed)), seed, WORKPLACE)
@@ -208,11 +208,11 @@ def test_a_run_is_converted(run, tmp_path, capsys):
     for document in documents:
         check_atif(document)
     with pytest.raises(ValueError, match="is there already"):
-        convert(run, "chat", tmp_path / "chat.jsonl", config=CONFIG_FILE)
+        convert("chat", tmp_path / "chat.jsonl", run, config=CONFIG_FILE)
 
 
 def test_an_evaluation_is_converted(run, tmp_path):
-    convert(run, "atif", tmp_path / "atif.jsonl", run / "journal.jsonl", CONFIG_FILE)
+    convert("atif", tmp_path / "atif.jsonl", run, run / "journal.jsonl", config=CONFIG_FILE)
     documents = lines_of(tmp_path / "atif.jsonl")
     assert len(documents) == 4 and all(one["final_metrics"]["extra"]["progress"] == 1 for one in documents)
 

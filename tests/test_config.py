@@ -275,7 +275,7 @@ def test_a_required_key_has_no_default():
         required = {f.name for f in dataclasses.fields(build) if f.default is dataclasses.MISSING}
         assert required == {
             ColdStartConfig: {
-                "learning_rate", "habits", "batch_size", "suffix_sizes", "max_steps", "target_reward", "evaluate_every"
+                "learning_rate", "batch_size", "suffix_sizes", "max_steps", "target_reward", "evaluate_every"
             },
             RolloutConfig: {
                 "tasks_per_step", "group_size", "max_prompt_tokens", "max_suffix_tokens", "max_action_tokens",

@@ -100,7 +100,7 @@ SPOKEN = {
     "synthesis": None,
     "begins_with": "random weights",
     "memory": {"parameters": 4_000_000, "state": 2_500_000_000, "caches": 0},
-    "first_step": {"rollouts": 8, "tokens": 1234.0, "flops": 2e12, "seconds": 0.5, "seeds": 3},
+    "first_step": {"rollouts": 8, "tokens": 1234.0, "dialogues": True, "flops": 2e12, "seconds": 0.5, "seeds": 3},
 }
 
 
@@ -117,6 +117,8 @@ def test_sentences_by_hand():
         step == "a first step plays 8 rollouts, 1,234 tokens if they are as long as gold, 2 TFLOP, at least 0.5 s here"
     )
     assert asked == "each step asks the authors about at most 3 seeds"
+    unknown = SPOKEN | {"first_step": SPOKEN["first_step"] | {"dialogues": False}}
+    assert "1,234 tokens in their prompts alone: no gold is known, 2 TFLOP" in [*forecast.sentences(unknown)][3]
 
 
 def test_memory_by_hand():

@@ -22,7 +22,8 @@ from rods_jax.environments.helpdesk.phrases import ASKS, TECHNICIAN, claims, und
 from rods_jax.environments.helpdesk.tasks import build, fault_of, make_task, vary
 from rods_jax.environments.helpdesk.user import Dials, by_rules, slips
 from rods_jax.environments.helpdesk.world import USER_TOOLS, composition_of, conversation, outcomes
-from rods_jax.loop import _to_learn_from
+from rods_jax.filtering import mixed
+from rods_jax.loop import _without_user_errors
 from rods_jax.rollout import Rollouts
 from rods_jax.synthesis.algebra import variants_by
 from rods_jax.synthesis.author import Order
@@ -274,8 +275,11 @@ def test_failures_by_the_user_can_be_kept_out_of_the_gradient():
     batch = RolloutBatch(*[np.ones((1, 3), bool)] * len(RolloutBatch._fields))
     one = Trajectory("t", 0, (False,), ())
     rollouts = Rollouts(batch, (replace(one, blame=USER), replace(one, blame=AGENT), one))
-    assert _to_learn_from(objective_with(mask_user_errors=True), rollouts).valid_NG.tolist() == [[False, True, True]]
-    assert _to_learn_from(objective_with(), rollouts).valid_NG.all()
+    fair = _without_user_errors(objective_with(mask_user_errors=True), rollouts).batch
+    assert fair.valid_NG.tolist() == [[False, True, True]]
+    assert _without_user_errors(objective_with(), rollouts) is rollouts
+    passed_g = np.array([0, 1, 1])  # nobody but the user failed: the group teaches nothing
+    assert mixed(passed_g, 1) and not mixed(passed_g[fair.valid_NG[0]], 1)
 
 
 # ------------------------------------------------------------------------------------------- agent

@@ -62,7 +62,7 @@ TOP = {
 HALL = {"run", "commands", "adapters", "look"}  # wire all of it: whoever is below knows none of them
 HELPERS = {
     "types", "config", "task_files", "chat", "journal", "preemption", "keys", "processes", "sharding", "strict_json", "terminal",
-    "fields", "files", "older", "records", "micro_batches", "threads", "wire", "chat_rows",
+    "fields", "files", "older", "chat_rows", "dialogue_files", "records", "micro_batches", "threads", "wire",
 }  # fmt: skip
 ALSO = {  # beyond types, the kernels and the helpers that are no stage
     "curriculum": ("environments.protocol", "environments.scoring"),  # the rules that a stage plays by

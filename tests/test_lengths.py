@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from itertools import groupby
 
 import pytest
 from training_toy import CONFIG, WORKPLACE
@@ -9,9 +10,12 @@ from training_toy import CONFIG, WORKPLACE
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
 from rods_jax.codecs.tokenizer import train_tokenizer
-from rods_jax.config import ConfigError, StageConfig
-from rods_jax.demonstrations import ANSWER, corpus
+from rods_jax.config import ConfigError, Habits, StageConfig
+from rods_jax.demonstrations import ANSWER, corpus, demonstrate
 from rods_jax.environments.episode import Episode
+from rods_jax.environments.helpdesk.domain import HELPDESK
+from rods_jax.environments.helpdesk.faults import compositions
+from rods_jax.environments.helpdesk.tasks import make_task
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.environments.scoring import gold_trace
 from rods_jax.lengths import Length, check_lengths, length_of, measure, scores_apart
@@ -108,3 +112,21 @@ def test_a_later_stage_is_counted_by_its_own_tasks(codec):
 def test_a_task_whose_world_breaks_has_no_length_and_stops_nothing(codec):
     broken = replace(TASKS[0], id="broken", world=replace(TASKS[0].world, classes=("NoSuchClass",)))
     assert set(measure(WORKPLACE, codec, [broken, TASKS[1]])) == {TASKS[1].id}
+
+
+def test_a_conversations_length_is_that_of_its_demonstrators_dialogue(codec):
+    tasks = [make_task(one, random.Random(n)) for n, one in enumerate(compositions(2)[:3])]
+    for task, length in zip(tasks, measure(HELPDESK, codec, tasks).values(), strict=True):
+        played = demonstrate(HELPDESK, task, codec, Habits(), random.Random(0))
+        spoken = [len(list(tokens)) for acted, tokens in groupby(played.acted) if acted]
+        assert length == Length(len(played.prompt), len(played.suffix), max(spoken))
+
+
+def test_where_nothing_is_known_of_solutions_the_prompts_alone_are_measured(codec):
+    unknown = HELPDESK._replace(demonstrator=None)
+    task = make_task(compositions(1)[0], random.Random(0))
+    assert length_of(unknown, codec, task) == Length(length_of(HELPDESK, codec, task).prompt, 0, 0)
+    splits = TaskSplits(seeds=(task,), held_out=(task,))
+    for domain, dialogues in ((unknown, 0), (HELPDESK, 1)):
+        record = check_lengths(config_of(), splits, domain, codec, lambda sentence: None)
+        assert record["held_out"] | {"measured": 1, "dialogues": dialogues} == record["held_out"]

@@ -348,7 +348,9 @@ def test_steps_and_evaluations_of_a_curriculum():
 
 def test_a_price_and_an_efficiency_scale_the_whole(capsys, monkeypatch, tmp_path):
     some = lambda domain, seed: TaskSplits(seeds=(TASK,) * 9, held_out=(TASK,) * 5)
-    monkeypatch.setattr(plan.configuration, "load_config", lambda *_: replace(twin(QUICKSTART), build_tasks=some))
+    monkeypatch.setattr(
+        plan.configuration, "load_config", lambda *_: replace(twin(QUICKSTART), build_tasks=some, max_steps=2)
+    )
     results = []
     for efficiency, price in (("0.5", "2.0"), ("0.25", "3.0")):
         monkeypatch.setattr(sys, "argv", [
@@ -363,6 +365,7 @@ def test_a_price_and_an_efficiency_scale_the_whole(capsys, monkeypatch, tmp_path
     assert half["hours"]["total"] == pytest.approx(2 * one["hours"]["total"]) and one["hours"]["rollouts"] > 0
     assert half["chip_hours"] == pytest.approx(8 * half["hours"]["total"])
     assert half["cost"] == pytest.approx(3 * half["chip_hours"])
+    assert sum(one["steps"].values()) == 2  # where the run stops
     assert "chip-hours, at 3 each" in capsys.readouterr().out
 
 

@@ -10,6 +10,7 @@ from rods_jax.rewards import (
     efficient_reward,
     format_score,
     gated_reward,
+    outcome_reward,
     progress_reward,
 )
 from rods_jax.types import Step, Trajectory
@@ -57,3 +58,8 @@ def test_where_gold_makes_no_call_progress_is_all():
 
 def test_unreadable_messages_are_no_calls():
     assert efficient_reward(played((True,), (PARSE_ERROR, 1), (CALLED, 1), gold_calls=1)) == 1.0
+
+
+def test_an_outcome_is_all_or_nothing():
+    passed = (True, True), (True, False), (False,)
+    assert [outcome_reward(Trajectory("t", 0, checks, ())) for checks in passed] == [1.0, 0.0, 0.0]

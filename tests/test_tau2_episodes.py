@@ -1,6 +1,7 @@
 """tau2-bench's tasks as conversations: their checks, their records, and the official orchestrator's scripts."""
 
 import itertools
+import json
 from collections import Counter
 
 import pytest
@@ -8,6 +9,7 @@ from tau2_golden import files as golden_files
 from tau2_golden import needs_rows, rows, sha16
 from tau2_toy import CRITERIA, entry, write
 
+from rods_jax import task_files
 from rods_jax.adapters.trajectories import chat, user_chat
 from rods_jax.dialogue import Said, play
 from rods_jax.environments.conversation import Spoken, Talk, UserFailed, scripted
@@ -17,7 +19,7 @@ from rods_jax.environments.tau2.disputed import DISPUTED, disputed
 from rods_jax.environments.tau2.episodes import check_names, entries, episode_task, lines_of, make, recorded, tau2
 from rods_jax.environments.tau2.messages import task_from_json
 from rods_jax.environments.tau2.scoring import OFFICIAL, STRICT, TRANSFER
-from rods_jax.types import Action, Call
+from rods_jax.types import Action, Call, Turn
 
 CREATE = Call("create_task", {"user_id": "ada", "title": "Call Bob"})
 HISTORY = [
@@ -92,6 +94,18 @@ def test_a_task_that_asks_for_nothing_has_one_check():
         "COMMUNICATE 1,250.50",
         "COMMUNICATE Call Bob",
     )
+
+
+def test_a_gold_dialogue_is_the_agents_calls_and_what_the_user_needs_to_hear(files):
+    """No user is asked."""
+    task = episode_task("mock", entry())
+    opening, moves = tau2("mock", files, scripted([])).gold(task)
+    played_opening, (called, _) = played(files, task, Action((CREATE,)), Action(answer="1,250.50 Call Bob"))
+    assert opening._replace(user="Hello.") == played_opening._replace(lines=()) and opening.user == "Have Ada call Bob."
+    assert [action for action, _ in moves] == [Action((CREATE,)), Action(answer="1,250.50 Call Bob")]
+    assert [message.content for message in moves[0][1]] == [called.messages[0].content] and moves[1][1] == ()
+    assert task.turns == (Turn("Have Ada call Bob.", (CREATE,)),)
+    assert task_files.task_from_json(json.loads(json.dumps(task_files.task_to_json(task)))) == task
 
 
 def test_a_history_is_continued_and_recorded_as_it_was(files):

@@ -18,12 +18,15 @@ from tau2_toy import CRITERIA, entry, write
 from configs.quickstart import CONFIG
 from rods_jax.adapters.trajectories import read_evaluation
 from rods_jax.checks import check_start
+from rods_jax.commands.convert import convert
 from rods_jax.config import ConfigError
+from rods_jax.dialogue_files import recorded
 from rods_jax.environments.conversation import AGENT, USER
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.environments.tau2 import data
 from rods_jax.environments.tau2.episodes import split_tasks
 from rods_jax.run import Evaluation, evaluate
+from rods_jax.types import Action, Call
 
 ROOT = Path(__file__).parent.parent
 CREATE = {"name": "create_task", "arguments": json.dumps({"user_id": "ada", "title": "Call Bob"})}
@@ -88,6 +91,45 @@ def test_both_sides_are_asked_and_the_score_stands_beside_its_floors(bench, scor
     assert {tool["function"]["name"] for tool in asked[0]["tools"]} >= {"create_task"}
     assert "Have Ada call Bob." in said[0]["messages"][0]["content"] and said[0]["temperature"] == 0
     assert (bench / "out" / "trajectories.html").exists()
+
+
+def test_what_both_sides_said_is_exported_and_learned_from(bench):
+    """A dialogue file holds what the agent was sent, and not what the user called or thought."""
+
+    def thinking(handler, body):
+        heard = sum(message["role"] == "user" for message in body["messages"])
+        send(handler, completion("<think>Hm.</think>\n\nHave Ada call Bob." if heard == 1 else "Thanks. ###STOP###"))
+
+    with chat_server(agent) as (agent_url, asked), chat_server(thinking) as (user_url, _):
+        run(bench, agent_url, user_url)
+    convert("chat", bench / "chat.jsonl", journal=bench / "out" / "journal.jsonl", tasks="tau2-mock-base", passed=True)
+    lines = [json.loads(line) for line in (bench / "chat.jsonl").read_text().splitlines()]
+    assert {one["task_id"]: one["passed"] for one in lines} == {
+        "call": [True] * 4,
+        "again": [True] * 4,
+    }  # as they ended
+    request = next(one for one in asked if one["messages"][-1]["role"] == "tool")
+    without = lambda messages: [{"role": one["role"], "content": one["content"]} for one in messages]
+    assert without(lines[0]["messages"][:-2]) == without(request["messages"])
+    assert lines[0]["tools"] == request["tools"]
+    assert [one["role"] for one in lines[0]["messages"]] == [
+        "system",
+        "assistant",
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+        "user",
+    ]
+    dialogue, other = recorded(TaskSplits((), ()), path=bench / "chat.jsonl").dialogues
+    assert (
+        dialogue.rest[0] == Action((Call("create_task", {"user_id": "ada", "title": "Call Bob"}),))
+        and dialogue == other
+    )
+    with pytest.raises(ConfigError, match="held-out task call: train on others"):
+        recorded(TaskSplits((), split_tasks(data.find(), "mock", "test")), path=bench / "chat.jsonl")
+    with pytest.raises(ValueError, match="give --run-dir, or --tasks and the --journal"):
+        convert("chat", bench / "more.jsonl", tasks="tau2-mock-base")
 
 
 def test_a_user_who_cannot_answer_costs_the_episode_and_is_counted(bench):

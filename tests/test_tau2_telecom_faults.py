@@ -1,13 +1,20 @@
 """Faults that combine: counts and orders worked out by hand, and tasks that are played."""
 
 import copy
+import json
 import math
+import os
 import random
 
 import pytest
 from telecom_toy import BASES, NUMBER, fresh
 
+from rods_jax import task_files
+from rods_jax.config import load_config
+from rods_jax.environments.protocol import Domain
 from rods_jax.environments.tau2 import data
+from rods_jax.environments.tau2.domains import DOMAINS
+from rods_jax.environments.tau2.episodes import episode_task
 from rods_jax.environments.tau2.faults import (
     Check,
     Composition,
@@ -34,6 +41,10 @@ from rods_jax.environments.tau2.telecom_faults import (
     subjects,
     texts_of,
 )
+from rods_jax.environments.tau2.telecom_variants import variants
+from rods_jax.synthesis.algebra import NO_VARIANT, variants_by
+from rods_jax.synthesis.author import Order
+from rods_jax.task_files import content_hash
 
 A, B, C, D = (Fault(name, (Deed(USER, f"break_{name}"),), (Deed(USER, f"mend_{name}"),)) for name in "abcd")
 HOPELESS = Fault("z", (Deed(USER, "break_z"),), None)
@@ -147,8 +158,8 @@ def test_a_task_that_needs_less_or_more_than_its_gold_is_refused():
     assert reason(lambda criteria, causes: criteria["actions"].insert(0, wrong)).startswith(
         "the gold call grant_app_permission fails: Error: TelecomUserTools.grant_app_permission() missing 2"
     )
-    assert reason(lambda criteria, causes: causes.append({"env_type": "user", "func_name": "explode"})).startswith(
-        "AttributeError: "
+    assert reason(lambda criteria, causes: causes.append({"env_type": "user", "func_name": "explode"})) == (
+        "ValueError: the side of the user has no method explode"
     )
     assert reason(lambda criteria, causes: criteria.update(actions=[])) == "it has no gold calls or no assertions"
 
@@ -170,3 +181,62 @@ def test_words_that_the_copy_lacks_are_named():
         texts(Composition(FAMILIES[2], (), "Easy"))
     with pytest.raises(ValueError, match="'L3' cannot be a subject; L1002, L2 can"):
         subject(BASES[0].tables, "L3")
+
+
+# ------------------------------------------------------------------------------- variants as an author
+def order_of(kin):
+    made = next(one for one in compose(FAMILIES, PERSONAS) if kin_of(one) == kin)
+    return Order(episode_task("telecom", task_json(made, texts_of(WORDS, BASES[0].tables))))
+
+
+def wrote(kin, taken=(), seed=0, **settings):
+    write = variants_by(variants(fresh, WORDS, taken), Domain("telecom", {}, fresh))
+    return write(order_of(kin), step=3, rng=random.Random(seed), **{"known_hashes": frozenset()} | settings)
+
+
+def test_an_author_writes_other_faults_of_the_same_structure():
+    kin = "[mms_issue]bad_network_preference|bad_wifi_calling|data_mode_off"
+    first = wrote(kin).candidate
+    assert wrote(kin).candidate == first and wrote(kin, seed=1).candidate != first
+    own = task_from_json(first.world.state["telecom"])
+    assert own.id.startswith("[mms_issue]") and own.id.partition("[PERSONA:")[0] != kin and own.id.count("|") == 2
+    seed = order_of(kin).seed
+    assert first.ancestry == (seed.id,) and first.id.startswith(f"{seed.id}~3-") and first.category == "telecom"
+    again = variants_by(variants(fresh, WORDS, ()), Domain("telecom", {}, fresh))(
+        Order(first), step=9, rng=random.Random(5), known_hashes=frozenset()
+    ).candidate  # a variant has variants
+    assert again.ancestry == (seed.id, first.id) and again.world.state["telecom"]["id"].count("|") == 2
+    # What is known is a counted rejection, and the next draw is taken.
+    second = wrote(kin, known_hashes=frozenset([content_hash(first)]))
+    assert second.candidate != first and [one.error for one in second.rejections] == ["is_new"]
+    assert (
+        task_files.task_from_json(json.loads(json.dumps(task_files.task_to_json(first)))) == first
+    )  # it can be stored
+
+
+def test_no_variant_has_the_faults_of_what_is_measured():
+    """Of the pairs of faults of service that can be mended, all but two are taken: one is the seed."""
+    pairs = [one for one in compose(FAMILIES[1:2], ("None",)) if len(one.faults) == 2 and solvable(one)]
+    seed, left, *taken = map(kin_of, pairs)
+    found = {wrote(seed, [f"{kin}[PERSONA:Easy]" for kin in taken], n).candidate.scenario for n in range(6)}
+    assert {one.partition("[PERSONA:")[0] for one in found} == {f"telecom/{left}"}
+    none = wrote(seed, [f"{kin}[PERSONA:Easy]" for kin in (left, *taken)])
+    assert none.candidate is None and [one.error for one in none.rejections] == [NO_VARIANT] * 3
+    assert f"no other composition has the structure of {seed}[PERSONA:" in none.rejections[0].detail
+
+
+@pytest.mark.skipif(not os.environ.get("RODS_TAU2"), reason="needs RODS_TAU2, a folder with tau2-bench's data")
+def test_every_training_task_of_the_benchmark_but_two_has_a_variant():
+    config = load_config("configs/tau2_telecom.py")
+    domain = config.domain()
+    tasks = config.build_tasks(domain, 0)
+    write, measured = config.synthesis.author(domain), (*tasks.held_out, *tasks.validation)
+    without, kin = 0, {one.id.partition("[PERSONA:")[0] for one in measured}
+    assert (len(tasks.seeds), len(tasks.held_out), len(tasks.validation)) == (68, 40, 6)
+    for seed in tasks.seeds:
+        made = write(Order(seed), step=1, rng=random.Random(seed.id), known_hashes=frozenset()).candidate
+        without += made is None
+        if made is not None:
+            assert made.world.state["telecom"]["id"].partition("[PERSONA:")[0] not in kin and made.turns[0].user
+            assert flaw(task_from_json(made.world.state["telecom"]), DOMAINS["telecom"](data.find()).environment) == ""
+    assert without == 2

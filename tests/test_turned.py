@@ -164,7 +164,9 @@ def directory(tmp_path_factory):
 
 
 def test_the_users_side_is_exported_and_counted(directory, tmp_path, capsys):
-    to = partial(convert, directory, "chat", journal=directory / "journal.jsonl", config=ROOT / "configs/helpdesk.py")
+    to = partial(
+        convert, "chat", run_dir=directory, journal=directory / "journal.jsonl", config=ROOT / "configs/helpdesk.py"
+    )
     to(tmp_path / "user.jsonl", side="user", passed=True)
     said = " ".join(capsys.readouterr().out.split())
     rows = read_rows(tmp_path / "user.jsonl")
@@ -175,11 +177,11 @@ def test_the_users_side_is_exported_and_counted(directory, tmp_path, capsys):
     parts = read_rows(tmp_path / "turns.jsonl")
     assert len(parts) == count and all(part["messages"][-1]["role"] == "assistant" for part in parts)
     with pytest.raises(ValueError, match="of --to chat alone"):
-        convert(directory, "atif", tmp_path / "no.jsonl", side="user")
+        convert("atif", tmp_path / "no.jsonl", directory, side="user")
 
 
 def test_tasks_are_exported_as_tau2_bench_has_them_and_read_back(directory, tmp_path, capsys):
-    convert(directory, "tau2", tmp_path / "out", config=ROOT / "configs/helpdesk.py")
+    convert("tau2", tmp_path / "out", directory, config=ROOT / "configs/helpdesk.py")
     assert "40 tasks, 25 to train on and 15 to test on" in " ".join(capsys.readouterr().out.split())
     files = data.find([tmp_path / "out"])
     assert [task.id for task in data.tasks(files, "helpdesk", "test")] == [task.id for task in TASKS[20:35]]
@@ -190,7 +192,7 @@ def test_tasks_are_exported_as_tau2_bench_has_them_and_read_back(directory, tmp_
         played = [(sides[one.side], Call(one.name, one.arguments)) for one in read.criteria.actions]
         assert [call for who, call in played if who == AGENT] == [*task.turns[0].gold]
     with pytest.raises(ValueError, match="is there already"):
-        convert(directory, "tau2", tmp_path / "out", config=ROOT / "configs/helpdesk.py")
+        convert("tau2", tmp_path / "out", directory, config=ROOT / "configs/helpdesk.py")
 
 
 # ------------------------------------------------------------------------------- a run that is its cold start

@@ -64,7 +64,10 @@ def hours(
 
     plays = players_of(config, describe(config, model, *meshes_of(config, found)))
     parts = dict.fromkeys(("rollouts", "copy", "update", "evaluation"), 0.0)
-    steps = {stage.name: steps_of(config, stage, tasks) for stage in config.stages}
+    steps: dict[str, int] = {}
+    for stage in config.stages:
+        whole = steps_of(config, stage, tasks)
+        steps[stage.name] = min(whole, (config.max_steps or whole + sum(steps.values())) - sum(steps.values()))
     for stage in config.stages:
         sizes, count = rollout_of(config, stage), steps[stage.name]
         (play, name) = plays["rollouts", sizes]

@@ -30,6 +30,7 @@ from typing import Any
 from rods_jax import config as configuration
 from rods_jax import sharding
 from rods_jax.config import Config, ConfigError
+from rods_jax.environments.protocol import TaskSplits
 from rods_jax.run.learning import learning
 
 from ..decoder import DecoderConfig
@@ -85,8 +86,13 @@ def main() -> None:
     if arguments.unshared:
         result["unshared"] = unshared_update(config, model, found)
     if result["fits"] and not arguments.part:
-        result["run"] = whole_run(config, model, found, result["programs"], arguments)
-        print("\n" + hours.hours_text(result["run"], found.count))
+        try:
+            tasks = config.build_tasks(config.domain(), config.seed)
+        except (ImportError, ValueError) as error:  # as where they are the user's to fetch
+            print(f"\nthe hours of the whole run are not counted: {error}", file=sys.stderr)
+        else:
+            result["run"] = whole_run(config, model, found, result["programs"], tasks, arguments)
+            print("\n" + hours.hours_text(result["run"], found.count))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", "utf-8")
     sys.exit(0 if result["fits"] else 1)
@@ -104,7 +110,12 @@ def model_of(config: Config) -> DecoderConfig:
 
 
 def whole_run(
-    config: Config, model: DecoderConfig, found: Slice, reports: Sequence[Mapping[str, Any]], stated: Any
+    config: Config,
+    model: DecoderConfig,
+    found: Slice,
+    reports: Sequence[Mapping[str, Any]],
+    tasks: TaskSplits,
+    stated: Any,
 ) -> dict[str, Any]:
     """The hours of the whole run, for the episodes that the command line states."""
     limits = whole_of(config)
@@ -115,7 +126,6 @@ def whole_run(
         stated.observation_tokens,
         stated.longest_tokens or limits.suffix,
     )
-    tasks = config.build_tasks(config.domain(), config.seed)
     return hours.hours(config, model, found, reports, tasks, lengths, stated.efficiency, stated.price)
 
 

@@ -54,9 +54,13 @@ def _show_flows(flows: Mapping[str, Mapping[str, list[str]]], console: Console) 
 
 
 def _show_lengths(lengths: Mapping[str, Json], console: Console) -> None:
-    columns = ("tasks", "do not fit", "prompt", "gold dialogue", "longest call")
+    columns = ("tasks", "measured", "whole", "do not fit", "prompt", "gold dialogue", "longest message")
     table = Table("part", *columns, title="Longest, of the limit, in tokens", title_justify="left")
     for part, one in lengths.items():
-        cells = (f"{(one['longest'] or {}).get(kind, '-')} of {limit}" for kind, limit in one["limits"].items())
-        table.add_row(terminal.harmless_text(part), str(one["tasks"]), str(len(one["unfit"])), *cells)
+        longest = dict(one["longest"] or {})
+        if not one["dialogues"]:
+            longest |= {"suffix": "not known", "action": "not known"}
+        cells = (f"{longest.get(kind, '-')} of {limit}" for kind, limit in one["limits"].items())
+        counts = one["tasks"], one["measured"], one["dialogues"], len(one["unfit"])
+        table.add_row(terminal.harmless_text(part), *map(str, counts), *cells)
     console.print(table)

@@ -6,8 +6,8 @@
 
 chat: OpenAI messages with tool calls, to fine-tune on.  atif: documents of the Agent Trajectory Interchange Format.
 tau2: a folder of the run's tasks in tau2-bench's format, variants among them, with the split file.
-A run keeps a few trajectories of every tenth step.  --journal names the journal.jsonl of an evaluation on its tasks
-instead, which holds every episode.
+A run keeps a few trajectories of every tenth step.  --journal names the journal.jsonl of an evaluation instead, which holds
+every episode: on the run's tasks, or on those that --tasks names as the evaluation did.
 """
 
 from collections.abc import Sequence
@@ -23,20 +23,24 @@ from rods_jax.adapters import trajectories
 from rods_jax.chat_rows import Row, chosen, turns_of
 from rods_jax.codecs.tokenizer import load_tokenizer
 from rods_jax.commands.common import program, running
+from rods_jax.dialogue import Record
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.tau2 import data
 from rods_jax.metrics import read_metrics
+from rods_jax.run import tau2_tasks
 from rods_jax.run.directory import read_inputs
 from rods_jax.run.played import run_config
+from rods_jax.run.splits import Evaluation, split_of
 from rods_jax.task_files import task_from_json
 from rods_jax.types import Task
 
 
 def convert(
-    run_dir: Path,
     to: Literal["chat", "atif", "tau2"],
     out: Path,
+    run_dir: Path | None = None,
     journal: Path | None = None,
+    tasks: str = "",
     config: Path | None = None,
     passed: bool = False,
     side: Literal["agent", "user"] = "agent",
@@ -45,10 +49,11 @@ def convert(
     """Reads the run, writes `out`, and says how much it holds.
 
     Args:
-        run_dir: the run; of an evaluation, the one whose tasks were played.
         to: the form.
         out: the file to write; must be new.
+        run_dir: the run; of an evaluation, the one whose tasks were played.
         journal: of the evaluation whose episodes are written.
+        tasks: of the evaluation: tau2-airline-train, bfcl-train or another name that `evaluate --tasks` takes.
         config: the run's, where it has moved.
         passed: writes the episodes of which every check passed, and no others; of the user's side, those without an error of
             the user.
@@ -59,25 +64,21 @@ def convert(
         raise ValueError(f"{out} is there already: choose another --out")
     if to != "chat" and (side == "user" or each_turn):
         raise ValueError("--side and --each-turn are of --to chat alone")
-    settings = run_config(run_dir, config)
-    domain = settings.domain()
     if to == "tau2":
-        terminal.say(Console(), tau2_folder(run_dir, domain, out))
+        if run_dir is None:
+            raise ValueError("--to tau2 writes the tasks of a run: give its --run-dir")
+        terminal.say(Console(), tau2_folder(run_dir, run_config(run_dir, config).domain(), out))
         return
-    if journal is None:
-        parse = settings.codec(load_tokenizer(run_dir / "tokenizer")).parse
-        records = trajectories.read_run(run_dir / "trajectories.jsonl", parse)
-    else:
-        records = trajectories.read_evaluation(journal)
-    kept, tasks = [one for one in records if not one.failure], tasks_of(run_dir)
+    domain, known, records = episodes_of(run_dir, journal, tasks, config)
+    kept = [one for one in records if not one.failure]
     if to == "atif":
         kept = [one for one in kept if all(one.rods) or not passed]
         session = str(journal or run_dir)
-        number = trajectories.export(out, kept, tasks, domain, partial(trajectories.atif, session=session))
+        number = trajectories.export(out, kept, known, domain, partial(trajectories.atif, session=session))
         terminal.say(Console(), f"{out}: {number} of {len(records)} episodes")
         return
     form = trajectories.chat if side == "agent" else trajectories.user_chat
-    rows: Sequence[Row] = trajectories.formed(kept, tasks, domain, form)
+    rows: Sequence[Row] = trajectories.formed(kept, known, domain, form)
     counts = {"broke": len(records) - len(kept)}
     if passed:
         rows, found = chosen(rows, faultless_user=side == "user")
@@ -87,6 +88,21 @@ def convert(
     rows = [part for row in rows for part in turns_of(row)] if each_turn else rows
     trajectories.write(out, rows)
     terminal.say(Console(), what + (f", {len(rows)} rows" if each_turn else ""))
+
+
+def episodes_of(
+    run_dir: Path | None, journal: Path | None, tasks: str, config: Path | None
+) -> tuple[Domain, Sequence[Task], list[Record]]:
+    """Where they were played, of which tasks, and the episodes. ValueError: neither a run nor an evaluation is named."""
+    if run_dir is None and tasks and journal is not None:
+        return *named_tasks(tasks), trajectories.read_evaluation(journal)
+    if run_dir is None or tasks:
+        raise ValueError("give --run-dir, or --tasks and the --journal of an evaluation of them")
+    settings = run_config(run_dir, config)
+    if journal is not None:
+        return settings.domain(), tasks_of(run_dir), trajectories.read_evaluation(journal)
+    parse = settings.codec(load_tokenizer(run_dir / "tokenizer")).parse
+    return settings.domain(), tasks_of(run_dir), trajectories.read_run(run_dir / "trajectories.jsonl", parse)
 
 
 def tau2_folder(run_dir: Path, domain: Domain, out: Path) -> str:
@@ -101,6 +117,15 @@ def tau2_folder(run_dir: Path, domain: Domain, out: Path) -> str:
     folder = data.write_tasks(out, name, [*map(domain.reading.tau2_entry, tasks)], splits)
     read = data.tasks(data.find([out]), name)  # as anybody will
     return f"{folder}: {len(read)} tasks, {len(splits['train'])} to train on and {len(splits['test'])} to test on"
+
+
+def named_tasks(name: str) -> tuple[Domain, Sequence[Task]]:
+    """The tasks that an evaluation knows by a name. ValueError: no such tasks."""
+    if listing := tau2_tasks.listed(name):
+        files, domain, tasks = listing
+        return tau2_tasks.silent(files, domain), tasks
+    split = split_of(Evaluation(player="null", tasks=name))
+    return split.domain, split.tasks
 
 
 def tasks_of(run_dir: Path) -> list[Task]:

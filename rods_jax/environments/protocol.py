@@ -41,6 +41,13 @@ class Answer(NamedTuple):
     lines: tuple[Line, ...] = ()  # that the action added to the conversation, its own among them
 
 
+class GoldDialogue(NamedTuple):
+    """A dialogue that solves a task: how it begins, and each action with what comes back, nothing after the last."""
+
+    opening: Opening
+    moves: tuple[tuple[Action, tuple[Message, ...]], ...]  # none: it is not known
+
+
 class Failure(NamedTuple):
     """The world broke, not the policy: the rollout is recorded and masked."""
 
@@ -184,6 +191,8 @@ class Domain(NamedTuple):
     reading: Reading | None = None  # of its conversations; None: it holds none, or their transcripts tell no more
     # (task, config.Habits, rng) -> who plays a cold start's demonstrations: what came back -> the next action; None: gold calls
     demonstrator: Callable[..., Callable[[Sequence[Message]], Action]] | None = None
+    # of a world with a `start`: how short a dialogue that solves a task can be, for lengths.py; None: the demonstrator's
+    gold: Callable[[Task], "GoldDialogue"] | None = None
 
     def of(self, task: Task) -> "Domain":
         """Whose task it is: of a mixture one of its domains, else this one."""

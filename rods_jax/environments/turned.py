@@ -56,8 +56,8 @@ def turned(domain: Domain, make: Callable[[Task], Conversation], agent: User, de
         reading=Reading(
             policy=own.instructions,
             instructions=own.policy,
-            user_tools=lambda: tuple(domain.tools.values()),
-            checks=lambda task: ("the conversation passes all checks", "no error of the user is found"),
+            user_tools=partial(tuple, [*domain.tools.values()]),
+            checks=_checks,
             slips=partial(_turned_slips, own),
         ),
     )
@@ -96,6 +96,10 @@ def _turn(reading: Reading, make: Callable[[Task], Conversation], agent: User, t
         stop_words=own.agent_stop_words,
         agent_stop_words=own.stop_words,
     )
+
+
+def _checks(task: Task) -> tuple[str, ...]:
+    return "the conversation passes all checks", "no error of the user is found"
 
 
 def back(lines: Sequence[Line]) -> tuple[Line, ...]:

@@ -15,10 +15,13 @@ from rods_jax.types import Json, Task, ToolSpec
 TRIES = 2  # an empty or unreadable message is asked for once more
 
 
-def model_user(generate: Generate, instructions: Callable[[Task], str], tools: Sequence[ToolSpec] = ()) -> User:
+def model_user(
+    generate: Generate, instructions: Callable[[Task], str], tools: Sequence[ToolSpec] = (), where: str = ""
+) -> User:
     """A User that a language model speaks for.
 
     instructions: the system message, e.g. the scenario and how to behave in it.  tools: those that it may call.
+    where: the address of its server, for what is said of its errors.
     A conversation that its server finds too long ends as CONTEXT_WINDOW, and two messages without words or calls as USER_ERROR;
     any other error of the server is a failure, which masks the episode.
     """
@@ -38,7 +41,7 @@ def model_user(generate: Generate, instructions: Callable[[Task], str], tools: S
             if reply.error == chat.TOO_LONG:
                 return Spoken(ended=Reason.CONTEXT_WINDOW)
             if reply.error not in (None, *chat.BY_THE_MODEL):
-                return Spoken(failure=f"{reply.error}: {reply.detail}")
+                return Spoken(failure=": ".join(filter(None, (where, reply.error, reply.detail))))
             if spoken := _spoken(reply):
                 return spoken
         return Spoken(ended=Reason.USER_ERROR)

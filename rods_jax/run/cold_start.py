@@ -15,8 +15,8 @@ import numpy as np
 from rich.console import Console
 
 from rods_jax import checkpoint, processes, strict_json, supervised
-from rods_jax.config import Config, ConfigError, RetentionConfig
-from rods_jax.demonstrations import can_demonstrate, demonstrate
+from rods_jax.config import ColdStartConfig, Config, ConfigError, RetentionConfig
+from rods_jax.demonstrations import Demonstration, can_demonstrate, demonstrate, demonstration_of
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.files import write_atomically
 from rods_jax.grpo import create_optimizer
@@ -25,6 +25,7 @@ from rods_jax.run.directory import COLD_START, require_same_inputs
 from rods_jax.run.display import cold_start_display
 from rods_jax.run.learner import Learner
 from rods_jax.terminal import say
+from rods_jax.types import Codec
 
 HARDLY = 0.02  # validation reward; below it nothing is there that rewards could raise
 COLD_START_NOISE = 1 << 30  # a bit of the step that keeps its noise apart from training's
@@ -36,7 +37,7 @@ def cold_start(
     tasks: TaskSplits,
     params: Any,
     learner: Learner,
-    codec,
+    codec: Codec,
     evaluate,
     directory: Path,
     inputs: Mapping[str, str],
@@ -52,11 +53,11 @@ def cold_start(
     if c is None:
         return params
     rng = random.Random(f"{config.seed}/cold start")
-    with console.status("playing demonstrations"):
-        practice = [task for task in tasks.practice if can_demonstrate(domain, task) for _ in range(c.rounds)]
-        if not practice:
-            raise ConfigError("cold_start plays gold calls or a demonstrator, and no practice task has either")
-        demonstrations = [demonstrate(domain, task, codec, c.habits, rng) for task in practice]
+    demonstrations, left_out, inputs = shown_to_it(c, domain, tasks, codec, rng, inputs, console)
+    sizes = config.rollout.max_prompt_tokens, c.suffix_sizes
+    if too_long := sum(supervised.size_of(one, *sizes) is None for one in demonstrations):
+        left_out = {**left_out, "too long": too_long}
+        say(console, f"the cold start leaves out {too_long} of {len(demonstrations)} demonstrations: they are too long")
     # A short run: the second moment forgets fast, and the rate falls so that what was learned settles.
     optimizer = create_optimizer(c.learning_rate, warmup_steps=50, decay_steps=c.max_steps, b2=0.98)
     step_fn = supervised.jit_step(learner.policy, optimizer)
@@ -64,7 +65,7 @@ def cold_start(
     stream = supervised.stream(
         demonstrations,
         batch_size=c.batch_size,
-        prompt_size=config.rollout.max_prompt_tokens,
+        prompt_size=sizes[0],
         suffix_sizes=c.suffix_sizes,
         observed_weight=c.observed_weight,
         rng=rng,
@@ -113,9 +114,31 @@ def cold_start(
         "validation_reward": reward,
         "demonstrator_reward": float(np.mean([np.mean(d.passed) for d in demonstrations])),
         "demonstrations": len(demonstrations),
+        "left_out": left_out,  # by reason
         "habits": c.habits._asdict(),
         "seconds": seconds + time.perf_counter() - started,
     }
     if processes.is_first():
         write_atomically(directory / "cold_start.json", strict_json.dumps(record, indent=2) + "\n")
     return state.params
+
+
+def shown_to_it(
+    c: ColdStartConfig,
+    domain: Domain,
+    tasks: TaskSplits,
+    codec: Codec,
+    rng: random.Random,
+    inputs: Mapping[str, str],
+    console: Console,
+) -> tuple[list[Demonstration], Mapping[str, int], Mapping[str, str]]:
+    """Demonstrations; how many recorded ones are left out for which reason; the inputs, with the file of recorded ones."""
+    with console.status("reading dialogues" if c.dialogues else "playing demonstrations"):
+        if c.dialogues is not None:
+            found = c.dialogues(tasks)
+            read = [demonstration_of(one, codec) for one in found.dialogues]
+            return read, found.left_out, {**inputs, "dialogues": found.sha256}
+        practice = [task for task in tasks.practice if can_demonstrate(domain, task) for _ in range(c.rounds)]
+        if not practice:
+            raise ConfigError("cold_start plays gold calls or a demonstrator, and no practice task has either")
+        return [demonstrate(domain, task, codec, c.habits, rng) for task in practice], {}, inputs

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from rods_jax import checkpoint, files, journal, terminal
 from rods_jax import config as configuration
+from rods_jax.checks import check_opens
 from rods_jax.codecs.tokenizer import load_tokenizer
 from rods_jax.config import Config, ConfigError
 from rods_jax.demonstrations import corpus
@@ -108,6 +109,7 @@ def build(config: Config, domain: Domain, console: Console) -> Inputs:
         started = time.perf_counter()
         tasks = config.build_tasks(domain, config.seed)
         check_gold(domain, [task for some in tasks for task in some])
+        check_opens(domain, tasks.seeds)
         tokenizer = config.tokenizer(corpus(domain, tasks.practice or tasks.seeds))
     sizes = ", ".join(f"{len(some)} {part}" for part, some in tasks._asdict().items())
     seconds = time.perf_counter() - started

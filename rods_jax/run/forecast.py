@@ -109,6 +109,7 @@ def first_step(config: Config, domain: Domain, learner: Learner, lengths: Mappin
     return {
         "rollouts": math.prod(shape),
         "tokens": float(prompts_N.sum() + suffixes_NG.sum()),
+        "dialogues": mean["suffix"] > 0,  # whether gold dialogues are among them
         "tokens_at_most": shape[0] * (r.max_prompt_tokens + r.group_size * r.max_suffix_tokens),
         "flops": flops,
         "seconds": None if flops is None else flops / (peak or measured_peak()),
@@ -161,8 +162,9 @@ def sentences(found: Mapping[str, Any]) -> Iterator[str]:
     )
     if step is None:
         return
+    measured = "if they are as long as gold" if step["dialogues"] else "in their prompts alone: no gold is known"
     yield (
-        f"a first step plays {step['rollouts']} rollouts, {step['tokens']:,.0f} tokens if they are as long as gold"
+        f"a first step plays {step['rollouts']} rollouts, {step['tokens']:,.0f} tokens {measured}"
         + (
             ""
             if step["flops"] is None

@@ -43,27 +43,39 @@ def tau2_tasks(chosen: str, user: Endpoint | None, judge: Endpoint | None, scori
 
     Without a judge, tasks with statements that only one can decide are left out, and counted in the name.
     """
+    if (listing := listed(chosen)) is None:
+        return None
+    files, domain, every = listing
+    if user is None:
+        raise ValueError(
+            f"--tasks {chosen}: name the server of the user's model in --user, and the model in --user-model"
+        )
+    rules = SCORING[scoring]
+    judged = {task.id for task in every if needs_judge(task, domain)}
+    tasks = every if judge else tuple(task for task in every if task.id not in judged)
+    left = f", {len(judged)} with a judge" if judge else f", without {len(judged)} that need a judge"
+    version = files.version(domain.removesuffix("-workflow"))
+    name = f"{chosen}, tasks {version}, {scoring} scoring{left if judged else ''}"
+    played = tau2(domain, files, served_user(files, domain, user, seed), rules, judge and served_judge(judge, seed))
+    known = {task.id: why for task in tasks if (why := disputed(files, domain).get(task.id))}
+    return TauTasks(name, played, tasks, tau2(domain, files, _LEAVES, rules, agreeing), known)
+
+
+def listed(chosen: str) -> tuple[data.Files, str, tuple[Task, ...]] | None:
+    """(files, name of the domain, tasks of the split) of a name.  None, errors: as for `tau2_tasks`."""
     found = NAMES.fullmatch(chosen)
     if found is None:
         return None
     domain, split = found["domain"], found["split"]
     if domain not in DOMAINS:
         raise ValueError(f"--tasks {chosen}: tau2-bench has the domains {', '.join(DOMAINS)}")
-    if user is None:
-        raise ValueError(
-            f"--tasks {chosen}: name the server of the user's model in --user, and the model in --user-model"
-        )
-    files, rules = data.find(), SCORING[scoring]
-    listed = split_tasks(files, domain, split)
-    judged = {task.id for task in listed if needs_judge(task, domain)}
-    tasks = listed if judge else tuple(task for task in listed if task.id not in judged)
-    left = f", {len(judged)} with a judge" if judge else f", without {len(judged)} that need a judge"
-    name = (
-        f"{chosen}, tasks {files.version(domain.removesuffix('-workflow'))}, {scoring} scoring{left if judged else ''}"
-    )
-    played = tau2(domain, files, served_user(files, domain, user, seed), rules, judge and served_judge(judge, seed))
-    known = {task.id: why for task in tasks if (why := disputed(files, domain).get(task.id))}
-    return TauTasks(name, played, tasks, tau2(domain, files, _LEAVES, rules, agreeing), known)
+    files = data.find()
+    return files, domain, split_tasks(files, domain, split)
+
+
+def silent(files: data.Files, domain: str) -> Domain:
+    """The domain for those who only look: its user leaves, and no server is asked."""
+    return tau2(domain, files, _LEAVES)
 
 
 def needs_judge(task: Task, domain: str) -> bool:
@@ -75,7 +87,7 @@ def needs_judge(task: Task, domain: str) -> bool:
 def served_user(files: data.Files, domain: str, endpoint: Endpoint, seed: int) -> User:
     """A model that reads the scenario of its task, and has the user's tools where the domain gives it some."""
     known = DOMAINS[domain](files)
-    return model_user(http_generate(endpoint, seed=seed), partial(told, known), known.user_tools())
+    return model_user(http_generate(endpoint, seed=seed), partial(told, known), known.user_tools(), endpoint.url)
 
 
 def served_judge(endpoint: Endpoint, seed: int) -> Judge:

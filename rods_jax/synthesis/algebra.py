@@ -12,11 +12,14 @@ from rods_jax.synthesis.author import Order, Synthesis, Write
 from rods_jax.task_files import content_hash
 from rods_jax.types import Task
 
+NO_VARIANT = "no_variant"  # as a Rejection's error: the algebra gave none
+
 
 def variants_by(vary: Callable[[Task, random.Random], Task], domain: Domain) -> Write:
     """The author of a domain: `vary(seed, rng)` gives a task of the same structure, gated where it is made.
 
-    partial(variants_by, vary) is a `SynthesisConfig.author`.  A variant whose content is known is a Rejection.
+    partial(variants_by, vary) is a `SynthesisConfig.author`.  A variant whose content is known is a Rejection, and so is a
+    ValueError of `vary`: the seed has no variant, or this one is none.
     """
 
     def write(
@@ -32,7 +35,11 @@ def variants_by(vary: Callable[[Task, random.Random], Task], domain: Domain) -> 
         seed, rejections = order.seed, tuple(history)
         draws = [random.Random(rng.getrandbits(64)) for _ in range(attempts)]
         for number in range(len(rejections), attempts):
-            made = vary(seed, draws[number])
+            try:
+                made = vary(seed, draws[number])
+            except ValueError as error:
+                rejections = (*rejections, Rejection(number, NO_VARIANT, str(error)))
+                continue
             if (content := content_hash(made)) not in known_hashes:
                 root = (seed.ancestry or (seed.id,))[0]
                 named = replace(made, id=f"{root}~{step}-{content[:8]}", ancestry=(*seed.ancestry, seed.id))

@@ -16,7 +16,7 @@ from rods_jax.environments.helpdesk.world import TOOLKIT, USER_TOOLS, check_name
 from rods_jax.environments.protocol import Domain, Reading, Stratum
 from rods_jax.environments.turned import agent_by, demonstrator_of, turned
 from rods_jax.environments.users import model_user
-from rods_jax.types import Task
+from rods_jax.types import Task, ToolSpec
 
 
 def helpdesk(dials: Dials = Dials(), model: Generate | None = None) -> Domain:
@@ -31,8 +31,12 @@ def helpdesk(dials: Dials = Dials(), model: Generate | None = None) -> Domain:
         strata={family: Stratum() for family in FAMILIES},
         start=conversations(partial(_make, user), waits=model is not None),
         demonstrator=demonstrator if model is None else None,
-        reading=Reading(policy, told, lambda: USER_TOOLS, check_names, slips, tau2_entry),
+        reading=Reading(policy, told, user_tools, check_names, slips, tau2_entry),
     )
+
+
+def user_tools() -> tuple[ToolSpec, ...]:
+    return USER_TOOLS
 
 
 def customer(dials: Dials = Dials()) -> Domain:

@@ -8,7 +8,7 @@ values.py       records, and the text of a result
 toolkit.py      what marks a method as a tool;  specs.py: what the policy reads of it
 environment.py  the live rule of a call, set-up, replay, assertions
 domains.py      each domain by name;  mock.py, airline*.py, retail.py, telecom*.py, phone*.py: their tools
-faults.py       tasks of telecom, made of faults
+faults.py       tasks of telecom, made of faults;  telecom_faults.py: which there are;  telecom_variants.py: an author of them
 scoring.py      rewards by component, official or strict;  judge.py: a model that decides statements
 disputed.py     tasks whose gold no policy can reach, or must guess
 slips.py        errors of the user, and calls of the other side's tools, found in a transcript

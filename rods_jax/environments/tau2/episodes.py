@@ -10,18 +10,20 @@ import functools
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from rods_jax.environments.conversation import AGENT, USER, Conversation, Ended, Line, User, conversations
-from rods_jax.environments.protocol import Domain, Reading, Simulator, Stratum
+from rods_jax.environments.conversation import AGENT, USER, Conversation, Ended, Line, Reason, User, conversations
+from rods_jax.environments.protocol import Domain, GoldDialogue, Opening, Reading, Simulator, Stratum
 from rods_jax.environments.tau2 import messages
 from rods_jax.environments.tau2.data import Files, splits, tasks
 from rods_jax.environments.tau2.domains import DOMAINS, TauDomain
 from rods_jax.environments.tau2.messages import TOOL, Message, TaskError, TauTask, ToolCall, task_from_json
-from rods_jax.environments.tau2.prompts import GREETING, agent_prompt, user_prompt
+from rods_jax.environments.tau2.prompts import GREETING, agent_prompt, scenario, user_prompt
 from rods_jax.environments.tau2.scoring import COMPONENTS, STRICT, Judge, ScoringRules, checks, grade
 from rods_jax.environments.tau2.slips import DECISIVE, slips
 from rods_jax.environments.tau2.toolkit import marks
-from rods_jax.types import MEASURED, Call, Json, Observation, Task, ToolSpec, World
+from rods_jax.types import MEASURED, Action, Call, Json, Observation, Task, ToolSpec, Turn, World
+from rods_jax.types import Message as Heard
 
+ANSWERED = "Done."  # the shortest words
 _SIDES = {AGENT: messages.AGENT, USER: messages.USER}  # of a conversation, in tau2-bench's words
 
 
@@ -38,7 +40,15 @@ def tau2(name: str, files: Files, user: User, rules: ScoringRules = STRICT, judg
         slips=partial(slips, files),
         tau2_entry=_entry,
     )
-    return Domain(name, tools, _no_simulator, strata={name: Stratum()}, start=start, reading=reading)
+    return Domain(
+        name,
+        tools,
+        _no_simulator,
+        strata={name: Stratum()},
+        start=start,
+        reading=reading,
+        gold=partial(gold_dialogue, files),
+    )
 
 
 def told(domain: TauDomain, task: Task) -> str:
@@ -66,7 +76,19 @@ def episode_task(name: str, entry: Mapping[str, Json], measured: bool = False) -
     """
     task = task_from_json(entry)
     world = World((name,), {name: entry}, {MEASURED: True} if measured else {})
-    return Task(task.id, f"{name}/{task.id}", name, world, ())
+    return Task(task.id, f"{name}/{task.id}", name, world, (Turn(_wish(task), _gold(task)),))
+
+
+def _wish(task: TauTask) -> str:
+    """What its user wants, in the words of the file.  The policy reads what the user says instead."""
+    told = task.instructions if isinstance(task.instructions, str) else task.instructions.get("reason_for_call")
+    return told or scenario(task)
+
+
+def _gold(task: TauTask) -> tuple[Call, ...]:
+    """The agent's own part of the solution."""
+    actions = task.criteria.actions if task.criteria else None
+    return tuple(Call(one.name, one.arguments) for one in actions or () if one.side == messages.AGENT)
 
 
 def split_tasks(files: Files, name: str, split: str) -> tuple[Task, ...]:
@@ -112,7 +134,8 @@ def make(files: Files, user: User, rules: ScoringRules, judge: Judge | None, tas
         return found if score.success == all(found) and len(found) == num else (score.success,) * num
 
     def blame(ended: Ended) -> str:
-        return USER if any(one.kind in DECISIVE for one in slips(files, task, ended.lines, ended.reason)) else AGENT
+        broken = any(one.kind in DECISIVE for one in slips(files, task, ended.lines, ended.reason))
+        return USER if broken or ended.reason == Reason.CONTEXT_WINDOW else AGENT
 
     tools, prompt = _agent(files, name)
     num = len(_asked_for(own))
@@ -128,6 +151,28 @@ def make(files: Files, user: User, rules: ScoringRules, judge: Judge | None, tas
         greeting=GREETING,
         history=lines_of(own.start.history),
     )
+
+
+def gold_dialogue(files: Files, task: Task) -> GoldDialogue:
+    """The gold calls and what they return, with the fewest words: no user is asked, and a real one says more.
+
+    For a call of the user, the agent says its name; at the end it says what the user needs to hear.
+    """
+    name, own = own_task(task)
+    domain, (tools, prompt) = DOMAINS[name](files), _agent(files, name)
+    criteria, environment = own.criteria or messages.Criteria(), domain.environment()
+    environment.set_up(own.start, own.start.history)
+    history = "\n".join(message.text or "" for message in own.start.history)
+    opening = Opening(tools, history or task.turns[0].user, len(_asked_for(own)), prompt, GREETING)
+    moves: list[tuple[Action, tuple[Heard, ...]]] = []
+    for gold in criteria.actions or ():
+        told = environment.call(gold.side, gold.name, gold.arguments).text
+        if gold.side == messages.AGENT:
+            moves.append((Action((Call(gold.name, gold.arguments),)), (Heard("tool", told),)))
+        else:
+            moves.append((Action(answer=gold.name), (Heard("user", ANSWERED),)))
+    words = " ".join(criteria.communicate or ()) or ANSWERED
+    return GoldDialogue(opening, (*moves, (Action(answer=words), ())))
 
 
 def _require_tools(domain: TauDomain, own: TauTask) -> None:
