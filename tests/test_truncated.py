@@ -77,3 +77,10 @@ def test_a_step_without_one_valid_rollout_is_said_with_its_reasons():
     for step in (2, 3):
         write(step, step_values(1.0, 0, **{"no machine": 3, "no disk": 1}))
     assert said == ["step 2: every rollout failed: 3 x no machine; 1 x no disk"]
+
+
+def test_a_step_whose_groups_were_all_dropped_has_not_failed():
+    said: list[str] = []
+    dropped = {"tasks_kept": 0, "tasks_played": 4, "task_ids": ["a", "b"]}
+    warnings(said.append)(1, {**step_values(1.0, 0), **dropped})
+    assert [one.partition(",")[0] for one in said] == ["step 1: 0 of 2 places hold a task that teaches"]

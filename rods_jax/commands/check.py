@@ -54,13 +54,14 @@ def _show_flows(flows: Mapping[str, Mapping[str, list[str]]], console: Console) 
 
 
 def _show_lengths(lengths: Mapping[str, Json], console: Console) -> None:
-    columns = ("tasks", "measured", "whole", "do not fit", "prompt", "gold dialogue", "longest message")
+    """The longest of each part; how many were measured where not all were, and where no solution is known, prompts alone."""
+    columns = ("tasks", "do not fit", "prompt", "gold dialogue", "longest call")
     table = Table("part", *columns, title="Longest, of the limit, in tokens", title_justify="left")
     for part, one in lengths.items():
         longest = dict(one["longest"] or {})
-        if not one["dialogues"]:
+        if longest and not one["dialogues"]:
             longest |= {"suffix": "not known", "action": "not known"}
         cells = (f"{longest.get(kind, '-')} of {limit}" for kind, limit in one["limits"].items())
-        counts = one["tasks"], one["measured"], one["dialogues"], len(one["unfit"])
-        table.add_row(terminal.harmless_text(part), *map(str, counts), *cells)
+        tasks = f"{one['tasks']}" + (f", {one['measured']} measured" if one["measured"] < one["tasks"] else "")
+        table.add_row(terminal.harmless_text(part), tasks, str(len(one["unfit"])), *cells)
     console.print(table)
