@@ -18,7 +18,7 @@ from rods_jax.environments.tau2.domains import DOMAINS
 from rods_jax.environments.tau2.episodes import split_tasks, tau2
 from rods_jax.environments.tau2.judge import agreeing, model_judge
 from rods_jax.environments.tau2.messages import task_from_json
-from rods_jax.environments.tau2.scoring import OFFICIAL, STRICT, TRANSFER, Judge
+from rods_jax.environments.tau2.scoring import OFFICIAL, STRICT, TRANSFER
 from rods_jax.environments.users import model_user
 from rods_jax.types import Action, Call, Task
 
@@ -60,7 +60,8 @@ def tau2_tasks(chosen: str, user: Endpoint | None, judge: Endpoint | None, scori
         (f", {len(judged)} with a judge" if judge else f", without {len(judged)} that need a judge") if judged else ""
     )
     name = f"{chosen}, tasks {files.version(domain.removesuffix('-workflow'))}, {scoring} scoring{told}"
-    played = tau2(domain, files, served_user(files, domain, user, seed), rules, judge and served_judge(judge, seed))
+    decides = model_judge(http_generate(judge, seed=seed)) if judge else None
+    played = tau2(domain, files, served_user(files, domain, user, seed), rules, decides)
     known = {task.id: why for task in tasks if (why := disputed(files, domain).get(task.id))}
     return TauTasks(name, played, tasks, tau2(domain, files, _LEAVES, rules, agreeing), known)
 
@@ -79,10 +80,6 @@ def served_user(files: data.Files, domain: str, endpoint: Endpoint, seed: int) -
         return prompts.user_prompt(files, task_from_json(task.world.state[domain]), bool(tools))
 
     return model_user(http_generate(endpoint, seed=seed), told, tools)
-
-
-def served_judge(endpoint: Endpoint, seed: int) -> Judge:
-    return model_judge(http_generate(endpoint, seed=seed))
 
 
 # --------------------------------------------------------------------------------------- the floors
