@@ -19,7 +19,7 @@ from rods_jax.environments.tau2.domains import DOMAINS
 from rods_jax.environments.tau2.episodes import split_tasks, tau2, told
 from rods_jax.environments.tau2.judge import agreeing, model_judge
 from rods_jax.environments.tau2.messages import task_from_json
-from rods_jax.environments.tau2.scoring import OFFICIAL, STRICT, TRANSFER, Judge
+from rods_jax.environments.tau2.scoring import OFFICIAL, STRICT, TRANSFER
 from rods_jax.environments.users import model_user
 from rods_jax.types import Action, Call, Task
 
@@ -56,7 +56,8 @@ def tau2_tasks(chosen: str, user: Endpoint | None, judge: Endpoint | None, scori
     left = f", {len(judged)} with a judge" if judge else f", without {len(judged)} that need a judge"
     version = files.version(domain.removesuffix("-workflow"))
     name = f"{chosen}, tasks {version}, {scoring} scoring{left if judged else ''}"
-    played = tau2(domain, files, served_user(files, domain, user, seed), rules, judge and served_judge(judge, seed))
+    decides = model_judge(http_generate(judge, seed=seed)) if judge else None
+    played = tau2(domain, files, served_user(files, domain, user, seed), rules, decides)
     known = {task.id: why for task in tasks if (why := disputed(files, domain).get(task.id))}
     return TauTasks(name, played, tasks, tau2(domain, files, _LEAVES, rules, agreeing), known)
 
@@ -88,10 +89,6 @@ def served_user(files: data.Files, domain: str, endpoint: Endpoint, seed: int) -
     """A model that reads the scenario of its task, and has the user's tools where the domain gives it some."""
     known = DOMAINS[domain](files)
     return model_user(http_generate(endpoint, seed=seed), partial(told, known), known.user_tools(), endpoint.url)
-
-
-def served_judge(endpoint: Endpoint, seed: int) -> Judge:
-    return model_judge(http_generate(endpoint, seed=seed))
 
 
 # --------------------------------------------------------------------------------------- the floors
