@@ -3,7 +3,6 @@
 `of_toolkit` makes a ground of any Python classes; the help desk's is in helpdesk.py.
 """
 
-import copy
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -106,4 +105,4 @@ def _conversation(ground: Ground, user: User, task: Task) -> Conversation:
 
 def snapshot(live: Live) -> Mapping[str, Json]:
     """The state now; later calls do not change it."""
-    return copy.deepcopy(dict(live.state()))
+    return kept(live.state())

@@ -126,26 +126,29 @@ def _slip(rates: Rates, pair: Pair, longer: int, rng: random.Random) -> str:
 def _composition(part: Slice, longer: int, rng: random.Random) -> Composition:
     """One whose gold uses many of the slice's tools and has about as many calls as it says."""
 
-    def fit(one: Composition) -> int:
-        acts = gold(one, 0)
-        away = min(abs(len(acts) - depth - longer) for depth in part.depth)
-        return 2 * len({call.name for _, call in acts} & {*part.tools}) - away
+    def fit(names: frozenset[str], calls: int) -> int:
+        return 2 * len(names & {*part.tools}) - min(abs(calls - depth - longer) for depth in part.depth)
 
-    fits = {one: fit(one) for one in _known()}
+    fits = {one: fit(*used) for one, used in _known().items()}
     best = sorted(fits.values())[-CHOICE]
     return rng.choice([one for one in fits if fits[one] >= best])
 
 
 @functools.cache
-def _known() -> tuple[Composition, ...]:
-    """Those that it writes about: what is handed over stands alone, and who calls the internet slow has one."""
-    return tuple(
+def _known() -> Mapping[Composition, tuple[frozenset[str], int]]:
+    """Those that it writes about, with their tools and how many calls they take.
+
+    What is handed over stands alone, and who calls the internet slow has one.
+    """
+    fitting = [
         one
         for one in compositions(4)
         if not is_held_out(one)
         and (not one.refusal or len(one.faults) == 1)
         and not (one.family == "slow" and {"suspended", "ended"} & {*one.faults})
-    )
+    ]
+    acts = {one: gold(one, 0) for one in fitting}
+    return {one: (frozenset(call.name for _, call in own), len(own)) for one, own in acts.items()}
 
 
 def _sound(pair: Pair, composition: Composition, base: World, rng: random.Random) -> Draft:

@@ -97,7 +97,7 @@ def reflect_by_rules(pair: Pair, evidence: Evidence, worse: Sequence[str]) -> Pa
     """
 
     def with_lines(lines: Sequence[str], kind: str, complaints: Sequence[str]) -> tuple[str, ...]:
-        new = [f"{kind}{gist}" for gist in ranked(complaints)]
+        new = [f"{kind}{gist}" for gist in counted(complaints)]
         new = [line for line in new if line not in lines and line not in worse][:LINES_A_ROUND]
         bare = {line.removeprefix(kind) for line in new}
         kept = [line for line in lines if not any(line == f"{other}{one}" for other in (REJECT, ALLOW) for one in bare)]
@@ -117,6 +117,6 @@ def gist(sentence: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"'[^']*'|\d+", "...", sentence.partition(":")[0])).strip()[:200]
 
 
-def ranked(complaints: Sequence[str]) -> list[str]:
-    """Their gists, the most frequent first."""
-    return [one for one, _ in Counter(map(gist, complaints)).most_common()]
+def counted(complaints: Sequence[str]) -> dict[str, int]:
+    """How often each gist was said, the most frequent first."""
+    return dict(Counter(map(gist, complaints)).most_common())
