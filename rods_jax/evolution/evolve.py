@@ -20,6 +20,8 @@ from rods_jax.threads import in_threads
 from rods_jax.types import Task
 
 PLANS = 3  # tries that a planner has for each pair
+ERRORS = 3.0  # standard errors by which a pair's acceptance may fall after the pilot, until it pauses
+WINDOW = 4  # rounds after the pilot that count for that
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +142,9 @@ def evolve(
             if not accepted(outcomes):
                 break
             paused += tuple(
-                name for one in standings if (name := one.pair.name) not in paused and _fell(one, scaled, pace)
+                name
+                for one in standings
+                if (name := one.pair.name) not in paused and _fell(one, scaled, WINDOW * pace.attempts)
             )
             pairs = [one.pair for one in standings if one.pair.name not in paused]
             block += 1
@@ -266,12 +270,16 @@ def score(outcomes: Sequence[Outcome]) -> float:
 
 
 def is_worse(new: Sequence[Outcome], old: Sequence[Outcome], tolerance: float) -> bool:
-    """Whether the score fell by more than so many standard errors of a difference of two shares."""
-    if not new or not old:
+    """Whether the score fell by more than so many standard errors."""
+    return is_lower(score(new), len(new), score(old), len(old), tolerance)
+
+
+def is_lower(new: float, num_new: int, old: float, num_old: int, errors: float) -> bool:
+    """Whether a share fell by more than so many standard errors of the difference of two equal shares."""
+    if not num_new or not num_old:
         return False
-    mean = (score(new) * len(new) + score(old) * len(old)) / (len(new) + len(old))
-    error = sqrt(mean * (1 - mean) * (1 / len(new) + 1 / len(old)))
-    return score(old) - score(new) > tolerance * error
+    mean = (new * num_new + old * num_old) / (num_new + num_old)
+    return old - new > errors * sqrt(mean * (1 - mean) * (1 / num_new + 1 / num_old))
 
 
 def is_settled(rounds: Sequence[Round], pace: Pace) -> bool:
@@ -292,9 +300,7 @@ def accepted(outcomes: Sequence[Outcome]) -> list[Task]:
     return [one.task for one in outcomes if one.task is not None and not one.error]
 
 
-def _fell(standing: Standing, scaled: Sequence[Outcome], pace: Pace) -> bool:
-    """Whether a pair accepts less after the pilot than in it, by three standard errors."""
-    own = [one for one in scaled if one.pair == standing.pair.name][-4 * pace.attempts :]
-    before, now = acceptance(standing.outcomes), acceptance(own)
-    error = sqrt(max(before * (1 - before), 0.01) * (1 / max(1, len(standing.outcomes)) + 1 / max(1, len(own))))
-    return len(own) > 0 and before - now > 3 * error
+def _fell(standing: Standing, scaled: Sequence[Outcome], window: int) -> bool:
+    """Whether a pair's latest attempts were accepted more rarely than those of the pilot."""
+    own = [one for one in scaled if one.pair == standing.pair.name][-window:]
+    return is_lower(acceptance(own), len(own), acceptance(standing.outcomes), len(standing.outcomes), ERRORS)
