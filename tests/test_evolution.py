@@ -19,15 +19,9 @@ from rods_jax.evolution.author import accepted_tasks
 from rods_jax.evolution.draft import base_of, task_of
 from rods_jax.evolution.evolve import (
     Pace,
-    Round,
-    Standing,
     accepted,
     evolve,
-    is_settled,
-    is_worse,
     plan_pairs,
-    score,
-    stands,
 )
 from rods_jax.evolution.gate import require_sound
 from rods_jax.evolution.imperfect import (
@@ -44,6 +38,7 @@ from rods_jax.evolution.imperfect import (
 from rods_jax.evolution.ledger import unwritten
 from rods_jax.evolution.pairs import Pair, Slice, coverage, difference, overlap, require_apart, require_pair, text_of
 from rods_jax.evolution.roles import ALLOW, AVOID, REJECT, TASK, TRAJECTORY, Evidence, Verdict, gist, reflect_by_rules
+from rods_jax.evolution.standing import Round, Standing, is_settled, is_worse, score, stands
 from rods_jax.synthesis.author import Order
 from rods_jax.synthesis.errors import Rejected
 from rods_jax.task_files import TaskFileError, content_hash, write_tasks
@@ -90,7 +85,7 @@ def test_versions_can_be_compared_line_by_line():
 
 @pytest.mark.parametrize("number", [4, 64])
 def test_pairs_are_made_one_after_another_and_lie_apart(number):
-    pairs, refusals = plan_pairs(GROUND, MAKE, Pace(pairs=number), unwritten())
+    pairs, refusals, _ = plan_pairs(GROUND, MAKE, Pace(pairs=number), unwritten())
     assert [pair.name for pair in pairs] == [f"p{n:02}" for n in range(number)] and len(refusals) < 4
     assert max(overlap(a.slice, b.slice) for a in pairs for b in pairs if a is not b) <= 0.5
     named = {tool for pair in pairs for tool in pair.slice.tools}
@@ -104,7 +99,7 @@ def test_a_planner_that_repeats_itself_is_told_and_counted():
         told.append(list(refusals))
         return replace(PAIR, name=name)
 
-    pairs, refusals = plan_pairs(
+    pairs, refusals, _ = plan_pairs(
         GROUND, lambda backends: MAKE(backends)._replace(plan=plan), Pace(pairs=4), unwritten()
     )
     assert [pair.name for pair in pairs] == ["p00"]
@@ -179,10 +174,9 @@ def test_a_pilot_ends_when_nothing_gets_better():
     def round_of(passing: int) -> Round:
         return Round((PAIR,), (SOME[0],) * passing + (outcome("gold_fails"),) * (10 - passing))
 
-    pace = Pace(patience=2, min_gain=0.01)
-    assert not is_settled([round_of(n) for n in (3, 5, 6)], pace)
-    assert is_settled([round_of(n) for n in (6, 5, 6)], pace)
-    assert not is_settled([round_of(n) for n in (6, 5)], pace)
+    assert not is_settled([round_of(n) for n in (3, 5, 6)], 2, 0.01)
+    assert is_settled([round_of(n) for n in (6, 5, 6)], 2, 0.01)
+    assert not is_settled([round_of(n) for n in (6, 5)], 2, 0.01)
 
 
 def test_tasks_that_are_the_same_but_for_numbers_count_once():

@@ -5,17 +5,20 @@ its best version, and how that one did.  A version that does worse is taken back
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
+from functools import partial
+from itertools import count
 from typing import NamedTuple
 
+from rods_jax.chat import Generate
 from rods_jax.evolution.attempt import Outcome, Rules, acceptance, agreement, attempt, evidence_of, without_duplicates
 from rods_jax.evolution.ground import Ground
-from rods_jax.evolution.ledger import BudgetSpent, Ledger
+from rods_jax.evolution.ledger import Ledger, Stopped
 from rods_jax.evolution.pairs import Pair, require_apart, require_pair
-from rods_jax.evolution.roles import MakeRoles
-from rods_jax.synthesis.errors import Rejected
+from rods_jax.evolution.roles import MakeRoles, Roles
+from rods_jax.evolution.standing import Round, Standing, has_fallen, is_settled, lines_of, stands
+from rods_jax.synthesis.errors import PIPELINE_EXCEPTION, Rejected
 from rods_jax.threads import in_threads
 from rods_jax.types import Task
 
@@ -50,30 +53,6 @@ class Refusal(NamedTuple):
     detail: str
 
 
-class Standing(NamedTuple):
-    """The best version of a pair."""
-
-    pair: Pair
-    outcomes: tuple[Outcome, ...] = ()  # of this version
-    latest: int = 0  # the number of the pair's latest version
-    worse: tuple[str, ...] = ()  # lines of versions that did worse
-    rolled_back: int = 0  # so many versions
-
-
-class Tried(NamedTuple):
-    """What came of a round, and whether the budget ended in it."""
-
-    outcomes: tuple[Outcome, ...]
-    spent: BudgetSpent | None
-
-
-class Round(NamedTuple):
-    """What was tried in a round of the pilot."""
-
-    pairs: tuple[Pair, ...]
-    outcomes: tuple[Outcome, ...]
-
-
 class Evolved(NamedTuple):
     """All that came out."""
 
@@ -104,92 +83,50 @@ def evolve(
 
     known: content hashes that no task may have.  tell: gets sentences for people.  done: gets each outcome as it is there.
     """
-    rounds, scaled, paused = list[Round](), list[Outcome](), tuple[str, ...]()
-    standings, refusals = tuple[Standing, ...](), tuple[Refusal, ...]()
-
-    def tried(name: str, pairs: Sequence[Pair], rules: Rules) -> Tried:
-        jobs = [(pair, f"{pace.seed}/{name}/{pair.name}/{n}") for pair in pairs for n in range(pace.attempts)]
-        found, spent = _attempts(ground, make_roles, ledger, jobs, rules, pace.workers, done)
-        return Tried(tuple(without_duplicates(found, accepted(scaled), known)), spent)
-
-    try:
-        # Plan: one pair after another, each apart from the earlier ones.
-        pairs, refusals = plan_pairs(ground, make_roles, pace, ledger)
-        standings = tuple(map(Standing, pairs))
-        # Pilot: try every pair, keep what did not do worse, and reflect on what failed.
-        while pairs and len(rounds) < pace.rounds:
-            number = len(rounds)
-            outcomes, spent = tried(f"round-{number}", pairs, Rules(pace.verifies, True, pace.trials))
-            rounds.append(Round((*pairs,), outcomes))
-            standings = tuple(
-                stands(one, pair, [o for o in outcomes if o.pair == pair.name], pace.tolerance)
-                for one, pair in zip(standings, pairs)
-            )
-            tell(said_of(number, outcomes, standings))
-            if spent:
-                raise spent
-            if len(rounds) == pace.rounds or is_settled(rounds, pace):
-                break
-            standings, pairs = reflected(make_roles, standings, ledger, number)
-        # Scale: the best versions alone; a pair that does worse than in the pilot pauses.
-        pairs = [one.pair for one in standings]
-        block = 0
-        while pairs and len(accepted(scaled)) < pace.tasks:
-            outcomes, spent = tried(f"scale-{block}", pairs, Rules(pace.verifies, False, pace.trials))
-            scaled += outcomes
-            if spent:
-                raise spent
-            if not accepted(outcomes):
-                break
-            paused += tuple(
-                name
-                for one in standings
-                if (name := one.pair.name) not in paused and _fell(one, scaled, WINDOW * pace.attempts)
-            )
-            pairs = [one.pair for one in standings if one.pair.name not in paused]
-            block += 1
-        ended = (
-            "" if len(accepted(scaled)) >= pace.tasks else "every pair has paused" if standings else "no pair was made"
+    attempts = partial(_attempts, ground, make_roles, pace, ledger, known, done)
+    # Plan: one pair after another, each apart from the earlier ones.
+    pairs, refusals, ended = plan_pairs(ground, make_roles, pace, ledger)
+    standings, rounds = tuple(map(Standing, pairs)), tuple[Round, ...]()
+    # Pilot: try every pair, keep what did not do worse, and reflect on what failed.
+    while not ended:
+        outcomes, ended = attempts(f"round-{len(rounds)}", pairs, audits=True)
+        rounds += (Round((*pairs,), outcomes),)
+        standings = tuple(
+            stands(one, pair, [o for o in outcomes if o.pair == pair.name], pace.tolerance)
+            for one, pair in zip(standings, pairs)
         )
-    except BudgetSpent as spent:
-        ended = f"the budget ended: {spent}"
-    return Evolved(standings, (*rounds,), (*scaled,), refusals, paused, ended)
+        tell(said_of(rounds, standings))
+        if ended or len(rounds) == pace.rounds or is_settled(rounds, pace.patience, pace.min_gain):
+            break
+        standings, pairs, ended = reflected(make_roles, pace, standings, ledger, len(rounds))
+    # Scale: the best versions alone; a pair that does worse than in the pilot pauses.
+    scaled, paused, pairs = tuple[Outcome, ...](), tuple[str, ...](), [one.pair for one in standings]
+    for block in count():
+        if ended or len(accepted(scaled)) >= pace.tasks:
+            break
+        outcomes, ended = attempts(f"scale-{block}", pairs, accepted(scaled), audits=False)
+        scaled += outcomes
+        fallen = [one.pair.name for one in standings if has_fallen(one, scaled, WINDOW * pace.attempts, ERRORS)]
+        paused += tuple(name for name in fallen if name not in paused)
+        pairs = [pair for pair in pairs if pair.name not in paused]
+        if not ended and not (pairs and accepted(outcomes)):
+            ended = "a whole round brought no task" if pairs else "every pair has paused"
+    return Evolved(standings, rounds, scaled, refusals, paused, "" if len(accepted(scaled)) >= pace.tasks else ended)
 
 
-def _why(standings: Sequence[Standing], pairs: Sequence[Pair]) -> str:
-    if not standings:
-        return "no pair was made"
-    return "a whole round brought no task" if pairs else "every pair has paused"
+def accepted(outcomes: Sequence[Outcome]) -> list[Task]:
+    """The tasks of attempts that brought one."""
+    return [one.task for one in outcomes if one.task is not None and not one.error]
+
+
+def said_of(rounds: Sequence[Round], standings: Sequence[Standing]) -> str:
+    outcomes = rounds[-1].outcomes
+    agreed = agreement(outcomes)
+    shares = f"{acceptance(outcomes):.0%} accepted, {'-' if agreed is None else f'{agreed:.0%}'} agreed"
+    return f"round {len(rounds) - 1}: {shares}, {sum(one.rolled_back for one in standings)} versions taken back so far"
 
 
 # --------------------------------------------------------------------------------------------- plan
-def plan_pairs(
-    ground: Ground, make_roles: MakeRoles, pace: Pace, ledger: Ledger
-) -> tuple[list[Pair], tuple[Refusal, ...]]:
-    """The pairs, and why others were not made; a planner is told why, and tries again."""
-    pairs, refusals = list[Pair](), list[Refusal]()
-    for number in range(pace.pairs):
-        name = f"p{number:02}"
-        told: list[str] = []
-        for again in range(PLANS):
-            unit = f"{pace.seed}/plan/{name}/{again}"
-
-            def make(backends) -> Planned:
-                try:
-                    pair = make_roles(backends).plan(name, pairs, told, random.Random(unit))
-                    return Planned(require_apart(require_pair(ground, pair), pairs, pace.max_overlap))
-                except Rejected as rejected:
-                    return Planned(None, rejected.error, rejected.detail)
-
-            planned = ledger.do(unit, Planned, make)
-            if planned.pair is not None:
-                pairs.append(planned.pair)
-                break
-            told.append(planned.detail)
-            refusals.append(Refusal(name, planned.error, planned.detail))
-    return pairs, tuple(refusals)
-
-
 @dataclass(frozen=True)
 class Planned:
     """A pair, or why there is none."""
@@ -199,108 +136,117 @@ class Planned:
     detail: str = ""
 
 
-# -------------------------------------------------------------------------------------------- pilot
-def _attempts(
-    ground: Ground,
-    make_roles: MakeRoles,
-    ledger: Ledger,
-    jobs: Sequence[tuple[Pair, str]],
-    rules: Rules,
-    workers: int,
-    done: Callable[[Outcome], None],
-) -> tuple[list[Outcome], BudgetSpent | None]:
-    """The finished attempts in their order, and whether the budget ended before the others."""
+def plan_pairs(
+    ground: Ground, make_roles: MakeRoles, pace: Pace, ledger: Ledger
+) -> tuple[list[Pair], tuple[Refusal, ...], str]:
+    """(the pairs, why others were not made, why planning ended early); a planner is told why, and tries again."""
+    pairs, refusals = list[Pair](), list[Refusal]()
+    for number in range(pace.pairs):
+        name, told = f"p{number:02}", list[str]()
+        for again in range(PLANS):
+            unit = f"{pace.seed}/plan/{name}/{again}"
 
-    def settle(job: tuple[Pair, str]) -> Outcome | BudgetSpent:
-        pair, unit = job
-        try:
-            return ledger.do(unit, Outcome, lambda backends: attempt(ground, make_roles(backends), pair, unit, rules))
-        except BudgetSpent as spent:
-            return spent
+            def plan(roles: Roles) -> Pair:
+                pair = roles.plan(name, pairs, told, random.Random(unit))
+                return require_apart(require_pair(ground, pair), pairs, pace.max_overlap)
 
-    found: dict[int, Outcome] = {}
-    left: BudgetSpent | None = None
-    for place, one in in_threads(settle, jobs, workers):
-        if isinstance(one, BudgetSpent):
-            left = one
-        else:
-            found[place] = one
-            done(one)
-    return [found[place] for place in sorted(found)], left
-
-
-def stands(standing: Standing, pair: Pair, outcomes: Sequence[Outcome], tolerance: float) -> Standing:
-    """The standing after a version was tried: it becomes the best, unless it did worse."""
-    if pair.version == standing.pair.version:
-        return standing._replace(outcomes=(*standing.outcomes, *outcomes))
-    if not is_worse(outcomes, standing.outcomes, tolerance):
-        return standing._replace(pair=pair, outcomes=(*outcomes,))
-    added = set(lines_of(pair)) - set(lines_of(standing.pair))
-    return standing._replace(worse=(*standing.worse, *sorted(added)), rolled_back=standing.rolled_back + 1)
+            try:
+                planned = ledger.do(unit, Planned, lambda backends: _planned(plan, make_roles(backends)))
+            except Stopped as stopped:
+                return pairs, tuple(refusals), str(stopped)
+            if planned.pair is not None:
+                pairs.append(planned.pair)
+                break
+            told.append(planned.detail)
+            refusals.append(Refusal(name, planned.error, planned.detail))
+    return pairs, tuple(refusals), "" if pairs else "no pair was made"
 
 
 def reflected(
-    make_roles: MakeRoles, standings: Sequence[Standing], ledger: Ledger, number: int
-) -> tuple[tuple[Standing, ...], list[Pair]]:
-    """(standings, the pairs of the next round): a version with another text is a new one."""
-    after, pairs = [], []
+    make_roles: MakeRoles, pace: Pace, standings: Sequence[Standing], ledger: Ledger, number: int
+) -> tuple[tuple[Standing, ...], list[Pair], str]:
+    """(standings, the pairs of the next round, why it ended): a version with another text is a new one."""
+    after, pairs = list[Standing](), list[Pair]()
     for one in standings:
 
-        def make(backends) -> Planned:
-            try:
-                return Planned(make_roles(backends).reflect(one.pair, evidence_of(one.outcomes), one.worse))
-            except Rejected as rejected:  # the pair stays as it is
-                return Planned(None, rejected.error, rejected.detail)
+        def reflect(roles: Roles) -> Pair:
+            return roles.reflect(one.pair, evidence_of(one.outcomes), one.worse)
 
-        new = ledger.do(f"reflect-{number}/{one.pair.name}", Planned, make).pair or one.pair
+        unit = f"{pace.seed}/reflect-{number}/{one.pair.name}"
+        try:
+            planned = ledger.do(unit, Planned, lambda backends: _planned(reflect, make_roles(backends)))
+        except Stopped as stopped:
+            return tuple(standings), pairs, str(stopped)
+        new = planned.pair or one.pair  # without a reflection it stays as it is
         changed = lines_of(new) != lines_of(one.pair)
         after.append(one._replace(latest=one.latest + changed))
         pairs.append(replace(new, version=one.latest + 1) if changed else one.pair)
-    return tuple(after), pairs
+    return tuple(after), pairs, ""
 
 
-def lines_of(pair: Pair) -> tuple[str, ...]:
-    return (*pair.synthesis, *pair.trial, *pair.rubric)
+def _planned(make: Callable[[Roles], Pair], roles: Roles) -> Planned:
+    """Stopped: no server answers, so that it is asked again later."""
+    try:
+        return Planned(make(roles))
+    except Rejected as rejected:
+        if rejected.error == PIPELINE_EXCEPTION:
+            raise Stopped(f"nobody answered: {rejected.detail}") from None
+        return Planned(None, rejected.error, rejected.detail)
 
 
-def score(outcomes: Sequence[Outcome]) -> float:
-    """The mean of acceptance and agreement, in [0, 1]; acceptance alone where no trial tells."""
-    agreed = agreement(outcomes)
-    return acceptance(outcomes) if agreed is None else (acceptance(outcomes) + agreed) / 2
+# ----------------------------------------------------------------------------------------- attempts
+class _Unanswered(Exception):
+    """An attempt that ended for want of an answer, with its outcome."""
 
 
-def is_worse(new: Sequence[Outcome], old: Sequence[Outcome], tolerance: float) -> bool:
-    """Whether the score fell by more than so many standard errors."""
-    return is_lower(score(new), len(new), score(old), len(old), tolerance)
+def _attempts(
+    ground: Ground,
+    make_roles: MakeRoles,
+    pace: Pace,
+    ledger: Ledger,
+    known: frozenset[str],
+    done: Callable[[Outcome], None],
+    name: str,
+    pairs: Sequence[Pair],
+    before: Sequence[Task] = (),
+    *,
+    audits: bool,
+) -> tuple[tuple[Outcome, ...], str]:
+    """(the outcomes of a round in their order, why it ended before all of them).
 
+    An attempt without an answer is a failure as any other, but where no attempt of the round had one: then nothing is
+    recorded, and a later call tries again.
+    """
+    rules = Rules(pace.verifies, audits, pace.trials)
+    jobs = [(pair, f"{pace.seed}/{name}/{pair.name}/{n}") for pair in pairs for n in range(pace.attempts)]
 
-def is_lower(new: float, num_new: int, old: float, num_old: int, errors: float) -> bool:
-    """Whether a share fell by more than so many standard errors of the difference of two equal shares."""
-    if not num_new or not num_old:
-        return False
-    mean = (new * num_new + old * num_old) / (num_new + num_old)
-    return old - new > errors * sqrt(mean * (1 - mean) * (1 / num_new + 1 / num_old))
+    def settle(job: tuple[Pair, str]) -> Outcome | Exception:
+        pair, unit = job
 
+        def make(backends: Mapping[str, Generate]) -> Outcome:
+            outcome = attempt(ground, make_roles(backends), pair, unit, rules)
+            if outcome.error == PIPELINE_EXCEPTION:
+                raise _Unanswered(outcome)
+            return outcome
 
-def is_settled(rounds: Sequence[Round], pace: Pace) -> bool:
-    """Whether the latest rounds brought nothing better than the rounds before them."""
-    scores = [score(one.outcomes) for one in rounds]
-    earlier, latest = scores[: -pace.patience], scores[-pace.patience :]
-    return bool(earlier) and max(latest) < max(earlier) + pace.min_gain
+        try:
+            return ledger.do(unit, Outcome, make)
+        except (Stopped, _Unanswered) as error:
+            return error
 
-
-def said_of(number: int, outcomes: Sequence[Outcome], standings: Sequence[Standing]) -> str:
-    agreed = agreement(outcomes)
-    shares = f"{acceptance(outcomes):.0%} accepted, {'-' if agreed is None else f'{agreed:.0%}'} agreed"
-    return f"round {number}: {shares}, {sum(one.rolled_back for one in standings)} versions taken back so far"
-
-
-# -------------------------------------------------------------------------------------------- scale
-def accepted(outcomes: Sequence[Outcome]) -> list[Task]:
-    return [one.task for one in outcomes if one.task is not None and not one.error]
-
-
-def _fell(standing: Standing, scaled: Sequence[Outcome], window: int) -> bool:
-    """Whether a pair's latest attempts were accepted more rarely than those of the pilot."""
-    own = [one for one in scaled if one.pair == standing.pair.name][-window:]
-    return is_lower(acceptance(own), len(own), acceptance(standing.outcomes), len(standing.outcomes), ERRORS)
+    found, unanswered, ended = dict[int, Outcome](), dict[int, Outcome](), ""
+    for place, one in in_threads(settle, jobs, pace.workers):
+        match one:
+            case Outcome():
+                found[place] = one
+                done(one)
+            case _Unanswered(args=(outcome,)):
+                unanswered[place] = outcome
+            case _:
+                ended = str(one)
+    if unanswered and not found and not ended:
+        ended = f"nobody answered in a whole round: {next(iter(unanswered.values())).detail}"
+    if not ended:
+        for place, outcome in unanswered.items():
+            found[place] = ledger.do(jobs[place][1], Outcome, lambda backends: outcome)
+    return tuple(without_duplicates([found[place] for place in sorted(found)], before, known)), ended

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from rods_jax import journal
-from rods_jax.chat import BUDGET_EXHAUSTED, Generate, Reply, Request
+from rods_jax.chat import BUDGET_EXHAUSTED, MISCONFIGURED, RETRIED, Generate, Reply, Request
 from rods_jax.journal import JournalError
 from rods_jax.records import RecordError, decode, encode
 from rods_jax.synthesis.backends import question_key, read_reply, remembered
@@ -24,10 +24,11 @@ from rods_jax.types import Json
 
 T = TypeVar("T")
 VERSION = 1  # of the records: count up when one changes
+UNANSWERED = (*RETRIED, MISCONFIGURED)  # errors of a server that has not answered the question
 
 
-class BudgetSpent(Exception):
-    """A question that may not be asked any more."""
+class Stopped(Exception):
+    """Why nothing more can be done now, in a sentence; nothing is recorded, and a later call may do it."""
 
 
 class Spent(NamedTuple):
@@ -62,17 +63,19 @@ class Ledger:
     def do(self, unit: str, kind: type[T], make: Callable[[Mapping[str, Generate]], T]) -> T:
         """The unit's result: the recorded one, or that of `make`, which gets the backends.
 
-        BudgetSpent: a question was not asked; nothing is recorded.  JournalError: the recorded result is no `kind`.
+        Stopped: a question was not asked; nothing is recorded.  JournalError: the recorded result is no `kind`.
         """
         if unit in self._done:
             try:
                 return decode(kind, self._done[unit], "", VERSIONED)
             except (RecordError, ValueError) as error:
                 raise JournalError(f"the journal's {unit} is of another version: {error}") from None
-        kept, cut = remembered(self._replies[unit]), list[BudgetSpent]()
-        result = make({role: partial(self._answer, unit, role, kept, cut) for role in self._backends})
-        if cut:  # a dialogue takes whatever ends it for its own failure
-            raise cut[0]
+        kept, cut = remembered(self._replies[unit]), list[Stopped]()
+        try:
+            result = make({role: partial(self._answer, unit, role, kept, cut) for role in self._backends})
+        finally:
+            if cut:  # a dialogue takes whatever ends it for its own failure
+                raise cut[0]
         with self._lock:
             self._append({"unit": unit, "result": encode(result, VERSIONED)})
         return result
@@ -82,22 +85,24 @@ class Ledger:
         unit: str,
         role: str,
         kept: Callable[[Request], Reply | None],
-        cut: list[BudgetSpent],
+        cut: list[Stopped],
         requests: Sequence[Request],
     ) -> list[Reply]:
         try:
             return [kept(request) or self._ask(unit, role, request) for request in requests]
-        except BudgetSpent as spent:
-            cut.append(spent)
+        except Stopped as stopped:
+            cut.append(stopped)
             raise
 
     def _ask(self, unit: str, role: str, request: Request) -> Reply:
         """The server's reply, written before it is used."""
         if self._max_tokens is not None and self.tokens() >= self._max_tokens:
-            raise BudgetSpent(f"{self.tokens()} tokens are spent")
+            raise Stopped(f"the budget ended: {self.tokens()} tokens are spent")
         (reply,) = self._backends[role]([request])
         if reply.error == BUDGET_EXHAUSTED:
-            raise BudgetSpent(reply.detail)
+            raise Stopped(f"the budget ended: {reply.detail}")
+        if reply.error in UNANSWERED:  # a later call asks again
+            return reply
         with self._lock:
             self._append({"unit": unit, "role": role, "question": question_key(request), "reply": asdict(reply)})
             self._count(role, reply)

@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from rods_jax.evolution.attempt import Outcome, acceptance, agreement
-from rods_jax.evolution.evolve import Evolved, accepted, score
+from rods_jax.evolution.evolve import Evolved, accepted
 from rods_jax.evolution.ground import Ground
 from rods_jax.evolution.ledger import Spent
 from rods_jax.evolution.pairs import coverage, overlap
+from rods_jax.evolution.standing import score
 from rods_jax.terminal import harmless_text, say
 
 
