@@ -37,7 +37,7 @@ class Pace:
     rounds: int = 6  # at most; 1: nothing evolves
     patience: int = 2  # rounds without a better one, until the pilot ends
     min_gain: float = 0.01  # of the score, that counts as better
-    tolerance: float = 1.0  # standard errors by which a version may score lower and is not taken back
+    tolerance: float = 1.5  # standard errors by which a version may score lower and is not taken back
     max_overlap: float = 0.5  # of two slices
     tasks: int = 100  # to be accepted after the pilot
     trials: int = 1  # dialogues of a task that may fail through no fault of it

@@ -34,18 +34,18 @@ MAX_VALUES = 4  # other values of one argument
 class Run(NamedTuple):
     """What some calls lead to."""
 
-    states: tuple[Json, ...]  # before the first and after each
+    states: tuple[Json, ...]  # before the first and after each, or after the last alone
     outputs: tuple[str, ...]
     ok: tuple[bool, ...]
 
 
-def run(ground: Ground, task: Task, acts: Sequence[Act]) -> Run:
-    """The calls in a new world of the task."""
+def run(ground: Ground, task: Task, acts: Sequence[Act], *, every: bool = True) -> Run:
+    """The calls in a new world of the task; every: with the state after each of them."""
     live = ground.live(task.world)
     states, outputs, ok = [snapshot(live)], [], []
-    for act in acts:
+    for place, act in enumerate(acts, start=1):
         observation = live.call(act.who, act.call)
-        states.append(snapshot(live))
+        states += [snapshot(live)] if every or place == len(acts) else []
         outputs.append(observation.text)
         ok.append(observation.ok)
     return Run(tuple(states), tuple(outputs), tuple(ok))
@@ -60,35 +60,35 @@ def require_sound(ground: Ground, task: Task) -> None:
     for name in (*unknown_names(checker, start.states[0], ground.predicates), *_unknown_calls(ground, gold)):
         raise Rejected(UNKNOWN, name)
 
-    def passes(acts: Sequence[Act], played: Run, count: int, words: Sequence[str]) -> bool:
-        calls = tuple((act.who, act.call) for act in acts[:count])
-        return decided(checker, End(played.states[0], played.states[count], calls, tuple(words)), ground.predicates)[-1]
+    def passes(acts: Sequence[Act], state: Json, words: Sequence[str] = checker.said) -> bool:
+        calls = tuple((act.who, act.call) for act in acts)
+        return decided(checker, End(start.states[0], state, calls, tuple(words)), ground.predicates)[-1]
 
     # Gold runs, is accepted, and is the same when it is played again.
     played = run(ground, task, gold)
     if not all(played.ok):
         place = played.ok.index(False)
         raise Rejected(GOLD_CALL, f"the gold call {gold[place].call.name} fails: {played.outputs[place]}")
-    if not passes(gold, played, len(gold), checker.said):
+    if not passes(gold, played.states[-1]):
         raise Rejected(GOLD, f"the checker refuses the gold: {_missed(checker, played, gold, ground)}")
     again = run(ground, task, gold)
     if again.outputs != played.outputs or not equal(again.states, played.states):
         raise Rejected(REPEAT, "two plays of the gold differ")
     # Nothing done, strict prefixes, and gold without its last words are refused.
-    if passes(gold, played, 0, ()):
+    if passes((), played.states[0], ()):
         raise Rejected(NULL, "the checker accepts that nothing was done")
     for count in range(1, len(gold) + bool(checker.said)):
-        if passes(gold, played, count, ()):
+        if passes(gold[:count], played.states[count], ()):
             raise Rejected(PREFIX, f"the checker accepts the first {count} calls of the gold alone")
     # So is gold with one thing wrong.
     for what, other in _perturbed(ground, gold, played):
-        if passes(other, run(ground, task, other), len(other), checker.said):
+        if passes(other, run(ground, task, other, every=False).states[-1]):
             raise Rejected(PERTURBED, f"the checker accepts the gold {what}")
     # Another order that ends in the same state is accepted.
     for order in islice(_orders(gold), MAX_ORDERS):
-        alternative = run(ground, task, order)
+        alternative = run(ground, task, order, every=False)
         same = all(alternative.ok) and equal(alternative.states[-1], played.states[-1])
-        if same and not passes(order, alternative, len(order), checker.said):
+        if same and not passes(order, alternative.states[-1]):
             raise Rejected(ORDER, "the checker refuses another order of the gold that ends in the same state")
 
 
