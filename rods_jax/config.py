@@ -318,7 +318,7 @@ def parse_options(
     return tyro.cli(kind, default=default, args=args, prog=prog, description=description, config=markers)
 
 
-def from_file(path: str | Path, kind: type = Config) -> Any:
+def from_file(path: str | Path, kind: type[Any] = Config) -> Any:
     """Runs a config file and takes its CONFIG. What lies beside the file can be imported, by it and by workers.
 
     Anything wrong in the file raises ConfigError with file, line and key.

@@ -100,12 +100,13 @@ def without_duplicates(
     """In their order: of tasks that are alike the first counts, unless one stood before or its content is known."""
     seen, kept = set(map(likeness, before)), []
     for one in outcomes:
-        if one.task is not None and not one.error:
-            if likeness(one.task) in seen or content_hash(one.task) in known:
-                one = replace(one, error=DUPLICATE, detail=SAME)
-            else:
-                seen.add(likeness(one.task))
-        kept.append(one)
+        if one.task is None or one.error:
+            kept.append(one)
+        elif likeness(one.task) in seen or content_hash(one.task) in known:
+            kept.append(replace(one, error=DUPLICATE, detail=SAME))
+        else:
+            seen.add(likeness(one.task))
+            kept.append(one)
     return kept
 
 

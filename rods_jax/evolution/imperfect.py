@@ -3,7 +3,8 @@
 The writer slips at set rates: each kind of slip becomes rare where its plan's text holds an instruction against it.
 The verifiers overlook what their rubric does not name, and refuse for a reason of taste that the rubric does not forbid.
 The dialogues fail at set rates, which fall with the trial's instructions.  Who slips reads the text, as a model would:
-by its words, in `HEEDS`.  Nothing else tells a role what to do, and the loop is never told what `defects` knows.
+by its words, in `HEEDS`.  Nothing else tells a role what to do.  A verifier sees a part of what `defects` knows, by chance;
+the loop knows verdicts alone.
 """
 
 import functools
@@ -227,7 +228,10 @@ def _slipped(kind: str, draft: Draft, composition: Composition, account: int, rn
 
 # -------------------------------------------------------------------------------------------- truth
 def defects(ground: Ground, task: Task) -> frozenset[str]:
-    """What is wrong with an authored task that passed the gate: the simulation's own truth, which no role and no loop is told."""
+    """What is wrong with a task that passed the gate: the simulation's own truth.
+
+    Its verifiers see a part of it, by chance; the loop and its reflection are never told.
+    """
     words, options, account = task.turns[0].user, task.world.options, account_of(task)
     found = set()
     if str(account) not in words and "account" not in options["facts"]:

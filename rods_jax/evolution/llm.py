@@ -80,7 +80,7 @@ def _plan(
         depth = tuple(map(_number, lines_in(parts["depth"])))
         clauses = tuple(ground.clauses[number - 1] for number in numbers)
         part = Slice(lines_in(parts["tools"]), clauses, parts["style"], depth)
-        return Pair(name, part, *(lines_in(parts[key]) for key in ("synthesis", "trial", "rubric")))
+        return _with_plans(Pair(name, part, (), (), ()), parts)
 
     data = {
         "pair": name,
@@ -194,7 +194,7 @@ def task_data(ground: Ground, task: Task) -> dict[str, Json]:
 # --------------------------------------------------------------------------------------- reflection
 def _reflect(ask: Ask, pair: Pair, evidence: Evidence, worse: Sequence[str]) -> Pair:
     def read(parts: Mapping[str, str]) -> Pair:
-        return replace(pair, **{key: lines_in(parts[key]) for key in ("synthesis", "trial", "rubric")})
+        return _with_plans(pair, parts)
 
     data = {
         "slice": encode(pair.slice),
@@ -254,6 +254,11 @@ def _begins(heard: Heard) -> bool:
 
 
 # -------------------------------------------------------------------------------------------- texts
+def _with_plans(pair: Pair, parts: Mapping[str, str]) -> Pair:
+    synthesis, trial, rubric = (lines_in(parts[name]) for name in ("synthesis", "trial", "rubric"))
+    return replace(pair, synthesis=synthesis, trial=trial, rubric=rubric)
+
+
 def lines_in(text: str) -> tuple[str, ...]:
     """The lines of a part, without marks of a list. ValueError: there are none, or too many or too long ones."""
     lines = tuple(line.strip().removeprefix("- ").strip() for line in text.splitlines() if line.strip())

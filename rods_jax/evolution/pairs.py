@@ -56,8 +56,9 @@ def text_of(pair: Pair) -> str:
 
 def difference(old: Pair, new: Pair) -> str:
     """What a version changed, as a unified diff."""
+    before, after = (text_of(one).splitlines(True) for one in (old, new))
     names = (f"{one.name} version {one.version}" for one in (old, new))
-    return "".join(difflib.unified_diff(*(text_of(one).splitlines(True) for one in (old, new)), *names, n=0))
+    return "".join(difflib.unified_diff(before, after, *names, n=0))
 
 
 def require_pair(ground: Ground, pair: Pair) -> Pair:

@@ -80,8 +80,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     pairs, covered, cost = report["pairs"], report["coverage"], report["cost"]
     back = sum(one["rolled_back"] for one in pairs)
     say(console, f"{len(pairs)} pairs, {sum(one['versions'] for one in pairs)} versions, {back} taken back.")
-    shares = ", ".join(f"{name} {_share(covered[name])}" for name in ("tools", "clauses", "styles"))
-    say(console, f"The tasks cover {shares}, and {covered['tool_pairs']} pairs of tools.")
+    covering = ", ".join(f"{name} {_share(covered[name])}" for name in ("tools", "clauses", "styles"))
+    say(console, f"The tasks cover {covering}, and {covered['tool_pairs']} pairs of tools.")
     if cost["total"]["questions"] and cost["per_task"]:
         each = cost["per_task"]
         say(
