@@ -57,8 +57,8 @@ def text_of(pair: Pair) -> str:
 def difference(old: Pair, new: Pair) -> str:
     """What a version changed, as a unified diff."""
     before, after = (text_of(one).splitlines(True) for one in (old, new))
-    names = (f"{one.name} version {one.version}" for one in (old, new))
-    return "".join(difflib.unified_diff(before, after, *names, n=0))
+    was, now = (f"{one.name} version {one.version}" for one in (old, new))
+    return "".join(difflib.unified_diff(before, after, was, now, n=0))
 
 
 def require_pair(ground: Ground, pair: Pair) -> Pair:
