@@ -38,7 +38,7 @@ from rods_jax.evolution.imperfect import (
 from rods_jax.evolution.ledger import unwritten
 from rods_jax.evolution.pairs import Pair, Slice, coverage, difference, overlap, require_apart, require_pair, text_of
 from rods_jax.evolution.roles import ALLOW, AVOID, REJECT, TASK, TRAJECTORY, Evidence, Verdict, gist, reflect_by_rules
-from rods_jax.evolution.standing import Round, Standing, is_settled, is_worse, score, stands
+from rods_jax.evolution.standing import Round, Standing, has_fallen, is_settled, is_worse, score, stands
 from rods_jax.synthesis.author import Order
 from rods_jax.synthesis.errors import Rejected
 from rods_jax.task_files import TaskFileError, content_hash, write_tasks
@@ -300,6 +300,51 @@ def test_what_is_accepted_is_gated_apart_and_never_held_out(evolved):
         == len({task.id for task in evolved.tasks})
         == len(evolved.tasks)
     )
+
+
+PERFECT = Rates(slips={}, taste=0.0, neglects=0.0, misreports=0.0)
+
+
+def perfect_but(**changes):
+    """Roles that make no mistake, with some of them replaced."""
+    return lambda backends: make_imperfect(GROUND, backends, PERFECT)._replace(**changes)
+
+
+def test_a_reflection_that_does_harm_is_taken_back_and_told_so():
+    told = []
+
+    def write_(pair, base, rng):
+        if "Hurry." in pair.synthesis:
+            raise Rejected("unreadable", "in a hurry")
+        return write(PERFECT, pair, base, rng)
+
+    def reflect(pair, evidence, worse):
+        told.append(worse)
+        return pair if worse else replace(pair, synthesis=(*pair.synthesis, "Hurry."))
+
+    found = evolve(
+        GROUND, perfect_but(write=write_, reflect=reflect), Pace(pairs=4, attempts=4, rounds=3, tasks=4), unwritten()
+    )
+    assert [acceptance(one.outcomes) > 0.5 for one in found.rounds] == [True, False, True]
+    assert all((one.pair.version, one.latest, one.rolled_back) == (0, 1, 1) for one in found.standings)
+    assert told == [()] * 4 + [("Hurry.",)] * 4 and len(found.tasks) >= 4
+
+
+def test_a_pair_that_fails_after_the_pilot_pauses_and_the_others_go_on():
+    calls = Counter[str]()
+
+    def write_(pair, base, rng):
+        calls[pair.name] += 1
+        if pair.name == "p01" and calls["p01"] > 6:
+            raise Rejected("unreadable", "tired")
+        return write(PERFECT, pair, base, rng)
+
+    found = evolve(GROUND, perfect_but(write=write_), Pace(pairs=4, attempts=6, rounds=1, tasks=40), unwritten())
+    assert "p01" in found.paused and len(found.tasks) >= 40 and found.ended == ""
+    assert calls["p01"] < calls["p00"] + calls["p02"]
+    standing, poor = found.standings[0], (outcome("gold_fails"),) * 6
+    assert has_fallen(standing, [replace(one, pair="p00") for one in poor], 6, 3.0)
+    assert not has_fallen(standing, poor[:0], 6, 3.0)
 
 
 def test_workers_change_nothing():
