@@ -4,11 +4,11 @@ from pathlib import Path
 
 from rods_jax.chat import Reply, Request
 from rods_jax.evolution.evolve import Evolved, Pace, evolve
+from rods_jax.evolution.folder import write
 from rods_jax.evolution.helpdesk import ground
 from rods_jax.evolution.imperfect import Rates, make_imperfect
 from rods_jax.evolution.ledger import Ledger, opened, unwritten
 from rods_jax.evolution.report import report_of
-from rods_jax.evolution.run import write
 
 GROUND = ground()
 PACE = Pace(pairs=4, attempts=3, rounds=3, patience=3, tasks=6)

@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 from evolution_toy import GROUND
 
+from rods_jax.dialogue import Said, play
+from rods_jax.environments import toolkit
 from rods_jax.environments.checker import (
     Assertion,
     Checker,
@@ -17,7 +19,7 @@ from rods_jax.environments.checker import (
     num_checks,
     unknown_names,
 )
-from rods_jax.environments.conversation import AGENT, USER, Reason
+from rods_jax.environments.conversation import AGENT, USER, Reason, Spoken, scripted
 from rods_jax.environments.episode import start_episodes
 from rods_jax.environments.helpdesk.domain import HELPDESK
 from rods_jax.evolution.draft import Draft, gold_of, read_draft, task_of
@@ -262,30 +264,28 @@ def test_the_help_desk_decides_such_a_task_by_its_checker():
     assert left.passed == (False, True, False, False) and left.blame == AGENT
 
 
+class Lamp:
+    """A lamp."""
+
+    def __init__(self, on: bool = False):
+        self.on = on
+
+    def switch(self, on: bool) -> str:
+        """Switches it."""
+        self.on = on
+        return "done"
+
+
 def test_any_python_classes_can_be_a_ground():
-    from rods_jax.environments import toolkit
-
-    class Lamp:
-        """A lamp."""
-
-        def __init__(self, on: bool = False):
-            self.on = on
-
-        def switch(self, on: bool) -> str:
-            """Switches it."""
-            self.on = on
-            return "done"
-
     ground = of_toolkit(toolkit.domain("lamps", {"Lamp": Lamp}), lambda rng: World(("Lamp",), {"Lamp": {"on": False}}))
-    draft = Draft(
-        "base",
-        "It is dark.",
-        {},
-        (),
-        (Act(AGENT, Call("switch", {"on": True})),),
-        Checker((Goal(("Lamp", "on"), True),)),
-    )
+    switch = Call("switch", {"on": True})
+    draft = Draft("base", "It is dark.", {}, (), (Act(AGENT, switch),), Checker((Goal(("Lamp", "on"), True),)))
     task = task_of(ground, ground.base(random.Random(0)), draft)
     require_sound(ground, task)
     assert run(ground, task, gold_of(task)).outputs == ("done",)
-    assert ground.live(task.world).call(USER, Call("switch", {"on": True})).ok is False
+    assert ground.live(task.world).call(USER, switch).ok is False
+    # It is played as a conversation, which the checker decides.
+    domain = ground.played_with(scripted([Spoken("It is dark."), Spoken("Thanks. ###STOP###")]))
+    for calls, passed in (((switch,), (True, True)), ((), (False, False))):
+        said = iter([*(Said("", Action(calls=(call,))) for call in calls), Said("Done.", Action(answer="Done."))])
+        assert play(domain, task, 0, lambda messages: next(said)).rods == passed

@@ -14,7 +14,15 @@ from rods_jax.environments.helpdesk.domain import HELPDESK
 from rods_jax.environments.helpdesk.faults import is_held_out
 from rods_jax.environments.helpdesk.tasks import make_task
 from rods_jax.environments.helpdesk.world import composition_of
-from rods_jax.evolution.attempt import Outcome, Rules, acceptance, agreement, attempt, evidence_of, without_duplicates
+from rods_jax.evolution.attempt import (
+    Checking,
+    Outcome,
+    acceptance,
+    agreement,
+    attempt,
+    evidence_of,
+    without_duplicates,
+)
 from rods_jax.evolution.author import accepted_tasks
 from rods_jax.evolution.draft import base_of, task_of
 from rods_jax.evolution.evolve import (
@@ -257,9 +265,9 @@ def test_verifiers_follow_their_rubric():
 
 def test_an_attempt_follows_from_its_unit_alone():
     pair = plan_pairs(GROUND, MAKE, Pace(pairs=4), unwritten())[0][0]
-    once, again = (attempt(GROUND, MAKE({}), pair, "unit", Rules()) for _ in range(2))
+    once, again = (attempt(GROUND, MAKE({}), pair, "unit", Checking()) for _ in range(2))
     assert once == again and once.task is not None
-    assert attempt(GROUND, MAKE({}), pair, "another", Rules()) != once
+    assert attempt(GROUND, MAKE({}), pair, "another", Checking()) != once
 
 
 def test_a_task_may_be_tried_again_where_only_the_dialogue_was_bad():
@@ -271,8 +279,8 @@ def test_a_task_may_be_tried_again_where_only_the_dialogue_was_bad():
 
     roles = roles._replace(write=lambda *_: SLOW, verify=lambda *_: YES, judge=judge)
     ground = GROUND._replace(base=lambda rng: GROUND.base(random.Random(0)))
-    assert attempt(ground, roles, PAIR, "u", Rules(trials=2)).error == "judged_trajectory" and played == [0, 1]
-    assert attempt(ground, roles, PAIR, "u", Rules(trials=2)).error == "" and played == [0, 1, 0]
+    assert attempt(ground, roles, PAIR, "u", Checking(trials=2)).error == "judged_trajectory" and played == [0, 1]
+    assert attempt(ground, roles, PAIR, "u", Checking(trials=2)).error == "" and played == [0, 1, 0]
 
 
 # -------------------------------------------------------------------------------------------- loop

@@ -19,10 +19,10 @@ from rods_jax.adapters.trajectories import read_evaluation
 from rods_jax.chat import BUDGET_EXHAUSTED, Reply, Request
 from rods_jax.config import ConfigError
 from rods_jax.evolution.evolve import Evolved, Pace, evolve
+from rods_jax.evolution.folder import evolve_in
 from rods_jax.evolution.ledger import Ledger, Stopped, opened, unwritten
 from rods_jax.evolution.llm import llm_roles
 from rods_jax.evolution.roles import Verdict
-from rods_jax.evolution.run import run
 from rods_jax.journal import JournalError
 from rods_jax.task_files import read_tasks
 
@@ -175,7 +175,7 @@ def test_the_command_writes_continues_and_refuses(tmp_path):
     assert len(read_tasks(tmp_path / "tasks.jsonl")) >= 2
     assert (tmp_path / "plans" / "p03.txt").read_text().startswith("[slice]")
     before = units(tmp_path / NAME)
-    run(
+    evolve_in(
         replace(CONFIG, pace=replace(CONFIG.pace, rounds=1, attempts=2, tasks=2, pairs=4)),
         tmp_path,
         Console(quiet=True),
@@ -203,5 +203,5 @@ def test_a_role_without_a_backend_is_named_before_anything_starts(tmp_path):
     with pytest.raises(
         ConfigError, match="roles: no backend for the roles planner, writer, verifier, judge, reflector"
     ):
-        run(replace(CONFIG, roles=llm_roles), tmp_path / "out", Console(quiet=True))
+        evolve_in(replace(CONFIG, roles=llm_roles), tmp_path / "out", Console(quiet=True))
     assert not (tmp_path / "out").exists()

@@ -18,6 +18,7 @@ from rods_jax.evolution.ledger import opened, unwritten
 from rods_jax.evolution.llm import BACKENDS, lines_in, llm_roles, read_calls, told
 from rods_jax.evolution.roles import Verdict
 from rods_jax.records import encode
+from rods_jax.synthesis.backends import recorded, recording
 from rods_jax.synthesis.errors import Rejected
 
 PACE = Pace(pairs=4, attempts=1, rounds=2, patience=2, tasks=4, workers=4)
@@ -131,7 +132,7 @@ def errors(found) -> Counter:
 def test_a_server_plays_every_role(tmp_path):
     found, ledger, requests = evolved(tmp_path)
     assert errors(found) == {"": 4} and found.ended == "" and len(found.tasks) == 4
-    assert found.refusals == () and [one.pair.slice.tools[0] for one in found.standings] == NAMES[0:12:3]
+    assert found.refused_pairs == () and [one.pair.slice.tools[0] for one in found.standings] == NAMES[0:12:3]
     assert {one.pair.synthesis for one in found.standings} == {("Write.", "Write better.")}
     assert found.standings[0].pair.version == 1 and found.standings[0].pair.rubric == ("Judge.",)
     assert {role: one.questions for role, one in ledger.spent.items()} == Counter(map(role_of, requests))
@@ -179,14 +180,14 @@ def test_a_plan_that_cannot_be_read_is_counted_and_the_others_go_on(tmp_path):
         return {"p01": "no plan", "p02": plan(data).replace(NAMES[6], "fly")}.get(data["pair"], plan(data))
 
     found, _, _ = evolved(tmp_path, planner=answered(some))
-    assert Counter((one.pair, one.error) for one in found.refusals) == {
+    assert Counter((one.pair, one.error) for one in found.refused_pairs) == {
         ("p01", "unreadable"): 3,
         ("p02", "unknown_name"): 3,
     }
     assert [one.pair.name for one in found.standings] == ["p00", "p03"] and found.tasks
     (tmp_path / "none").mkdir()
     none, _, _ = evolved(tmp_path / "none", planner=say("no"))
-    assert none.ended == "no pair was made" and len(none.refusals) == 12
+    assert none.ended == "no pair was made" and len(none.refused_pairs) == 12
 
 
 @pytest.mark.parametrize(
@@ -275,8 +276,6 @@ def test_every_role_needs_a_backend():
 
 
 def test_a_recording_answers_in_place_of_the_server(tmp_path):
-    from rods_jax.synthesis.backends import recorded, recording
-
     def respond(handler, body):
         WELL[role_of(body)](handler, body)
 

@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 
 from rods_jax.commands.common import options_of, program, running
-from rods_jax.evolution.run import run
+from rods_jax.evolution.folder import evolve_in
 from rods_jax.evolution.settings import EvolutionConfig
 
 
@@ -31,4 +31,4 @@ def main() -> None:
     console = Console()
     with running(console):
         options, config = options_of(Options, program("evolve"), __doc__, settings=EvolutionConfig)
-        run(config, options.out, console)
+        evolve_in(config, options.out, console)

@@ -18,8 +18,8 @@ from rods_jax.types import Task
 
 # Why an attempt brought no task, beside the names of the gate and of drafts.
 DUPLICATE = "duplicate"  # the same as an accepted task, but for numbers
-REFUSED = "verifier"  # the task verifier refused it
-CHECKER = "checker"  # no trial satisfied the checker
+BY_VERIFIER = "verifier"  # the task verifier refused it
+BY_CHECKER = "checker"  # no trial satisfied the checker
 JUDGED_TASK, JUDGED_TRAJECTORY = "judged_task", "judged_trajectory"  # the trajectory verifier refused the dialogue
 SAME = "it has the same content as an accepted task, but for numbers"
 UNFULFILLED = "a dialogue that serves the user fails the checker"
@@ -40,7 +40,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Rules:
+class Checking:
     """How attempts are made."""
 
     verifies: bool = True  # False: no task verifier and no trajectory verifier (ablation)
@@ -48,7 +48,7 @@ class Rules:
     trials: int = 1  # dialogues that may fail through no fault of the task
 
 
-def attempt(ground: Ground, roles: Roles, pair: Pair, unit: str, rules: Rules) -> Outcome:
+def attempt(ground: Ground, roles: Roles, pair: Pair, unit: str, checking: Checking) -> Outcome:
     """Writes a task of the pair's slice and finds out whether it is one.  All chance follows from `unit`."""
     task, verdict = None, None
     try:
@@ -58,22 +58,22 @@ def attempt(ground: Ground, roles: Roles, pair: Pair, unit: str, rules: Rules) -
         task = task_of(ground, base, draft)
         require_sound(ground, task)
         # Ask the verifier; then play it.
-        verdict = roles.verify(pair, task) if rules.verifies else Verdict(True)
-        if not verdict.accepted and not rules.audits:
-            return Outcome(pair.name, pair.version, task, REFUSED, verdict.reason, verdict)
-        return _tried(ground, roles, pair, task, verdict, rules)
+        verdict = roles.verify(pair, task) if checking.verifies else Verdict(True)
+        if not verdict.accepted and not checking.audits:
+            return Outcome(pair.name, pair.version, task, BY_VERIFIER, verdict.reason, verdict)
+        return _tried(ground, roles, pair, task, verdict, checking)
     except Rejected as rejected:
         return Outcome(pair.name, pair.version, task, rejected.error, rejected.detail, verdict)
 
 
-def _tried(ground: Ground, roles: Roles, pair: Pair, task: Task, verdict: Verdict, rules: Rules) -> Outcome:
+def _tried(ground: Ground, roles: Roles, pair: Pair, task: Task, verdict: Verdict, checking: Checking) -> Outcome:
     """Plays the task until a dialogue is good, or the trials are used up."""
     domain = ground.played_with(roles.user(pair, task))
-    for number in range(rules.trials):
+    for number in range(checking.trials):
         record = play(domain, task, number, roles.assistant(pair, task))
         if record.failure:
             raise Rejected(PIPELINE_EXCEPTION, f"the trial broke: {record.failure}")
-        judged = roles.judge(pair, task, record) if rules.verifies else Verdict(True)
+        judged = roles.judge(pair, task, record) if checking.verifies else Verdict(True)
         found = Outcome(pair.name, pair.version, task, *_error(verdict, judged, record), verdict, judged, record)
         if not found.error or judged.fault != TRAJECTORY:
             break
@@ -83,10 +83,10 @@ def _tried(ground: Ground, roles: Roles, pair: Pair, task: Task, verdict: Verdic
 def _error(verdict: Verdict, judged: Verdict, record: Record) -> tuple[str, str]:
     """(error, detail); empty where verifier, trajectory verifier and checker all accept."""
     if not verdict.accepted:
-        return REFUSED, verdict.reason
+        return BY_VERIFIER, verdict.reason
     if not judged.accepted:
         return (JUDGED_TASK if judged.fault == TASK else JUDGED_TRAJECTORY), judged.reason
-    return ("", "") if all(record.rods) else (CHECKER, UNFULFILLED)
+    return ("", "") if all(record.rods) else (BY_CHECKER, UNFULFILLED)
 
 
 def likeness(task: Task) -> str:

@@ -12,7 +12,15 @@ from itertools import count
 from typing import NamedTuple
 
 from rods_jax.chat import Generate
-from rods_jax.evolution.attempt import Outcome, Rules, acceptance, agreement, attempt, evidence_of, without_duplicates
+from rods_jax.evolution.attempt import (
+    Checking,
+    Outcome,
+    acceptance,
+    agreement,
+    attempt,
+    evidence_of,
+    without_duplicates,
+)
 from rods_jax.evolution.ground import Ground
 from rods_jax.evolution.ledger import Ledger, Stopped
 from rods_jax.evolution.pairs import Pair, require_apart, require_pair
@@ -45,7 +53,7 @@ class Pace:
     workers: int = 1  # attempts at a time
 
 
-class Refusal(NamedTuple):
+class RefusedPair(NamedTuple):
     """Why a pair was not made."""
 
     pair: str
@@ -59,7 +67,7 @@ class Evolved(NamedTuple):
     standings: tuple[Standing, ...]
     rounds: tuple[Round, ...]
     scaled: tuple[Outcome, ...]  # after the pilot
-    refusals: tuple[Refusal, ...]  # of pairs
+    refused_pairs: tuple[RefusedPair, ...]  # of pairs
     paused: tuple[str, ...]  # pairs that did worse after the pilot than in it
     ended: str  # why it ended before it had all its tasks; empty: it has them
 
@@ -138,9 +146,9 @@ class Planned:
 
 def plan_pairs(
     ground: Ground, make_roles: MakeRoles, pace: Pace, ledger: Ledger
-) -> tuple[list[Pair], tuple[Refusal, ...], str]:
+) -> tuple[list[Pair], tuple[RefusedPair, ...], str]:
     """(the pairs, why others were not made, why planning ended early); a planner is told why, and tries again."""
-    pairs, refusals = list[Pair](), list[Refusal]()
+    pairs, refusals = list[Pair](), list[RefusedPair]()
     for number in range(pace.pairs):
         name, told = f"p{number:02}", list[str]()
         for again in range(PLANS):
@@ -158,7 +166,7 @@ def plan_pairs(
                 pairs.append(planned.pair)
                 break
             told.append(planned.detail)
-            refusals.append(Refusal(name, planned.error, planned.detail))
+            refusals.append(RefusedPair(name, planned.error, planned.detail))
     return pairs, tuple(refusals), "" if pairs else "no pair was made"
 
 
@@ -217,14 +225,14 @@ def _attempts(
     An attempt without an answer is a failure as any other, but where no attempt of the round had one: then nothing is
     recorded, and a later call tries again.
     """
-    rules = Rules(pace.verifies, audits, pace.trials)
+    checking = Checking(pace.verifies, audits, pace.trials)
     jobs = [(pair, f"{pace.seed}/{name}/{pair.name}/{n}") for pair in pairs for n in range(pace.attempts)]
 
     def settle(job: tuple[Pair, str]) -> Outcome | Exception:
         pair, unit = job
 
         def make(backends: Mapping[str, Generate]) -> Outcome:
-            outcome = attempt(ground, make_roles(backends), pair, unit, rules)
+            outcome = attempt(ground, make_roles(backends), pair, unit, checking)
             if outcome.error == PIPELINE_EXCEPTION:
                 raise _Unanswered(outcome)
             return outcome

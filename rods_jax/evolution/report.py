@@ -38,7 +38,7 @@ def report_of(
             }
             for one in evolved.standings
         ],
-        "refused_pairs": dict(Counter(one.error for one in evolved.refusals).most_common()),
+        "refused_pairs": dict(Counter(one.error for one in evolved.refused_pairs).most_common()),
         "overlap": {"mean": sum(overlaps) / max(1, len(overlaps)), "largest": max(overlaps, default=0.0)},
         "coverage": coverage(ground, evolved.tasks),
         "cost": _cost(spent, len(evolved.tasks), prompt_price, completion_price),

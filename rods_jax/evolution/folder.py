@@ -30,7 +30,7 @@ JOURNAL, TASKS, TRIALS, REPORT, PLANS = "evolution.jsonl", "tasks.jsonl", "trial
 FREE = ("tasks", "workers")  # of the pace: what another call of the command may change
 
 
-def run(config: EvolutionConfig, folder: Path, console: Console) -> Evolved:
+def evolve_in(config: EvolutionConfig, folder: Path, console: Console) -> Evolved:
     """Continues where the folder's journal ends. ConfigError: a role has no backend, a key is missing.
 
     JournalError: the journal is of another version or of other settings, or another process is writing it.
