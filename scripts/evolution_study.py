@@ -25,7 +25,7 @@ from rich.progress import track
 from rich.table import Table
 
 from rods_jax import strict_json, terminal
-from rods_jax.evolution.attempt import Outcome, acceptance, agreement
+from rods_jax.evolution.attempt import Tried, acceptance, agreement
 from rods_jax.evolution.evolve import Evolved, Pace, accepted, evolve
 from rods_jax.evolution.ground import Ground
 from rods_jax.evolution.helpdesk import ground as helpdesk
@@ -108,11 +108,11 @@ def _roles(arm: Arm, ground: Ground, backends: Mapping) -> Roles:
     return roles if arm.evolves else roles._replace(reflect=lambda pair, evidence, worse: pair)
 
 
-def _by_round(found: Evolved) -> list[Sequence[Outcome]]:
+def _by_round(found: Evolved) -> list[Sequence[Tried]]:
     return [*(one.outcomes for one in found.rounds), found.scaled]
 
 
-def figures(ground: Ground, outcomes: Sequence[Outcome]) -> dict[str, Json]:
+def figures(ground: Ground, outcomes: Sequence[Tried]) -> dict[str, Json]:
     """Of the attempts of a round."""
     tasks = accepted(outcomes)
     sound = sum(not defects(ground, task) for task in tasks)

@@ -9,6 +9,8 @@ import pytest
 from evolution_toy import GROUND, PACE, at_first_go
 from test_checker import REFUSAL, SLOW, made
 
+from rods_jax import replay
+from rods_jax.config import ReplaySettings
 from rods_jax.dialogue import Record
 from rods_jax.environments.helpdesk.domain import HELPDESK
 from rods_jax.environments.helpdesk.faults import is_held_out
@@ -16,11 +18,11 @@ from rods_jax.environments.helpdesk.tasks import make_task
 from rods_jax.environments.helpdesk.world import composition_of
 from rods_jax.evolution.attempt import (
     Checking,
-    Outcome,
+    Tried,
     acceptance,
     agreement,
     attempt,
-    evidence_of,
+    complaints_of,
     without_duplicates,
 )
 from rods_jax.evolution.author import accepted_tasks
@@ -44,15 +46,26 @@ from rods_jax.evolution.imperfect import (
     write,
 )
 from rods_jax.evolution.ledger import unwritten
-from rods_jax.evolution.pairs import Pair, Slice, coverage, difference, overlap, require_apart, require_pair, text_of
-from rods_jax.evolution.roles import ALLOW, AVOID, REJECT, TASK, TRAJECTORY, Evidence, Verdict, gist, reflect_by_rules
-from rods_jax.evolution.standing import Round, Standing, has_fallen, is_settled, is_worse, score, stands
-from rods_jax.synthesis.author import Order
+from rods_jax.evolution.lineage import Lineage, Round, after_trying, has_fallen, is_settled, is_worse, score
+from rods_jax.evolution.pairs import (
+    PlanPair,
+    Slice,
+    coverage,
+    difference,
+    overlap,
+    require_apart,
+    require_pair,
+    text_of,
+)
+from rods_jax.evolution.roles import ALLOW, AVOID, REJECT, TASK, TRAJECTORY, Complaints, Verdict, gist, reflect_by_rules
+from rods_jax.synthesis.author import Order, orders_of
+from rods_jax.synthesis.courier.dispatch import at_once
+from rods_jax.synthesis.courier.lines import storable
 from rods_jax.synthesis.errors import Rejected
 from rods_jax.task_files import TaskFileError, content_hash, write_tasks
 
 SLICE = Slice(("set_speed", "change_channel"), (GROUND.clauses[1],), "plain", (1, 2))
-PAIR = Pair("p00", SLICE, ("Write.",), ("Play.",), ("Judge.",))
+PAIR = PlanPair("p00", SLICE, ("Write.",), ("Play.",), ("Judge.",))
 MAKE = partial(make_imperfect, GROUND)
 
 
@@ -124,9 +137,9 @@ def record(passed: bool) -> Record:
     return Record("t", 0, (passed,), (passed,), passed, ((),), ())
 
 
-def outcome(error="", detail="", verdict=None, judged=None, passed=None) -> Outcome:
+def outcome(error="", detail="", verdict=None, judged=None, passed=None) -> Tried:
     trial = None if passed is None else record(passed)
-    return Outcome("p00", 0, made(SLOW), error, detail, verdict, judged, trial)
+    return Tried("p00", 0, made(SLOW), error, detail, verdict, judged, trial)
 
 
 YES, NO = Verdict(True), Verdict(False, "short")
@@ -144,7 +157,7 @@ SOME = (
 
 
 def test_failures_go_to_the_side_at_fault():
-    assert evidence_of(SOME) == Evidence(
+    assert complaints_of(SOME) == Complaints(
         task=("nothing", "empty", "leaky", "served in vain"),
         trajectory=("rude",),
         harsh=("short",),
@@ -159,22 +172,22 @@ def test_failures_go_to_the_side_at_fault():
 
 def test_reflection_quotes_what_was_said_most_often():
     complaints = ("call 3 fails: no account 3", "call 7 fails: x", "leaky", "b", "c", "c")
-    new = reflect_by_rules(PAIR, Evidence(task=complaints, lax=("leaky",), harsh=("short",)), worse=[f"{AVOID}c"])
+    new = reflect_by_rules(PAIR, Complaints(task=complaints, lax=("leaky",), harsh=("short",)), worse=[f"{AVOID}c"])
     assert new.synthesis == ("Write.", f"{AVOID}call ... fails", f"{AVOID}leaky", f"{AVOID}b")
     assert new.rubric == ("Judge.", f"{ALLOW}short", f"{REJECT}leaky") and new.trial == PAIR.trial
-    turned = reflect_by_rules(new, Evidence(harsh=("leaky",)), ())
+    turned = reflect_by_rules(new, Complaints(harsh=("leaky",)), ())
     assert turned.rubric == ("Judge.", f"{ALLOW}short", f"{ALLOW}leaky")  # the later line takes the earlier one's place
     assert gist("the gold call 'x' of 12 fails: port broken") == "the gold call ... of ... fails"
 
 
 def test_a_version_that_does_worse_is_taken_back_and_its_lines_are_kept_in_mind():
     good, bad = (outcome(verdict=YES, judged=YES, passed=True),) * 8, (outcome("gold_fails", "x"),) * 8
-    first = stands(Standing(PAIR), PAIR, good, 1.0)
+    first = after_trying(Lineage(PAIR), PAIR, good, 1.0)
     new = replace(PAIR, rubric=("Judge.", "Judge harder."), version=1)
-    back = stands(first, new, bad, 1.0)
+    back = after_trying(first, new, bad, 1.0)
     assert (back.pair, back.outcomes, back.worse, back.rolled_back) == (PAIR, good, ("Judge harder.",), 1)
-    assert stands(first, new, good, 1.0).pair == new
-    assert stands(first, PAIR, good, 1.0).outcomes == good * 2  # the same version: more is known of it
+    assert after_trying(first, new, good, 1.0).pair == new
+    assert after_trying(first, PAIR, good, 1.0).outcomes == good * 2  # the same version: more is known of it
     assert is_worse(bad, good, 1.0) and not is_worse(good, bad, 1.0) and not is_worse((), good, 1.0)
 
 
@@ -296,7 +309,7 @@ def test_the_loop_raises_acceptance_agreement_and_soundness(evolved):
     sound = [sum(not defects(GROUND, task) for task in accepted(some)) / len(accepted(some)) for some in (first, last)]
     assert sound[0] < 0.9 < sound[1]
     assert evolved.ended == "" and len(evolved.tasks) >= 30
-    assert all(one.pair.version > 0 for one in evolved.standings)
+    assert all(one.pair.version > 0 for one in evolved.lineages)
 
 
 def test_what_is_accepted_is_gated_apart_and_never_held_out(evolved):
@@ -334,7 +347,7 @@ def test_a_reflection_that_does_harm_is_taken_back_and_told_so():
         GROUND, perfect_but(write=write_, reflect=reflect), Pace(pairs=4, attempts=4, rounds=3, tasks=4), unwritten()
     )
     assert [acceptance(one.outcomes) > 0.5 for one in found.rounds] == [True, False, True]
-    assert all((one.pair.version, one.latest, one.rolled_back) == (0, 1, 1) for one in found.standings)
+    assert all((one.pair.version, one.latest, one.rolled_back) == (0, 1, 1) for one in found.lineages)
     assert told == [()] * 4 + [("Hurry.",)] * 4 and len(found.tasks) >= 4
 
 
@@ -350,7 +363,7 @@ def test_a_pair_that_fails_after_the_pilot_pauses_and_the_others_go_on():
     found = evolve(GROUND, perfect_but(write=write_), Pace(pairs=4, attempts=6, rounds=1, tasks=40), unwritten())
     assert "p01" in found.paused and len(found.tasks) >= 40 and found.ended == ""
     assert calls["p01"] < calls["p00"] + calls["p02"]
-    standing, poor = found.standings[0], (outcome("gold_fails"),) * 6
+    standing, poor = found.lineages[0], (outcome("gold_fails"),) * 6
     assert has_fallen(standing, [replace(one, pair="p00") for one in poor], 6, 3.0)
     assert not has_fallen(standing, poor[:0], 6, 3.0)
 
@@ -372,6 +385,12 @@ def test_an_author_hands_out_accepted_tasks_of_the_seeds_family_each_once(evolve
     assert {one.id for one in made_} == {task.id for task in evolved.tasks if task.category == family}
     assert made_[0].ancestry == (seed.id,) and made_[0].world.options["checker"]
     assert [one.error for one in result.rejections] == ["none_left"]
+    # They travel to the pool as any variant does.
+    (dispatch,) = at_once(author, run_seed=0)(orders_of([seed], ()), 1, frozenset())
+    assert storable(HELPDESK, dispatch.result.candidate) is None
+    outcome = replay.Outcome(seed.id, 1, dispatch.result.candidate)
+    pool = replay.stage(replay.create([seed], ReplaySettings(capacity=4)), [outcome], 0)
+    assert [one.task for one in pool.staged] == [dispatch.result.candidate]
     path.write_text("")
     with pytest.raises(TaskFileError, match="holds no task"):
         accepted_tasks(HELPDESK, path)

@@ -20,7 +20,7 @@ from rods_jax.chat import BUDGET_EXHAUSTED, Reply, Request
 from rods_jax.config import ConfigError
 from rods_jax.evolution.evolve import Evolved, Pace, evolve
 from rods_jax.evolution.folder import evolve_in
-from rods_jax.evolution.ledger import Ledger, Stopped, opened, unwritten
+from rods_jax.evolution.ledger import Halted, Ledger, opened, unwritten
 from rods_jax.evolution.llm import llm_roles
 from rods_jax.evolution.roles import Verdict
 from rods_jax.journal import JournalError
@@ -137,7 +137,7 @@ def test_replies_are_asked_for_once_and_results_are_read_back(tmp_path):
         with opened(tmp_path / NAME, {}, {"a": generate}) as ledger:
             assert ledger.do("u", Verdict, make) == Verdict(True, "hello")
             assert len(asked) == 1 and ledger.tokens() == 3
-    with opened(tmp_path / NAME, {}, {"a": generate}, max_tokens=3) as ledger, pytest.raises(Stopped):
+    with opened(tmp_path / NAME, {}, {"a": generate}, max_tokens=3) as ledger, pytest.raises(Halted):
         ledger.do("other", Verdict, make)
 
 

@@ -12,7 +12,7 @@ from test_checker import SLOW, made
 from test_evolution import PAIR
 
 from rods_jax.chat import Endpoint, Reply, Request, http_generate
-from rods_jax.evolution.attempt import evidence_of
+from rods_jax.evolution.attempt import complaints_of
 from rods_jax.evolution.evolve import Pace, evolve
 from rods_jax.evolution.ledger import opened, unwritten
 from rods_jax.evolution.llm import BACKENDS, lines_in, llm_roles, read_calls, told
@@ -132,9 +132,9 @@ def errors(found) -> Counter:
 def test_a_server_plays_every_role(tmp_path):
     found, ledger, requests = evolved(tmp_path)
     assert errors(found) == {"": 4} and found.ended == "" and len(found.tasks) == 4
-    assert found.refused_pairs == () and [one.pair.slice.tools[0] for one in found.standings] == NAMES[0:12:3]
-    assert {one.pair.synthesis for one in found.standings} == {("Write.", "Write better.")}
-    assert found.standings[0].pair.version == 1 and found.standings[0].pair.rubric == ("Judge.",)
+    assert found.refused_pairs == () and [one.pair.slice.tools[0] for one in found.lineages] == NAMES[0:12:3]
+    assert {one.pair.synthesis for one in found.lineages} == {("Write.", "Write better.")}
+    assert found.lineages[0].pair.version == 1 and found.lineages[0].pair.rubric == ("Judge.",)
     assert {role: one.questions for role, one in ledger.spent.items()} == Counter(map(role_of, requests))
     assert ledger.tokens() == 15 * len(requests)
     # The trial's lines reach both sides, and the verifier is told nothing of the checker's verdict.
@@ -184,7 +184,7 @@ def test_a_plan_that_cannot_be_read_is_counted_and_the_others_go_on(tmp_path):
         ("p01", "unreadable"): 3,
         ("p02", "unknown_name"): 3,
     }
-    assert [one.pair.name for one in found.standings] == ["p00", "p03"] and found.tasks
+    assert [one.pair.name for one in found.lineages] == ["p00", "p03"] and found.tasks
     (tmp_path / "none").mkdir()
     none, _, _ = evolved(tmp_path / "none", planner=say("no"))
     assert none.ended == "no pair was made" and len(none.refused_pairs) == 12
@@ -241,7 +241,7 @@ def test_an_assistant_or_a_user_without_an_answer_is_no_fault_of_the_task(tmp_pa
     found, _, _ = evolved(tmp_path, replace(PACE, workers=1), **{role: fine})
     assert errors(found) == {"": 3, "pipeline_exception": 1}
     assert found.rounds[0].outcomes[0].detail.startswith("the trial broke: ")
-    assert evidence_of(found.rounds[0].outcomes).task == ()
+    assert complaints_of(found.rounds[0].outcomes).task == ()
 
 
 def test_texts_are_read_strictly():

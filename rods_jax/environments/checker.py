@@ -20,14 +20,14 @@ from rods_jax.records import decode, encode
 from rods_jax.types import Call, Json, Task
 
 CHECKER = "checker"  # option of a world that carries one
-Path = tuple[str, ...]
+Keys = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Goal:
     """The value at a path of the state; the first key is a class."""
 
-    path: Path
+    path: Keys
     value: Json
 
 
@@ -47,7 +47,7 @@ class Checker:
     goal: tuple[Goal, ...] = ()
     assertions: tuple[Assertion, ...] = ()
     said: tuple[str, ...] = ()  # in the agent's words, in any case of letters
-    kept: tuple[Path, ...] = ()
+    kept: tuple[Keys, ...] = ()
     refusal: bool = False
 
 
@@ -138,7 +138,7 @@ class _Absent:
 ABSENT = _Absent()
 
 
-def value_at(state: Json, path: Path) -> Json:
+def value_at(state: Json, path: Keys) -> Json:
     """The value at a path of objects and lists, or ABSENT."""
     for key in path:
         if isinstance(state, Mapping) and key in state:
@@ -157,12 +157,12 @@ def _holds(known: Mapping[str, Predicate], one: Assertion, end: End) -> bool:
         return False
 
 
-def _changed(before: Json, after: Json, path: Path, apart: set[Path]) -> bool:
+def _changed(before: Json, after: Json, path: Keys, apart: set[Keys]) -> bool:
     """Whether anything below the path is not what it was, but for the paths apart."""
     return _differs(value_at(before, path), value_at(after, path), path, apart)
 
 
-def _differs(old: Json, new: Json, path: Path, apart: set[Path]) -> bool:
+def _differs(old: Json, new: Json, path: Keys, apart: set[Keys]) -> bool:
     if path in apart:
         return False
     if isinstance(old, Mapping) and isinstance(new, Mapping):

@@ -10,8 +10,8 @@ from rods_jax.dialogue import Record, play
 from rods_jax.evolution.draft import base_of, task_of
 from rods_jax.evolution.gate import require_sound
 from rods_jax.evolution.ground import Ground
-from rods_jax.evolution.pairs import Pair
-from rods_jax.evolution.roles import TASK, TRAJECTORY, Evidence, Roles, Verdict
+from rods_jax.evolution.pairs import PlanPair
+from rods_jax.evolution.roles import TASK, TRAJECTORY, Complaints, Roles, Verdict
 from rods_jax.synthesis.errors import PIPELINE_EXCEPTION, Rejected
 from rods_jax.task_files import content_hash
 from rods_jax.types import Task
@@ -26,7 +26,7 @@ UNFULFILLED = "a dialogue that serves the user fails the checker"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Tried:
     """What became of one attempt."""
 
     pair: str
@@ -48,7 +48,7 @@ class Checking:
     trials: int = 1  # dialogues that may fail through no fault of the task
 
 
-def attempt(ground: Ground, roles: Roles, pair: Pair, unit: str, checking: Checking) -> Outcome:
+def attempt(ground: Ground, roles: Roles, pair: PlanPair, unit: str, checking: Checking) -> Tried:
     """Writes a task of the pair's slice and finds out whether it is one.  All chance follows from `unit`."""
     task, verdict = None, None
     try:
@@ -60,13 +60,13 @@ def attempt(ground: Ground, roles: Roles, pair: Pair, unit: str, checking: Check
         # Ask the verifier; then play it.
         verdict = roles.verify(pair, task) if checking.verifies else Verdict(True)
         if not verdict.accepted and not checking.audits:
-            return Outcome(pair.name, pair.version, task, BY_VERIFIER, verdict.reason, verdict)
+            return Tried(pair.name, pair.version, task, BY_VERIFIER, verdict.reason, verdict)
         return _tried(ground, roles, pair, task, verdict, checking)
     except Rejected as rejected:
-        return Outcome(pair.name, pair.version, task, rejected.error, rejected.detail, verdict)
+        return Tried(pair.name, pair.version, task, rejected.error, rejected.detail, verdict)
 
 
-def _tried(ground: Ground, roles: Roles, pair: Pair, task: Task, verdict: Verdict, checking: Checking) -> Outcome:
+def _tried(ground: Ground, roles: Roles, pair: PlanPair, task: Task, verdict: Verdict, checking: Checking) -> Tried:
     """Plays the task until a dialogue is good, or the trials are used up."""
     domain = ground.played_with(roles.user(pair, task))
     for number in range(checking.trials):
@@ -74,7 +74,7 @@ def _tried(ground: Ground, roles: Roles, pair: Pair, task: Task, verdict: Verdic
         if record.failure:
             raise Rejected(PIPELINE_EXCEPTION, f"the trial broke: {record.failure}")
         judged = roles.judge(pair, task, record) if checking.verifies else Verdict(True)
-        found = Outcome(pair.name, pair.version, task, *_error(verdict, judged, record), verdict, judged, record)
+        found = Tried(pair.name, pair.version, task, *_error(verdict, judged, record), verdict, judged, record)
         if not found.error or judged.fault != TRAJECTORY:
             break
     return found
@@ -95,8 +95,8 @@ def likeness(task: Task) -> str:
 
 
 def without_duplicates(
-    outcomes: Iterable[Outcome], before: Iterable[Task], known: frozenset[str] = frozenset()
-) -> list[Outcome]:
+    outcomes: Iterable[Tried], before: Iterable[Task], known: frozenset[str] = frozenset()
+) -> list[Tried]:
     """In their order: of tasks that are alike the first counts, unless one stood before or its content is known."""
     seen, kept = set(map(likeness, before)), []
     for one in outcomes:
@@ -111,12 +111,12 @@ def without_duplicates(
 
 
 # -------------------------------------------------------------------------------------- what it says
-def is_fine(one: Outcome) -> bool:
+def is_fine(one: Tried) -> bool:
     """Whether trial, trajectory verifier and checker found nothing wrong, whatever the verifier thinks."""
     return one.trial is not None and all(one.trial.rods) and one.judged is not None and one.judged.accepted
 
 
-def evidence_of(outcomes: Sequence[Outcome]) -> Evidence:
+def complaints_of(outcomes: Sequence[Tried]) -> Complaints:
     """Each failure, as a sentence, goes to the side at fault.
 
     The verifier refused it, and nothing was found wrong: the rubric is too harsh.  The verifier let it pass, and the
@@ -137,15 +137,15 @@ def evidence_of(outcomes: Sequence[Outcome]) -> Evidence:
                 lax.append(one.detail)
             case _:
                 task.append(one.detail)
-    return Evidence(tuple(task), tuple(trajectory), tuple(harsh), tuple(lax))
+    return Complaints(tuple(task), tuple(trajectory), tuple(harsh), tuple(lax))
 
 
-def acceptance(outcomes: Sequence[Outcome]) -> float:
+def acceptance(outcomes: Sequence[Tried]) -> float:
     """Accepted tasks per attempt."""
     return sum(not one.error for one in outcomes) / max(1, len(outcomes))
 
 
-def agreement(outcomes: Sequence[Outcome]) -> float | None:
+def agreement(outcomes: Sequence[Tried]) -> float | None:
     """How often verifier and trial agree on a task, where the dialogue itself is not to blame. None: no such trial."""
     both = [
         one.verdict.accepted == is_fine(one)

@@ -1,6 +1,6 @@
 """The loop: pairs of plans are made, tried in rounds and rewritten; the best versions are frozen and scaled.
 
-AReaL-SEA (arXiv 2601.22607): (P_s, P_e)[n, k+1] = Reflect((P_s, P_e)[n, k], failures[n, k]).  Each pair has a standing:
+AReaL-SEA (arXiv 2601.22607): (P_s, P_e)[n, k+1] = Reflect((P_s, P_e)[n, k], failures[n, k]).  Each pair has a lineage:
 its best version, and how that one did.  A version that does worse is taken back, and what it added is not tried again.
 """
 
@@ -14,18 +14,18 @@ from typing import NamedTuple
 from rods_jax.chat import Generate
 from rods_jax.evolution.attempt import (
     Checking,
-    Outcome,
+    Tried,
     acceptance,
     agreement,
     attempt,
-    evidence_of,
+    complaints_of,
     without_duplicates,
 )
 from rods_jax.evolution.ground import Ground
-from rods_jax.evolution.ledger import Ledger, Stopped
-from rods_jax.evolution.pairs import Pair, require_apart, require_pair
+from rods_jax.evolution.ledger import Halted, Ledger
+from rods_jax.evolution.lineage import Lineage, Round, after_trying, has_fallen, is_settled, lines_of
+from rods_jax.evolution.pairs import PlanPair, require_apart, require_pair
 from rods_jax.evolution.roles import MakeRoles, Roles
-from rods_jax.evolution.standing import Round, Standing, has_fallen, is_settled, lines_of, stands
 from rods_jax.synthesis.errors import PIPELINE_EXCEPTION, Rejected
 from rods_jax.threads import in_threads
 from rods_jax.types import Task
@@ -64,9 +64,9 @@ class RefusedPair(NamedTuple):
 class Evolved(NamedTuple):
     """All that came out."""
 
-    standings: tuple[Standing, ...]
+    lineages: tuple[Lineage, ...]
     rounds: tuple[Round, ...]
-    scaled: tuple[Outcome, ...]  # after the pilot
+    scaled: tuple[Tried, ...]  # after the pilot
     refused_pairs: tuple[RefusedPair, ...]  # of pairs
     paused: tuple[str, ...]  # pairs that did worse after the pilot than in it
     ended: str  # why it ended before it had all its tasks; empty: it has them
@@ -85,7 +85,7 @@ def evolve(
     *,
     known: frozenset[str] = frozenset(),
     tell: Callable[[str], None] = lambda sentence: None,
-    done: Callable[[Outcome], None] = lambda outcome: None,
+    done: Callable[[Tried], None] = lambda outcome: None,
 ) -> Evolved:
     """Writes `pace.tasks` tasks, or as many as the budget allows.
 
@@ -94,44 +94,44 @@ def evolve(
     attempts = partial(_attempts, ground, make_roles, pace, ledger, known, done)
     # Plan: one pair after another, each apart from the earlier ones.
     pairs, refusals, ended = plan_pairs(ground, make_roles, pace, ledger)
-    standings, rounds = tuple(map(Standing, pairs)), tuple[Round, ...]()
+    lineages, rounds = tuple(map(Lineage, pairs)), tuple[Round, ...]()
     # Pilot: try every pair, keep what did not do worse, and reflect on what failed.
     while not ended:
         outcomes, ended = attempts(f"round-{len(rounds)}", pairs, audits=True)
         rounds += (Round((*pairs,), outcomes),)
-        standings = tuple(
-            stands(one, pair, [o for o in outcomes if o.pair == pair.name], pace.tolerance)
-            for one, pair in zip(standings, pairs)
+        lineages = tuple(
+            after_trying(one, pair, [o for o in outcomes if o.pair == pair.name], pace.tolerance)
+            for one, pair in zip(lineages, pairs)
         )
-        tell(said_of(rounds, standings))
+        tell(said_of(rounds, lineages))
         if ended or len(rounds) == pace.rounds or is_settled(rounds, pace.patience, pace.min_gain):
             break
-        standings, pairs, ended = reflected(make_roles, pace, standings, ledger, len(rounds))
+        lineages, pairs, ended = reflected(make_roles, pace, lineages, ledger, len(rounds))
     # Scale: the best versions alone; a pair that does worse than in the pilot pauses.
-    scaled, paused, pairs = tuple[Outcome, ...](), tuple[str, ...](), [one.pair for one in standings]
+    scaled, paused, pairs = tuple[Tried, ...](), tuple[str, ...](), [one.pair for one in lineages]
     for block in count():
         if ended or len(accepted(scaled)) >= pace.tasks:
             break
         outcomes, ended = attempts(f"scale-{block}", pairs, accepted(scaled), audits=False)
         scaled += outcomes
-        fallen = [one.pair.name for one in standings if has_fallen(one, scaled, WINDOW * pace.attempts, ERRORS)]
+        fallen = [one.pair.name for one in lineages if has_fallen(one, scaled, WINDOW * pace.attempts, ERRORS)]
         paused += tuple(name for name in fallen if name not in paused)
         pairs = [pair for pair in pairs if pair.name not in paused]
         if not ended and not (pairs and accepted(outcomes)):
             ended = "a whole round brought no task" if pairs else "every pair has paused"
-    return Evolved(standings, rounds, scaled, refusals, paused, "" if len(accepted(scaled)) >= pace.tasks else ended)
+    return Evolved(lineages, rounds, scaled, refusals, paused, "" if len(accepted(scaled)) >= pace.tasks else ended)
 
 
-def accepted(outcomes: Sequence[Outcome]) -> list[Task]:
+def accepted(outcomes: Sequence[Tried]) -> list[Task]:
     """The tasks of attempts that brought one."""
     return [one.task for one in outcomes if one.task is not None and not one.error]
 
 
-def said_of(rounds: Sequence[Round], standings: Sequence[Standing]) -> str:
+def said_of(rounds: Sequence[Round], lineages: Sequence[Lineage]) -> str:
     outcomes = rounds[-1].outcomes
     agreed = agreement(outcomes)
     shares = f"{acceptance(outcomes):.0%} accepted, {'-' if agreed is None else f'{agreed:.0%}'} agreed"
-    return f"round {len(rounds) - 1}: {shares}, {sum(one.rolled_back for one in standings)} versions taken back so far"
+    return f"round {len(rounds) - 1}: {shares}, {sum(one.rolled_back for one in lineages)} versions taken back so far"
 
 
 # --------------------------------------------------------------------------------------------- plan
@@ -139,28 +139,28 @@ def said_of(rounds: Sequence[Round], standings: Sequence[Standing]) -> str:
 class Planned:
     """A pair, or why there is none."""
 
-    pair: Pair | None
+    pair: PlanPair | None
     error: str = ""
     detail: str = ""
 
 
 def plan_pairs(
     ground: Ground, make_roles: MakeRoles, pace: Pace, ledger: Ledger
-) -> tuple[list[Pair], tuple[RefusedPair, ...], str]:
+) -> tuple[list[PlanPair], tuple[RefusedPair, ...], str]:
     """(the pairs, why others were not made, why planning ended early); a planner is told why, and tries again."""
-    pairs, refusals = list[Pair](), list[RefusedPair]()
+    pairs, refusals = list[PlanPair](), list[RefusedPair]()
     for number in range(pace.pairs):
         name, told = f"p{number:02}", list[str]()
         for again in range(PLANS):
             unit = f"{pace.seed}/plan/{name}/{again}"
 
-            def plan(roles: Roles) -> Pair:
+            def plan(roles: Roles) -> PlanPair:
                 pair = roles.plan(name, pairs, told, random.Random(unit))
                 return require_apart(require_pair(ground, pair), pairs, pace.max_overlap)
 
             try:
                 planned = ledger.do(unit, Planned, lambda backends: _planned(plan, make_roles(backends)))
-            except Stopped as stopped:
+            except Halted as stopped:
                 return pairs, tuple(refusals), str(stopped)
             if planned.pair is not None:
                 pairs.append(planned.pair)
@@ -171,20 +171,20 @@ def plan_pairs(
 
 
 def reflected(
-    make_roles: MakeRoles, pace: Pace, standings: Sequence[Standing], ledger: Ledger, number: int
-) -> tuple[tuple[Standing, ...], list[Pair], str]:
-    """(standings, the pairs of the next round, why it ended): a version with another text is a new one."""
-    after, pairs = list[Standing](), list[Pair]()
-    for one in standings:
+    make_roles: MakeRoles, pace: Pace, lineages: Sequence[Lineage], ledger: Ledger, number: int
+) -> tuple[tuple[Lineage, ...], list[PlanPair], str]:
+    """(lineages, the pairs of the next round, why it ended): a version with another text is a new one."""
+    after, pairs = list[Lineage](), list[PlanPair]()
+    for one in lineages:
 
-        def reflect(roles: Roles) -> Pair:
-            return roles.reflect(one.pair, evidence_of(one.outcomes), one.worse)
+        def reflect(roles: Roles) -> PlanPair:
+            return roles.reflect(one.pair, complaints_of(one.outcomes), one.worse)
 
         unit = f"{pace.seed}/reflect-{number}/{one.pair.name}"
         try:
             planned = ledger.do(unit, Planned, lambda backends: _planned(reflect, make_roles(backends)))
-        except Stopped as stopped:
-            return tuple(standings), pairs, str(stopped)
+        except Halted as stopped:
+            return tuple(lineages), pairs, str(stopped)
         new = planned.pair or one.pair  # without a reflection it stays as it is
         changed = lines_of(new) != lines_of(one.pair)
         after.append(one._replace(latest=one.latest + changed))
@@ -192,13 +192,13 @@ def reflected(
     return tuple(after), pairs, ""
 
 
-def _planned(make: Callable[[Roles], Pair], roles: Roles) -> Planned:
-    """Stopped: no server answers, so that it is asked again later."""
+def _planned(make: Callable[[Roles], PlanPair], roles: Roles) -> Planned:
+    """Halted: no server answers, so that it is asked again later."""
     try:
         return Planned(make(roles))
     except Rejected as rejected:
         if rejected.error == PIPELINE_EXCEPTION:
-            raise Stopped(f"nobody answered: {rejected.detail}") from None
+            raise Halted(f"nobody answered: {rejected.detail}") from None
         return Planned(None, rejected.error, rejected.detail)
 
 
@@ -213,13 +213,13 @@ def _attempts(
     pace: Pace,
     ledger: Ledger,
     known: frozenset[str],
-    done: Callable[[Outcome], None],
+    done: Callable[[Tried], None],
     name: str,
-    pairs: Sequence[Pair],
+    pairs: Sequence[PlanPair],
     before: Sequence[Task] = (),
     *,
     audits: bool,
-) -> tuple[tuple[Outcome, ...], str]:
+) -> tuple[tuple[Tried, ...], str]:
     """(the outcomes of a round in their order, why it ended before all of them).
 
     An attempt without an answer is a failure as any other, but where no attempt of the round had one: then nothing is
@@ -228,24 +228,24 @@ def _attempts(
     checking = Checking(pace.verifies, audits, pace.trials)
     jobs = [(pair, f"{pace.seed}/{name}/{pair.name}/{n}") for pair in pairs for n in range(pace.attempts)]
 
-    def settle(job: tuple[Pair, str]) -> Outcome | Exception:
+    def settle(job: tuple[PlanPair, str]) -> Tried | Exception:
         pair, unit = job
 
-        def make(backends: Mapping[str, Generate]) -> Outcome:
+        def make(backends: Mapping[str, Generate]) -> Tried:
             outcome = attempt(ground, make_roles(backends), pair, unit, checking)
             if outcome.error == PIPELINE_EXCEPTION:
                 raise _Unanswered(outcome)
             return outcome
 
         try:
-            return ledger.do(unit, Outcome, make)
-        except (Stopped, _Unanswered) as error:
+            return ledger.do(unit, Tried, make)
+        except (Halted, _Unanswered) as error:
             return error
 
-    found, unanswered, ended = dict[int, Outcome](), dict[int, Outcome](), ""
+    found, unanswered, ended = dict[int, Tried](), dict[int, Tried](), ""
     for place, one in in_threads(settle, jobs, pace.workers):
         match one:
-            case Outcome():
+            case Tried():
                 found[place] = one
                 done(one)
             case _Unanswered(args=(outcome,)):
@@ -256,5 +256,5 @@ def _attempts(
         ended = f"nobody answered in a whole round: {next(iter(unanswered.values())).detail}"
     if not ended:
         for place, outcome in unanswered.items():
-            found[place] = ledger.do(jobs[place][1], Outcome, lambda backends: outcome)
+            found[place] = ledger.do(jobs[place][1], Tried, lambda backends: outcome)
     return tuple(without_duplicates([found[place] for place in sorted(found)], before, known)), ended

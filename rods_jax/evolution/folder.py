@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from rods_jax import strict_json, terminal
 from rods_jax.config import ConfigError, plain_values
-from rods_jax.evolution.attempt import Outcome
+from rods_jax.evolution.attempt import Tried
 from rods_jax.evolution.evolve import Evolved, evolve
 from rods_jax.evolution.ledger import opened
 from rods_jax.evolution.pairs import difference, text_of
@@ -47,7 +47,7 @@ def evolve_in(config: EvolutionConfig, folder: Path, console: Console) -> Evolve
         with Progress(*columns, console=console) as progress:
             bar = progress.add_task("attempts", total=None)
 
-            def done(outcome: Outcome) -> None:
+            def done(outcome: Tried) -> None:
                 progress.update(bar, advance=1)
 
             def tell(sentence: str) -> None:
@@ -76,9 +76,9 @@ def write(folder: Path, evolved: Evolved, report: Json) -> None:
     lines = (strict_json.dumps(encode(one.trial)) + "\n" for one in fine if one.trial is not None)
     write_atomically(folder / TRIALS, header + "".join(lines))
     (folder / PLANS).mkdir(exist_ok=True)
-    for standing in evolved.standings:
-        name = standing.pair.name
-        write_atomically(folder / PLANS / f"{name}.txt", text_of(standing.pair))
+    for lineage in evolved.lineages:
+        name = lineage.pair.name
+        write_atomically(folder / PLANS / f"{name}.txt", text_of(lineage.pair))
         versions = {pair.version: pair for one in evolved.rounds for pair in one.pairs if pair.name == name}
         ordered = [versions[number] for number in sorted(versions)]
         changes = "".join(difference(old, new) for old, new in zip(ordered, ordered[1:]))

@@ -31,7 +31,7 @@ MAX_ORDERS = 16  # of one gold: the reverse and neighbours exchanged
 MAX_VALUES = 4  # other values of one argument
 
 
-class Run(NamedTuple):
+class Played(NamedTuple):
     """What some calls lead to."""
 
     states: tuple[Json, ...]  # before the first and after each, or after the last alone
@@ -39,7 +39,7 @@ class Run(NamedTuple):
     ok: tuple[bool, ...]
 
 
-def run(ground: Ground, task: Task, acts: Sequence[Act], *, every: bool = True) -> Run:
+def run(ground: Ground, task: Task, acts: Sequence[Act], *, every: bool = True) -> Played:
     """The calls in a new world of the task; every: with the state after each of them."""
     live = ground.live(task.world)
     states, outputs, ok = [snapshot(live)], [], []
@@ -48,7 +48,7 @@ def run(ground: Ground, task: Task, acts: Sequence[Act], *, every: bool = True) 
         states += [snapshot(live)] if every or place == len(acts) else []
         outputs.append(observation.text)
         ok.append(observation.ok)
-    return Run(tuple(states), tuple(outputs), tuple(ok))
+    return Played(tuple(states), tuple(outputs), tuple(ok))
 
 
 def require_sound(ground: Ground, task: Task) -> None:
@@ -105,7 +105,7 @@ def _unknown_calls(ground: Ground, gold: Sequence[Act]) -> Iterator[str]:
                 yield f"{act.call.name} has no argument {name}"
 
 
-def _missed(checker: Checker, played: Run, gold: Sequence[Act], ground: Ground) -> str:
+def _missed(checker: Checker, played: Played, gold: Sequence[Act], ground: Ground) -> str:
     """Which part of the checker the gold misses."""
     calls = tuple((act.who, act.call) for act in gold)
     parts = decided(checker, End(played.states[0], played.states[-1], calls, checker.said), ground.predicates)
@@ -118,7 +118,7 @@ def _missed(checker: Checker, played: Run, gold: Sequence[Act], ground: Ground) 
     return named[parts.index(False)]
 
 
-def _perturbed(ground: Ground, gold: Sequence[Act], played: Run) -> Iterator[tuple[str, tuple[Act, ...]]]:
+def _perturbed(ground: Ground, gold: Sequence[Act], played: Played) -> Iterator[tuple[str, tuple[Act, ...]]]:
     """(what is wrong, calls): gold without a call that changed something, and with another argument in it."""
     for place, act in enumerate(gold):
         if equal(played.states[place], played.states[place + 1]):

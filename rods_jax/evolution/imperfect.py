@@ -28,7 +28,7 @@ from rods_jax.environments.helpdesk.user import Dials, by_rules
 from rods_jax.environments.helpdesk.world import account_of
 from rods_jax.evolution.draft import Draft
 from rods_jax.evolution.ground import Act, Ground
-from rods_jax.evolution.pairs import Pair, Slice
+from rods_jax.evolution.pairs import PlanPair, Slice
 from rods_jax.evolution.roles import ALLOW, REJECT, TASK, TRAJECTORY, Roles, Verdict, plan_by_rules, reflect_by_rules
 from rods_jax.synthesis.patch import Patch
 from rods_jax.task_files import content_hash
@@ -103,7 +103,7 @@ def heeds(lines: Sequence[str], kind: str) -> bool:
 
 
 # ------------------------------------------------------------------------------------------- writer
-def write(rates: Rates, pair: Pair, base: World, rng: random.Random) -> Draft:
+def write(rates: Rates, pair: PlanPair, base: World, rng: random.Random) -> Draft:
     """A composition of the slice, with at most one slip.  Told that tasks are too short, it writes longer ones."""
     longer = 2 if heeds(pair.synthesis, TASTE) else 0
     kind = _slip(rates, pair, longer, rng)
@@ -114,7 +114,7 @@ def write(rates: Rates, pair: Pair, base: World, rng: random.Random) -> Draft:
     return _slipped(kind, draft, composition, base.options["account"], rng)
 
 
-def _slip(rates: Rates, pair: Pair, longer: int, rng: random.Random) -> str:
+def _slip(rates: Rates, pair: PlanPair, longer: int, rng: random.Random) -> str:
     """Which slip it makes, or none; longer tasks have more of them."""
     draw = rng.random()
     for kind, rate in rates.slips.items():
@@ -152,7 +152,7 @@ def _known() -> Mapping[Composition, tuple[frozenset[str], int]]:
     return {one: (frozenset(call.name for _, call in own), len(own)) for one, own in acts.items()}
 
 
-def _sound(pair: Pair, composition: Composition, base: World, rng: random.Random) -> Draft:
+def _sound(pair: PlanPair, composition: Composition, base: World, rng: random.Random) -> Draft:
     account = base.options["account"]
     own = ("accounts", str(account))
     faults = [FAULTS[name] for name in composition.faults]
@@ -248,7 +248,7 @@ def defects(ground: Ground, task: Task) -> frozenset[str]:
 
 
 # ---------------------------------------------------------------------------------------- verifiers
-def verify(ground: Ground, rates: Rates, pair: Pair, task: Task) -> Verdict:
+def verify(ground: Ground, rates: Rates, pair: PlanPair, task: Task) -> Verdict:
     """Looks at the task alone."""
     rng = _noise("verify", pair, task)
     for kind in sorted(defects(ground, task)):
@@ -259,7 +259,7 @@ def verify(ground: Ground, rates: Rates, pair: Pair, task: Task) -> Verdict:
     return Verdict(True)
 
 
-def judge(ground: Ground, rates: Rates, pair: Pair, task: Task, record: Record) -> Verdict:
+def judge(ground: Ground, rates: Rates, pair: PlanPair, task: Task, record: Record) -> Verdict:
     """Looks at the dialogue: whether the user was helped, who is to blame where it was not, and at the user's words."""
     rng = _noise("judge", pair, task)
     for kind in sorted(defects(ground, task)):
@@ -281,13 +281,13 @@ def _rejects(rubric: Sequence[str], kind: str) -> bool:
     return any(line.startswith(REJECT) and heeds([line], kind) for line in rubric)
 
 
-def _noise(who: str, pair: Pair, task: Task) -> random.Random:
+def _noise(who: str, pair: PlanPair, task: Task) -> random.Random:
     """Follows from what is judged and by which text, as a model's verdict would at temperature 0."""
     return random.Random(f"{who}/{content_hash(task)}/{pair.rubric}")
 
 
 # -------------------------------------------------------------------------------------------- trial
-def assistant(rates: Rates, pair: Pair, task: Task) -> Play:
+def assistant(rates: Rates, pair: PlanPair, task: Task) -> Play:
     """The demonstrator, with habits that the trial's instructions take away."""
     rate = rates.neglects * (rates.heeded if heeds(pair.trial, NEGLECTS) else 1)
     play = demonstrator(task, Habits(stop_early=rate, skip=rate), random.Random(f"play/{task.id}/{pair.trial}"))
@@ -299,5 +299,5 @@ def assistant(rates: Rates, pair: Pair, task: Task) -> Play:
     return act
 
 
-def user(rates: Rates, pair: Pair) -> User:
+def user(rates: Rates, pair: PlanPair) -> User:
     return by_rules(Dials(misreads=rates.misreports * (rates.heeded if heeds(pair.trial, MISREPORTS) else 1)))

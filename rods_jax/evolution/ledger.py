@@ -27,7 +27,7 @@ VERSION = 1  # of the records: count up when one changes
 UNANSWERED = (*RETRIED, MISCONFIGURED)  # errors of a server that has not answered the question
 
 
-class Stopped(Exception):
+class Halted(Exception):
     """Why nothing more can be done now, in a sentence; nothing is recorded, and a later call may do it."""
 
 
@@ -63,14 +63,14 @@ class Ledger:
     def do(self, unit: str, kind: type[T], make: Callable[[Mapping[str, Generate]], T]) -> T:
         """The unit's result: the recorded one, or that of `make`, which gets the backends.
 
-        Stopped: a question was not asked; nothing is recorded.  JournalError: the recorded result is no `kind`.
+        Halted: a question was not asked; nothing is recorded.  JournalError: the recorded result is no `kind`.
         """
         if unit in self._done:
             try:
                 return decode(kind, self._done[unit], "", VERSIONED)
             except (RecordError, ValueError) as error:
                 raise JournalError(f"the journal's {unit} is of another version: {error}") from None
-        kept, cut = remembered(self._replies[unit]), list[Stopped]()
+        kept, cut = remembered(self._replies[unit]), list[Halted]()
         try:
             result = make({role: partial(self._answer, unit, role, kept, cut) for role in self._backends})
         finally:
@@ -85,22 +85,22 @@ class Ledger:
         unit: str,
         role: str,
         kept: Callable[[Request], Reply | None],
-        cut: list[Stopped],
+        cut: list[Halted],
         requests: Sequence[Request],
     ) -> list[Reply]:
         try:
             return [kept(request) or self._ask(unit, role, request) for request in requests]
-        except Stopped as stopped:
+        except Halted as stopped:
             cut.append(stopped)
             raise
 
     def _ask(self, unit: str, role: str, request: Request) -> Reply:
         """The server's reply, written before it is used."""
         if self._max_tokens is not None and self.tokens() >= self._max_tokens:
-            raise Stopped(f"the budget ended: {self.tokens()} tokens are spent")
+            raise Halted(f"the budget ended: {self.tokens()} tokens are spent")
         (reply,) = self._backends[role]([request])
         if reply.error == BUDGET_EXHAUSTED:
-            raise Stopped(f"the budget ended: {reply.detail}")
+            raise Halted(f"the budget ended: {reply.detail}")
         if reply.error in UNANSWERED:  # a later call asks again
             return reply
         with self._lock:

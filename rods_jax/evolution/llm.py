@@ -24,8 +24,8 @@ from rods_jax.environments.users import model_user
 from rods_jax.evolution.draft import UNREADABLE, Draft, gold_of, read_draft
 from rods_jax.evolution.gate import run
 from rods_jax.evolution.ground import Act, Ground
-from rods_jax.evolution.pairs import MAX_DEPTH, MAX_LINE, MAX_LINES, Pair, Slice
-from rods_jax.evolution.roles import TASK, TRAJECTORY, Evidence, Roles, Verdict, counted
+from rods_jax.evolution.pairs import MAX_DEPTH, MAX_LINE, MAX_LINES, PlanPair, Slice
+from rods_jax.evolution.roles import TASK, TRAJECTORY, Complaints, Roles, Verdict, counted
 from rods_jax.records import RecordError, decode, encode
 from rods_jax.synthesis.ask import Ask, Prompt, asker, excerpt, load_prompts
 from rods_jax.synthesis.attempt import Exchange
@@ -71,16 +71,16 @@ def _prompts() -> Mapping[str, Prompt]:
 
 # ------------------------------------------------------------------------------------------ planner
 def _plan(
-    ask: Ask, ground: Ground, name: str, earlier: Sequence[Pair], refusals: Sequence[str], rng: random.Random
-) -> Pair:
-    def read(parts: Mapping[str, str]) -> Pair:
+    ask: Ask, ground: Ground, name: str, earlier: Sequence[PlanPair], refusals: Sequence[str], rng: random.Random
+) -> PlanPair:
+    def read(parts: Mapping[str, str]) -> PlanPair:
         numbers = [*map(_number, lines_in(parts["clauses"]))]
         if not all(0 < number <= len(ground.clauses) for number in numbers):
             raise ValueError(f"clauses are numbers from 1 to {len(ground.clauses)}")
         depth = tuple(map(_number, lines_in(parts["depth"])))
         clauses = tuple(ground.clauses[number - 1] for number in numbers)
         part = Slice(lines_in(parts["tools"]), clauses, parts["style"], depth)
-        return _with_plans(Pair(name, part, (), (), ()), parts)
+        return _with_plans(PlanPair(name, part, (), (), ()), parts)
 
     data = {
         "pair": name,
@@ -96,7 +96,7 @@ def _plan(
 
 
 # ------------------------------------------------------------------------------------------- writer
-def _write(ask: Ask, ground: Ground, pair: Pair, base: World, rng: random.Random) -> Draft:
+def _write(ask: Ask, ground: Ground, pair: PlanPair, base: World, rng: random.Random) -> Draft:
     """Lets the writer look at live tools of the unbroken world, a copy of its own, then takes its draft."""
     live = ground.live(base)
     looks: list[Json] = []
@@ -144,7 +144,7 @@ def read_calls(text: str, looks_left: int) -> tuple[Act, ...]:
 
 
 # ---------------------------------------------------------------------------------------- verifiers
-def _verify(ask: Ask, ground: Ground, pair: Pair, task: Task) -> Verdict:
+def _verify(ask: Ask, ground: Ground, pair: PlanPair, task: Task) -> Verdict:
     def read(parts: Mapping[str, str]) -> Verdict:
         return _verdict(read_verdict(parts["verdict"]), parts["reason"])
 
@@ -152,7 +152,7 @@ def _verify(ask: Ask, ground: Ground, pair: Pair, task: Task) -> Verdict:
     return ask("verifier", about | {"task": task_data(ground, task)}, read, failed=UNREADABLE)
 
 
-def _judge(ask: Ask, ground: Ground, pair: Pair, task: Task, record: Record) -> Verdict:
+def _judge(ask: Ask, ground: Ground, pair: PlanPair, task: Task, record: Record) -> Verdict:
     def read(parts: Mapping[str, str]) -> Verdict:
         accepted, fault = read_verdict(parts["verdict"]), parts["fault"]
         if fault not in (("",) if accepted else (TASK, TRAJECTORY)):
@@ -192,8 +192,8 @@ def task_data(ground: Ground, task: Task) -> dict[str, Json]:
 
 
 # --------------------------------------------------------------------------------------- reflection
-def _reflect(ask: Ask, pair: Pair, evidence: Evidence, worse: Sequence[str]) -> Pair:
-    def read(parts: Mapping[str, str]) -> Pair:
+def _reflect(ask: Ask, pair: PlanPair, complaints: Complaints, worse: Sequence[str]) -> PlanPair:
+    def read(parts: Mapping[str, str]) -> PlanPair:
         return _with_plans(pair, parts)
 
     data = {
@@ -201,10 +201,10 @@ def _reflect(ask: Ask, pair: Pair, evidence: Evidence, worse: Sequence[str]) -> 
         "synthesis": [*pair.synthesis],
         "trial": [*pair.trial],
         "rubric": [*pair.rubric],
-        "task_faults": counted(evidence.task),
-        "trajectory_faults": counted(evidence.trajectory),
-        "too_harsh": counted(evidence.harsh),
-        "too_lax": counted(evidence.lax),
+        "task_faults": counted(complaints.task),
+        "trajectory_faults": counted(complaints.trajectory),
+        "too_harsh": counted(complaints.harsh),
+        "too_lax": counted(complaints.lax),
         "worse": [*worse],
     }
     return ask("reflector", data, read, failed=UNREADABLE)
@@ -228,7 +228,7 @@ def _with_lines(messages: Sequence[Mapping[str, Json]], lines: Sequence[str]) ->
     return ({"role": "system", "content": text}, *rest)
 
 
-def _user(generate: Generate, ground: Ground, pair: Pair) -> User:
+def _user(generate: Generate, ground: Ground, pair: PlanPair) -> User:
     """Begins with the task's words; then a model speaks, which knows the task's facts and the trial's instructions."""
 
     def instructions(task: Task) -> str:
@@ -254,7 +254,7 @@ def _begins(heard: Heard) -> bool:
 
 
 # -------------------------------------------------------------------------------------------- texts
-def _with_plans(pair: Pair, parts: Mapping[str, str]) -> Pair:
+def _with_plans(pair: PlanPair, parts: Mapping[str, str]) -> PlanPair:
     synthesis, trial, rubric = (lines_in(parts[name]) for name in ("synthesis", "trial", "rubric"))
     return replace(pair, synthesis=synthesis, trial=trial, rubric=rubric)
 

@@ -30,7 +30,7 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Pair:
+class PlanPair:
     """One version of a synthesis plan and an evaluation plan."""
 
     name: str
@@ -41,7 +41,7 @@ class Pair:
     version: int = 0
 
 
-def text_of(pair: Pair) -> str:
+def text_of(pair: PlanPair) -> str:
     """The pair as people read it."""
     part = pair.slice
     about = (
@@ -54,14 +54,14 @@ def text_of(pair: Pair) -> str:
     return "".join(f"[{name}]\n" + "".join(f"{line}\n" for line in lines) for name, lines in named)
 
 
-def difference(old: Pair, new: Pair) -> str:
+def difference(old: PlanPair, new: PlanPair) -> str:
     """What a version changed, as a unified diff."""
     before, after = (text_of(one).splitlines(True) for one in (old, new))
     was, now = (f"{one.name} version {one.version}" for one in (old, new))
     return "".join(difflib.unified_diff(before, after, was, now, n=0))
 
 
-def require_pair(ground: Ground, pair: Pair) -> Pair:
+def require_pair(ground: Ground, pair: PlanPair) -> PlanPair:
     """The pair. Rejected: its slice names what does not exist, or its text is no plan."""
     part = pair.slice
     for kind, named, known in (
@@ -97,7 +97,7 @@ def overlap(a: Slice, b: Slice) -> float:
     return len(mine & other) / len(mine | other)
 
 
-def require_apart(pair: Pair, earlier: Sequence[Pair], limit: float) -> Pair:
+def require_apart(pair: PlanPair, earlier: Sequence[PlanPair], limit: float) -> PlanPair:
     """The pair. Rejected: it overlaps an earlier one by more than the limit."""
     for other in earlier:
         if (found := overlap(pair.slice, other.slice)) > limit:

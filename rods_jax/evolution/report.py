@@ -8,12 +8,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rods_jax.evolution.attempt import Outcome, acceptance, agreement
+from rods_jax.evolution.attempt import Tried, acceptance, agreement
 from rods_jax.evolution.evolve import Evolved, accepted
 from rods_jax.evolution.ground import Ground
 from rods_jax.evolution.ledger import Spent
+from rods_jax.evolution.lineage import score
 from rods_jax.evolution.pairs import coverage, overlap
-from rods_jax.evolution.standing import score
 from rods_jax.terminal import harmless_text, say
 
 
@@ -21,7 +21,7 @@ def report_of(
     ground: Ground, evolved: Evolved, spent: Mapping[str, Spent], *, prompt_price: float, completion_price: float
 ) -> dict[str, Any]:
     """All figures; shares in [0, 1], prices per million tokens."""
-    pairs = [one.pair for one in evolved.standings]
+    pairs = [one.pair for one in evolved.lineages]
     overlaps = [overlap(a.slice, b.slice) for a, b in combinations(pairs, 2)]
     return {
         "ended": evolved.ended,
@@ -36,7 +36,7 @@ def report_of(
                 "score": score(one.outcomes),
                 "paused": one.pair.name in evolved.paused,
             }
-            for one in evolved.standings
+            for one in evolved.lineages
         ],
         "refused_pairs": dict(Counter(one.error for one in evolved.refused_pairs).most_common()),
         "overlap": {"mean": sum(overlaps) / max(1, len(overlaps)), "largest": max(overlaps, default=0.0)},
@@ -45,7 +45,7 @@ def report_of(
     }
 
 
-def _figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _figures(outcomes: Sequence[Tried]) -> dict[str, Any]:
     return {
         "attempts": len(outcomes),
         "accepted": len(accepted(outcomes)),

@@ -16,7 +16,7 @@ from rods_jax.dialogue import Record
 from rods_jax.environments.conversation import User
 from rods_jax.evolution.draft import Draft
 from rods_jax.evolution.ground import Ground
-from rods_jax.evolution.pairs import MAX_LINES, Pair, Slice, least_used
+from rods_jax.evolution.pairs import MAX_LINES, PlanPair, Slice, least_used
 from rods_jax.types import Task, World
 
 TASK, TRAJECTORY = "task", "trajectory"  # whose fault a bad dialogue is
@@ -31,7 +31,7 @@ class Verdict:
     fault: str = ""  # of a refused dialogue: TASK or TRAJECTORY
 
 
-class Evidence(NamedTuple):
+class Complaints(NamedTuple):
     """What went wrong with a version of a pair, by the side at fault: sentences, each as often as it was said."""
 
     task: tuple[str, ...] = ()  # for the synthesis plan
@@ -43,13 +43,15 @@ class Evidence(NamedTuple):
 class Roles(NamedTuple):
     """Everyone who takes part."""
 
-    plan: Callable[[str, Sequence[Pair], Sequence[str], random.Random], Pair]  # (name, earlier, refusals, rng)
-    write: Callable[[Pair, World, random.Random], Draft]
-    verify: Callable[[Pair, Task], Verdict]  # by the rubric, before anything is played
-    assistant: Callable[[Pair, Task], Play]  # both play as the pair's trial says
-    user: Callable[[Pair, Task], User]
-    judge: Callable[[Pair, Task, Record], Verdict]  # a dialogue, by the rubric; it is not told what the checker says
-    reflect: Callable[[Pair, Evidence, Sequence[str]], Pair]  # (pair, evidence, lines that did worse)
+    plan: Callable[[str, Sequence[PlanPair], Sequence[str], random.Random], PlanPair]  # (name, earlier, refusals, rng)
+    write: Callable[[PlanPair, World, random.Random], Draft]
+    verify: Callable[[PlanPair, Task], Verdict]  # by the rubric, before anything is played
+    assistant: Callable[[PlanPair, Task], Play]  # both play as the pair's trial says
+    user: Callable[[PlanPair, Task], User]
+    judge: Callable[
+        [PlanPair, Task, Record], Verdict
+    ]  # a dialogue, by the rubric; it is not told what the checker says
+    reflect: Callable[[PlanPair, Complaints, Sequence[str]], PlanPair]  # (pair, complaints, lines that did worse)
 
 
 # (backends by role) -> Roles.  Made anew for each unit of work, whose replies are remembered apart.
@@ -58,8 +60,8 @@ MakeRoles = Callable[[Mapping[str, Generate]], Roles]
 
 # ---------------------------------------------------------------------------------------- by rules
 def plan_by_rules(
-    ground: Ground, name: str, earlier: Sequence[Pair], refusals: Sequence[str], rng: random.Random, width: int = 3
-) -> Pair:
+    ground: Ground, name: str, earlier: Sequence[PlanPair], refusals: Sequence[str], rng: random.Random, width: int = 3
+) -> PlanPair:
     """The tools, clauses and styles that earlier pairs use least; a refused slice is drawn again."""
     tools, clauses = (
         rng.sample([*ground.domain.tools], len(ground.domain.tools)),
@@ -72,7 +74,7 @@ def plan_by_rules(
         least_used(ground.styles, used, 1)[0],
         (len(earlier) % 3 + 1, len(earlier) % 3 + 2),
     )
-    return Pair(
+    return PlanPair(
         name,
         part,
         (f"Write tasks that need {', '.join(part.tools)}.", f"The user is {part.style}."),
@@ -89,25 +91,25 @@ AVOID, REJECT, ALLOW = (
 )
 
 
-def reflect_by_rules(pair: Pair, evidence: Evidence, worse: Sequence[str]) -> Pair:
+def reflect_by_rules(pair: PlanPair, complaints: Complaints, worse: Sequence[str]) -> PlanPair:
     """The complaints that came most often become instructions, in their own words, to the side at fault.
 
     A line that did worse before is not written again.  A complaint that was allowed is no ground for rejection, and the
     other way round: the later line takes the place of the earlier one.
     """
 
-    def with_lines(lines: Sequence[str], kind: str, complaints: Sequence[str]) -> tuple[str, ...]:
-        new = [f"{kind}{gist}" for gist in counted(complaints)]
+    def with_lines(lines: Sequence[str], kind: str, said: Sequence[str]) -> tuple[str, ...]:
+        new = [f"{kind}{gist}" for gist in counted(said)]
         new = [line for line in new if line not in lines and line not in worse][:LINES_A_ROUND]
         bare = {line.removeprefix(kind) for line in new}
         kept = [line for line in lines if not any(line == f"{other}{one}" for other in (REJECT, ALLOW) for one in bare)]
         return (*kept, *new)[-MAX_LINES:]
 
-    rubric = with_lines(with_lines(pair.rubric, ALLOW, evidence.harsh), REJECT, evidence.lax)
+    rubric = with_lines(with_lines(pair.rubric, ALLOW, complaints.harsh), REJECT, complaints.lax)
     return replace(
         pair,
-        synthesis=with_lines(pair.synthesis, AVOID, evidence.task),
-        trial=with_lines(pair.trial, AVOID, evidence.trajectory),
+        synthesis=with_lines(pair.synthesis, AVOID, complaints.task),
+        trial=with_lines(pair.trial, AVOID, complaints.trajectory),
         rubric=rubric,
     )
 

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from math import sqrt
 from typing import NamedTuple
 
-from rods_jax.evolution.attempt import Outcome, acceptance, agreement
-from rods_jax.evolution.pairs import Pair
+from rods_jax.evolution.attempt import Tried, acceptance, agreement
+from rods_jax.evolution.pairs import PlanPair
 
 
-class Standing(NamedTuple):
+class Lineage(NamedTuple):
     """The best version of a pair."""
 
-    pair: Pair
-    outcomes: tuple[Outcome, ...] = ()  # of this version
+    pair: PlanPair
+    outcomes: tuple[Tried, ...] = ()  # of this version
     latest: int = 0  # the number of the pair's latest version
     worse: tuple[str, ...] = ()  # lines of versions that did worse
     rolled_back: int = 0  # so many versions
@@ -21,31 +21,31 @@ class Standing(NamedTuple):
 class Round(NamedTuple):
     """What was tried in a round of the pilot."""
 
-    pairs: tuple[Pair, ...]
-    outcomes: tuple[Outcome, ...]
+    pairs: tuple[PlanPair, ...]
+    outcomes: tuple[Tried, ...]
 
 
-def stands(standing: Standing, pair: Pair, outcomes: Sequence[Outcome], tolerance: float) -> Standing:
-    """The standing after a version was tried: it becomes the best, unless it did worse."""
-    if pair.version == standing.pair.version:
-        return standing._replace(outcomes=(*standing.outcomes, *outcomes))
-    if not is_worse(outcomes, standing.outcomes, tolerance):
-        return standing._replace(pair=pair, outcomes=(*outcomes,))
-    added = set(lines_of(pair)) - set(lines_of(standing.pair))
-    return standing._replace(worse=(*standing.worse, *sorted(added)), rolled_back=standing.rolled_back + 1)
+def after_trying(lineage: Lineage, pair: PlanPair, outcomes: Sequence[Tried], tolerance: float) -> Lineage:
+    """The lineage after a version was tried: it becomes the best, unless it did worse."""
+    if pair.version == lineage.pair.version:
+        return lineage._replace(outcomes=(*lineage.outcomes, *outcomes))
+    if not is_worse(outcomes, lineage.outcomes, tolerance):
+        return lineage._replace(pair=pair, outcomes=(*outcomes,))
+    added = set(lines_of(pair)) - set(lines_of(lineage.pair))
+    return lineage._replace(worse=(*lineage.worse, *sorted(added)), rolled_back=lineage.rolled_back + 1)
 
 
-def lines_of(pair: Pair) -> tuple[str, ...]:
+def lines_of(pair: PlanPair) -> tuple[str, ...]:
     return (*pair.synthesis, *pair.trial, *pair.rubric)
 
 
-def score(outcomes: Sequence[Outcome]) -> float:
+def score(outcomes: Sequence[Tried]) -> float:
     """The mean of acceptance and agreement, in [0, 1]; acceptance alone where no trial tells."""
     agreed = agreement(outcomes)
     return acceptance(outcomes) if agreed is None else (acceptance(outcomes) + agreed) / 2
 
 
-def is_worse(new: Sequence[Outcome], old: Sequence[Outcome], tolerance: float) -> bool:
+def is_worse(new: Sequence[Tried], old: Sequence[Tried], tolerance: float) -> bool:
     """Whether the score fell by more than so many standard errors."""
     return is_lower(score(new), len(new), score(old), len(old), tolerance)
 
@@ -65,7 +65,7 @@ def is_settled(rounds: Sequence[Round], patience: int, min_gain: float) -> bool:
     return bool(earlier) and max(latest) < max(earlier) + min_gain
 
 
-def has_fallen(standing: Standing, scaled: Sequence[Outcome], window: int, errors: float) -> bool:
+def has_fallen(lineage: Lineage, scaled: Sequence[Tried], window: int, errors: float) -> bool:
     """Whether a pair's latest attempts were accepted more rarely than those of the pilot, by so many standard errors."""
-    own = [one for one in scaled if one.pair == standing.pair.name][-window:]
-    return is_lower(acceptance(own), len(own), acceptance(standing.outcomes), len(standing.outcomes), errors)
+    own = [one for one in scaled if one.pair == lineage.pair.name][-window:]
+    return is_lower(acceptance(own), len(own), acceptance(lineage.outcomes), len(lineage.outcomes), errors)
