@@ -299,7 +299,7 @@ def test_a_task_may_be_tried_again_where_only_the_dialogue_was_bad():
 # -------------------------------------------------------------------------------------------- loop
 @pytest.fixture(scope="module")
 def evolved():
-    return evolve(GROUND, MAKE, Pace(pairs=4, attempts=16, rounds=5, patience=5, tasks=30), unwritten())
+    return evolve(GROUND, MAKE, Pace(pairs=4, attempts=16, rounds=4, patience=4, tasks=20), unwritten())
 
 
 def test_the_loop_raises_acceptance_agreement_and_soundness(evolved):
@@ -308,7 +308,7 @@ def test_the_loop_raises_acceptance_agreement_and_soundness(evolved):
     assert agreement(last) > agreement(first)
     sound = [sum(not defects(GROUND, task) for task in accepted(some)) / len(accepted(some)) for some in (first, last)]
     assert sound[0] < 0.9 < sound[1]
-    assert evolved.ended == "" and len(evolved.tasks) >= 30
+    assert evolved.ended == "" and len(evolved.tasks) >= 20
     assert all(one.pair.version > 0 for one in evolved.lineages)
 
 
@@ -369,7 +369,7 @@ def test_a_pair_that_fails_after_the_pilot_pauses_and_the_others_go_on():
 
 
 def test_workers_change_nothing():
-    assert at_first_go(replace(PACE, workers=4)) == at_first_go()
+    assert at_first_go(replace(PACE, rounds=2, workers=4)) == at_first_go(replace(PACE, rounds=2))
 
 
 def test_an_author_hands_out_accepted_tasks_of_the_seeds_family_each_once(evolved, tmp_path):

@@ -31,6 +31,7 @@ MARKS = {
     "You are a user": "user",
 }
 NAMES = [*GROUND.domain.tools]
+DRIPS = drip(30.0)  # for as long as somebody waits
 
 
 # ------------------------------------------------------------------------------- a model that does well
@@ -111,15 +112,19 @@ WELL = {
 }
 
 
-def evolved(tmp_path, pace: Pace = PACE, **others):
+def evolved(tmp_path, pace: Pace = PACE, timeouts: dict[str, float] = {}, **others):
     """(what came out, the ledger, the requests) of a server that does well but for these roles."""
 
     def respond(handler, body):
         (WELL | others)[role_of(body)](handler, body)
 
     with chat_server(respond) as (url, requests):
-        endpoint = Endpoint(url=url, model="m", timeout=0.5, max_retries=1, first_wait=0.01)
-        backends = dict.fromkeys(BACKENDS, http_generate(endpoint))
+        backends = {
+            role: http_generate(
+                Endpoint(url=url, model="m", timeout=timeouts.get(role, 60.0), max_retries=1, first_wait=0.01)
+            )
+            for role in BACKENDS
+        }
         with opened(tmp_path / "evolution.jsonl", {}, backends) as ledger:
             return evolve(GROUND, partial(llm_roles, GROUND), pace, ledger), ledger, requests
 
@@ -147,9 +152,9 @@ def test_a_server_plays_every_role(tmp_path):
     assert again == found and asked == []
 
 
-@pytest.mark.parametrize("broken", [hang_up, tear, cut_json, fail(500), fail(429), fail(401), drip(2.0)])
+@pytest.mark.parametrize("broken", [hang_up, tear, cut_json, fail(500), fail(429), fail(401), DRIPS])
 def test_a_round_in_which_nobody_answers_ends_it_and_the_next_call_goes_on(tmp_path, broken):
-    found, ledger, _ = evolved(tmp_path, verifier=broken)
+    found, ledger, _ = evolved(tmp_path, timeouts={"verifier": 0.3} if broken is DRIPS else {}, verifier=broken)
     assert found.ended.startswith("nobody answered in a whole round: verifier: ")
     assert found.rounds[0].outcomes == found.tasks == () and "verifier" not in ledger.spent
     again, _, requests = evolved(tmp_path)
@@ -157,8 +162,8 @@ def test_a_round_in_which_nobody_answers_ends_it_and_the_next_call_goes_on(tmp_p
 
 
 def test_a_verifier_that_sometimes_never_answers_is_counted_and_the_loop_goes_on(tmp_path):
-    fine = in_turn(WELL["verifier"], drip(2.0), drip(2.0), WELL["verifier"])
-    found, _, _ = evolved(tmp_path, replace(PACE, workers=1), verifier=fine)
+    fine = in_turn(WELL["verifier"], DRIPS, DRIPS, WELL["verifier"])
+    found, _, _ = evolved(tmp_path, replace(PACE, workers=1), {"verifier": 1.5}, verifier=fine)
     assert errors(found) == {"": 3, "pipeline_exception": 1} and len(found.tasks) == 4
     assert found.rounds[0].outcomes[1].detail.startswith("verifier: timeout: ")
 
