@@ -260,6 +260,7 @@ def test_the_help_desk_decides_such_a_task_by_its_checker():
     assert (done.passed, done.ended) == ((True,) * 4, Reason.USER_STOP)
     robbed = played(Action(calls=(Call("add_credit", {"account": ACCOUNT, "amount": 1}),)), channel, speed, test)
     assert robbed.passed == (True, True, True, False)
+    assert played(Action(answer="What is your account?")).messages[0].content == f"My account is {ACCOUNT}."
     left = played(channel, test, test)
     assert left.passed == (False, True, False, False) and left.blame == AGENT
 
@@ -274,6 +275,11 @@ class Lamp:
         """Switches it."""
         self.on = on
         return "done"
+
+
+def test_a_user_without_the_fact_cannot_tell_its_account():
+    batch = start_episodes(HELPDESK, [made(replace(SLOW, facts={}))])
+    assert batch.act({0: Action(answer="What is your account?")})[0].messages[0].content == "I do not know it."
 
 
 def test_any_python_classes_can_be_a_ground():

@@ -25,7 +25,7 @@ from rods_jax.environments.helpdesk.faults import FAULTS, Composition, compositi
 from rods_jax.environments.helpdesk.home import works
 from rods_jax.environments.helpdesk.phrases import claims, complaint
 from rods_jax.environments.helpdesk.user import Dials, by_rules
-from rods_jax.environments.helpdesk.world import account_of
+from rods_jax.environments.helpdesk.world import account_of, knows_account
 from rods_jax.evolution.draft import Draft
 from rods_jax.evolution.ground import Act, Ground
 from rods_jax.evolution.pairs import PlanPair, Slice
@@ -232,9 +232,9 @@ def defects(ground: Ground, task: Task) -> frozenset[str]:
 
     Its verifiers see a part of it, by chance; the loop and its reflection are never told.
     """
-    words, options, account = task.turns[0].user, task.world.options, account_of(task)
+    words, account = task.turns[0].user, account_of(task)
     found = set()
-    if str(account) not in words and "account" not in options["facts"]:
+    if str(account) not in words and not knows_account(task):
         found.add(MISSING_FACT)
     checker = checker_of(task)
     if checker is not None and any(goal.path[-1] in ("credit", "tickets") for goal in checker.goal):
