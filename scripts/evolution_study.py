@@ -69,7 +69,7 @@ def main(seeds: int = 5, out: Path = Path("evolution_study"), attempts: int = 25
         attempts: in a round, over all pairs.
         rounds: of the pilot; one more follows, in which the best versions are scaled.
     """
-    console = Console()
+    console = Console(width=130)
     if seeds not in STUDENT:
         terminal.refuse(console, "--seeds must be from 2 to 10")
         sys.exit(2)
@@ -165,6 +165,7 @@ def draw(path: Path, rows: Sequence[Mapping[str, Json]]) -> None:
         ):
             _draw(axes, rows, measure)
             axes.set_title(title)
+        axes.legend(loc="lower right")
         figure.savefig(path, metadata={"Software": None})
 
 
@@ -180,7 +181,6 @@ def _draw(axes: Axes, rows: Sequence[Mapping[str, Json]], measure: str) -> None:
         axes.fill_between([*spans], low, high, color=color, alpha=0.15, linewidth=0)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("round")
-    axes.legend(loc="lower right")
 
 
 if __name__ == "__main__":
