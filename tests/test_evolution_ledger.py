@@ -47,21 +47,28 @@ def units(path: Path) -> tuple[list[str], int]:
 
 
 def survive(directory: Path, start, whole: Evolved, *, kills: int, seed: int) -> None:
-    """Kills the process at random moments, until it has been killed so often; then lets it finish."""
-    rng = random.Random(seed)
+    """Kills the process so often, each time in the middle of its work; then lets it finish."""
+    rng, path = random.Random(seed), directory / NAME
     for _ in range(kills):
-        process = start("work", str(directory))
-        time.sleep(rng.uniform(0.05, 0.5))
+        before, process = num_lines(path), start("work", str(directory))
+        more = rng.randint(1, 6)
+        while process.alive() and num_lines(path) < before + more:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.02))  # anywhere in a unit, or in the writing of a line
         process.kill()
-        (directory / "report.json").unlink(missing_ok=True)
+    assert not (directory / "report.json").exists()  # it was never done
     found, _ = continued(directory)
-    done, replies = units(directory / NAME)
+    done, replies = units(path)
     assert len(set(done)) == len(done)
     # What comes out is what an undisturbed call writes, and no question was asked for nothing but those cut off.
     assert found == whole
     assert read_tasks(directory / "tasks.jsonl") == whole.tasks
     asked = len((directory / "asked").read_text().splitlines())
     assert replies <= asked <= replies + kills
+
+
+def num_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def test_nothing_is_lost_or_doubled_through_a_few_kills(tmp_path, start, whole):
