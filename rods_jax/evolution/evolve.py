@@ -39,8 +39,8 @@ WINDOW = 4  # rounds after the pilot that count for that
 class Pace:
     """How much is done, and when it is enough."""
 
-    seed: int = 0
-    pairs: int = 16
+    seed: int = 0  # of all chance
+    pairs: int = 16  # of plans, each for a slice of the domain; from 4 to 64
     attempts: int = 8  # of each pair in a round
     rounds: int = 6  # at most; 1: nothing evolves
     patience: int = 2  # rounds without a better one, until the pilot ends

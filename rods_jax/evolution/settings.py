@@ -18,10 +18,10 @@ class EvolutionConfig:
     ground: Callable[[], Any]  # a ground.Ground
     roles: Callable[[Any, Mapping[str, Generate]], Any]  # (ground, backends) -> roles.Roles: evolution.llm.llm_roles
     backends: Callable[[], Mapping[str, Generate]] = dict  # each role's language model
-    pace: Pace = field(default_factory=Pace)
+    pace: Pace = field(default_factory=Pace)  # below
     max_tokens: int | None = None  # of all roles together, those of earlier calls of the command among them
     prompt_price: float = 0.0  # per million tokens, for the cost of a task
-    completion_price: float = 0.0
+    completion_price: float = 0.0  # the same, of what models write
     file: tyro.conf.Fixed[str | None] = None  # where it was read from
 
     def __post_init__(self) -> None:
