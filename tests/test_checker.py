@@ -9,6 +9,7 @@ from evolution_toy import GROUND
 from rods_jax.dialogue import Said, play
 from rods_jax.environments import toolkit
 from rods_jax.environments.checker import (
+    ABSENT,
     Assertion,
     Checker,
     End,
@@ -18,6 +19,7 @@ from rods_jax.environments.checker import (
     decided,
     num_checks,
     unknown_names,
+    value_at,
 )
 from rods_jax.environments.conversation import AGENT, USER, Reason, Spoken, scripted
 from rods_jax.environments.episode import start_episodes
@@ -149,6 +151,12 @@ def test_an_assertion_may_have_to_fail_and_one_that_breaks_does_not_hold():
 )
 def test_what_names_nothing_is_named(checker, sentence):
     assert next(unknown_names(checker, BEFORE)) == sentence
+
+
+def test_a_path_that_no_list_could_have_is_absent():
+    for key in ("2", "-1", "x", "9" * 5000):
+        assert value_at(BEFORE, ("Box", "coins", key)) is ABSENT
+    assert value_at(BEFORE, ("Box", "coins", "1")) == 2 and value_at(BEFORE, ("Box", "lid", "0")) is ABSENT
 
 
 def test_a_checker_travels_in_its_task_and_a_broken_one_names_its_field(tmp_path):

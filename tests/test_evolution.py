@@ -351,6 +351,18 @@ def test_a_reflection_that_does_harm_is_taken_back_and_told_so():
     assert told == [()] * 4 + [("Hurry.",)] * 4 and len(found.tasks) >= 4
 
 
+def test_a_domain_that_breaks_is_counted_and_nothing_is_recorded_where_all_of_it_does():
+    def live(world):
+        raise ZeroDivisionError("no world")
+
+    pair, pace = PAIR, Pace(pairs=4, attempts=2, tasks=1)
+    found = attempt(GROUND._replace(live=live), MAKE({}), pair, "unit", Checking())
+    assert (found.error, found.detail) == ("pipeline_exception", "ZeroDivisionError: no world")
+    found = evolve(GROUND._replace(live=live), perfect_but(), pace, unwritten())
+    assert found.ended == "nothing could be tried in a whole round: ZeroDivisionError: no world"
+    assert found.rounds[0].outcomes == ()
+
+
 def test_a_pair_that_fails_after_the_pilot_pauses_and_the_others_go_on():
     calls = Counter[str]()
 

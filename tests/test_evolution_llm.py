@@ -155,7 +155,7 @@ def test_a_server_plays_every_role(tmp_path):
 @pytest.mark.parametrize("broken", [hang_up, tear, cut_json, fail(500), fail(429), fail(401), DRIPS])
 def test_a_round_in_which_nobody_answers_ends_it_and_the_next_call_goes_on(tmp_path, broken):
     found, ledger, _ = evolved(tmp_path, timeouts={"verifier": 0.3} if broken is DRIPS else {}, verifier=broken)
-    assert found.ended.startswith("nobody answered in a whole round: verifier: ")
+    assert found.ended.startswith("nothing could be tried in a whole round: verifier: ")
     assert found.rounds[0].outcomes == found.tasks == () and "verifier" not in ledger.spent
     again, _, requests = evolved(tmp_path)
     assert again.ended == "" and len(again.tasks) == 4 and "planner" not in map(role_of, requests)

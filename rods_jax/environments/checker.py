@@ -143,7 +143,7 @@ def value_at(state: Json, path: Keys) -> Json:
     for key in path:
         if isinstance(state, Mapping) and key in state:
             state = state[key]
-        elif isinstance(state, list) and key.isdecimal() and int(key) < len(state):
+        elif isinstance(state, list) and key.isdecimal() and len(key) < 10 and int(key) < len(state):
             state = state[int(key)]
         else:
             return ABSENT

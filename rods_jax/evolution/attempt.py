@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from rods_jax.dialogue import Record, play
+from rods_jax.environments.foreign import told
 from rods_jax.evolution.draft import base_of, task_of
 from rods_jax.evolution.gate import require_sound
 from rods_jax.evolution.ground import Ground
+from rods_jax.evolution.ledger import Halted
 from rods_jax.evolution.pairs import PlanPair
 from rods_jax.evolution.roles import TASK, TRAJECTORY, Complaints, Roles, Verdict
 from rods_jax.synthesis.errors import PIPELINE_EXCEPTION, Rejected
@@ -64,6 +66,10 @@ def attempt(ground: Ground, roles: Roles, pair: PlanPair, unit: str, checking: C
         return _tried(ground, roles, pair, task, verdict, checking)
     except Rejected as rejected:
         return Tried(pair.name, pair.version, task, rejected.error, rejected.detail, verdict)
+    except Halted:
+        raise
+    except Exception as error:  # what a model wrote may break a domain's own code
+        return Tried(pair.name, pair.version, task, PIPELINE_EXCEPTION, told(error), verdict)
 
 
 def _tried(ground: Ground, roles: Roles, pair: PlanPair, task: Task, verdict: Verdict, checking: Checking) -> Tried:

@@ -253,7 +253,7 @@ def _attempts(
             case _:
                 ended = str(one)
     if unanswered and not found and not ended:
-        ended = f"nobody answered in a whole round: {next(iter(unanswered.values())).detail}"
+        ended = f"nothing could be tried in a whole round: {next(iter(unanswered.values())).detail}"
     if not ended:
         for place, outcome in unanswered.items():
             found[place] = ledger.do(jobs[place][1], Tried, lambda backends: outcome)
