@@ -1,16 +1,26 @@
 """A small evolution on the help desk whose verifier is asked through a backend that counts its questions."""
 
+import random
+from functools import partial
 from pathlib import Path
 
 from rods_jax.chat import Reply, Request
+from rods_jax.environments.checker import Assertion, Checker, Goal
+from rods_jax.environments.conversation import AGENT, USER
+from rods_jax.evolution.draft import Draft, task_of
 from rods_jax.evolution.evolve import Evolved, Pace, evolve
 from rods_jax.evolution.folder import write
+from rods_jax.evolution.ground import Act
 from rods_jax.evolution.helpdesk import ground
 from rods_jax.evolution.imperfect import Rates, make_imperfect
 from rods_jax.evolution.ledger import Ledger, opened, unwritten
+from rods_jax.evolution.pairs import PlanPair, Slice
 from rods_jax.evolution.report import report_of
+from rods_jax.synthesis.patch import Patch
+from rods_jax.types import Call
 
 GROUND = ground()
+MAKE = partial(make_imperfect, GROUND)
 PACE = Pace(pairs=4, attempts=3, rounds=3, patience=3, tasks=6)
 RATES = Rates(slips={kind: rate / 3 for kind, rate in Rates().slips.items()})  # so that little is soon enough
 NAME = "evolution.jsonl"
@@ -55,3 +65,53 @@ def continued(directory: Path, pace: Pace = PACE, max_tokens: int | None = None)
 def work(directory: str) -> None:
     """In a process of its own, which may be killed at any moment."""
     continued(Path(directory))
+
+
+# ------------------------------------------------------------------------------------------ drafts
+BASE = GROUND.base(random.Random(0))
+ACCOUNT = BASE.options["account"]
+OTHER = next(int(number) for number in BASE.state["Desk"]["accounts"] if int(number) != ACCOUNT)
+OWN = ("Desk", "accounts", str(ACCOUNT))
+
+
+def agent(name, **arguments) -> Act:
+    return Act(AGENT, Call(name, {"account": ACCOUNT} | arguments))
+
+
+def user(name) -> Act:
+    return Act(USER, Call(name))
+
+
+# Low speed and a blocked channel: one call of either side mends each, in any order.
+SLOW = Draft(
+    "slow",
+    f"My internet is slow. My account is {ACCOUNT}.",
+    {"account": ACCOUNT},
+    (Patch("Desk", (*OWN[1:], "speed"), "low"), Patch("Home", ("channel",), "busy")),
+    (agent("set_speed", speed="full"), user("change_channel")),
+    Checker(
+        (Goal((*OWN, "speed"), "full"), Goal(("Home", "channel"), "free")),
+        (Assertion("internet", {"speed": "fast"}),),
+        (),
+        (("Desk", "accounts", str(OTHER)), (*OWN, "credit")),
+    ),
+)
+# A broken line that nobody can mend: it is looked at, handed over, and said so.
+REFUSAL = Draft(
+    "no_internet",
+    f"My internet is down. My account is {ACCOUNT}.",
+    {"account": ACCOUNT},
+    (Patch("Desk", (*OWN[1:], "port"), "broken"),),
+    (agent("test_line"), agent("hand_over", reason="line")),
+    Checker(
+        (Goal((*OWN, "handed"), "line"),), (Assertion("called", {"tool": "test_line"}),), ("technician",), refusal=True
+    ),
+)
+
+
+def made(draft: Draft):
+    return task_of(GROUND, BASE, draft)
+
+
+SLICE = Slice(("set_speed", "change_channel"), (GROUND.clauses[1],), "plain", (1, 2))
+PAIR = PlanPair("p00", SLICE, ("Write.",), ("Play.",), ("Judge.",))

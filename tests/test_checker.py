@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from evolution_toy import GROUND
+from evolution_toy import ACCOUNT, BASE, GROUND, OWN, REFUSAL, SLOW, agent, made, user
 
 from rods_jax.dialogue import Said, play
 from rods_jax.environments import toolkit
@@ -32,50 +32,6 @@ from rods_jax.synthesis.errors import Rejected
 from rods_jax.synthesis.patch import Patch
 from rods_jax.task_files import read_tasks, write_tasks
 from rods_jax.types import Action, Call, Observation, World
-
-BASE = GROUND.base(random.Random(0))
-ACCOUNT = BASE.options["account"]
-OTHER = next(int(number) for number in BASE.state["Desk"]["accounts"] if int(number) != ACCOUNT)
-OWN = ("Desk", "accounts", str(ACCOUNT))
-
-
-def agent(name, **arguments) -> Act:
-    return Act(AGENT, Call(name, {"account": ACCOUNT} | arguments))
-
-
-def user(name) -> Act:
-    return Act(USER, Call(name))
-
-
-# Low speed and a blocked channel: one call of either side mends each, in any order.
-SLOW = Draft(
-    "slow",
-    f"My internet is slow. My account is {ACCOUNT}.",
-    {"account": ACCOUNT},
-    (Patch("Desk", (*OWN[1:], "speed"), "low"), Patch("Home", ("channel",), "busy")),
-    (agent("set_speed", speed="full"), user("change_channel")),
-    Checker(
-        (Goal((*OWN, "speed"), "full"), Goal(("Home", "channel"), "free")),
-        (Assertion("internet", {"speed": "fast"}),),
-        (),
-        (("Desk", "accounts", str(OTHER)), (*OWN, "credit")),
-    ),
-)
-# A broken line that nobody can mend: it is looked at, handed over, and said so.
-REFUSAL = Draft(
-    "no_internet",
-    f"My internet is down. My account is {ACCOUNT}.",
-    {"account": ACCOUNT},
-    (Patch("Desk", (*OWN[1:], "port"), "broken"),),
-    (agent("test_line"), agent("hand_over", reason="line")),
-    Checker(
-        (Goal((*OWN, "handed"), "line"),), (Assertion("called", {"tool": "test_line"}),), ("technician",), refusal=True
-    ),
-)
-
-
-def made(draft: Draft):
-    return task_of(GROUND, BASE, draft)
 
 
 def refused(draft: Draft, ground=GROUND) -> tuple[str, str]:

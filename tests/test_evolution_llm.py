@@ -7,9 +7,7 @@ from functools import partial
 
 import pytest
 from chat_server import chat_server, completion, cut_json, drip, fail, hang_up, in_turn, say, send, tear
-from evolution_toy import GROUND
-from test_checker import SLOW, made
-from test_evolution import PAIR
+from evolution_toy import GROUND, PAIR, SLOW, made
 
 from rods_jax.chat import Endpoint, Reply, Request, http_generate
 from rods_jax.evolution.attempt import complaints_of
