@@ -29,10 +29,11 @@ from rods_jax.evolution.attempt import Tried, acceptance, agreement
 from rods_jax.evolution.evolve import Evolved, Pace, accepted, evolve
 from rods_jax.evolution.ground import Ground
 from rods_jax.evolution.helpdesk import ground as helpdesk
-from rods_jax.evolution.imperfect import defects, make_imperfect
+from rods_jax.evolution.imperfect import make_imperfect
 from rods_jax.evolution.ledger import unwritten
 from rods_jax.evolution.pairs import coverage
 from rods_jax.evolution.roles import Roles
+from rods_jax.evolution.slips import defects
 from rods_jax.files import write_atomically
 from rods_jax.run.reporting import STYLE
 from rods_jax.types import Json

@@ -12,10 +12,11 @@ from rods_jax.evolution.evolve import Evolved, Pace, evolve
 from rods_jax.evolution.folder import write
 from rods_jax.evolution.ground import Act
 from rods_jax.evolution.helpdesk import ground
-from rods_jax.evolution.imperfect import Rates, make_imperfect
+from rods_jax.evolution.imperfect import make_imperfect
 from rods_jax.evolution.ledger import Ledger, opened, unwritten
 from rods_jax.evolution.pairs import PlanPair, Slice
 from rods_jax.evolution.report import report_of
+from rods_jax.evolution.slips import Rates
 from rods_jax.synthesis.patch import Patch
 from rods_jax.types import Call
 

@@ -13,7 +13,8 @@ from rods_jax.chat import Endpoint, Reply, Request, http_generate
 from rods_jax.evolution.attempt import complaints_of
 from rods_jax.evolution.evolve import Pace, evolve
 from rods_jax.evolution.ledger import opened, unwritten
-from rods_jax.evolution.llm import BACKENDS, lines_in, llm_roles, read_calls, told
+from rods_jax.evolution.llm import BACKENDS, lines_in, llm_roles, read_calls
+from rods_jax.evolution.llm_trial import told
 from rods_jax.evolution.roles import Verdict
 from rods_jax.records import encode
 from rods_jax.synthesis.backends import recorded, recording

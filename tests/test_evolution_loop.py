@@ -29,20 +29,11 @@ from rods_jax.evolution.evolve import (
     plan_pairs,
 )
 from rods_jax.evolution.gate import require_sound
-from rods_jax.evolution.imperfect import (
-    DUPLICATE,
-    NO_OP,
-    UNSOLVABLE,
-    WRONG_GOAL,
-    Rates,
-    defects,
-    make_imperfect,
-    verify,
-    write,
-)
+from rods_jax.evolution.imperfect import make_imperfect, verify
 from rods_jax.evolution.ledger import unwritten
 from rods_jax.evolution.lineage import has_fallen
 from rods_jax.evolution.roles import ALLOW, AVOID, REJECT, TRAJECTORY, Verdict
+from rods_jax.evolution.slips import DUPLICATE, NO_OP, UNSOLVABLE, WRONG_GOAL, Rates, defects, write
 from rods_jax.synthesis.author import Order, orders_of
 from rods_jax.synthesis.courier.dispatch import at_once
 from rods_jax.synthesis.courier.lines import storable

@@ -7,7 +7,6 @@ three times in all; then the attempt is a counted rejection, as it is where a se
 """
 
 import inspect
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,14 +15,14 @@ from importlib import resources
 from typing import NamedTuple
 
 from rods_jax import strict_json
-from rods_jax.chat import Generate, Reply, Request
+from rods_jax.chat import Generate
 from rods_jax.dialogue import Record, converse
 from rods_jax.environments.checker import BUILT_IN
-from rods_jax.environments.conversation import AGENT, OUT_OF_SCOPE, STOP, TRANSFER, USER, Heard, Spoken, User
-from rods_jax.environments.users import model_user
+from rods_jax.environments.conversation import AGENT, USER
 from rods_jax.evolution.draft import UNREADABLE, Draft, gold_of, read_draft
 from rods_jax.evolution.gate import run
 from rods_jax.evolution.ground import Act, Ground
+from rods_jax.evolution.llm_trial import told, user
 from rods_jax.evolution.pairs import MAX_DEPTH, MAX_LINE, MAX_LINES, PlanPair, Slice
 from rods_jax.evolution.roles import TASK, TRAJECTORY, Complaints, Roles, Verdict, counted
 from rods_jax.records import RecordError, decode, encode
@@ -58,7 +57,7 @@ def llm_roles(ground: Ground, backends: Mapping[str, Generate], prompts: Mapping
         write=partial(_write, ask, ground),
         verify=partial(_verify, ask, ground),
         assistant=lambda pair, task: converse(told(backends["assistant"], pair.trial)),
-        user=lambda pair, task: _user(backends["user"], ground, pair),
+        user=lambda pair, task: user(backends["user"], ground, pair),
         judge=partial(_judge, ask, ground),
         reflect=partial(_reflect, ask),
     )
@@ -208,49 +207,6 @@ def _reflect(ask: Ask, pair: PlanPair, complaints: Complaints, worse: Sequence[s
         "worse": [*worse],
     }
     return ask("reflector", data, read, failed=UNREADABLE)
-
-
-# -------------------------------------------------------------------------------------------- trial
-def told(generate: Generate, lines: Sequence[str]) -> Generate:
-    """The model with these lines at the end of its system message."""
-
-    def answer(requests: Sequence[Request]) -> list[Reply]:
-        return generate([replace(one, messages=_with_lines(one.messages, lines)) for one in requests])
-
-    return answer
-
-
-def _with_lines(messages: Sequence[Mapping[str, Json]], lines: Sequence[str]) -> tuple[Mapping[str, Json], ...]:
-    first, *rest = messages
-    if first["role"] != "system":
-        first, rest = {"role": "system", "content": ""}, [*messages]
-    text = "\n".join([first["content"], *lines]).strip()
-    return ({"role": "system", "content": text}, *rest)
-
-
-def _user(generate: Generate, ground: Ground, pair: PlanPair) -> User:
-    """Begins with the task's words; then a model speaks, which knows the task's facts and the trial's instructions."""
-
-    def instructions(task: Task) -> str:
-        options = task.world.options
-        return "\n".join(
-            [
-                "You are a user who talks to an assistant. You have a problem, and tools of your own, if any are listed.",
-                f"You said: {task.turns[0].user}",
-                f"All that you know besides: {json.dumps(options['facts'], ensure_ascii=False)}. Make nothing up.",
-                f"You are {options['style']}. Use a tool only when the assistant asks for it, and say what it shows.",
-                f"When all is settled, or you are told that it cannot be, end your message with {STOP}. "
-                f"Where you are handed over to somebody, with {TRANSFER}; where you lack what you need, with {OUT_OF_SCOPE}.",
-                *pair.trial,
-            ]
-        )
-
-    model = model_user(generate, instructions, ground.tools_of(USER))
-    return lambda heard: Spoken(heard.task.turns[0].user) if _begins(heard) else model(heard)
-
-
-def _begins(heard: Heard) -> bool:
-    return all(line.who == AGENT for line in heard.lines)
 
 
 # -------------------------------------------------------------------------------------------- texts
