@@ -333,7 +333,7 @@ def parse_options(
     return tyro.cli(kind, default=default, args=args, prog=prog, description=description, config=markers)
 
 
-def from_file(path: str | Path) -> Config:
+def from_file(path: str | Path, kind: type[Any] = Config) -> Any:
     """Runs a config file and takes its CONFIG. What lies beside the file can be imported, by it and by workers.
 
     Anything wrong in the file raises ConfigError with file, line and key.
@@ -351,8 +351,8 @@ def from_file(path: str | Path) -> Config:
     except (Exception, SystemExit) as error:
         raise ConfigError(f"{path}, {line_of(path, error)}: {advice(said_of(error))}") from error
     config = getattr(module, "CONFIG", None)
-    if not isinstance(config, Config):
-        raise ConfigError(f"{path} must end in CONFIG = Config(...): got {config!r}")
+    if not isinstance(config, kind):
+        raise ConfigError(f"{path} must end in CONFIG = {kind.__name__}(...): got {config!r}")
     return dataclasses.replace(config, file=str(Path(path).resolve()))
 
 

@@ -19,6 +19,8 @@ from models.decoder import DecoderConfig, LoraConfig
 from models.families import Pretrained
 from models.rotary import RopeScaling
 from rods_jax import config
+from rods_jax.evolution.evolve import Pace
+from rods_jax.evolution.settings import EvolutionConfig
 
 PAGES = Path(__file__).parent.parent / "docs" / "reference"
 SECTIONS = {  # where the keys of a class stand
@@ -36,6 +38,8 @@ SECTIONS = {  # where the keys of a class stand
     "model (a checkpoint)": Pretrained,
     "model.lora": LoraConfig,
     "model.rope_scaling": RopeScaling,
+    "An evolution (scripts.evolve)": EvolutionConfig,
+    "An evolution's pace": Pace,
 }
 FUNCTIONS = {  # what a script of one's own takes, by what it is for
     "A run": "run.check run.train run.evaluate run.report run.on_one_device run.Learner",
@@ -61,6 +65,8 @@ FUNCTIONS = {  # what a script of one's own takes, by what it is for
     "Tasks of other kinds": "synthesis.targets.tasks_for synthesis.workflows.matches synthesis.workflows.tasks_from "
     "synthesis.templates.Template synthesis.templates.tasks_of synthesis.difficulty.climb synthesis.difficulty.chains "
     "synthesis.diversity.diversity synthesis.committee.committee environments.unreliable.with_failures",
+    "Evolution": "environments.checker.Checker environments.checker.decided evolution.ground.Ground "
+    "evolution.ground.of_toolkit evolution.roles.Roles evolution.evolve.evolve evolution.author.accepted_tasks",
     "Codecs": "codecs.qwen.qwen_codec codecs.llama.llama_codec codecs.python_list.python_list_codec "
     "codecs.tokenizer.train_tokenizer codecs.tokenizer.checkpoint_tokenizer",
     "Files": "checkpoint.open_checkpoints run.positions.save_position run.positions.restore_position "

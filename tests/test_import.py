@@ -58,6 +58,7 @@ TOP = {
     "lengths",
     "checks",
     "dashboards",
+    "evolution",
 }  # wire the stages, and no stage knows them
 HALL = {"run", "commands", "adapters", "look"}  # wire all of it: whoever is below knows none of them
 HELPERS = {

@@ -59,10 +59,15 @@ def running(console: Console, out_of_memory: str = "") -> Iterator[None]:
 
 
 def options_of(
-    kind: Callable[..., Chosen], prog: str, description: str | None, args: Sequence[str] | None = None
-) -> tuple[Chosen, Config]:
+    kind: Callable[..., Chosen],
+    prog: str,
+    description: str | None,
+    args: Sequence[str] | None = None,
+    settings: type = Config,
+) -> tuple[Chosen, Any]:
     """The command's own options and the configuration that its --config names, with the keys that are given beside it.
 
+    settings: what the file's CONFIG is.
     ConfigError: as for `load_config`. A wrong option, or none, exits with 2 and what tyro says of it.
     """
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -73,8 +78,8 @@ def options_of(
         tyro.cli(kind, prog=prog, description=more, args=args)  # says that it is required, or gives help
         raise AssertionError("--config is required")
     flat = tyro.conf.arg(name="")  # no prefix: --resume, --rollout.group-size
-    both: Any = make_dataclass("Options", [("options", Annotated[kind, flat]), ("settings", Annotated[Config, flat])])
-    default = both(kind(config=Path(file)), configuration.from_file(file))
+    both: Any = make_dataclass("Options", [("options", Annotated[kind, flat]), ("settings", Annotated[settings, flat])])
+    default = both(kind(config=Path(file)), configuration.from_file(file, settings))
     found = configuration.parse_options(both, default, f"{prog} --config {file}", args, description)
     return found.options, found.settings
 

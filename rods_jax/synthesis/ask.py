@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Any
+from typing import Any, Protocol
 
 from rods_jax.chat import BY_THE_MODEL, Generate, Request
-from rods_jax.synthesis.attempt import Attempt, Exchange
+from rods_jax.synthesis.attempt import Exchange
 from rods_jax.synthesis.errors import PIPELINE_EXCEPTION, Rejected
 from rods_jax.types import Json
 
@@ -34,6 +34,16 @@ No part may hold another tag of this kind.
 """
 
 Ask = Callable[..., Any]  # see asker
+
+
+class Asking(Protocol):
+    """Who asks: an Attempt, or anything that counts and logs as one."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def log(self) -> Callable[[Exchange], None]: ...
 
 
 class Unfit(ValueError):
@@ -58,10 +68,10 @@ class Prompt:
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
 
-def load_prompts(directory: Traversable | None = None) -> dict[str, Prompt]:
+def load_prompts(directory: Traversable | None = None, roles: Sequence[str] = ROLES) -> dict[str, Prompt]:
     """Each role's prompt from `ROLE.md`, by default those of the package. ValueError: one lacks or is broken."""
     directory = directory or resources.files("rods_jax.synthesis") / "prompts"
-    return {role: _load_prompt(directory / f"{role}.md", role) for role in ROLES}
+    return {role: _load_prompt(directory / f"{role}.md", role) for role in roles}
 
 
 def _load_prompt(path: Traversable, role: str) -> Prompt:
@@ -87,12 +97,12 @@ def asker(backends: Mapping[str, Generate], prompts: Mapping[str, Prompt]) -> As
     Rejected("pipeline_exception"): the server did not answer, which blames no tool.  Every reply is logged.
     ValueError: a role has no backend.
     """
-    missing = [role for role in ROLES if role not in backends]
+    missing = [role for role in prompts if role not in backends]
     if missing:
         raise ValueError(f"no backend for the roles {', '.join(missing)}")
 
     def ask(
-        attempt: Attempt,
+        attempt: Asking,
         role: str,
         data: Mapping[str, Json],
         read: Callable[[Mapping[str, str]], Any],

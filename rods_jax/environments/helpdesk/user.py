@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from rods_jax.environments.conversation import AGENT, STOP, TRANSFER, USER, Heard, Line, Spoken, User, noise, view
 from rods_jax.environments.helpdesk.phrases import claims, understood
-from rods_jax.environments.helpdesk.world import account_of
+from rods_jax.environments.helpdesk.world import account_of, knows_account
 from rods_jax.types import Call, Task
 
 CHECKS = ("check_router", "check_laptop")
@@ -54,7 +54,7 @@ def _speak(dials: Dials, heard: Heard) -> Spoken:
     if asked == "TECHNICIAN":
         return Spoken(f"Thank you. {TRANSFER}")
     if asked == "ACCOUNT":
-        return Spoken(f"My account is {account_of(heard.task)}.")
+        return Spoken(f"My account is {account_of(heard.task)}." if knows_account(heard.task) else "I do not know it.")
     if not asked:
         return Spoken(f"I give up. {STOP}" if _puzzled(heard.lines) >= PATIENCE else PUZZLED)
     if slip == "ignores":

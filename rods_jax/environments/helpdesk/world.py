@@ -1,10 +1,14 @@
-"""The world of a task: both sides' tools over one state, what one side does to the other, and the checks at the end."""
+"""The world of a task: both sides' tools over one state, what one side does to the other, and the checks at the end.
+
+A task that carries a checker is decided by it; any other by its composition of faults.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rods_jax.environments import toolkit
+from rods_jax.environments import checker, toolkit
 from rods_jax.environments.conversation import AGENT, STOP, TRANSFER, USER, Conversation, Ended, Line, Reason, User
+from rods_jax.environments.foreign import kept
 from rods_jax.environments.helpdesk.desk import Desk
 from rods_jax.environments.helpdesk.faults import FAULTS, Act, Composition, Fault
 from rods_jax.environments.helpdesk.home import Home, works
@@ -30,6 +34,12 @@ def policy(task: Task) -> str:
 def account_of(task: Task) -> int:
     """The account of the customer who talks."""
     return task.world.options["account"]
+
+
+def knows_account(task: Task) -> bool:
+    """Whether the customer can tell it: one whose facts are listed knows no others."""
+    facts = task.world.options.get("facts")
+    return facts is None or str(account_of(task)) in map(str, facts.values())
 
 
 def caller(simulator: Simulator):
@@ -70,12 +80,21 @@ def conversation(task: Task, user: User, blamed: Callable[..., str]) -> Conversa
     simulator = TOOLKIT.simulator(task.world)
     sync = syncer(simulator, account_of(task))
     sync()
+    carried = checker.checker_of(task)
+    before = kept(simulator.state()) if carried else {}
+
+    def decide(ended: Ended) -> tuple[bool, ...]:
+        if carried is None:
+            return decided(ended, simulator)
+        *parts, whole = checker.decided(carried, checker.end_of(before, simulator.state(), ended.lines), PREDICATES)
+        return (*parts, whole and ended.reason == Reason.USER_STOP)
+
     return Conversation(
         tools=AGENT_TOOLS,
         user=user,
         call=caller(simulator),
         num_checks=len(check_names(task)),
-        decide=lambda ended: decided(ended, simulator),
+        decide=decide,
         blame=lambda ended: blamed(ended, *_states(simulator, account_of(task)), (STOP, TRANSFER)),
         sync=sync,
         policy=policy(task),
@@ -86,8 +105,19 @@ def conversation(task: Task, user: User, blamed: Callable[..., str]) -> Conversa
 
 
 # ------------------------------------------------------------------------------------------ checks
+def internet(end: checker.End, speed: str = "slow") -> bool:
+    """The user's internet is up at the end; with speed "fast", it is fast too."""
+    up, fast = works(dict(end.after["Home"]))
+    return fast if speed == "fast" else up
+
+
+PREDICATES: Mapping[str, checker.Predicate] = {"internet": internet}  # that a checker may name
+
+
 def check_names(task: Task) -> tuple[str, ...]:
-    """Two of a case that must be handed over; else one for each fault, and the end."""
+    """What a task's own checker asks for; else two of a case that must be handed over; else one for each fault, and the end."""
+    if (carried := checker.checker_of(task)) is not None:
+        return checker.check_names(carried)
     composition = composition_of(task)
     if composition.refusal:
         return "looked at the fault", f"handed over: {composition.refusal}"
