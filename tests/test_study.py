@@ -198,7 +198,7 @@ def command(folder: Path, *options: str) -> subprocess.Popen:
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = os.environ | {"PYTHONPATH": paths, "XLA_FLAGS": "--xla_backend_optimization_level=1"}
     line = [sys.executable, "-m", "scripts.study", "--config", study_toy.__file__, *options]
-    return subprocess.Popen(line, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE)
+    return subprocess.Popen(line, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
 
 
 def lines_in(folder: Path) -> list[dict]:
