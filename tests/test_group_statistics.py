@@ -356,6 +356,6 @@ def test_max_variance_keeps_the_subset_that_no_other_exceeds(quarters_NG, valid_
 
 def test_max_variance_by_hand():
     rewards_NG, valid_NG = jnp.array([[0.5, 1.0, 0.0, 0.5], [1.0, 1.0, 1.0, 1.0]]), jnp.ones((2, 4), bool)
-    used_NG = max_variance(rewards_NG, valid_NG, keep=2)
+    used_NG = jitted_max_variance(rewards_NG, valid_NG, keep=2)
     assert used_NG.tolist() == [[False, True, True, False], [True, True, False, False]]
-    assert max_variance(rewards_NG, valid_NG, keep=4).all()
+    assert jitted_max_variance(rewards_NG, valid_NG, keep=4).all()
