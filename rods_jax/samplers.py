@@ -79,7 +79,7 @@ def thompson(table: Table, rng: np.random.Generator, *, decay: float = 0.7, floo
     past_W = decay ** np.arange(table.steps_NW.shape[1])
     groups_N = (past_W * (table.steps_NW >= 0)).sum(1)
     informative_N = (past_W * table.differed_NW).sum(1)
-    theta_N = rng.beta(1 + informative_N, 1 + groups_N - informative_N)
+    theta_N = np.asarray(rng.beta(1 + informative_N, 1 + groups_N - informative_N))
     return (1 - floor) * theta_N / theta_N.sum() + floor / len(theta_N)
 
 
@@ -91,7 +91,7 @@ def learnability(table: Table, rng: np.random.Generator, *, decay: float = 0.7) 
     past_W = decay ** np.arange(table.steps_NW.shape[1])
     rollouts_N = (past_W * table.counts_NW).sum(1)
     progress_N = (past_W * table.counts_NW * np.nan_to_num(table.means_NW)).sum(1)
-    p_N = rng.beta(1 + progress_N, 1 + rollouts_N - progress_N)
+    p_N = np.asarray(rng.beta(1 + progress_N, 1 + rollouts_N - progress_N))
     return p_N * (1 - p_N)
 
 

@@ -339,11 +339,14 @@ def test_the_span_from_the_least_to_the_largest_number_is_no_nan():
 
 
 # ----------------------------------------------------------------------------------- max variance
-@settings(max_examples=50, deadline=None)
+jitted_max_variance = jax.jit(max_variance, static_argnames="keep")
+
+
+@settings(max_examples=30, deadline=None)
 @given(hnp.arrays(np.int8, (3, 6), elements=st.integers(0, 4)), hnp.arrays(bool, (3, 6)))
 def test_max_variance_keeps_the_subset_that_no_other_exceeds(quarters_NG, valid_NG):
     rewards_NG, keep = quarters_NG / 4, 3
-    used_NG = np.asarray(max_variance(jnp.asarray(rewards_NG, jnp.float32), jnp.asarray(valid_NG), keep=keep))
+    used_NG = np.asarray(jitted_max_variance(jnp.asarray(rewards_NG, jnp.float32), jnp.asarray(valid_NG), keep=keep))
     for rewards_G, valid_G, used_G in zip(rewards_NG, valid_NG, used_NG):
         own = rewards_G[valid_G]
         assert not (used_G & ~valid_G).any() and used_G.sum() == min(keep, len(own))
@@ -353,6 +356,6 @@ def test_max_variance_keeps_the_subset_that_no_other_exceeds(quarters_NG, valid_
 
 def test_max_variance_by_hand():
     rewards_NG, valid_NG = jnp.array([[0.5, 1.0, 0.0, 0.5], [1.0, 1.0, 1.0, 1.0]]), jnp.ones((2, 4), bool)
-    used_NG = max_variance(rewards_NG, valid_NG, keep=2)
+    used_NG = jitted_max_variance(rewards_NG, valid_NG, keep=2)
     assert used_NG.tolist() == [[False, True, True, False], [True, True, False, False]]
-    assert max_variance(rewards_NG, valid_NG, keep=4).all()
+    assert jitted_max_variance(rewards_NG, valid_NG, keep=4).all()

@@ -133,7 +133,7 @@ def test_the_paired_t_test_is_scipys():
     found = inference.paired_t(D)
     test = stats.ttest_rel(D, [0.0] * 12)
     half = 2.200985 * np.std(D, ddof=1) / 12**0.5
-    assert found.p == pytest.approx(test.pvalue) and found.count == 12
+    assert found.p == pytest.approx(test.pvalue) and found.num_seeds == 12
     assert (found.low, found.high) == pytest.approx((np.mean(D) - half, np.mean(D) + half), rel=1e-5)
     assert inference.paired_t([0.1, 0.1]).p == 0 and inference.paired_t([0.0, 0.0]).p == 1
     with pytest.raises(ValueError, match="at least two seeds"):
@@ -198,7 +198,7 @@ def command(folder: Path, *options: str) -> subprocess.Popen:
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = os.environ | {"PYTHONPATH": paths, "XLA_FLAGS": "--xla_backend_optimization_level=1"}
     line = [sys.executable, "-m", "scripts.study", "--config", study_toy.__file__, *options]
-    return subprocess.Popen(line, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE)
+    return subprocess.Popen(line, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
 
 
 def lines_in(folder: Path) -> list[dict]:

@@ -50,7 +50,7 @@ def test_contrasts_hold_the_differences_of_the_seeds_that_both_arms_have():
     found = {(one.arm, one.reference): one for one in report.contrasts(TWELVE, lines())}
     assert list(found) == [("rods", "static"), ("other", "static"), ("few", "static")]
     primary, few = found["rods", "static"], found["few", "static"]
-    assert primary.is_primary and not few.is_primary and (primary.paired.count, few.paired.count) == (12, 6)
+    assert primary.is_primary and not few.is_primary and (primary.paired.num_seeds, few.paired.num_seeds) == (12, 6)
     by_seed = {(one["arm"], one["seed"]): one["progress"] for one in lines()}
     assert primary.differences_S[4] == pytest.approx(by_seed["rods", 4] - by_seed["static", 4])
     assert primary.adjusted == primary.paired.p < 0.001 and primary.flips == 2 / 4096  # alone in its family

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rods_jax import boundary, filtering, samplers
 from rods_jax.config import Config, SynthesisConfig
@@ -74,7 +75,7 @@ def offline(domain: Domain, seed: int, *, build_tasks: Callable[[Domain, int], T
 
 
 # ------------------------------------------------------------------------------------------------- the list
-DIFFERING = dict(keep=filtering.differing, refill=3.0)
+DIFFERING: dict[str, Any] = dict(keep=filtering.differing, refill=3.0)
 
 
 def arms(author: GeneratedBy = None) -> tuple[Arm, ...]:

@@ -59,7 +59,7 @@ def draw_contrasts(found: Sequence[Any], margin: float, path: Path) -> None:
             axes.plot(one.differences_S, [row] * len(one.differences_S), "|", color=color, alpha=0.5)
             axes.plot([one.paired.low, one.paired.high], [row, row], color=color, linewidth=2)
             axes.plot(one.paired.mean, row, "o", color=color, markersize=6)
-        axes.set_yticks(range(len(found)), [f"{one.arm} - {one.reference} ({one.paired.count})" for one in found])
+        axes.set_yticks(range(len(found)), [f"{one.arm} - {one.reference} ({one.paired.num_seeds})" for one in found])
         axes.invert_yaxis()
         axes.set(title="Difference in held-out progress (seeds)", xlabel="mean, 95 % interval, each seed")
 

@@ -15,7 +15,7 @@ from scipy import stats
 class Paired(NamedTuple):
     """A paired t test, two-sided, with its 95 % interval."""
 
-    count: int
+    num_seeds: int
     mean: float
     sd: float  # with n - 1
     low: float
@@ -28,10 +28,12 @@ def paired_t(differences_S: Sequence[float]) -> Paired:
     if len(differences_S) < 2:
         raise ValueError(f"a paired test needs at least two seeds: got {len(differences_S)}")
     d_S = np.asarray(differences_S, np.float64)
-    test = stats.ttest_1samp(d_S, 0.0) if np.ptp(d_S) else None  # equal differences have no t
-    interval = test.confidence_interval(0.95) if test else (d_S[0], d_S[0])
-    p = float(test.pvalue) if test else float(d_S[0] == 0)
-    return Paired(len(d_S), float(d_S.mean()), float(d_S.std(ddof=1)), float(interval[0]), float(interval[1]), p)
+    mean, sd = float(d_S.mean()), float(d_S.std(ddof=1))
+    if not np.ptp(d_S):  # equal differences have no t
+        return Paired(len(d_S), mean, 0.0, mean, mean, float(mean == 0))
+    test = stats.ttest_1samp(d_S, 0.0)
+    low, high = test.confidence_interval(0.95)
+    return Paired(len(d_S), mean, sd, float(low), float(high), float(test.pvalue))
 
 
 def sign_flips(differences_S: Sequence[float]) -> float:

@@ -137,8 +137,8 @@ def folder_of(study: Study, run: Planned) -> Path:
 
 def digest_of(config: Config) -> str:
     """sha256 of the settings that differ from their defaults, so that a later key with a default changes nothing."""
-    where = {"run_dir": "", "file": None, "name": ""}
-    return hashlib.sha256(json.dumps(_chosen(replace(config, **where)), sort_keys=True).encode()).hexdigest()
+    chosen = _chosen(replace(config, run_dir="", file=None, name=""))
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 
 def _chosen(value: Any) -> Json:

@@ -85,10 +85,15 @@ def ranks(study: Study, lines: Lines, other: Study, other_lines: Lines) -> tuple
     """(arms that both suites have, Spearman's correlation of their means, reliability within each suite)."""
     names = [arm.name for arm in study.arms if by_seed(lines, arm.name) and by_seed(other_lines, arm.name)]
     means = [
-        [np.mean([one["progress"] for one in by_seed(some, name).values()]) for name in names]
+        [float(np.mean([one["progress"] for one in by_seed(some, name).values()])) for name in names]
         for some in (lines, other_lines)
     ]
-    return len(names), inference.rank_correlation(*means), _reliability(lines, names), _reliability(other_lines, names)
+    return (
+        len(names),
+        inference.rank_correlation(means[0], means[1]),
+        _reliability(lines, names),
+        _reliability(other_lines, names),
+    )
 
 
 def _reliability(lines: Lines, names: Sequence[str]) -> float:
@@ -156,7 +161,7 @@ def _verdicts(study: Study, lines: Lines) -> str:
     for arm, reference in study.primary:
         one = made.get((arm, reference))
         seeds = min(len(study.seeds), *(a.seeds for a in study.arms if a.name in (arm, reference)))
-        have = one.paired.count if one else len(by_seed(lines, arm).keys() & by_seed(lines, reference).keys())
+        have = one.paired.num_seeds if one else len(by_seed(lines, arm).keys() & by_seed(lines, reference).keys())
         if one is None or have < seeds:
             said.append(f"- `{arm}` minus `{reference}`: open, {have} of {seeds} seeds.")
         elif one.adjusted < 0.05:
@@ -191,7 +196,7 @@ def _contrast_row(one: Contrast) -> list[str]:
     name = f"`{one.arm}` - `{one.reference}`"
     return [
         f"**{name}**" if one.is_primary else name,
-        str(t.count),
+        str(t.num_seeds),
         f"{t.mean:+.3f} [{t.low:+.3f}, {t.high:+.3f}]",
         f"{t.p:.3f}",
         f"{one.adjusted:.3f}",
