@@ -10,7 +10,7 @@ whoever learns, as everywhere, and `back` gives a transcript its own names again
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -34,7 +34,7 @@ Act = Callable[[Sequence[Message]], Action]  # what came back -> the next action
 Demonstrator = Callable[[Task, Habits, random.Random], Act]
 
 _OTHER = {AGENT: USER, USER: AGENT}
-_REASONS: dict[str, str] = {
+_REASONS: Mapping[str, Reason] = {
     Reason.AGENT_STOP: Reason.USER_STOP,
     Reason.USER_STOP: Reason.AGENT_STOP,
     Reason.AGENT_ERROR: Reason.USER_ERROR,
