@@ -203,12 +203,12 @@ def command(folder: Path, *options: str) -> subprocess.Popen:
 
 def lines_in(folder: Path) -> list[dict]:
     """Without what differs between two equal runs."""
-    clock = ("ended", "seconds", "seconds_run", "seconds_evaluation")
+    others = ("ended", "seconds", "seconds_run", "seconds_evaluation", "commit", "changed")
     lines = [json.loads(line) for line in (folder / "docs/study/toy.jsonl").read_text().splitlines()]
     for line in lines:
         for point in line["way"]:
             del point["seconds"]
-    return [{key: value for key, value in line.items() if key not in clock} for line in lines]
+    return [{key: value for key, value in line.items() if key not in others} for line in lines]
 
 
 @pytest.mark.slow
