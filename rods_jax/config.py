@@ -96,6 +96,7 @@ class RolloutConfig:
 
     tasks_per_step: int  # N
     group_size: int  # G
+    group_sizes: Callable[[Any, int], Any] | None = None  # of each task, samplers.by_difficulty; None: G
     max_prompt_tokens: int  # P
     max_suffix_tokens: int  # S, the whole episode
     max_action_tokens: int  # one assistant message
@@ -290,8 +291,9 @@ class Config:
             "update.micro_batches must divide rollout.tasks_per_step, or that and then rollout.group_size, as far as "
             f"the mesh leaves them whole: got {count}, {r.tasks_per_step} x {r.group_size}, mesh {self.mesh}",
         )
-        drawn = self.rollout.weights is not None
-        require(not drawn or self.replay.history > 1, "replay.history must be above 1 where rollout.weights draws")
+        by_table = self.rollout.weights is not None or self.rollout.group_sizes is not None
+        sentence = "replay.history must be above 1 where rollout.weights draws, or rollout.group_sizes decides"
+        require(not by_table or self.replay.history > 1, sentence)
         names = [stage.name for stage in self.stages]
         require(names or self.cold_start, "stages may be empty only where a cold_start is all there is to learn")
         require(len(set(names)) == len(names), f"stages must have different names: got {names}")

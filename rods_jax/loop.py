@@ -24,7 +24,7 @@ from rods_jax.grpo import Feedback
 from rods_jax.metrics import MetricWriter
 from rods_jax.replay import ReplayState
 from rods_jax.rollout import Rollouts
-from rods_jax.samplers import drawn
+from rods_jax.samplers import drawn, group_sizes_of
 from rods_jax.synthesis.author import orders_of
 from rods_jax.synthesis.courier.dispatch import Dispatch, Synthesize
 from rods_jax.synthesis.critique import Known, known_contents
@@ -50,7 +50,9 @@ class Position:
 class Stages(NamedTuple):
     """The callables of the circle, in its order."""
 
-    collect: Callable[[Any, Sequence[Task], int, StageConfig], Rollouts]  # (params, tasks, step, stage)
+    collect: Callable[
+        [Any, Sequence[Task], int, StageConfig, Sequence[int]], Rollouts
+    ]  # (..., step, stage, group sizes)
     update: Callable[[TrainState, RolloutBatch[np.ndarray], Standing[np.ndarray]], tuple[TrainState, Feedback]]
     synthesize: Synthesize
     renew: Callable[[TrainState], TrainState]  # at a stage's start: fresh optimizer, reference = policy
@@ -108,7 +110,7 @@ def train(
             here = position.step, position.epoch, stage, left
             pending = _Pending(*here, played, feedback, began, seconds, events)
             events = pool.Events()
-            position = _next(config, position, state, played.played, len(order))
+            position = _next(position, state, played, len(order))
             stop = stages.stop() or _ended(config, position)
             # Before a checkpoint and at an epoch's end, finish this step as well.
             if stop or position.place == 0 or position.step % config.checkpoint_every == 0:
@@ -143,16 +145,23 @@ def _order(config: Config, position: Position) -> tuple[Task, ...]:
 def _play(config: Config, stages: Stages, position: Position, stage: StageConfig, order: Sequence[Task]) -> Filtered:
     """The epoch's next batch, or one that `rollout.weights` draws; with `rollout.keep`, what it takes to fill it."""
     r, params = config.rollout, position.train_state.params
-    play = lambda tasks: _without_user_errors(config.update, stages.collect(params, tasks, position.step, stage))
+    size_of = group_sizes_of(position.replay, r.group_sizes, group_size=r.group_size, step=position.step)
+
+    def play(some: Sequence[Task]) -> Rollouts:
+        sizes = [size_of[task.id] for task in some]
+        return _without_user_errors(config.update, stages.collect(params, some, position.step, stage, sizes))
+
     if r.weights is None:
         tasks = pool.from_place(order, position.place, r.tasks_per_step)
     else:
         tasks = drawn(position.replay, r.weights, seed=config.seed, step=position.step)
     if r.keep is None:
         batch = tasks[: r.tasks_per_step]
-        return Filtered(batch, play(batch), len(batch), len(batch))
-    cap = int(r.refill * r.tasks_per_step)
-    return play_until_full(play, tasks, size=r.tasks_per_step, keep=r.keep, cap=cap)
+        found = Filtered(batch, play(batch), len(batch), len(batch))
+    else:
+        cap = int(r.refill * r.tasks_per_step)
+        found = play_until_full(play, tasks, size=r.tasks_per_step, keep=r.keep, cap=cap)
+    return found._replace(spent=sum(size_of[task.id] for task in tasks[: found.played]))
 
 
 def _standing(config: Config, position: Position, played: Filtered, strata: Sequence[str]) -> Standing[np.ndarray]:
@@ -169,11 +178,11 @@ def _left(config: Config, position: Position, num_tasks: int) -> int:
     return left if position.epoch + 1 < num_epochs(config) else 0
 
 
-def _next(config: Config, position: Position, state: TrainState, played: int, num_tasks: int) -> Position:
+def _next(position: Position, state: TrainState, played: Filtered, num_tasks: int) -> Position:
     """After an update: the epoch's next tasks, or the next epoch."""
-    place = position.place + played
+    place = position.place + played.played
     epoch, place = (position.epoch + 1, 0) if place >= num_tasks else (position.epoch, place)
-    rollouts = position.rollouts + played * config.rollout.group_size
+    rollouts = position.rollouts + played.spent
     return replace(position, train_state=state, step=position.step + 1, epoch=epoch, place=place, rollouts=rollouts)
 
 
