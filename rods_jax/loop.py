@@ -10,14 +10,14 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from rods_jax import replay as pool
-from rods_jax.config import Config, StageConfig, UpdateConfig
+from rods_jax.config import Config, StageConfig, UpdateConfig, rollout_of
 from rods_jax.curriculum import num_epochs, stage_of, tasks_of
 from rods_jax.filtering import Filtered, play_until_full
 from rods_jax.grpo import Feedback
@@ -25,6 +25,7 @@ from rods_jax.metrics import MetricWriter
 from rods_jax.replay import ReplayState
 from rods_jax.rollout import Rollouts
 from rods_jax.samplers import drawn, group_sizes_of
+from rods_jax.successes import Learnt, Replay, Success, as_played, remembered, with_successes
 from rods_jax.synthesis.author import orders_of
 from rods_jax.synthesis.courier.dispatch import Dispatch, Synthesize
 from rods_jax.synthesis.critique import Known, known_contents
@@ -45,6 +46,7 @@ class Position:
     outcomes: int = 0  # of synthesis, taken so far; a restart takes none of them twice
     tokens: int = 0  # generated and read by training rollouts so far
     rollouts: int = 0  # of training so far, those of dropped groups too
+    successes: Mapping[str, Success] = field(default_factory=dict)  # by task, with `rollout.replay_success`
 
 
 class Stages(NamedTuple):
@@ -75,6 +77,7 @@ class _Pending(NamedTuple):
     began: float  # seconds of the host's clock
     seconds_rollout: float
     events: pool.Events  # of the epoch's start, in its first step
+    replays: Sequence[Replay]  # successes of earlier steps that it learns from
 
 
 def train(
@@ -102,15 +105,15 @@ def train(
             # Read the previous step's feedback, and start this step's update; the device computes on its own.
             position, chosen = _observe(position, pending)
             standing = _standing(config, position, played, strata)
-            batch = _to_learn_from(config.update, played.rollouts)
-            state, feedback = stages.update(position.train_state, batch, standing)
+            learnt = _to_learn_from(config, stage, position, played)
+            state, feedback = stages.update(position.train_state, learnt.batch, standing)
             # Meanwhile write the previous step's variants and its record.
             position = _settle(position, pending, began, chosen, stages, known)
             left = _left(config, position, len(order))
             here = position.step, position.epoch, stage, left
-            pending = _Pending(*here, played, feedback, began, seconds, events)
+            pending = _Pending(*here, played, feedback, began, seconds, events, learnt.replays)
             events = pool.Events()
-            position = _next(position, state, played, len(order))
+            position = _next(config, position, state, played, len(order))
             stop = stages.stop() or _ended(config, position)
             # Before a checkpoint and at an epoch's end, finish this step as well.
             if stop or position.place == 0 or position.step % config.checkpoint_every == 0:
@@ -129,7 +132,8 @@ def _enter_epoch(
     if position.place > 0:
         return position, stage, pool.Events()
     state, replay = position.train_state, position.replay
-    if is_first:
+    if is_first:  # the rewards of another stage are others
+        position = replace(position, successes={})
         state = stages.renew(state)
         replay = pool.enter_stage(replay, tasks_of(stage, seeds))
     replay, events = pool.begin_epoch(replay, position.epoch, position.step)
@@ -178,11 +182,15 @@ def _left(config: Config, position: Position, num_tasks: int) -> int:
     return left if position.epoch + 1 < num_epochs(config) else 0
 
 
-def _next(position: Position, state: TrainState, played: Filtered, num_tasks: int) -> Position:
+def _next(config: Config, position: Position, state: TrainState, played: Filtered, num_tasks: int) -> Position:
     """After an update: the epoch's next tasks, or the next epoch."""
     place = position.place + played.played
     epoch, place = (position.epoch + 1, 0) if place >= num_tasks else (position.epoch, place)
     rollouts = position.rollouts + played.spent
+    if config.rollout.replay_success:
+        tasks = [item.task for item in position.replay.items]
+        kept = remembered(position.successes, played.rollouts.batch, played.tasks, tasks)
+        position = replace(position, successes=kept)
     return replace(position, train_state=state, step=position.step + 1, epoch=epoch, place=place, rollouts=rollouts)
 
 
@@ -233,13 +241,20 @@ def _without_user_errors(update: UpdateConfig, rollouts: Rollouts) -> Rollouts:
     return rollouts._replace(batch=batch._replace(valid_NG=batch.valid_NG & fair_NG))
 
 
-def _to_learn_from(update: UpdateConfig, rollouts: Rollouts) -> RolloutBatch[np.ndarray]:
-    """The batch; if the config says so, without the tokens of truncated rollouts: their rewards still count in the means."""
-    batch = rollouts.batch
-    if update.mask_truncated:
+def _to_learn_from(config: Config, stage: StageConfig, position: Position, played: Filtered) -> Learnt:
+    """The batch; if the config says so, without the tokens of truncated rollouts, whose rewards still count in the means.
+
+    If the config says that too, a success replaces a rollout of each group that all failed.
+    """
+    rollouts, batch = played.rollouts, played.rollouts.batch
+    if config.update.mask_truncated:
         whole_NG = np.array([one.truncated is None for one in rollouts.trajectories]).reshape(batch.valid_NG.shape)
         batch = batch._replace(action_mask_NGS=batch.action_mask_NGS & whole_NG[..., None])
-    return batch
+    if not config.rollout.replay_success:
+        return Learnt(batch)
+    limits = rollout_of(config, stage)
+    sizes = (*limits.suffix_sizes, limits.max_suffix_tokens)
+    return with_successes(batch, played.tasks, position.successes, sizes)
 
 
 def _counted(name: str, rollouts: Rollouts) -> dict[str, int]:
@@ -300,6 +315,8 @@ def _settle(
         "seconds_synthesis": seconds,
         "seconds_step": ended - pending.began,
         **({"entered_ids": list(pending.events.injected), "left_ids": gone} if pending.events != pool.Events() else {}),
+        **({"replayed_rollouts": len(pending.replays)} if pending.replays else {}),
+        **as_played(pending.replays, feedback),
         **held_out,
     }
     stages.record(pending.step + 1, values)

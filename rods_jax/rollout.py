@@ -106,14 +106,14 @@ def collect(
     seed: int,
     step: int,
     reward: Callable[[Trajectory], float],
-    sizes: Sequence[int] | None = None,
+    group_sizes: Sequence[int] | None = None,
 ) -> Rollouts:
-    """Plays every task `player.group_size` times to the end, or as often as `sizes` says; rows beyond are not valid.
+    """Plays every task `player.group_size` times to the end, or as often as `group_sizes` says; rows beyond are not valid.
 
     start: `start_episodes` of a domain, or of worker processes.  reward: trajectory -> float.  Noise depends only on
-    (seed, step, task, rollout, position).  sizes: rollouts of each task, at least 1.
+    (seed, step, task, rollout, position).  group_sizes: of each task, at least 1.
     """
-    sizes = [player.group_size] * len(tasks) if sizes is None else sizes
+    sizes = [player.group_size] * len(tasks) if group_sizes is None else group_sizes
     places = [n * player.group_size + g for n, size in enumerate(sizes) for g in range(size)]
     environments = start([tasks[b // player.group_size] for b in places])
     prompts, lengths_N, rows = _start(tasks, dict(zip(places, environments.openings, strict=True)), player)

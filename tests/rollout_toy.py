@@ -80,13 +80,13 @@ def gather(
     seed=0,
     step=0,
     reward=progress_reward,
-    sizes=None,
+    group_sizes=None,
     **fields,
 ):
     """Greedy, unless `fields` of the player say otherwise."""
     start = start or partial(start_episodes, domain)
     play = play._replace(**({"sampling": Sampling(temperature=0.0)} | fields))
-    return collect(params, tasks, play, start=start, seed=seed, step=step, reward=reward, sizes=sizes)
+    return collect(params, tasks, play, start=start, seed=seed, step=step, reward=reward, group_sizes=group_sizes)
 
 
 def actions_of(batch, n, g):

@@ -116,10 +116,13 @@ CONFIG = Config(
 )  # fmt: skip
 
 
-def run(config: Config = CONFIG, start: Position | None = None, until: int = 10**9):
+def numbered(kinds):
+    return {str(ord(name)): kind for name, kind in kinds.items()}
+
+
+def run(config: Config = CONFIG, start: Position | None = None, until: int = 10**9, kinds=lambda step: KINDS):
     """(the records of the steps, the weights of each update, where it stopped)"""
     records, weights, sizes = [], [], []
-    outcomes = {str(ord(name)): kind for name, kind in KINDS.items()}
 
     def update(state, batch, standing):
         weights.append(standing.weights_N.tolist())
@@ -128,10 +131,14 @@ def run(config: Config = CONFIG, start: Position | None = None, until: int = 10*
         total_N = batch.valid_NG.sum(1) * batch.checks_N
         low_N, high_N = batch.passed_NG.min(1), batch.passed_NG.max(1)
         seeds = Seeds(np.array([-1]), 1)
-        return state, Feedback(statistics, passed_N, total_N, low_N, high_N, batch.checks_N, None, seeds, {})
+        rewards = batch.rewards_NG[batch.valid_NG]
+        metrics = {"reward_mean": rewards.mean() if rewards.size else 0.0, "valid_rollouts": rewards.size}
+        return state, Feedback(statistics, passed_N, total_N, low_N, high_N, batch.checks_N, None, seeds, metrics)
 
     stages = Stages(
-        collect=lambda params, tasks, step, stage, group_sizes: played(outcomes, sizes)(tasks, group_sizes),
+        collect=lambda params, tasks, step, stage, group_sizes: played(numbered(kinds(step)), sizes)(
+            tasks, group_sizes
+        ),
         update=update,
         synthesize=lambda *_: (),
         renew=lambda state: state,

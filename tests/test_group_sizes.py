@@ -42,7 +42,7 @@ def test_a_run_plays_what_it_has_measured_and_resumes_after_every_step():
     assert all(one["failed_rollouts"] == 0 for one in whole)
     latest = {chr(int(item.task.id)): item.measurements[-1] for item in final.replay.seeds}
     assert {name: (one.passed, one.total) for name, one in latest.items()}["b"] == (4, 4)  # two rollouts of two checks
-    for until in (1, 4, 5):
+    for until in (1, 4):
         first, _, stopped = run(config, until=until)
         rest, _, resumed = run(config, start=stopped)
         assert [one["rollouts_spent"] for one in first + rest] == [one["rollouts_spent"] for one in whole]

@@ -101,7 +101,7 @@ def test_rows_beyond_a_tasks_size_are_not_played_and_the_others_stay_as_they_are
         started.extend(task.id for task in tasks)
         return start_episodes(WORKPLACE, tasks)
 
-    fewer = gather(params, play, sampling=HOT, start=start, sizes=sizes)
+    fewer = gather(params, play, sampling=HOT, start=start, group_sizes=sizes)
     there_NG = np.arange(G) < np.array(sizes)[:, None]
     assert started == [task.id for task, size in zip(TASKS, sizes) for _ in range(size)]
     np.testing.assert_array_equal(fewer.batch.valid_NG, there_NG)

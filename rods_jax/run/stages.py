@@ -55,7 +55,7 @@ def collector(config: Config, start: Callable[..., EpisodeBatch], learner: Learn
             seed=config.seed,
             step=step,
             reward=stage.reward,
-            sizes=processes.share_of(group_sizes),
+            group_sizes=processes.share_of(group_sizes),
         )
         prompts_N, suffixes_NG = rollouts.batch.prompt_lengths_N, rollouts.batch.suffix_lengths_NG
         generated = int(rollouts.batch.action_mask_NGS.sum())
