@@ -5,7 +5,6 @@ single keys.  A config passes a function itself, never its name.
 """
 
 import dataclasses
-import functools
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,16 +22,18 @@ from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.fields import (
     ConfigError,
     check_types,
+    differences,
     fraction,
     increasing,
     line_of,
     not_negative,
+    plain_values,
     positive,
     require,
     said_of,
 )
 from rods_jax.older import advice, saved_config
-from rods_jax.types import Codec, Json, Trajectory
+from rods_jax.types import Codec, Trajectory
 
 
 class Habits(NamedTuple):
@@ -96,6 +97,7 @@ class RolloutConfig:
 
     tasks_per_step: int  # N
     group_size: int  # G
+    group_sizes: Callable[[Any, int], Any] | None = None  # of each task, samplers.by_difficulty; None: G
     max_prompt_tokens: int  # P
     max_suffix_tokens: int  # S, the whole episode
     max_action_tokens: int  # one assistant message
@@ -112,6 +114,7 @@ class RolloutConfig:
     keep: Callable[[Any, int], bool] | None = None  # which groups to learn from, filtering.mixed; None: all
     refill: float = 3.0  # with `keep`, a step plays at most so many times tasks_per_step tasks
     weights: Callable[[Any, Any], Any] | None = None  # which tasks are drawn for a step, samplers.py; None: epochs
+    replay_success: bool = False  # where all rollouts fail, one makes room for the task's latest success (successes.py)
 
     def __post_init__(self) -> None:
         check_types("rollout", self)
@@ -290,8 +293,9 @@ class Config:
             "update.micro_batches must divide rollout.tasks_per_step, or that and then rollout.group_size, as far as "
             f"the mesh leaves them whole: got {count}, {r.tasks_per_step} x {r.group_size}, mesh {self.mesh}",
         )
-        drawn = self.rollout.weights is not None
-        require(not drawn or self.replay.history > 1, "replay.history must be above 1 where rollout.weights draws")
+        by_table = self.rollout.weights is not None or self.rollout.group_sizes is not None
+        sentence = "replay.history must be above 1 where rollout.weights draws, or rollout.group_sizes decides"
+        require(not by_table or self.replay.history > 1, sentence)
         names = [stage.name for stage in self.stages]
         require(names or self.cold_start, "stages may be empty only where a cold_start is all there is to learn")
         require(len(set(names)) == len(names), f"stages must have different names: got {names}")
@@ -354,37 +358,6 @@ def from_file(path: str | Path, kind: type[Any] = Config) -> Any:
     if not isinstance(config, kind):
         raise ConfigError(f"{path} must end in CONFIG = {kind.__name__}(...): got {config!r}")
     return dataclasses.replace(config, file=str(Path(path).resolve()))
-
-
-def plain_values(config: Any) -> Json:
-    """The configuration as plain JSON values; a function becomes "module:name"."""
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {item.name: plain_values(getattr(config, item.name)) for item in dataclasses.fields(config)}
-    if isinstance(config, Mapping):
-        return {str(name): plain_values(value) for name, value in config.items()}
-    if isinstance(config, (list, tuple)):
-        return [plain_values(value) for value in config]
-    if isinstance(config, functools.partial):
-        return {
-            "partial": plain_values(config.func),
-            "args": plain_values(config.args),
-            "keywords": plain_values(config.keywords),
-        }
-    if callable(config):
-        return f"{config.__module__}:{config.__qualname__}"
-    return config if isinstance(config, (bool, int, float, type(None))) else str(config)
-
-
-def differences(a: Json, b: Json, key: str = "") -> tuple[str, ...]:
-    """The dotted names of the keys in which two resolved configurations differ, in order."""
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        names = [*a, *(name for name in b if name not in a)]
-        pairs = [(str(name), a.get(name, differences), b.get(name, differences)) for name in names]
-    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        pairs = [(str(i), *pair) for i, pair in enumerate(zip(a, b, strict=True))]
-    else:
-        return () if a == b and type(a) is type(b) else (key,)
-    return tuple(found for name, x, y in pairs for found in differences(x, y, f"{key}.{name}" if key else name))
 
 
 def require_same_run(config: Config, directory: str | Path) -> None:

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from rods_jax import strict_json
-from rods_jax.config import Config, plain_values
+from rods_jax.config import Config
+from rods_jax.fields import plain_values
 from rods_jax.files import read_object, write_atomically
 from rods_jax.metrics import MetricWriter
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from rods_jax import journal
-from rods_jax.config import differences
 from rods_jax.dialogue import Record
 from rods_jax.environments.conversation import USER, WRONG_OWNER
 from rods_jax.environments.protocol import Domain, Slip
+from rods_jax.fields import differences
 from rods_jax.journal import JournalError
 from rods_jax.records import RecordError, decode, encode
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, SPOKE, TURN_FAILED, TURN_PASSED

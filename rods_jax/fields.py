@@ -1,14 +1,17 @@
 """Checks of a dataclass's fields when it is built: types from annotations, and ranges; each error names its key."""
 
+import dataclasses
 import functools
 import math
 import re
 import traceback
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+from rods_jax.types import Json
 
 
 class ConfigError(ValueError):
@@ -118,3 +121,35 @@ def _named(annotation: Any) -> str:
 
 def _join(key: str, name: str) -> str:
     return f"{key}.{name}" if key else name
+
+
+# ------------------------------------------------------------------------------- values and differences
+def plain_values(config: Any) -> Json:
+    """The configuration as plain JSON values; a function becomes "module:name"."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {item.name: plain_values(getattr(config, item.name)) for item in dataclasses.fields(config)}
+    if isinstance(config, Mapping):
+        return {str(name): plain_values(value) for name, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [plain_values(value) for value in config]
+    if isinstance(config, functools.partial):
+        return {
+            "partial": plain_values(config.func),
+            "args": plain_values(config.args),
+            "keywords": plain_values(config.keywords),
+        }
+    if callable(config):
+        return f"{config.__module__}:{config.__qualname__}"
+    return config if isinstance(config, (bool, int, float, type(None))) else str(config)
+
+
+def differences(a: Json, b: Json, key: str = "") -> tuple[str, ...]:
+    """The dotted names of the keys in which two resolved configurations differ, in order."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        names = [*a, *(name for name in b if name not in a)]
+        pairs = [(str(name), a.get(name, differences), b.get(name, differences)) for name in names]
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        pairs = [(str(i), *pair) for i, pair in enumerate(zip(a, b, strict=True))]
+    else:
+        return () if a == b and type(a) is type(b) else (key,)
+    return tuple(found for name, x, y in pairs for found in differences(x, y, f"{key}.{name}" if key else name))

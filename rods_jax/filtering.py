@@ -75,6 +75,7 @@ class Filtered(NamedTuple):
     played: int  # tasks, in all processes
     kept: int  # ... of which the step learns
     dropped: tuple[Dropped, ...] = ()
+    spent: int = 0  # rollouts of all tasks that were played
 
 
 def play_until_full(

@@ -10,21 +10,22 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from rods_jax import replay as pool
-from rods_jax.config import Config, StageConfig, UpdateConfig
+from rods_jax.config import Config, StageConfig, UpdateConfig, rollout_of
 from rods_jax.curriculum import num_epochs, stage_of, tasks_of
 from rods_jax.filtering import Filtered, play_until_full
 from rods_jax.grpo import Feedback
 from rods_jax.metrics import MetricWriter
 from rods_jax.replay import ReplayState
 from rods_jax.rollout import Rollouts
-from rods_jax.samplers import drawn
+from rods_jax.samplers import drawn, group_sizes_of
+from rods_jax.successes import Learnt, Replay, Success, as_played, remembered, with_successes
 from rods_jax.synthesis.author import orders_of
 from rods_jax.synthesis.courier.dispatch import Dispatch, Synthesize
 from rods_jax.synthesis.critique import Known, known_contents
@@ -45,12 +46,15 @@ class Position:
     outcomes: int = 0  # of synthesis, taken so far; a restart takes none of them twice
     tokens: int = 0  # generated and read by training rollouts so far
     rollouts: int = 0  # of training so far, those of dropped groups too
+    successes: Mapping[str, Success] = field(default_factory=dict)  # by task, with `rollout.replay_success`
 
 
 class Stages(NamedTuple):
     """The callables of the circle, in its order."""
 
-    collect: Callable[[Any, Sequence[Task], int, StageConfig], Rollouts]  # (params, tasks, step, stage)
+    collect: Callable[
+        [Any, Sequence[Task], int, StageConfig, Sequence[int]], Rollouts
+    ]  # (..., step, stage, group sizes)
     update: Callable[[TrainState, RolloutBatch[np.ndarray], Standing[np.ndarray]], tuple[TrainState, Feedback]]
     synthesize: Synthesize
     renew: Callable[[TrainState], TrainState]  # at a stage's start: fresh optimizer, reference = policy
@@ -73,6 +77,7 @@ class _Pending(NamedTuple):
     began: float  # seconds of the host's clock
     seconds_rollout: float
     events: pool.Events  # of the epoch's start, in its first step
+    replays: Sequence[Replay]  # successes of earlier steps that it learns from
 
 
 def train(
@@ -100,15 +105,15 @@ def train(
             # Read the previous step's feedback, and start this step's update; the device computes on its own.
             position, chosen = _observe(position, pending)
             standing = _standing(config, position, played, strata)
-            batch = _to_learn_from(config.update, played.rollouts)
-            state, feedback = stages.update(position.train_state, batch, standing)
+            learnt = _to_learn_from(config, stage, position, played)
+            state, feedback = stages.update(position.train_state, learnt.batch, standing)
             # Meanwhile write the previous step's variants and its record.
             position = _settle(position, pending, began, chosen, stages, known)
             left = _left(config, position, len(order))
             here = position.step, position.epoch, stage, left
-            pending = _Pending(*here, played, feedback, began, seconds, events)
+            pending = _Pending(*here, played, feedback, began, seconds, events, learnt.replays)
             events = pool.Events()
-            position = _next(config, position, state, played.played, len(order))
+            position = _next(_remember(config, position, played), state, played, len(order))
             stop = stages.stop() or _ended(config, position)
             # Before a checkpoint and at an epoch's end, finish this step as well.
             if stop or position.place == 0 or position.step % config.checkpoint_every == 0:
@@ -127,7 +132,8 @@ def _enter_epoch(
     if position.place > 0:
         return position, stage, pool.Events()
     state, replay = position.train_state, position.replay
-    if is_first:
+    if is_first:  # the rewards of another stage are others
+        position = replace(position, successes={})
         state = stages.renew(state)
         replay = pool.enter_stage(replay, tasks_of(stage, seeds))
     replay, events = pool.begin_epoch(replay, position.epoch, position.step)
@@ -143,16 +149,23 @@ def _order(config: Config, position: Position) -> tuple[Task, ...]:
 def _play(config: Config, stages: Stages, position: Position, stage: StageConfig, order: Sequence[Task]) -> Filtered:
     """The epoch's next batch, or one that `rollout.weights` draws; with `rollout.keep`, what it takes to fill it."""
     r, params = config.rollout, position.train_state.params
-    play = lambda tasks: _without_user_errors(config.update, stages.collect(params, tasks, position.step, stage))
+    size_of = group_sizes_of(position.replay, r.group_sizes, group_size=r.group_size, step=position.step)
+
+    def play(some: Sequence[Task]) -> Rollouts:
+        sizes = [size_of[task.id] for task in some]
+        return _without_user_errors(config.update, stages.collect(params, some, position.step, stage, sizes))
+
     if r.weights is None:
         tasks = pool.from_place(order, position.place, r.tasks_per_step)
     else:
         tasks = drawn(position.replay, r.weights, seed=config.seed, step=position.step)
     if r.keep is None:
         batch = tasks[: r.tasks_per_step]
-        return Filtered(batch, play(batch), len(batch), len(batch))
-    cap = int(r.refill * r.tasks_per_step)
-    return play_until_full(play, tasks, size=r.tasks_per_step, keep=r.keep, cap=cap)
+        found = Filtered(batch, play(batch), len(batch), len(batch))
+    else:
+        cap = int(r.refill * r.tasks_per_step)
+        found = play_until_full(play, tasks, size=r.tasks_per_step, keep=r.keep, cap=cap)
+    return found._replace(spent=sum(size_of[task.id] for task in tasks[: found.played]))
 
 
 def _standing(config: Config, position: Position, played: Filtered, strata: Sequence[str]) -> Standing[np.ndarray]:
@@ -169,11 +182,11 @@ def _left(config: Config, position: Position, num_tasks: int) -> int:
     return left if position.epoch + 1 < num_epochs(config) else 0
 
 
-def _next(config: Config, position: Position, state: TrainState, played: int, num_tasks: int) -> Position:
+def _next(position: Position, state: TrainState, played: Filtered, num_tasks: int) -> Position:
     """After an update: the epoch's next tasks, or the next epoch."""
-    place = position.place + played
+    place = position.place + played.played
     epoch, place = (position.epoch + 1, 0) if place >= num_tasks else (position.epoch, place)
-    rollouts = position.rollouts + played * config.rollout.group_size
+    rollouts = position.rollouts + played.spent
     return replace(position, train_state=state, step=position.step + 1, epoch=epoch, place=place, rollouts=rollouts)
 
 
@@ -224,13 +237,28 @@ def _without_user_errors(update: UpdateConfig, rollouts: Rollouts) -> Rollouts:
     return rollouts._replace(batch=batch._replace(valid_NG=batch.valid_NG & fair_NG))
 
 
-def _to_learn_from(update: UpdateConfig, rollouts: Rollouts) -> RolloutBatch[np.ndarray]:
-    """The batch; if the config says so, without the tokens of truncated rollouts: their rewards still count in the means."""
-    batch = rollouts.batch
-    if update.mask_truncated:
+def _to_learn_from(config: Config, stage: StageConfig, position: Position, played: Filtered) -> Learnt:
+    """The batch; if the config says so, without the tokens of truncated rollouts, whose rewards still count in the means.
+
+    If the config says that too, a success replaces a rollout of each group that all failed.
+    """
+    rollouts, batch = played.rollouts, played.rollouts.batch
+    if config.update.mask_truncated:
         whole_NG = np.array([one.truncated is None for one in rollouts.trajectories]).reshape(batch.valid_NG.shape)
         batch = batch._replace(action_mask_NGS=batch.action_mask_NGS & whole_NG[..., None])
-    return batch
+    if not config.rollout.replay_success:
+        return Learnt(batch)
+    limits = rollout_of(config, stage)
+    sizes = (*limits.suffix_sizes, limits.max_suffix_tokens)
+    return with_successes(batch, played.tasks, position.successes, sizes)
+
+
+def _remember(config: Config, position: Position, played: Filtered) -> Position:
+    """If the config says so, the latest success at each task of the pool."""
+    if not config.rollout.replay_success:
+        return position
+    tasks = [item.task for item in position.replay.items]
+    return replace(position, successes=remembered(position.successes, played.rollouts.batch, played.tasks, tasks))
 
 
 def _counted(name: str, rollouts: Rollouts) -> dict[str, int]:
@@ -291,6 +319,8 @@ def _settle(
         "seconds_synthesis": seconds,
         "seconds_step": ended - pending.began,
         **({"entered_ids": list(pending.events.injected), "left_ids": gone} if pending.events != pool.Events() else {}),
+        **({"replayed_rollouts": len(pending.replays)} if pending.replays else {}),
+        **as_played(pending.replays, feedback),
         **held_out,
     }
     stages.record(pending.step + 1, values)

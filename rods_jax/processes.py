@@ -22,7 +22,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
-from rods_jax.config import ConfigError, differences
+from rods_jax.config import ConfigError
+from rods_jax.fields import differences
 from rods_jax.sharding import AXES, batch_shardings
 from rods_jax.types import Json, RolloutBatch, Standing
 

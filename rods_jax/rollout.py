@@ -13,7 +13,7 @@ and masked; it never raises.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -22,9 +22,10 @@ import numpy as np
 
 from rods_jax.config import RolloutConfig
 from rods_jax.environments.lanes import Lanes
-from rods_jax.environments.protocol import Answer, EpisodeBatch, Failure, Opening, StartEpisodes
+from rods_jax.environments.protocol import Answer, Failure, Opening, StartEpisodes
 from rods_jax.generation import Generator, Sampling, capacities, generator, rollout_keys
-from rods_jax.types import Action, Codec, Line, Policy, RolloutBatch, Step, Task, Trajectory
+from rods_jax.rows import Row, to_batch, to_trajectory
+from rods_jax.types import Action, Codec, Policy, RolloutBatch, Step, Task, Trajectory
 
 SEGMENT = 16  # decode steps at most before the host looks
 PATIENCE = 0.01  # seconds that speaking rows wait for new answers; most come sooner and are read a segment earlier
@@ -54,37 +55,6 @@ class Rollouts(NamedTuple):
     generated: int = 0  # tokens of the policy
     read: int = 0  # tokens of prompts, once per task, and of observations
     flops: float | None = None  # that the step needs, as far as the learner counts them
-
-
-@dataclass
-class _Row:
-    """Host side of one rollout."""
-
-    num_checks: int  # that its world decides
-    tokens: list[int] = field(default_factory=list)
-    acted: list[bool] = field(default_factory=list)
-    log_probs: list[float] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
-    passed: list[bool] = field(default_factory=list)  # the checks that are decided
-    turn: int = 0  # user messages after the first
-    message: list[int] = field(default_factory=list)  # tokens of the message under way
-    pending: list[int] = field(default_factory=list)  # tokens of an answer that are not yet in the cache
-    waits: bool = False  # for its environment
-    done: bool = False
-    truncated: str | None = None
-    failure: str | None = None
-    ended: str = ""
-    blame: str = ""
-    lines: tuple[Line, ...] = ()  # of its conversation
-
-    @property
-    def speaks(self) -> bool:
-        return not (self.done or self.waits or self.pending)
-
-    def append(self, tokens: Sequence[int], acted: bool, log_probs: Sequence[float] | None = None) -> None:
-        self.tokens += tokens
-        self.acted += [acted] * len(tokens)
-        self.log_probs += log_probs if log_probs is not None else [0.0] * len(tokens)
 
 
 class _Said(NamedTuple):
@@ -136,21 +106,24 @@ def collect(
     seed: int,
     step: int,
     reward: Callable[[Trajectory], float],
+    group_sizes: Sequence[int] | None = None,
 ) -> Rollouts:
-    """Plays every task `player.group_size` times to the end.
+    """Plays every task `player.group_size` times to the end, or as often as `group_sizes` says; rows beyond are not valid.
 
     start: `start_episodes` of a domain, or of worker processes.  reward: trajectory -> float.  Noise depends only on
-    (seed, step, task, rollout, position).
+    (seed, step, task, rollout, position).  group_sizes: of each task, at least 1.
     """
-    environments = start([task for task in tasks for _ in range(player.group_size)])
-    prompts, lengths_N, rows = _start(tasks, environments, player)
+    sizes = [player.group_size] * len(tasks) if group_sizes is None else group_sizes
+    places = [n * player.group_size + g for n, size in enumerate(sizes) for g in range(size)]
+    environments = start([tasks[b // player.group_size] for b in places])
+    prompts, lengths_N, rows = _start(tasks, dict(zip(places, environments.openings, strict=True)), player)
     keys_NG = rollout_keys(seed, step, [task.id for task in tasks], player.group_size)
     seats = _Seats(params, player, prompts, lengths_N, keys_NG, rows)
     said: dict[int, _Said] = {}  # messages that no environment has got yet
     asked: dict[int, _Said] = {}  # messages whose answer is to come
     waited = 0.0  # decode steps that listening rows have waited, summed over rows
 
-    with Lanes(environments, len(rows), PATIENCE) as lanes:
+    with Lanes(environments, places, PATIENCE) as lanes:
         while True:
             # Seat the next rollouts where one is over.
             seats.fill()
@@ -175,12 +148,12 @@ def collect(
                 break
     # All rollouts are over: the records for people, and the arrays for the update.
     trajectories = tuple(
-        _trajectory(task, g, rows[n * player.group_size + g])
+        to_trajectory(task, g, rows[n * player.group_size + g])
         for n, task in enumerate(tasks)
         for g in range(player.group_size)
     )
     return Rollouts(
-        _batch(tasks, prompts, lengths_N, rows, trajectories, player.sizes.max_suffix_tokens, reward),
+        to_batch(prompts, lengths_N, rows, trajectories, player.sizes.max_suffix_tokens, reward),
         trajectories,
         failed=sum(t.failure is not None for t in trajectories),
         truncated=sum(t.truncated is not None for t in trajectories),
@@ -196,7 +169,7 @@ class _Seats:
     prompts_NP: np.ndarray
     lengths_N: np.ndarray
     keys_NG: jax.Array
-    rows: Sequence[_Row]
+    rows: Sequence[Row]
 
     def __post_init__(self) -> None:
         slots, rows, num_tasks = self.player.slots, self.player.rows, len(self.prompts_NP)
@@ -292,15 +265,15 @@ class _Seats:
 
 
 def _start(
-    tasks: Sequence[Task], environments: EpisodeBatch, player: Player
-) -> tuple[np.ndarray, np.ndarray, list[_Row]]:
-    """Prompts, once per task, and N * G rows.  A rollout whose environment did not start is over at once."""
+    tasks: Sequence[Task], openings: Mapping[int, Opening | Failure], player: Player
+) -> tuple[np.ndarray, np.ndarray, list[Row]]:
+    """Prompts, once per task, and N * G rows.  A rollout that has no environment is over at once."""
     group_size, limit = player.group_size, player.sizes.max_prompt_tokens
     prompts = np.zeros((len(tasks), limit), np.int32)
     lengths_N = np.ones(len(tasks), np.int32)
     rows = []
     for n, task in enumerate(tasks):
-        group = environments.openings[n * group_size : (n + 1) * group_size]
+        group = [openings[b] for b in range(n * group_size, (n + 1) * group_size) if b in openings]
         failures = [one.reason if isinstance(one, Failure) else None for one in group]
         opening = next((one for one in group if isinstance(one, Opening)), None)
         if opening is not None:
@@ -311,13 +284,14 @@ def _start(
                 prompts[n, : len(tokens)] = tokens
                 lengths_N[n] = len(tokens)
             except Exception as error:  # the environment's fault, not the policy's: the group is recorded and masked
-                failures = [_reason(error)] * group_size
+                failures = [_reason(error)] * len(group)
         num_checks, lines = (opening.num_checks, opening.lines) if opening is not None else (1, ())
-        rows += [_Row(num_checks, done=failure is not None, failure=failure, lines=lines) for failure in failures]
+        rows += [Row(num_checks, done=failure is not None, failure=failure, lines=lines) for failure in failures]
+        rows += [Row(num_checks, done=True, played=False) for _ in range(group_size - len(group))]
     return prompts, lengths_N, rows
 
 
-def _hear(rows: Sequence[_Row], spoken: Mapping[int, tuple], player: Player) -> dict[int, _Said]:
+def _hear(rows: Sequence[Row], spoken: Mapping[int, tuple], player: Player) -> dict[int, _Said]:
     """Appends a segment's tokens to their rows; returns the messages that have ended."""
     said, codec = {}, player.codec
     for b, (tokens, log_probs, ended) in spoken.items():
@@ -333,7 +307,7 @@ def _hear(rows: Sequence[_Row], spoken: Mapping[int, tuple], player: Player) -> 
 
 
 def _answer(
-    rows: Sequence[_Row], said: Mapping[int, _Said], answers: Mapping[int, Answer | Failure], player: Player
+    rows: Sequence[Row], said: Mapping[int, _Said], answers: Mapping[int, Answer | Failure], player: Player
 ) -> None:
     """Queues the environments' answers to be read, or ends the episode."""
     codec, limit = player.codec, player.sizes.max_suffix_tokens
@@ -366,35 +340,3 @@ def _answer(
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _trajectory(task: Task, rollout: int, row: _Row) -> Trajectory:
-    passed = (*row.passed, *[False] * (row.num_checks - len(row.passed)))[: row.num_checks]  # undecided ones too
-    how = row.truncated, row.failure, row.ended, row.blame, row.lines
-    return Trajectory(task.id, rollout, passed, tuple(row.steps), *how, sum(len(turn.gold) for turn in task.turns))
-
-
-def _batch(tasks, prompts, lengths_N, rows, trajectories, limit, reward) -> RolloutBatch[np.ndarray]:
-    shape = (len(tasks), len(rows) // len(tasks))
-
-    def padded(lists, dtype):
-        array = np.zeros((len(rows), limit), dtype)
-        for row, values in zip(array, lists):
-            row[: len(values)] = values
-        return array.reshape(*shape, limit)
-
-    def per_row(values, dtype):
-        return np.array(list(values), dtype).reshape(shape)
-
-    return RolloutBatch(
-        prompt_tokens_NP=prompts,
-        prompt_lengths_N=lengths_N,
-        suffix_tokens_NGS=padded([row.tokens for row in rows], np.int32),
-        suffix_lengths_NG=per_row((len(row.tokens) for row in rows), np.int32),
-        action_mask_NGS=padded([row.acted for row in rows], bool),
-        behavior_log_probs_NGS=padded([row.log_probs for row in rows], np.float32),
-        rewards_NG=per_row(map(reward, trajectories), np.float32),
-        valid_NG=per_row((row.failure is None for row in rows), bool),
-        passed_NG=per_row((sum(t.passed) for t in trajectories), np.int32),
-        checks_N=per_row((row.num_checks for row in rows), np.int32)[:, 0],
-    )

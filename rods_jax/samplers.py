@@ -7,6 +7,7 @@ There is one draw for all of them, without replacement, from random numbers that
 run resumes exactly without a state of its own, and runs that differ in their weights share their chance: where weights
 are equal, so are the batches.
 
+How often each of them is played is `group_sizes`' choice, from the same table.
 What is synthesised from is another choice (boundary.py), and what is learnt from of what was played a third (filtering.py).
 """
 
@@ -19,6 +20,7 @@ from rods_jax.replay import ReplayState, Table, table
 from rods_jax.types import Task
 
 Weights = Callable[[Table, np.random.Generator], np.ndarray]
+GroupSizes = Callable[[Table, int], np.ndarray]  # (table, G) -> int [N], at least G/2 and at most G
 
 
 # -------------------------------------------------------------------------------------- the draw
@@ -151,3 +153,31 @@ def nearest_half(
     weights_N = np.zeros(len(table.ids))
     weights_N[chosen] = np.exp(-np.abs(value_N[chosen] - 0.5) / width)
     return weights_N
+
+
+# ------------------------------------------------------------------------------------- group sizes
+def group_sizes_of(state: ReplayState, sizes: GroupSizes | None, *, group_size: int, step: int) -> dict[str, int]:
+    """How often `step` plays each task of the pool; None: `group_size` times.
+
+    ValueError: the sizes are not one for each task, or one of them is below half of `group_size`, or above it.
+    """
+    if sizes is None:
+        return {item.task.id: group_size for item in state.items}
+    seen = table(state, step)
+    sizes_N = np.asarray(sizes(seen, group_size))
+    fit = sizes_N.shape == (len(seen.ids),) and np.issubdtype(sizes_N.dtype, np.integer)
+    if not fit or (2 * sizes_N < group_size).any() or (sizes_N > group_size).any():
+        least = (group_size + 1) // 2
+        raise ValueError(
+            f"rollout.group_sizes must give a whole number from {least} to {group_size} for each of {len(seen.ids)} tasks"
+        )
+    return dict(zip(seen.ids, sizes_N.tolist(), strict=True))
+
+
+def by_difficulty(table: Table, group_size: int) -> np.ndarray:
+    """ceil(G min(1, 3/2 - m)), m the latest mean: G up to one half, then down to G/2 at 1; G for new tasks.
+
+    Source: DART (arXiv 2509.23866), which plays tasks less often the better they are mastered; this line is our choice.
+    """
+    mean_N = np.nan_to_num(table.mean_N, nan=0.0)
+    return np.ceil(group_size * np.minimum(1.0, 1.5 - mean_N)).astype(np.int64)

@@ -147,6 +147,7 @@ class Trajectory:
     blame: str = ""  # who caused a conversation's failure: "agent" or "user"; empty: it passed, or nobody judged
     lines: tuple[Line, ...] = ()  # of a conversation: all of both sides, first what preceded the first step
     gold_calls: int = 0  # that the task's gold makes; 0: its gold makes none, or it has none to compare with
+    played: bool = True  # False: its group is smaller than the largest; nothing of it counts
 
 
 # ------------------------------------------------------------------- callables passed around

@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rods_jax import terminal
-from rods_jax.config import Config, ConfigError, differences, load_config, plain_values
+from rods_jax.config import Config, ConfigError, load_config
+from rods_jax.fields import differences, plain_values
 from rods_jax.preemption import interrupts
 from rods_jax.run.authors import author_of
 from rods_jax.synthesis.near_duplicates import far_from

@@ -117,7 +117,7 @@ def rollout_of(task, step: int, number: int) -> Trajectory:
 def run(directory: Path, dispatch, *, until: int, seconds: float = 0.0, record=anything) -> Position:
     """The loop, from its last checkpoint until a step; a step takes so many seconds."""
 
-    def collect(params, tasks, step, stage):
+    def collect(params, tasks, step, stage, sizes):
         return Rollouts(batch, tuple(rollout_of(task, step, number) for task in tasks for number in range(2)))
 
     def update(state, batch, standing):

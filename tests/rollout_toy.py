@@ -71,11 +71,22 @@ def compiled(policy, slots=N, **sizes):
     return player(policy, CODEC, replace(SIZES, **sizes), slots=slots)
 
 
-def gather(params, play, tasks=TASKS, domain=WORKPLACE, start=None, seed=0, step=0, reward=progress_reward, **fields):
+def gather(
+    params,
+    play,
+    tasks=TASKS,
+    domain=WORKPLACE,
+    start=None,
+    seed=0,
+    step=0,
+    reward=progress_reward,
+    group_sizes=None,
+    **fields,
+):
     """Greedy, unless `fields` of the player say otherwise."""
     start = start or partial(start_episodes, domain)
     play = play._replace(**({"sampling": Sampling(temperature=0.0)} | fields))
-    return collect(params, tasks, play, start=start, seed=seed, step=step, reward=reward)
+    return collect(params, tasks, play, start=start, seed=seed, step=step, reward=reward, group_sizes=group_sizes)
 
 
 def actions_of(batch, n, g):

@@ -162,7 +162,7 @@ def run(config):
         return dispatches
 
     stages = Stages(
-        collect=lambda params, tasks, step, stage: Rollouts(batch_of(tasks, step), ()),
+        collect=lambda params, tasks, step, stage, sizes: Rollouts(batch_of(tasks, step), ()),
         update=update,
         synthesize=write,
         renew=lambda state: state,

@@ -13,8 +13,9 @@ import pytest
 from training_toy import CONFIG, play, toy
 
 from rods_jax import dashboards
-from rods_jax.config import ConfigError, load_config, plain_values, require_same_run
+from rods_jax.config import ConfigError, load_config, require_same_run
 from rods_jax.dashboards import NAMES, named, prepared, shown
+from rods_jax.fields import plain_values
 from rods_jax.metrics import read_metrics
 from rods_jax.preemption import Stopped
 

@@ -26,9 +26,10 @@ def task(name: str) -> Task:
 def played(outcomes: dict[str, tuple[int, ...]], sizes: list[int], failing: frozenset[str] = frozenset()):
     """(tasks) -> rollouts in which each task's rollouts pass so many checks; `sizes` gets how many tasks were asked."""
 
-    def play(tasks) -> Rollouts:
+    def play(tasks, group_sizes=None) -> Rollouts:
         sizes.append(len(tasks))
         tasks = processes.share_of(tasks)
+        there_NG = np.arange(G) < np.array(group_sizes or [G] * len(tasks))[:, None]
         n, width = len(tasks), 3 + len(sizes)  # each round is wider than the one before
         passed_NG = np.array([outcomes[one.id] for one in tasks], np.int32).reshape(n, G)
         suffixes = np.broadcast_to(np.array([int(one.id) for one in tasks], np.int32)[:, None, None], (n, G, width))
@@ -40,7 +41,7 @@ def played(outcomes: dict[str, tuple[int, ...]], sizes: list[int], failing: froz
             action_mask_NGS=np.ones((n, G, width), bool),
             behavior_log_probs_NGS=np.zeros((n, G, width), np.float32),
             rewards_NG=(passed_NG / CHECKS).astype(np.float32),
-            valid_NG=np.array([[one.id not in failing] * G for one in tasks]).reshape(n, G),
+            valid_NG=there_NG & np.array([[one.id not in failing] for one in tasks]).reshape(n, 1),
             passed_NG=passed_NG,
             checks_N=np.full(n, CHECKS, np.int32),
         )
@@ -115,10 +116,13 @@ CONFIG = Config(
 )  # fmt: skip
 
 
-def run(config: Config = CONFIG, start: Position | None = None, until: int = 10**9):
+def numbered(kinds):
+    return {str(ord(name)): kind for name, kind in kinds.items()}
+
+
+def run(config: Config = CONFIG, start: Position | None = None, until: int = 10**9, kinds=lambda step: KINDS):
     """(the records of the steps, the weights of each update, where it stopped)"""
     records, weights, sizes = [], [], []
-    outcomes = {str(ord(name)): kind for name, kind in KINDS.items()}
 
     def update(state, batch, standing):
         weights.append(standing.weights_N.tolist())
@@ -127,10 +131,14 @@ def run(config: Config = CONFIG, start: Position | None = None, until: int = 10*
         total_N = batch.valid_NG.sum(1) * batch.checks_N
         low_N, high_N = batch.passed_NG.min(1), batch.passed_NG.max(1)
         seeds = Seeds(np.array([-1]), 1)
-        return state, Feedback(statistics, passed_N, total_N, low_N, high_N, batch.checks_N, None, seeds, {})
+        rewards = batch.rewards_NG[batch.valid_NG]
+        metrics = {"reward_mean": rewards.mean() if rewards.size else 0.0, "valid_rollouts": rewards.size}
+        return state, Feedback(statistics, passed_N, total_N, low_N, high_N, batch.checks_N, None, seeds, metrics)
 
     stages = Stages(
-        collect=lambda params, tasks, step, stage: played(outcomes, sizes)(tasks),
+        collect=lambda params, tasks, step, stage, group_sizes: played(numbered(kinds(step)), sizes)(
+            tasks, group_sizes
+        ),
         update=update,
         synthesize=lambda *_: (),
         renew=lambda state: state,

@@ -18,6 +18,7 @@ from rods_jax import rollout
 from rods_jax.environments.episode import start_episodes
 from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.generation import Sampling
+from rods_jax.synthesis.author import orders_of
 from rods_jax.types import Policy
 
 
@@ -91,6 +92,28 @@ def test_a_task_does_not_feel_its_place_or_its_company(params, play, sampled):
         whole = getattr(sampled.batch, name)
         np.testing.assert_allclose(getattr(moved.batch, name), whole[order], atol=1e-5)
         np.testing.assert_allclose(getattr(among_others.batch, name)[2], whole[2], atol=1e-5)
+
+
+def test_rows_beyond_a_tasks_size_are_not_played_and_the_others_stay_as_they_are(params, play, sampled):
+    sizes, started = [2, 1, 1, 2], []
+
+    def start(tasks):
+        started.extend(task.id for task in tasks)
+        return start_episodes(WORKPLACE, tasks)
+
+    fewer = gather(params, play, sampling=HOT, start=start, group_sizes=sizes)
+    there_NG = np.arange(G) < np.array(sizes)[:, None]
+    assert started == [task.id for task, size in zip(TASKS, sizes) for _ in range(size)]
+    np.testing.assert_array_equal(fewer.batch.valid_NG, there_NG)
+    for name in (name for name in fewer.batch._fields if "NG" in name):
+        np.testing.assert_allclose(
+            getattr(fewer.batch, name)[there_NG], getattr(sampled.batch, name)[there_NG], atol=1e-5
+        )
+        assert not getattr(fewer.batch, name)[~there_NG].any()
+    np.testing.assert_array_equal(fewer.batch.checks_N, sampled.batch.checks_N)
+    assert [one.played for one in fewer.trajectories] == there_NG.ravel().tolist() and fewer.failed == 0
+    assert all(one == other for one, other in zip(fewer.trajectories, sampled.trajectories) if one.played)
+    assert [len(order.trajectories) for order in orders_of(TASKS, fewer.trajectories)] == sizes
 
 
 # ------------------------------------------------------------------------------------- who waits for whom

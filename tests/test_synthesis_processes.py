@@ -19,7 +19,8 @@ from rich.console import Console
 from trainer_and_workers import LOADED, ROOT, at_first_go, begun_run, records, trainer, wait_until
 
 from rods_jax import checkpoint, replay, run
-from rods_jax.config import ConfigError, plain_values
+from rods_jax.config import ConfigError
+from rods_jax.fields import plain_values
 from rods_jax.metrics import read_metrics
 from rods_jax.older import LAYOUT
 from rods_jax.records import decode

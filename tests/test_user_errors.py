@@ -89,7 +89,7 @@ def test_what_users_broke_is_counted_and_teaches_nothing():
             update=replace(CONFIG.update, mask_user_errors=masks),
         )
         stages = loop.Stages(
-            collect=lambda params, tasks, step, stage: rollouts(tasks, step, bonus),
+            collect=lambda params, tasks, step, stage, sizes: rollouts(tasks, step, bonus),
             update=lambda state, batch, standing: update(state, batch, standing, 1.0),
             synthesize=lambda *_: (),
             renew=lambda state: state,

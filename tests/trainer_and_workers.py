@@ -14,7 +14,8 @@ from synthesis_model import Model
 from synthesis_toy import TOY
 
 from rods_jax import journal
-from rods_jax.config import Config, load_config, plain_values
+from rods_jax.config import Config, load_config
+from rods_jax.fields import plain_values
 from rods_jax.older import LAYOUT
 from rods_jax.synthesis.ask import ROLES
 from rods_jax.synthesis.author import Order, Synthesis

@@ -1,7 +1,7 @@
 """Asks environments without waiting for them: each lane of a batch answers in a thread of its own."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from rods_jax.environments.protocol import Answer, EpisodeBatch, Failure
@@ -11,11 +11,12 @@ from rods_jax.types import Action
 class Lanes:
     """The environments of a batch, asked from one thread.  Use it in a `with` statement."""
 
-    def __init__(self, environments: EpisodeBatch, num_places: int, patience: float):
-        """patience: seconds after a question in which `answers` waits, though its caller has other work."""
-        lanes = environments.lanes or (range(num_places),)
-        self._act, self._patience = environments.act, patience
-        self._lane_of = {place: lane for lane, places in enumerate(lanes) for place in places}
+    def __init__(self, environments: EpisodeBatch, places: Sequence[int], patience: float):
+        """places: what the batch's episodes are called here.  patience: seconds after a question in which `answers` waits, though its caller has other work."""
+        lanes = environments.lanes or (range(len(places)),)
+        self._environments, self._places, self._patience = environments, places, patience
+        self._inner = {place: inner for inner, place in enumerate(places)}
+        self._lane_of = {places[inner]: lane for lane, inners in enumerate(lanes) for inner in inners}
         self._threads = ThreadPoolExecutor(max(1, len(lanes)))
         self._asked: dict[int, Future[Mapping[int, Answer | Failure]]] = {}  # by lane, one question at a time in each
         self._until = 0.0
@@ -49,3 +50,7 @@ class Lanes:
         done = wait(self._asked.values(), patience, FIRST_COMPLETED).done
         lanes = [lane for lane, future in self._asked.items() if future in done]
         return {place: answer for lane in lanes for place, answer in self._asked.pop(lane).result().items()}
+
+    def _act(self, actions: Mapping[int, Action]) -> dict[int, Answer | Failure]:
+        answers = self._environments.act({self._inner[place]: action for place, action in actions.items()})
+        return {self._places[inner]: answer for inner, answer in answers.items()}

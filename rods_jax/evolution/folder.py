@@ -14,13 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from rods_jax import strict_json, terminal
-from rods_jax.config import ConfigError, plain_values
+from rods_jax.config import ConfigError
 from rods_jax.evolution.attempt import Tried
 from rods_jax.evolution.evolve import Evolved, evolve
 from rods_jax.evolution.ledger import opened
 from rods_jax.evolution.pairs import difference, text_of
 from rods_jax.evolution.report import print_report, report_of
 from rods_jax.evolution.settings import EvolutionConfig
+from rods_jax.fields import plain_values
 from rods_jax.files import write_atomically
 from rods_jax.records import encode
 from rods_jax.task_files import write_tasks

@@ -13,7 +13,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from rods_jax import checkpoint
-from rods_jax.config import ConfigError, differences
+from rods_jax.config import ConfigError
+from rods_jax.fields import differences
 from rods_jax.files import read_object
 from rods_jax.metrics import TIMED, read_metrics
 from rods_jax.types import Json

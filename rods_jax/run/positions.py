@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from rods_jax import checkpoint
+from rods_jax import checkpoint, successes
 from rods_jax.config import ReplaySettings
 from rods_jax.loop import Position
 from rods_jax.records import decode, encode
@@ -18,7 +18,8 @@ _PLACE = ("epoch", "place", "outcomes", "tokens", "rollouts")
 def host_of(position: Position, inputs: Mapping[str, str] = {}) -> dict[str, Json]:
     """All of a position that is no array, and the digests of what else a resumed run reads."""
     place = {name: getattr(position, name) for name in _PLACE}
-    return {"replay": encode(position.replay, VERSIONED), "inputs": dict(inputs)} | place
+    kept = {"successes": successes.written(position.successes)} if position.successes else {}
+    return {"replay": encode(position.replay, VERSIONED), "inputs": dict(inputs)} | place | kept
 
 
 def save_position(
@@ -42,4 +43,5 @@ def restore_position(
     step, state, host = checkpoint.restore(checkpoints, like, at, tell)
     pool = replace(decode(ReplayState, host["replay"], "replay", VERSIONED), settings=settings)
     place = {name: host[name] for name in _PLACE if name in host}  # earlier versions counted no rollouts
-    return Position(state, pool, step, **place), host["inputs"]
+    kept = successes.read(host.get("successes", {}))
+    return Position(state, pool, step, **place, successes=kept), host["inputs"]

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 
-from rods_jax.config import StageConfig
 from rods_jax.grpo import Feedback
 from rods_jax.loop import Stages
 from rods_jax.rollout import Rollouts
@@ -20,13 +19,13 @@ def profiled(stages: Stages, at: int, directory: Path, say: Callable[[str], None
     """
     tracing = False
 
-    def collect(params: Any, tasks: Sequence[Task], step: int, stage: StageConfig) -> Rollouts:
+    def collect(params: Any, tasks: Sequence[Task], step: int, *how: Any) -> Rollouts:
         nonlocal tracing
         if step + 1 == at:
             jax.block_until_ready(params)  # the update before is no part of it
             jax.profiler.start_trace(directory)
             tracing = True
-        return stages.collect(params, tasks, step, stage)
+        return stages.collect(params, tasks, step, *how)
 
     def update(state: TrainState, *batch: Any) -> tuple[TrainState, Feedback]:
         nonlocal tracing

@@ -43,7 +43,9 @@ def collector(config: Config, start: Callable[..., EpisodeBatch], learner: Learn
     def player_of(sizes: RolloutConfig) -> Player:
         return training_player(config, learner, codec, sizes, num_tokens)
 
-    def collect_step(params, tasks: Sequence[Task], step: int, stage: StageConfig) -> Rollouts:
+    def collect_step(
+        params, tasks: Sequence[Task], step: int, stage: StageConfig, group_sizes: Sequence[int]
+    ) -> Rollouts:
         sizes = rollout_of(config, stage)
         rollouts = collect(
             learner.whole(params),
@@ -53,6 +55,7 @@ def collector(config: Config, start: Callable[..., EpisodeBatch], learner: Learn
             seed=config.seed,
             step=step,
             reward=stage.reward,
+            group_sizes=processes.share_of(group_sizes),
         )
         prompts_N, suffixes_NG = rollouts.batch.prompt_lengths_N, rollouts.batch.suffix_lengths_NG
         generated = int(rollouts.batch.action_mask_NGS.sum())
@@ -139,8 +142,8 @@ def shower(write_trajectory: MetricWriter, write_candidate: MetricWriter, decode
 
     def show(step: int, rollouts: Rollouts, dispatches: Sequence[Dispatch]) -> None:
         if step % 10 == 1:
-            count = len(rollouts.trajectories)
-            for b in range(0, count, max(1, count // 4)):
+            played = [b for b, one in enumerate(rollouts.trajectories) if one.played]
+            for b in played[:: max(1, len(played) // 4)]:
                 write_trajectory(step, asdict(rollouts.trajectories[b]) | spoken(rollouts.batch, b, decode))
         for seed, dispatched, result in dispatches:
             candidate = result.candidate and task_to_json(result.candidate)

@@ -50,5 +50,6 @@ class Author(NamedTuple):
 
 
 def orders_of(seeds: Sequence[Task], trajectories: Sequence[Trajectory]) -> tuple[Order, ...]:
-    """An order for each seed, with those of a step's trajectories that are its own."""
-    return tuple(Order(seed, tuple(one for one in trajectories if one.task_id == seed.id)) for seed in seeds)
+    """An order for each seed, with those of a step's trajectories that are its own and were played."""
+    played = [one for one in trajectories if one.played]
+    return tuple(Order(seed, tuple(one for one in played if one.task_id == seed.id)) for seed in seeds)
