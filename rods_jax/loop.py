@@ -113,7 +113,7 @@ def train(
             here = position.step, position.epoch, stage, left
             pending = _Pending(*here, played, feedback, began, seconds, events, learnt.replays)
             events = pool.Events()
-            position = _next(config, position, state, played, len(order))
+            position = _next(_remember(config, position, played), state, played, len(order))
             stop = stages.stop() or _ended(config, position)
             # Before a checkpoint and at an epoch's end, finish this step as well.
             if stop or position.place == 0 or position.step % config.checkpoint_every == 0:
@@ -182,15 +182,11 @@ def _left(config: Config, position: Position, num_tasks: int) -> int:
     return left if position.epoch + 1 < num_epochs(config) else 0
 
 
-def _next(config: Config, position: Position, state: TrainState, played: Filtered, num_tasks: int) -> Position:
+def _next(position: Position, state: TrainState, played: Filtered, num_tasks: int) -> Position:
     """After an update: the epoch's next tasks, or the next epoch."""
     place = position.place + played.played
     epoch, place = (position.epoch + 1, 0) if place >= num_tasks else (position.epoch, place)
     rollouts = position.rollouts + played.spent
-    if config.rollout.replay_success:
-        tasks = [item.task for item in position.replay.items]
-        kept = remembered(position.successes, played.rollouts.batch, played.tasks, tasks)
-        position = replace(position, successes=kept)
     return replace(position, train_state=state, step=position.step + 1, epoch=epoch, place=place, rollouts=rollouts)
 
 
@@ -255,6 +251,14 @@ def _to_learn_from(config: Config, stage: StageConfig, position: Position, playe
     limits = rollout_of(config, stage)
     sizes = (*limits.suffix_sizes, limits.max_suffix_tokens)
     return with_successes(batch, played.tasks, position.successes, sizes)
+
+
+def _remember(config: Config, position: Position, played: Filtered) -> Position:
+    """If the config says so, the latest success at each task of the pool."""
+    if not config.rollout.replay_success:
+        return position
+    tasks = [item.task for item in position.replay.items]
+    return replace(position, successes=remembered(position.successes, played.rollouts.batch, played.tasks, tasks))
 
 
 def _counted(name: str, rollouts: Rollouts) -> dict[str, int]:
