@@ -51,6 +51,7 @@ def test_the_chart_draws_whatever_rows_there_are(tmp_path):
     assert benchmark.draw(tmp_path).stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_kept_and_what_failed_is_measured_again(tmp_path, monkeypatch):
     ran, printed = [], [sys.executable, "-c", "print('{}')"]
 

@@ -233,6 +233,7 @@ def test_a_resumed_run_goes_on_in_the_same_curve(tmp_path, name):
     assert curve_of(tmp_path) == [(step, step / 8) for step in range(1, 7)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_whole_run_is_shown_where_it_is_resumed_too(tmp_path):
     """The real loop, killed by no one, goes back to an earlier checkpoint; its own log is the judge."""

@@ -123,7 +123,8 @@ def helped(name: str, monkeypatch, capsys) -> str:
     monkeypatch.setenv("COLUMNS", "1000")
     config = ["--config", str(ROOT / "configs" / "bfcl_qwen3_4b.py")] if name == "train" else []
     monkeypatch.setattr(sys, "argv", [f"scripts/{name}.py", *config, "--help"])
-    monkeypatch.delitem(sys.modules, f"scripts.{name}", raising=False)  # that another test imported
+    for module in (f"scripts.{name}", f"scripts.{name}.__main__"):  # that another test imported
+        monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.raises(SystemExit):
         runpy.run_module(f"scripts.{name}", run_name="__main__")
     return capsys.readouterr().out.replace("_", "-")

@@ -118,7 +118,7 @@ def test_sentences_by_hand():
     )
     assert asked == "each step asks the authors about at most 3 seeds"
     unknown = SPOKEN | {"first_step": SPOKEN["first_step"] | {"dialogues": False}}
-    assert "1,234 tokens in their prompts alone: no gold is known, 2 TFLOP" in [*forecast.sentences(unknown)][3]
+    assert "1,234 tokens in their prompts alone: no gold is known, 2 TFLOP" in [*forecast.sentences(unknown)][4]
 
 
 def test_memory_by_hand():

@@ -209,6 +209,7 @@ def test_workers_play_each_batch_by_its_own_rules():
     assert "hint" not in read[0] and "hint" in read[1]
 
 
+@pytest.mark.slow
 def test_a_run_with_hints_in_one_stage_trains_and_shows_them(tmp_path):
     """The four-stage curriculum's tiny twin: one hinted epoch and one without, on the bundled office."""
     stages = tuple(

@@ -39,7 +39,8 @@ def only_traced(function, *arguments) -> Compiled:
 def shipped() -> dict[str, Config]:
     """The twins of all configurations; of those that have the same programs, one."""
     found: dict[str, tuple[str, Config]] = {}
-    for path in sorted(Path("configs").glob("[a-z]*.py")):
+    runs = (path for path in sorted(Path("configs").glob("[a-z]*.py")) if not path.stem.startswith("evolve"))
+    for path in runs:
         config = twin(load_config(path))
         rollouts = [rollout_of(config, stage) for stage in config.stages]
         parts = config.model, rollouts, config.rollout, config.update, config.evaluation

@@ -227,8 +227,9 @@ def test_slots_and_rows_go_to_the_next_task_and_rollout(policy, params, sampled,
     assert sorted(admitted) == sorted(n % slots for n in range(slots, N))
     assert sum(renewed) == N * (G - rows)
     assert played.trajectories == sampled.trajectories
+    # Two orders of float32 sums: a few hundred units in the last place of logits near 7, on some processors.
     for name, before, after in zip(sampled.batch._fields, sampled.batch, played.batch):
-        np.testing.assert_allclose(before, after, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(before, after, atol=1e-5, rtol=1e-5, err_msg=name)
 
 
 def test_more_slots_than_tasks_stay_empty(policy, params, sampled):

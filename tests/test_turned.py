@@ -201,6 +201,7 @@ def few(domain, seed):
     return TaskSplits(*(tuple(map(of_customer, part)) for part in tasks))
 
 
+@pytest.mark.slow
 def test_a_run_may_be_its_cold_start_alone_and_then_speaks_for_users(tmp_path):
     own = from_file(ROOT / "configs/helpdesk_user.py")
     sizes = replace(own.cold_start, max_steps=3, evaluate_every=3, suffix_sizes=(160,), batch_size=4)
