@@ -47,7 +47,7 @@ def test_all_names_exist():
 KERNELS = {"group_statistics", "boundary", "log_probs"}
 STAGES = {
     "grpo", "generation", "rollout", "rewards", "curriculum", "demonstrations", "supervised",
-    "synthesis", "replay", "checkpoint", "metrics", "policy_chat", "filtering", "samplers",
+    "synthesis", "replay", "checkpoint", "metrics", "policy_chat", "filtering", "samplers", "successes", "rows",
 }  # fmt: skip
 WORLD = {"environments", "codecs"}
 TOP = {
@@ -69,11 +69,12 @@ ALSO = {  # beyond types, the kernels and the helpers that are no stage
     "curriculum": ("environments.protocol", "environments.scoring"),  # the rules that a stage plays by
     "demonstrations": ("environments.episode", "environments.protocol", "environments.scoring"),
     "supervised": ("demonstrations",),
-    "rollout": ("generation", "environments", "codecs"),
+    "rollout": ("generation", "environments", "codecs", "rows"),
     "synthesis": ("environments.protocol", "environments.scoring"),
     "policy_chat": ("generation", "codecs"),
     "filtering": ("rollout",),
     "samplers": ("replay",),
+    "successes": ("grpo",),
     # an episode records the diagnostic codes that the format reward counts; a user's thoughts are marked as the policy's are
     "environments": ("rewards", "codecs.grammar"),
 }
