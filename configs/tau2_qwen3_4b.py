@@ -13,16 +13,16 @@ never trained, its words carry no loss, and an episode that its errors ended is 
 The paper (AReaL-SEA) trained Qwen3-30B-A3B and 235B, supervised learning first.  With 30B airline rose from 56.0 % to
 70.5 %, retail from 54.2 % to 75.0 %, telecom from 28.5 % to 95.6 %.  Its airline figures may count the database alone.
 
-    published      reward 1 if all checks pass, else 0; advantages of each group; clipping; no KL; groups of equal
-                   outcomes are dropped and others played; 512 trajectories a step, in the best run 8 tasks x 64
+    published      reward 1 if all checks pass, else 0; advantages of each group; the mean over a group's tokens, then
+                   over groups; clipping; no KL; groups of equal outcomes are dropped and others played; 512
+                   trajectories a step, in the best run 8 tasks x 64
     authors' code  rate 1.7e-5 and weight decay 0.017 (8B and smaller), clipping at 0.4, temperature 1, 500 steps,
                    32,767 tokens, the user Qwen2.5-72B at temperature 0.  It differs from the paper: advantages are
                    those of the whole batch, groups that all fail are kept (filtering.unsolved), a step has 128 to
                    256 trajectories, the reward is +5 or -5
-    ours           the mean is over the tokens of the batch, and not of each group first; the policy does not run
-                   ahead of the update; STRICT rules score; some training tasks are set aside to choose the best
-                   checkpoint by, and those that need a judge are left out; 2,048 tokens a message, because this
-                   checkpoint does not think
+    ours           the policy does not run ahead of the update; STRICT rules score; some training tasks are set aside
+                   to choose the best checkpoint by, and those that need a judge are left out; 2,048 tokens a message,
+                   because this checkpoint does not think
     RODS           progress is the share of checks passed: it measures tasks for the pool, and chooses seeds where an
                    author writes variants (tau2_telecom.py)
 
@@ -102,7 +102,7 @@ CONFIG = Config(
         learning_rate=1.7e-5,
         weight_decay=0.017,
         ratio=grpo.token_ratio,
-        aggregate=grpo.token_mean,
+        aggregate=grpo.group_mean,
         clip_low=0.4,
         clip_high=0.4,
         kl_coefficient=0.0,

@@ -138,7 +138,9 @@ class UpdateConfig:
 
     learning_rate: float  # after the warm-up
     ratio: Callable[[jax.Array, jax.Array], jax.Array]  # grpo.token_ratio or grpo.sequence_ratio
-    aggregate: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # grpo.sequence_mean or grpo.token_mean
+    aggregate: Callable[
+        [jax.Array, jax.Array, Any], jax.Array
+    ]  # grpo.sequence_mean, grpo.token_mean or grpo.group_mean
     signal: Callable[..., Detection] = mean_band  # which tasks are at the boundary; boundary.py has others
     warmup_steps: int = 0  # of linear warm-up, at each stage's start
     weight_decay: float = 0.0  # AdamW's, of matrices alone

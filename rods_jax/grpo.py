@@ -21,8 +21,8 @@ from rods_jax.boundary import BAND, BOUNDARY, HARD, MASTERED, Evidence, Seeds, p
 from rods_jax.config import UpdateConfig
 from rods_jax.group_statistics import GroupStatistics, group_statistics
 from rods_jax.log_probs import LogProbs, log_probs
-from rods_jax.micro_batches import accumulate
-from rods_jax.types import Fields, Policy, RolloutBatch, Standing, TrainState
+from rods_jax.micro_batches import accumulate, gathered, own_part
+from rods_jax.types import Policy, RolloutBatch, Standing, TrainState
 
 
 def token_ratio(log_ratio_NGS, mask_NGS):
@@ -36,18 +36,37 @@ def sequence_ratio(log_ratio_NGS, mask_NGS):
     return jnp.broadcast_to(mean_NG[..., None], log_ratio_NGS.shape)
 
 
-def sequence_mean(loss_NGS, mask_NGS, whole_NGS):
-    """Token mean per sequence, then mean over sequences that have action tokens (RODS section 3).
+class Whole(NamedTuple):
+    """What an aggregation counts in the whole batch.  Its other arguments may be of a part; the parts' results add up."""
 
-    whole_NGS: the mask of the whole batch; the other arguments may be one of its parts.  The parts' results add up.
-    """
+    tokens_N: jax.Array  # int32, action tokens of each task of the part, also of its rollouts in other parts
+    tokens: jax.Array  # int32, action tokens
+    sequences: jax.Array  # int32, rollouts that have some
+    groups: jax.Array  # int32, tasks that have some
+
+
+def whole_of(mask_NGS) -> Whole:
+    """The counts of a batch that is its only part."""
+    lengths_NG = mask_NGS.sum(-1)
+    tokens_N = lengths_NG.sum(-1)
+    return Whole(tokens_N, mask_NGS.sum(), (lengths_NG > 0).sum(), (tokens_N > 0).sum())
+
+
+def sequence_mean(loss_NGS, mask_NGS, whole: Whole):
+    """Token mean per sequence, then mean over sequences that have action tokens (RODS section 3)."""
     means_NG = jnp.sum(loss_NGS * mask_NGS, axis=-1) / jnp.maximum(mask_NGS.sum(-1), 1)
-    return means_NG.sum() / jnp.maximum((whole_NGS.sum(-1) > 0).sum(), 1)
+    return means_NG.sum() / jnp.maximum(whole.sequences, 1)
 
 
-def token_mean(loss_NGS, mask_NGS, whole_NGS):
-    """Mean over all action tokens of the whole batch (DAPO, arXiv 2503.14476); results of its parts add up."""
-    return jnp.sum(loss_NGS * mask_NGS) / jnp.maximum(whole_NGS.sum(), 1)
+def token_mean(loss_NGS, mask_NGS, whole: Whole):
+    """Mean over all action tokens (DAPO, arXiv 2503.14476)."""
+    return jnp.sum(loss_NGS * mask_NGS) / jnp.maximum(whole.tokens, 1)
+
+
+def group_mean(loss_NGS, mask_NGS, whole: Whole):
+    """Token mean per group, then mean over groups that have action tokens (AReaL-SEA, arXiv 2601.22607)."""
+    means_N = jnp.sum(loss_NGS * mask_NGS, axis=(1, 2)) / jnp.maximum(whole.tokens_N, 1)
+    return means_N.sum() / jnp.maximum(whole.groups, 1)
 
 
 class Feedback(NamedTuple):
@@ -100,17 +119,17 @@ def objective_value(
     batch: RolloutBatch[jax.Array],
     advantages_NG,
     objective: UpdateConfig,
-    whole_NGS=None,
+    whole: Whole | None = None,
 ):
     """Scalar loss and its terms, from the policy's and the reference's log-probabilities of the taken tokens.
 
     clipped surrogate + kl_coefficient * k3(pi || reference) - entropy_coefficient * entropy, aggregated over
     the action tokens of valid rollouts.  reference_log_probs_NGS: None where the coefficient is 0.
-    whole_NGS: action tokens of all valid rollouts, if `batch` is a part of a batch; the parts' results add up.
+    whole: of all valid rollouts, if `batch` is a part of a batch; the parts' results add up.
     """
     mask_NGS = _mask(batch)
-    whole_NGS = mask_NGS if whole_NGS is None else whole_NGS
-    aggregate = lambda loss_NGS: objective.aggregate(loss_NGS, mask_NGS, whole_NGS)
+    whole = whole_of(mask_NGS) if whole is None else whole
+    aggregate = lambda loss_NGS: objective.aggregate(loss_NGS, mask_NGS, whole)
     # The clipped surrogate of each action token, with its rollout's advantage.
     log_ratio_NGS = jnp.where(mask_NGS, taken.log_probs_T - batch.behavior_log_probs_NGS, 0.0)
     advantages_NGS = jnp.broadcast_to(advantages_NG[..., None], mask_NGS.shape)
@@ -136,7 +155,7 @@ def objective_value(
         finite &= jnp.isfinite(jnp.where(mask_NGS, reference_log_probs_NGS, 0.0)).all()
     total = jnp.where(finite, total, jnp.nan)
     clipped_NGS = jnp.abs(jnp.expm1(log_ratio_NGS)) > objective.clip_low
-    terms["clip_fraction"] = token_mean(clipped_NGS, mask_NGS, whole_NGS)
+    terms["clip_fraction"] = token_mean(clipped_NGS, mask_NGS, whole)
     return total, terms
 
 
@@ -149,13 +168,13 @@ def loss(
     *,
     policy: Policy,
     objective: UpdateConfig,
-    whole_NGS=None,
+    whole: Whole | None = None,
 ):
     """`objective_value` of the policy.  The reference policy runs only if `kl_coefficient` is not 0."""
     score = partial(action_log_probs, batch=batch, temperature=temperature, policy=policy)
     taken = score(params, with_entropy=objective.entropy_coefficient != 0)
     reference = jax.lax.stop_gradient(score(reference_params).log_probs_T) if objective.kl_coefficient else None
-    return objective_value(taken, reference, batch, advantages_NG, objective, whole_NGS)
+    return objective_value(taken, reference, batch, advantages_NG, objective, whole)
 
 
 def _mask(batch: RolloutBatch[jax.Array]):
@@ -194,15 +213,17 @@ def update_step(
     AssertionError: as for `check_batch`.
     """
     check_batch(batch, standing)
-    whole, known = _gathered(batch, axis_name, split), _gathered(standing, axis_name, split)
+    whole, known = gathered(batch, axis_name, split), gathered(standing, axis_name, split)
     statistics = group_statistics(whole.rewards_NG, whole.valid_NG, normalize=objective.normalize)
     advantages_NG, learnt = statistics.advantages_NG, whole
     if objective.subset is not None:  # some rollouts of each group are learnt from, and all are measured
         learnt = whole._replace(valid_NG=objective.subset(whole.rewards_NG, whole.valid_NG))
         advantages_NG = group_statistics(whole.rewards_NG, learnt.valid_NG, normalize=objective.normalize).advantages_NG
-        batch = batch._replace(valid_NG=_own_part(learnt.valid_NG, batch.valid_NG.shape, axis_name, split))
+        batch = batch._replace(valid_NG=own_part(learnt.valid_NG, batch.valid_NG.shape, axis_name, split))
 
-    def differentiate(advantages_NG, **fields):
+    counts = whole_of(_mask(learnt))
+
+    def differentiate(advantages_NG, tokens_N, **fields):
         return jax.value_and_grad(loss, has_aux=True)(
             state.params,
             state.reference_params,
@@ -211,13 +232,16 @@ def update_step(
             temperature,
             policy=policy,
             objective=objective,
-            whole_NGS=_mask(learnt),
+            whole=counts._replace(tokens_N=tokens_N),
         )
 
     # The gradient of this device's part of the batch, summed over the devices.
-    advantages_NG = _own_part(advantages_NG, batch.rewards_NG.shape, axis_name, split)
-    weights_N = _own_part(known.weights_N, batch.checks_N.shape, axis_name if split == "N" else None, "N")
-    arrays = {"advantages_NG": weights_N[:, None] * advantages_NG} | batch._asdict()
+    advantages_NG = own_part(advantages_NG, batch.rewards_NG.shape, axis_name, split)
+    weights_N, tokens_N = (
+        own_part(x_N, batch.checks_N.shape, axis_name if split == "N" else None, "N")
+        for x_N in (known.weights_N, counts.tokens_N)
+    )
+    arrays = {"advantages_NG": weights_N[:, None] * advantages_NG, "tokens_N": tokens_N} | batch._asdict()
     (total, terms), gradient = accumulate(differentiate, arrays, cuts, lambda results: (results[0], place(results[1])))
     if axis_name is not None:
         (total, terms), gradient = jax.lax.psum(((total, terms), gradient), axis_name)
@@ -282,35 +306,6 @@ def check_batch(batch: RolloutBatch, standing: Standing) -> None:
     chex.assert_type([batch.action_mask_NGS, batch.valid_NG, standing.eligible_N], bool)
     chex.assert_type([batch.prompt_tokens_NP, batch.suffix_tokens_NGS, batch.passed_NG, batch.checks_N], int)
     chex.assert_type([batch.behavior_log_probs_NGS, batch.rewards_NG], float)
-
-
-def _gathered(batch: Fields, axis_name: str | None, split: str) -> Fields:
-    """The fields with the small ones gathered from all devices along the split axis; tokens stay apart.
-
-    Of the [N,G,S] arrays only the mask is gathered, because the aggregations count its tokens and sequences.
-    """
-    if axis_name is None:
-        return batch
-
-    def join(name: str, x: jax.Array) -> jax.Array:
-        axes = name.rsplit("_", 1)[1]
-        if split not in axes or name in _TOKENS:
-            return x
-        return jax.lax.all_gather(x, axis_name, axis=axes.index(split), tiled=True)
-
-    return batch._replace(**{name: join(name, x) for name, x in batch._asdict().items()})
-
-
-_TOKENS = ("prompt_tokens_NP", "suffix_tokens_NGS", "behavior_log_probs_NGS")
-
-
-def _own_part(x_NG: jax.Array, shape: tuple[int, ...], axis_name: str | None, split: str) -> jax.Array:
-    """This device's `shape` of an array that is whole on every device."""
-    if axis_name is None:
-        return x_NG
-    axis = "NG".index(split)
-    start = jax.lax.axis_index(axis_name) * shape[axis]
-    return jax.lax.dynamic_slice_in_dim(x_NG, start, shape[axis], axis)
 
 
 def jit_update(

@@ -51,7 +51,7 @@ FUNCTIONS = {  # what a script of one's own takes, by what it is for
     "samplers.variance_priority samplers.recycling samplers.prompt_replay samplers.nearest_half replay.Table",
     "Filters": "filtering.mixed filtering.differing filtering.varied filtering.unsolved group_statistics.max_variance",
     "The update": "grpo.update_step grpo.jit_update grpo.create_state grpo.create_optimizer grpo.Feedback "
-    "grpo.token_ratio grpo.sequence_ratio grpo.sequence_mean grpo.token_mean types.RolloutBatch types.Standing",
+    "grpo.token_ratio grpo.sequence_ratio grpo.sequence_mean grpo.token_mean grpo.group_mean grpo.whole_of types.RolloutBatch types.Standing",
     "Rollouts": "rollout.player rollout.collect rollout.Rollouts run.stages.trim types.Policy types.Codec",
     "Rewards": "rewards.progress_reward rewards.format_reward rewards.gated_reward rewards.efficient_reward types.Trajectory",
     "The pool": "replay.create replay.begin_epoch replay.epoch_batches replay.standing replay.learn replay.stage "

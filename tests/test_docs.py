@@ -198,7 +198,7 @@ def written_metrics() -> set[str]:
             keys |= {get.value for get in [n.slice] if isinstance(get, ast.Constant)}
     task = Task("t", "t", "CATEGORY", World(("A",)), (Turn("u"),))
     pool = replay.create([task], ReplaySettings())
-    keys = {key for key in keys if not key.endswith("_NG")}  # arrays, no metrics
+    keys = {key for key in keys if not key.endswith(("_NG", "_N"))}  # arrays, no metrics
     keys |= speeds({"tokens_generated": 1, "seconds_rollout": 1, "flops": 1, "seconds_step": 1}, 1.0).keys()
     keys |= replay.counts(pool).keys() | {"age_at_injection", "step"}
     return keys | held_out.scores("held_out", [task, task], [1.0, 1.0], [1.0, 1.0], unfit=()).keys() | {

@@ -86,16 +86,22 @@ def test_k3_golden():
 def test_aggregations_and_ratios_by_hand():
     x = jnp.array([[[1.0, 2.0, 9.0], [4.0, 9.0, 9.0], [9.0, 9.0, 9.0]]])
     mask = jnp.array([[[True, True, False], [True, False, False], [False, False, False]]])
-    assert grpo.sequence_mean(x, mask, mask) == (1.5 + 4) / 2
-    np.testing.assert_allclose(grpo.token_mean(x, mask, mask), 7 / 3, rtol=1e-6)
+    whole = grpo.whole_of(mask)
+    assert grpo.sequence_mean(x, mask, whole) == (1.5 + 4) / 2
+    np.testing.assert_allclose(grpo.token_mean(x, mask, whole), 7 / 3, rtol=1e-6)
     # Parts of a batch: the first sequence's share of the two, and its two tokens' of three.
-    assert grpo.sequence_mean(x[:, :1], mask[:, :1], mask) == 1.5 / 2
-    np.testing.assert_allclose(grpo.token_mean(x[:, :1], mask[:, :1], mask), 3 / 3, rtol=1e-6)
+    assert grpo.sequence_mean(x[:, :1], mask[:, :1], whole) == 1.5 / 2
+    np.testing.assert_allclose(grpo.token_mean(x[:, :1], mask[:, :1], whole), 3 / 3, rtol=1e-6)
+    # Two groups, of three tokens and of one, and a third that has none: (7 / 3 + 8) / 2.
+    y, said = jnp.concatenate([x, 8.0 * jnp.ones((2, 3, 3))]), jnp.zeros((2, 3, 3), bool).at[0, 1, 2].set(True)
+    three, whole = jnp.concatenate([mask, said]), grpo.whole_of(jnp.concatenate([mask, said]))
+    np.testing.assert_allclose(grpo.group_mean(y, three, whole), (7 / 3 + 8) / 2, rtol=1e-6)
+    np.testing.assert_allclose(grpo.group_mean(y[:, :1], three[:, :1], whole), 3 / 3 / 2, rtol=1e-6)
     assert grpo.sequence_ratio(x, mask)[0, 0].tolist() == [1.5, 1.5, 1.5]
 
 
 @pytest.mark.parametrize("ratio", [grpo.token_ratio, grpo.sequence_ratio])
-@pytest.mark.parametrize("aggregate", [grpo.sequence_mean, grpo.token_mean])
+@pytest.mark.parametrize("aggregate", [grpo.sequence_mean, grpo.token_mean, grpo.group_mean])
 def test_only_action_tokens_carry_loss(policy, params, ratio, aggregate):
     """The loss, as a function of the hidden state behind each token, is flat wherever the policy did not act."""
     batch = make_batch(policy, params)
@@ -129,7 +135,9 @@ def test_on_policy_gradient_is_the_policy_gradient(policy, params):
     ours = jax.jit(
         jax.grad(lambda p: grpo.loss(p, None, exact, advantages, 1.0, policy=policy, objective=objective)[0])
     )(params)
-    plain = jax.jit(jax.grad(lambda p: grpo.sequence_mean(-advantages[..., None] * taken(p), mask, mask)))(params)
+    plain = jax.jit(
+        jax.grad(lambda p: grpo.sequence_mean(-advantages[..., None] * taken(p), mask, grpo.whole_of(mask)))
+    )(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-3), ours, plain)
 
 
@@ -169,7 +177,8 @@ OBJECTIVES = [
     objective_with(ratio=RATIOS[i], aggregate=AGGREGATES[j], kl_coefficient=0.1 * k, entropy_coefficient=0.1 * e)
     for i, j, k, e in itertools.product(range(2), repeat=4)
 ]
-FEW = (0b0000, 0b0111, 0b1010, 0b1101)  # each choice with each of another's, but for one pair
+OBJECTIVES.append(objective_with(aggregate=grpo.group_mean, kl_coefficient=0.1, entropy_coefficient=0.0))
+FEW = (0b0000, 0b0111, 0b1010, 0b1101, 16)  # each choice with each of another's, but for one pair; the group mean
 
 
 @pytest.mark.parametrize(
@@ -270,10 +279,11 @@ def test_sharded_update_equals_single_device(policy, params):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), expected, feedback)
 
 
-@pytest.mark.parametrize("split", ["G", "N"])
-def test_pmap_over_rollouts_or_tasks_equals_jit(split):
+@pytest.mark.parametrize("split, aggregate", [("G", grpo.sequence_mean), ("N", grpo.group_mean)])
+def test_pmap_over_rollouts_or_tasks_equals_jit(split, aggregate):
     """4 devices hold 2 of 8 tasks each, or one of 4 rollouts, with unequal numbers of tokens and valid rollouts."""
-    rng, objective, optimizer = np.random.default_rng(4), objective_with(kl_coefficient=0.1), optax.sgd(1.0)
+    rng, optimizer = np.random.default_rng(4), optax.sgd(1.0)
+    objective = objective_with(aggregate=aggregate, kl_coefficient=0.1)
     params = {name: rng.normal(size=(V, 16)).astype(np.float32) for name in ("embedding", "unembedding")}
     batch = make_batch(BAG_OF_WORDS, params)
     weights_N = np.linspace(0.5, 1.5, N, dtype=np.float32)
