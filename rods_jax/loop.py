@@ -237,15 +237,18 @@ def _without_user_errors(update: UpdateConfig, rollouts: Rollouts) -> Rollouts:
     return rollouts._replace(batch=batch._replace(valid_NG=batch.valid_NG & fair_NG))
 
 
-def _to_learn_from(config: Config, stage: StageConfig, position: Position, played: Filtered) -> Learnt:
-    """The batch; if the config says so, without the tokens of truncated rollouts, whose rewards still count in the means.
-
-    If the config says that too, a success replaces a rollout of each group that all failed.
-    """
-    rollouts, batch = played.rollouts, played.rollouts.batch
-    if config.update.mask_truncated:
+def _without_truncated(update: UpdateConfig, rollouts: Rollouts) -> RolloutBatch[np.ndarray]:
+    """The batch; if the config says so, without the tokens of truncated rollouts: their rewards still count in the means."""
+    batch = rollouts.batch
+    if update.mask_truncated:
         whole_NG = np.array([one.truncated is None for one in rollouts.trajectories]).reshape(batch.valid_NG.shape)
         batch = batch._replace(action_mask_NGS=batch.action_mask_NGS & whole_NG[..., None])
+    return batch
+
+
+def _to_learn_from(config: Config, stage: StageConfig, position: Position, played: Filtered) -> Learnt:
+    """The batch; if the config says so, with a success in the place of a rollout of each group that all failed."""
+    batch = _without_truncated(config.update, played.rollouts)
     if not config.rollout.replay_success:
         return Learnt(batch)
     limits = rollout_of(config, stage)

@@ -10,7 +10,7 @@ from grpo_toy import objective_with
 from test_grpo import BAG_OF_WORDS, G, N, V, make_batch, make_standing
 
 from rods_jax import grpo
-from rods_jax.loop import _to_learn_from
+from rods_jax.loop import _without_truncated
 from rods_jax.rollout import Rollouts
 from rods_jax.run.display import PATIENCE, warnings
 from rods_jax.types import Trajectory
@@ -23,7 +23,7 @@ def test_truncated_rollouts_keep_their_rewards_and_lose_their_tokens():
     cut = {3, 17}  # counted over all rollouts, task by task
     whole = Trajectory("", 0, (), ())
     trajectories = tuple(replace(whole, truncated="too long") if b in cut else whole for b in range(N * G))
-    masked = _to_learn_from(objective_with(mask_truncated=True), Rollouts(batch, trajectories, truncated=2))
+    masked = _without_truncated(objective_with(mask_truncated=True), Rollouts(batch, trajectories, truncated=2))
     tokens = masked.action_mask_NGS.sum(-1).ravel()
     assert tokens[[3, 17]].tolist() == [0, 0]
     others = [b for b in range(N * G) if b not in cut]
