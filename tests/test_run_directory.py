@@ -14,10 +14,13 @@ from rich.console import Console
 from training_toy import CONFIG, toy
 
 from rods_jax import checkpoint, files
-from rods_jax.config import ConfigError
+from rods_jax.config import ConfigError, load_config
+from rods_jax.fields import plain_values
 from rods_jax.files import MARK, CheckpointError, FolderError
+from rods_jax.older import LAYOUT
 from rods_jax.run import directory as run_directory
 from rods_jax.run.directory import Inputs, alone, begins, fork, has_begun, take
+from rods_jax.run.played import run_config
 from rods_jax.run.training import advance
 
 ROOT = Path(__file__).parent.parent
@@ -230,3 +233,20 @@ def test_json_of_another_shape_is_refused_with_its_file_and_key(tmp_path, text, 
     assert str(path) in str(refused.value) and why in str(refused.value)
     path.write_text(json.dumps({"steps": 1, "rate": 2, "more": None}))
     assert files.read_object(path, steps=int, rate=float)["rate"] == 2
+
+
+def test_what_training_draws_by_functions_is_no_hindrance_to_playing_the_run(tmp_path):
+    """The directory holds their names, and the config file the functions."""
+    file = tmp_path / "drawing.py"
+    file.write_text(
+        "from dataclasses import replace\n"
+        "from configs.quickstart import CONFIG as QUICKSTART\n"
+        "from rods_jax import filtering, samplers\n"
+        "r = replace(QUICKSTART.rollout, keep=filtering.mixed, weights=samplers.equal, group_sizes=samplers.by_difficulty)\n"
+        "CONFIG = replace(QUICKSTART, rollout=r)\n"
+    )
+    own = load_config(file)
+    (tmp_path / "run").mkdir()
+    saved = {"layout": LAYOUT} | plain_values(own)
+    (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
+    assert run_config(tmp_path / "run", file).rollout == own.rollout

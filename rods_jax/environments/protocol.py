@@ -23,11 +23,6 @@ class Opening(NamedTuple):
     lines: tuple[Line, ...] = ()  # of a conversation, so far
 
 
-def own_words(task: Task, opening: Opening) -> str:
-    """The world's first words, or nothing where they are its task's: what a record must keep of an opening."""
-    return "" if task.turns and task.turns[0].user == opening.user else opening.user
-
-
 class Answer(NamedTuple):
     """What one action led to."""
 

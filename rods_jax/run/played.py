@@ -32,7 +32,8 @@ from rods_jax.run.players import Jobs, PlayJobs
 from rods_jax.run.playing import evaluation_player
 from rods_jax.types import Action, Json, Message, Task, Trajectory
 
-_DRAWN = ("keep", "weights")  # keys of a rollout that say what training draws: functions, which no evaluation reads
+# Keys of a rollout that say what training draws: functions, which no evaluation reads.
+_DRAWN = ("keep", "weights", "group_sizes")
 
 
 class Played(NamedTuple):
