@@ -22,10 +22,11 @@ from rods_jax import boundary
 from rods_jax.config import ConfigError, SynthesisConfig
 from rods_jax.synthesis.algebra import the_seed_itself
 from rods_jax.synthesis.author import Order
-from rods_jax.task_files import content_hash
-from rods_jax.types import Turn
+from rods_jax.task_files import content_hash, task_to_json
+from rods_jax.types import Call, Turn
 from scripts.study import inference, one, plan
 from scripts.study.__main__ import time_left
+from scripts.study.pool import stretches
 
 ROOT = Path(__file__).parent.parent
 
@@ -66,6 +67,13 @@ def test_the_primary_arms_differ_in_what_the_hypotheses_name():
     assert arms["static"] == OFFICE and not OFFICE.stages[0].synthesis and arms["rods"].stages[0].synthesis
 
 
+def test_a_fork_that_was_killed_before_its_first_record_has_not_ended(tmp_path):
+    config = replace(OFFICE, run_dir=str(tmp_path))
+    assert not one.has_ended(config)
+    (tmp_path / "metrics.jsonl").touch()
+    assert not one.has_ended(config)
+
+
 def test_a_copy_is_the_seed_under_a_new_id():
     seed = replace(task_named("seed", ()), turns=(Turn("what?"),))
     write = the_seed_itself(None)
@@ -99,6 +107,18 @@ def test_lines_of_another_configuration_are_refused(tmp_path):
         plan.read_lines(replace(STUDY, arms=STUDY.arms[1:], primary=(), reference="rods"), path)
 
 
+def test_what_is_added_later_runs_last_and_is_a_family_of_its_own():
+    added = replace(STUDY, arms=(plan.Arm(name="new", about="", against="rods", seeds=1), *STUDY.arms))
+    assert [run.name for run in plan.planned(added)][-2:] == ["other@0", "new@0"]
+    assert added.contrasts == {
+        "primary": (("rods", "static"),),
+        "secondary": (("other", "static"),),
+        "added": (("new", "rods"),),
+    }
+    with pytest.raises(ConfigError, match="contrasts name gone, which is no arm"):
+        replace(STUDY, arms=(*STUDY.arms, plan.Arm(name="late", about="", against="gone")))
+
+
 def test_contrasts_name_arms():
     with pytest.raises(ConfigError, match="contrasts name nobody, which is no arm"):
         replace(STUDY, primary=(("rods", "nobody"),))
@@ -123,6 +143,55 @@ def test_points_are_the_last_checkpoints_within_equal_shares_of_the_budget():
 
 def test_the_area_is_the_mean_of_the_curve():
     assert one.area([0, 10, 30], [0.0, 1.0, 0.5]) == pytest.approx((5 + 15) / 30)
+
+
+def test_stretches_tell_how_the_pool_fared(tmp_path):
+    """Two stretches of two steps: a variant is written in each, and the first is trained on three steps long."""
+    seed, early, late = (task_named(name, ()) for name in ("seed", "early", "late"))
+    early = replace(early, turns=(Turn("do", (Call("a", {}), Call("b", {}))), Turn("and", (Call("a", {}),))))
+    trained = [
+        ({"seed": 0.5}, 1),
+        ({"early": 0.25, "seed": 1.0}, 2),
+        ({"early": 1.0}, 1),
+        ({"early": 1.0, "late": 0.9}, 2),
+    ]
+    records = [{"step": 0}] + [
+        {
+            "step": step,
+            "task_ids": list(means),
+            "task_mean": list(means.values()),
+            "zero_variance": step / 10,
+            "pool_human": 1,
+            "pool_active": active,
+            "zone_boundary": 1,
+        }
+        for step, (means, active) in enumerate(trained, start=1)
+    ]
+    entry = {"seed": "seed", "dispatched": 0, "rejections": [], "exchanges": []}
+    written = [entry | {"step": step, "candidate": task_to_json(task)} for step, task in ((1, early), (4, late))]
+    (tmp_path / "tasks").mkdir()
+    for name, some in (
+        ("metrics", records),
+        ("candidates", [*written, entry | {"step": 4, "candidate": None}]),
+        ("tasks/seeds", [task_to_json(seed)]),
+    ):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in some))
+    first, second = stretches(tmp_path, 2)
+    assert first == {
+        "steps": [1, 2],
+        "trained_progress": round(1.75 / 3, 4),
+        "in_band": round(2 / 3, 4),
+        "zero_variance": 0.15,
+        "pool": 3,
+        "boundary": 1,
+        "first_in_band": [1, 1],
+        "life": 2.0,
+        "variants": 1,
+        "calls": 3.0,
+        "turns": 2.0,
+        "patterns": 1.0,
+    }
+    assert second["first_in_band"] == [0, 1] and second["life"] == 0.0 and second["steps"] == [3, 4]
 
 
 # -------------------------------------------------------------------------------------- inference

@@ -50,7 +50,10 @@ def test_contrasts_hold_the_differences_of_the_seeds_that_both_arms_have():
     found = {(one.arm, one.reference): one for one in report.contrasts(TWELVE, lines())}
     assert list(found) == [("rods", "static"), ("other", "static"), ("few", "static")]
     primary, few = found["rods", "static"], found["few", "static"]
-    assert primary.is_primary and not few.is_primary and (primary.paired.num_seeds, few.paired.num_seeds) == (12, 6)
+    assert (primary.family, few.family) == ("primary", "secondary") and (
+        primary.paired.num_seeds,
+        few.paired.num_seeds,
+    ) == (12, 6)
     by_seed = {(one["arm"], one["seed"]): one["progress"] for one in lines()}
     assert primary.differences_S[4] == pytest.approx(by_seed["rods", 4] - by_seed["static", 4])
     assert primary.adjusted == primary.paired.p < 0.001 and primary.flips == 2 / 4096  # alone in its family
@@ -83,6 +86,35 @@ def test_the_page_and_its_pictures(tmp_path):
     assert "Over 4 arms: Spearman's correlation of the means is 1.00." in text
     names = [f"{study}_{kind}.png" for study in ("toy", "second") for kind in ("curves", "contrasts")]
     assert all((tmp_path / name).stat().st_size > 10_000 and name in text for name in names)
+
+
+def test_what_was_added_later_stands_apart():
+    added = replace(TWELVE, arms=(*TWELVE.arms, Arm(name="later", about="", against="rods")))
+    text = report.section(added, lines(added, SHIFT | {"later": 0.0}))
+    registered, later = text.split("### Exploration, added after the first counted run: progress at the end")
+    assert "`later` - `rods`" not in registered and "| `later` - `rods` | 6 |" in later
+    assert "`later` - `static`" not in text
+
+
+def test_stretches_are_means_over_the_seeds():
+    part = dict(
+        steps=[1, 10],
+        trained_progress=0.5,
+        in_band=0.25,
+        zero_variance=0.5,
+        pool=90,
+        boundary=30,
+        first_in_band=[1, 2],
+        life=None,
+        variants=4,
+        calls=2.0,
+        turns=2.5,
+        patterns=3.0,
+    )
+    other = part | {"trained_progress": 0.7, "first_in_band": [2, 2], "life": 8.0, "pool": 110}
+    runs = [line("rods", seed, 0.0) | {"stretches": [some]} for seed, some in enumerate((part, other))]
+    text = report.section(TWELVE, runs)
+    assert "| `rods` | 1 to 10 | 2 | 0.600 | 50% | 25% | 30 of 100 | 4 | 75% | 8 | 2.00 | 2.50 | 3.0 |" in text
 
 
 def test_the_page_of_a_study_without_runs_says_so(tmp_path):

@@ -55,7 +55,7 @@ def draw_contrasts(found: Sequence[Any], margin: float, path: Path) -> None:
         axes.axvspan(-margin, margin, color=MUTED, alpha=0.12, linewidth=0)
         axes.axvline(0, color=MUTED, linewidth=1)
         for row, one in enumerate(found):
-            color = COLORS[3] if one.is_primary else COLORS[0]
+            color = {"primary": COLORS[3], "secondary": COLORS[0], "added": COLORS[5]}[one.family]
             axes.plot(one.differences_S, [row] * len(one.differences_S), "|", color=color, alpha=0.5)
             axes.plot([one.paired.low, one.paired.high], [row, row], color=color, linewidth=2)
             axes.plot(one.paired.mean, row, "o", color=color, markersize=6)

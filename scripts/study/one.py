@@ -38,6 +38,7 @@ from rods_jax.run.playing import evaluation_player
 from rods_jax.run.training import advance
 from rods_jax.types import Json
 from scripts.study.plan import Planned, Study, cold_config_of, config_of, digest_of
+from scripts.study.pool import stretches
 
 RESULT, SCORES = "result.json", "held_out.json"
 
@@ -99,9 +100,9 @@ def _alone(path: Path) -> Iterator[None]:
 def has_ended(config: Config) -> bool:
     """Whether a run has come to the end of its budget, and that is saved."""
     directory = Path(config.run_dir)
-    if not (directory / "metrics.jsonl").exists():
+    if not (directory / "metrics.jsonl").exists() or not (records := read_metrics(directory / "metrics.jsonl")):
         return False
-    last = read_metrics(directory / "metrics.jsonl")[-1]
+    last = records[-1]
     saved = max(checkpoint.steps(directory / "checkpoints"), default=0)
     spent = last.get("rollouts_spent", 0)
     ended = last["step"] == config.max_steps or spent >= (config.max_rollouts or np.inf)
@@ -184,6 +185,7 @@ def line_of(study: Study, run: Planned, ways: Sequence[Point], scores: Sequence[
         "by_task": last["by_task"],
         "solved_by_task": last["solved_by_task"],
         **trained(records),
+        **({"stretches": stretches(Path(config.run_dir), study.stretches)} if study.stretches else {}),
     }
 
 

@@ -31,6 +31,7 @@ class Arm:
     about: str  # in a table: what differs
     change: Callable[[Config], Config] = lambda config: config
     seeds: int = 6  # the first so many of the study's
+    against: str | None = None  # exploration, added after the first counted run: the arm that it is compared with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +43,33 @@ class Study:
     arms: tuple[Arm, ...]  # in their order of priority
     seeds: tuple[int, ...] = tuple(range(12))
     primary: tuple[tuple[str, str], ...] = ()  # contrasts (arm, reference) that are corrected apart from all others
-    reference: str = "static"  # of all other contrasts
+    reference: str = "static"  # of all other registered contrasts
     points: int = 4  # evaluations on the way, at equal shares of the budget, the last at its end
     held_out_rollouts: int = 4  # of each held-out task
     margin: float = 0.03  # of progress, within which two arms count as equivalent
+    stretches: int = 0  # of a run's steps, for each of which a line says how the pool fared
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]
         require(len(set(names)) == len(names), f"the arms of a study have different names: got {names}")
         require(self.config.max_rollouts, "a study's config needs max_rollouts, its budget")
-        named = {self.reference, *(name for pair in self.primary for name in pair)}
+        named = {self.reference, *(name for pair in self.contrasts.values() for one in pair for name in one)}
         require(named <= set(names), f"contrasts name {', '.join(sorted(named - set(names)))}, which is no arm")
 
     @property
     def budget(self) -> int:
         return self.config.max_rollouts or 0
+
+    @property
+    def contrasts(self) -> dict[str, tuple[tuple[str, str], ...]]:
+        """(arm, reference) by family; each family is corrected for itself."""
+        others = [arm for arm in self.arms if arm.against is None and arm.name != self.reference]
+        registered = ((arm.name, self.reference) for arm in others)
+        return {
+            "primary": self.primary,
+            "secondary": tuple(pair for pair in registered if pair not in self.primary),
+            "added": tuple((arm.name, arm.against) for arm in self.arms if arm.against is not None),
+        }
 
     @property
     def primary_arms(self) -> frozenset[str]:
@@ -84,10 +97,11 @@ def load(path: Path) -> Study:
 
 
 def planned(study: Study) -> tuple[Planned, ...]:
-    """All runs: the primary arms before the others, each time seed by seed, so that a seed's arms share a machine."""
-    groups = [
-        [arm for arm in study.arms if (arm.name in study.primary_arms) == is_primary] for is_primary in (True, False)
-    ]
+    """All runs: primary arms, other registered ones, added ones; each time seed by seed, so that a seed's arms share a
+    machine."""
+    groups: tuple[list[Arm], ...] = ([], [], [])
+    for arm in study.arms:
+        groups[0 if arm.name in study.primary_arms else 1 if arm.against is None else 2].append(arm)
     return tuple(
         Planned(arm, seed)
         for group in groups

@@ -28,7 +28,7 @@ class Contrast(NamedTuple):
     arm: str
     reference: str
     outcome: str
-    is_primary: bool
+    family: str  # of Study.contrasts
     differences_S: tuple[float, ...]
     paired: inference.Paired
     flips: float
@@ -39,21 +39,16 @@ class Contrast(NamedTuple):
 
 # --------------------------------------------------------------------------------------- what is concluded
 def contrasts(study: Study, lines: Lines, outcome: str = "progress") -> list[Contrast]:
-    """The primary ones, then each other arm against the reference; those with fewer than two seeds are left out."""
-    secondary = [
-        (arm.name, study.reference)
-        for arm in study.arms
-        if arm.name != study.reference and (arm.name, study.reference) not in study.primary
-    ]
+    """Family by family; those with fewer than two seeds are left out."""
     found = []
-    for family in (study.primary, secondary):
-        made = [one for pair in family if (one := _contrast(study, lines, outcome, *pair)) is not None]
+    for family, pairs in study.contrasts.items():
+        made = [one for pair in pairs if (one := _contrast(study, lines, outcome, family, *pair)) is not None]
         adjusted = inference.holm([one.paired.p for one in made])
         found += [one._replace(adjusted=p) for one, p in zip(made, adjusted, strict=True)]
     return found
 
 
-def _contrast(study: Study, lines: Lines, outcome: str, arm: str, reference: str) -> Contrast | None:
+def _contrast(study: Study, lines: Lines, outcome: str, family: str, arm: str, reference: str) -> Contrast | None:
     own, other = by_seed(lines, arm), by_seed(lines, reference)
     both = sorted(own.keys() & other.keys())
     if len(both) < 2:
@@ -67,7 +62,7 @@ def _contrast(study: Study, lines: Lines, outcome: str, arm: str, reference: str
         arm,
         reference,
         outcome,
-        (arm, reference) in study.primary,
+        family,
         tuple(d_S),
         inference.paired_t(d_S),
         inference.sign_flips(d_S),
@@ -140,10 +135,15 @@ def section(study: Study, lines: Lines) -> str:
         _table("arm | seeds | progress | area | whole tasks | million tokens | collapsed", rows),
     ]
     for outcome, title in OUTCOMES.items():
-        if found := contrasts(study, lines, outcome):
-            text += [f"### Differences: {title}", _table(CONTRAST, [_contrast_row(one) for one in found])]
+        found = contrasts(study, lines, outcome)
+        if registered := [_contrast_row(one) for one in found if one.family != "added"]:
+            text += [f"### Differences: {title}", _table(CONTRAST, registered)]
+        if added := [_contrast_row(one) for one in found if one.family == "added"]:
+            text += [f"### Exploration, added after the first counted run: {title}", _table(CONTRAST, added)]
     if claims := [row for arm in study.arms if (row := _claims(lines, arm.name)) is not None]:
         text += ["### What the paper claims beside the score", _table(CLAIMS, claims)]
+    if fared := [row for arm in study.arms for row in _stretches(lines, arm.name)]:
+        text += ["### How the pool fares over a run", _table(STRETCHES, fared)]
     return "\n\n".join(text)
 
 
@@ -153,10 +153,15 @@ CLAIMS = (
     "groups without variance, first and last tenth | boundary tasks of the pool at the end"
 )
 
+STRETCHES = (
+    "arm | steps | seeds | progress in training | groups without variance | trained in [0.25, 0.75] | "
+    "boundary tasks of the pool | variants | first in [0.25, 0.75] | life in steps | calls | turns | effective call patterns"
+)
+
 
 def _verdicts(study: Study, lines: Lines) -> str:
     """What the registered test says of each primary contrast, or that it may not say anything yet."""
-    made = {(one.arm, one.reference): one for one in contrasts(study, lines) if one.is_primary}
+    made = {(one.arm, one.reference): one for one in contrasts(study, lines) if one.family == "primary"}
     said = []
     for arm, reference in study.primary:
         one = made.get((arm, reference))
@@ -195,7 +200,7 @@ def _contrast_row(one: Contrast) -> list[str]:
     t, crossed = one.paired, one.crossed
     name = f"`{one.arm}` - `{one.reference}`"
     return [
-        f"**{name}**" if one.is_primary else name,
+        f"**{name}**" if one.family == "primary" else name,
         str(t.num_seeds),
         f"{t.mean:+.3f} [{t.low:+.3f}, {t.high:+.3f}]",
         f"{t.p:.3f}",
@@ -222,6 +227,37 @@ def _claims(lines: Lines, arm: str) -> list[str] | None:
         f"{zero[0]:.0%}, {zero[1]:.0%}",
         f"{zones[1] / max(1, sum(zones)):.0%} of {sum(zones) / len(own):.0f}",
     ]
+
+
+def _stretches(lines: Lines, arm: str) -> list[list[str]]:
+    """A row for each stretch that all runs of the arm have: means over the seeds."""
+    own = [line["stretches"] for line in by_seed(lines, arm).values() if line.get("stretches")]
+    rows = []
+    for parts in zip(*own):
+        mean = {
+            key: np.mean([part[key] for part in parts if part[key] is not None] or [np.nan])
+            for key in parts[0].keys() - {"steps", "first_in_band"}
+        }
+        inside, entered = (sum(part["first_in_band"][k] for part in parts) for k in (0, 1))
+        number = lambda key, digits=1: "-" if np.isnan(mean[key]) else f"{mean[key]:.{digits}f}"
+        rows.append(
+            [
+                f"`{arm}`",
+                f"{parts[0]['steps'][0]} to {parts[0]['steps'][1]}",
+                str(len(parts)),
+                number("trained_progress", 3),
+                f"{mean['zero_variance']:.0%}",
+                f"{mean['in_band']:.0%}",
+                f"{mean['boundary']:.0f} of {mean['pool']:.0f}",
+                number("variants", 0),
+                f"{inside / entered:.0%}" if entered else "-",
+                number("life", 0),
+                number("calls", 2),
+                number("turns", 2),
+                number("patterns"),
+            ]
+        )
+    return rows
 
 
 def between(study: Study, lines: Lines, other: Study, other_lines: Lines) -> str:
