@@ -6,31 +6,18 @@
 Hardware: 2 CPU cores, 2 GiB.  The agent begins where configs/helpdesk_agent.py ends.  The user's tokens carry no loss.
 """
 
-from dataclasses import replace
 from functools import partial
 
-from configs.helpdesk import CONFIG as HELPDESK
-from configs.helpdesk_agent import CONFIG as AGENT
+from configs.helpdesk_agent import continued
 from configs.helpdesk_user_tuned import CONFIG as TUNED
-from rods_jax.codecs.tokenizer import checkpoint_tokenizer
 from rods_jax.config import Config
 from rods_jax.environments.helpdesk.domain import helpdesk
 from rods_jax.run import users
-from rods_jax.run.played import begun_with
 
 
 def with_user(name: str, user: Config) -> Config:
     """The help desk, where the policy of `user`'s run speaks for the customer."""
-    return replace(
-        AGENT,
-        name=name,
-        run_dir=f"runs/{name}",
-        domain=partial(users.with_user, helpdesk, user.run_dir),
-        tokenizer=partial(checkpoint_tokenizer, directory=f"{AGENT.run_dir}/tokenizer"),
-        learner=partial(begun_with, AGENT.run_dir, AGENT.learner),
-        cold_start=None,
-        stages=HELPDESK.stages,
-    )
+    return continued(name, domain=partial(users.with_user, helpdesk, user.run_dir))
 
 
 CONFIG = with_user("helpdesk_tuned_user", TUNED)
