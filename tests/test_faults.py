@@ -26,7 +26,7 @@ from grpo_toy import objective_with
 from test_checkpoint import flip_a_bit, largest
 from test_grpo import G, N, make_batch, make_standing, params, policy  # noqa: F401 (fixtures)
 from test_resume import divergences, end_of, start, train_through, whole  # noqa: F401 (fixtures)
-from training_toy import CONFIG, play, share_compilations, toy, varied_reward
+from training_toy import CONFIG, play, toy, varied_reward
 
 from rods_jax import grpo
 from rods_jax.config import ConfigError
@@ -105,14 +105,6 @@ def test_a_signal_saves_within_its_time_and_the_resumed_run_is_the_uninterrupted
 
 
 # -------------------------------------------------------------------------------- what a run relies on
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    """What the runs of this process compile, they share."""
-    share_compilations(str(tmp_path_factory.getbasetemp() / "compiled"))
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-
-
 @pytest.fixture(scope="module")
 def short(tmp_path_factory):
     directory = tmp_path_factory.mktemp("runs") / "short"

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from test_checkpoint import flip_a_bit, largest
-from test_faults import compiled  # noqa: F401 (a fixture)
 from training_beside import CONFIG as BESIDE
 from training_toy import CONFIG, few_tasks, play, toy
 

@@ -89,6 +89,7 @@ def updating(
 
 
 def cache_compilations() -> None:
-    """Programs that took half a second or more to compile are kept in .cache/jax."""
-    jax.config.update("jax_compilation_cache_dir", str(Path(".cache/jax").absolute()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    """Programs that took half a second or more to compile are kept in .cache/jax, or where JAX is told to keep them."""
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
+        jax.config.update("jax_compilation_cache_dir", str(Path(".cache/jax").absolute()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
