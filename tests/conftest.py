@@ -1,15 +1,19 @@
 """Strict JAX for every test: eight host devices, no silent rank promotion, 64-bit on request only."""
 
+import atexit
 import os
+import shutil
 import signal
-from pathlib import Path
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
-# Half of the suite's time is compiling. What one process has compiled, all take, those that tests start too.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".cache/jax-of-tests"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# Half of the suite's time is compiling. What one of its processes has compiled, all take, those that tests start too.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled = tempfile.mkdtemp(prefix="rods-jax-compiled-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    atexit.register(shutil.rmtree, compiled, ignore_errors=True)
 
 import jax
 

@@ -43,6 +43,11 @@ class Process(NamedTuple):
             time.sleep(0.002)
 
 
+def host_devices(count: int) -> str:
+    """The suite's XLA_FLAGS for a process with another number of devices: of equal flags the last one counts."""
+    return f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+
+
 @contextlib.contextmanager
 def forks(module: str) -> Iterator[Callable[..., Process]]:
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parent.parent)}

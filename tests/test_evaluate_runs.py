@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import pytest
 from evaluate_toy import TASKS, run
+from forks import host_devices
 from rich.console import Console
 
 from models.policy import callables
@@ -230,7 +231,7 @@ def test_two_processes_evaluate_on_one_mesh_as_one(run_directory, tmp_path):
             [*command, "--mesh", "2", "2", "1", "1", "--out", str(tmp_path / "two"),
              "--coordinator", address, "--num-processes", "2", "--process-id", str(index)],
             cwd=Path(__file__).parent.parent,
-            env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": host_devices(2)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

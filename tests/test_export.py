@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from forks import host_devices
 from safetensors.numpy import load_file
 from training_toy import CONFIG as TOY
 
@@ -101,7 +102,7 @@ def test_two_processes_export_what_one_does(run, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": host_devices(2)}
     command = [sys.executable, "-m", "scripts.export", "--run-dir", str(run), "--to", str(tmp_path / "two")]
     command += ["--config", str(CONFIG_FILE), "--mesh", "2", "2", "1", "1", "--coordinator", address]
     both = [

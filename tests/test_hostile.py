@@ -15,7 +15,6 @@ from beside_toy import SEEDS
 from beside_train import judged
 from chat_server import chat_server, send
 from evaluate_toy import TASKS, run
-from test_faults import compiled  # noqa: F401 (a fixture)
 from trainer_and_workers import serve, trainer, workers
 from training_toy import play, toy
 

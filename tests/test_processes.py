@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import host_devices
 from synthesis_toy import TASK
 
 from rods_jax import journal, processes
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 
 def begin(directory: Path, devices: int, *arguments: str, config: str = "config") -> subprocess.Popen:
     command = [sys.executable, "-W", "error", "-m", "scripts.train", "--config", f"tests/processes_{config}.py"]
-    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": host_devices(devices)}
     return subprocess.Popen(
         [*command, "--run-dir", str(directory), *arguments],
         cwd=ROOT,

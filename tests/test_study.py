@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import study_toy
+from forks import host_devices
 from replay_toy import task_named
 from scipy import stats
 from study_toy import STUDY
@@ -265,7 +266,7 @@ def test_rank_correlation_and_its_reliability():
 # -------------------------------------------------------------------------------------- processes
 def command(folder: Path, *options: str) -> subprocess.Popen:
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    environment = os.environ | {"PYTHONPATH": paths, "XLA_FLAGS": "--xla_backend_optimization_level=1"}
+    environment = os.environ | {"PYTHONPATH": paths, "XLA_FLAGS": host_devices(1)}
     line = [sys.executable, "-m", "scripts.study", "--config", study_toy.__file__, *options]
     return subprocess.Popen(line, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
 

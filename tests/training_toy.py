@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+from forks import host_devices
 from rich.console import Console
 
 from models.decoder import DecoderConfig
@@ -107,7 +108,7 @@ def train(
     devices: int = 8,
 ) -> None:
     """The command without its report; its exit status and what it said are written beside the run, if it lives."""
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    os.environ["XLA_FLAGS"] = host_devices(devices)
     share_compilations(cache)
     said = io.StringIO()
     file = [] if "--config" in options else ["--config", __file__]
