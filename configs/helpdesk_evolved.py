@@ -7,11 +7,17 @@ Hardware: 2 CPU cores, 2 GiB.  The agent begins where configs/helpdesk_agent.py 
 task of its family, each once.
 """
 
+from dataclasses import replace
 from functools import partial
 
+from configs.helpdesk import CONFIG as HELPDESK
 from configs.helpdesk_agent import continued
 from rods_jax.config import SynthesisConfig
 from rods_jax.evolution.author import accepted_tasks
 
 WRITTEN = partial(accepted_tasks, path="evolved/helpdesk/tasks.jsonl")
-CONFIG = continued("helpdesk_evolved", synthesis=SynthesisConfig(backends=dict, author=WRITTEN, workers=1))
+CONFIG = continued(
+    "helpdesk_evolved",
+    synthesis=SynthesisConfig(backends=dict, author=WRITTEN, workers=1),
+    rollout=replace(HELPDESK.rollout, max_prompt_tokens=128),  # these users say more
+)

@@ -16,7 +16,7 @@ from rods_jax.codecs.grammar import served_call
 from rods_jax.generation import Generator, Sampling, rollout_keys
 from rods_jax.types import Codec, Json, Message, ToolSpec
 
-PATIENCE = 0.005  # seconds in which another thread may join a batch; a batch takes many times as long
+LOOK = 0.002  # seconds between two looks at who else asks
 
 
 def policy_generate(
@@ -37,35 +37,57 @@ def policy_generate(
     without a name, a description or parameters, or another order than user and assistant in turn; "too_long": it has more
     than `prompt_capacity` tokens.
     """
-    lock = threading.Lock()
+    turn, leads = threading.Condition(), False  # one thread leads: it answers for all
     waiting: deque[tuple[Request, str, Future[Reply]]] = deque()
+    quickest = 0.0  # seconds that a batch takes, compilations apart
 
     def generate(requests: Sequence[Request]) -> list[Reply]:
+        nonlocal leads
         before, asked = Counter[str](), []
         for request in requests:
             said = json.dumps([list(request.messages), list(request.tools)], default=str)
             asked.append((request, f"{said}{before[said]}", Future[Reply]()))
             before[said] += 1
         waiting.extend(asked)
-        # Whoever has the lock answers for all that wait, until its own are answered.
-        while not all(reply.done() for *_, reply in asked):
-            with lock:
-                seen = -1
-                while seen < len(waiting) < rows:  # more come: those who have just been answered ask again
-                    seen = len(waiting)
-                    time.sleep(PATIENCE)
-                if some := [waiting.popleft() for _ in range(min(rows, len(waiting)))]:
-                    _answer(some)
+        answered = lambda: all(reply.done() for *_, reply in asked)
+        while not answered():
+            with turn:
+                turn.wait_for(lambda: answered() or not leads)
+                if answered():
+                    break
+                leads = True
+            try:
+                _gather()
+                _answer([waiting.popleft() for _ in range(min(rows, len(waiting)))])
+            finally:
+                with turn:
+                    leads = False
+                    turn.notify_all()
         return [reply.result() for *_, reply in asked]
 
+    def _gather() -> None:
+        """Waits while somebody has come within the time of a batch, which costs the same however few ask.
+
+        So a batch begins at most as late as if it had been made twice.
+        """
+        seen, since = 0, time.monotonic()
+        while len(waiting) < rows and (seen < len(waiting) or time.monotonic() - since < quickest):
+            if seen < len(waiting):
+                seen, since = len(waiting), time.monotonic()
+            time.sleep(LOOK)
+
     def _answer(some: Sequence[tuple[Request, str, Future[Reply]]]) -> None:
+        nonlocal quickest
         requests, labels, replies = zip(*some, strict=True)
+        began = time.monotonic()
         try:
             for reply, found in zip(replies, _reply(requests, labels), strict=True):
                 reply.set_result(found)
         except BaseException as error:  # each of those who asked gets it
             for reply in replies:
                 reply.set_exception(error)
+        spent = time.monotonic() - began
+        quickest = min(quickest or spent, spent)
 
     def _reply(requests: Sequence[Request], labels: Sequence[str]) -> list[Reply]:
         prompts = [_encode(codec, request) for request in requests]

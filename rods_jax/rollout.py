@@ -3,7 +3,7 @@
     task     -> slot    slot s plays the tasks s, s + slots, ...: each prompt is computed once, for all its rollouts
     rollout  -> row     row r of a slot plays the rollouts r, r + rows, ... of its slot's task, one after the other
     row      speaks     decodes its message in segments of a few tokens, together with all speaking rows
-             waits      for its environment, which answers in a thread while other rows speak
+             waits      for its environment, which answers in a thread while other rows speak, unless few could
              listens    reads the answer into its KV cache, in chunks of one fixed width; then it speaks again
 
 A row waits neither for the slowest message nor for the other rollouts of its task.  A slot waits for its task's last
@@ -12,6 +12,7 @@ schedule: its array row, its shapes and its noise are fixed beforehand.  A rollo
 and masked; it never raises.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ from rods_jax.rows import Row, to_batch, to_trajectory
 from rods_jax.types import Action, Codec, Policy, RolloutBatch, Step, Task, Trajectory
 
 SEGMENT = 16  # decode steps at most before the host looks
-PATIENCE = 0.01  # seconds that speaking rows wait for new answers; most come sooner and are read a segment earlier
+PATIENCE = 1.0  # row-seconds that ready rows wait for the others, per row-second that a segment without them wastes
 SHARE = 0.1  # cost of reading a token in a chunk, as a share of the cost of decoding a token
 
 
@@ -122,8 +123,9 @@ def collect(
     said: dict[int, _Said] = {}  # messages that no environment has got yet
     asked: dict[int, _Said] = {}  # messages whose answer is to come
     waited = 0.0  # decode steps that listening rows have waited, summed over rows
+    idled = 0.0  # seconds that ready rows have waited for answers since the last segment, summed over rows
 
-    with Lanes(environments, places, PATIENCE) as lanes:
+    with Lanes(environments, places) as lanes:
         while True:
             # Seat the next rollouts where one is over.
             seats.fill()
@@ -131,17 +133,24 @@ def collect(
             listening = [b for b in seats.taken() if rows[b].pending]
             # Send the messages that have ended to their environments, where a lane is free.
             asked |= {b: said.pop(b) for b in lanes.ask({b: one.action for b, one in said.items()})}
-            # Take the environments' answers. Rows that can go on wait only a moment for them.
-            if answers := lanes.answers(idle=not (speaking or listening)):
+            # Take the environments' answers. Rows that can go on wait for them as long as going on alone would cost.
+            ready, away = len(speaking) + len(listening), len(asked) + len(said)
+            patience = max(0.0, PATIENCE * seats.segment_seconds * away - idled) / ready if ready else None
+            began = time.monotonic()
+            answers = lanes.answers(patience)
+            idled += ready * (time.monotonic() - began)
+            if answers:
                 _answer(rows, {b: asked.pop(b) for b in answers}, answers, player)
                 continue
             # Read a chunk when nobody speaks, or when its readers have waited as many decode steps as it costs.
             if listening and (not speaking or waited >= seats.chunk_costs):
                 seats.listen(listening)
+                idled = 0.0
                 waited = max(0.0, waited - seats.chunk_costs)
             # Else decode a segment of all speaking rows.
             elif speaking:
                 spoken = seats.speak(speaking)
+                idled = 0.0
                 waited += len(listening) * max(len(tokens) for tokens, _, _ in spoken.values())
                 said |= _hear(rows, spoken, player)
             elif not lanes and not said and not seats.taken():
@@ -177,6 +186,7 @@ class _Seats:
         self.seat = np.full((slots, rows), -1)  # the rollout of each row; -1: none
         self.capacities = list(capacities(self.player.sizes.max_suffix_tokens))
         self.chunk_costs = SHARE * slots * self.player.columns * self.player.sizes.observation_chunk
+        self.segment_seconds = 0.0  # of the latest one; at most a second, for it may have been compiled
         self.key_data_NG = np.asarray(jax.random.key_data(self.keys_NG))
         # Slot s begins with task s, and row r with its rollout r; slots without a task stay empty.
         used = min(slots, num_tasks)
@@ -223,11 +233,12 @@ class _Seats:
     def speak(self, speaking: Sequence[int]) -> dict[int, tuple[list[int], list[float], bool]]:
         """Decodes a segment of the speaking rows: (tokens, log-probabilities, is the message over) of each."""
         self._make_room(len(self.rows[b].tokens) + SEGMENT for b in speaking)
-        active_NG = np.isin(self.seat, speaking)
+        active_NG, began = np.isin(self.seat, speaking), time.monotonic()
         generated, self.episodes = self.player.generator.act(
             self.params, self.episodes, active_NG, self.player.sampling
         )
-        columns = (x[active_NG].tolist() for x in jax.device_get(generated))
+        columns = [x[active_NG].tolist() for x in jax.device_get(generated)]
+        self.segment_seconds = min(1.0, time.monotonic() - began)
         return {
             b: (tokens[:length], log_probs[:length], ended)
             for b, tokens, log_probs, length, ended in zip(self.seat[active_NG].tolist(), *columns, strict=True)

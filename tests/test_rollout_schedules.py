@@ -133,7 +133,7 @@ def late(delays):
     return start
 
 
-@pytest.mark.parametrize("segment, patience, share", [(1, 0.0, 0.0), (3, 0.0, 9.0), (48, 0.1, 0.1)])
+@pytest.mark.parametrize("segment, patience, share", [(1, 0.0, 0.0), (3, 0.0, 9.0), (48, 20.0, 0.1)])
 def test_no_schedule_changes_a_bit(policy, params, sampled, monkeypatch, segment, patience, share):
     """Few or many tokens before the host looks, answers that come late, read at once or when nobody speaks."""
     for name, value in dict(SEGMENT=segment, PATIENCE=patience, SHARE=share).items():
