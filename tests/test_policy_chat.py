@@ -1,6 +1,8 @@
 """Our own policy as a chat backend, directly and behind an HTTP server."""
 
 import random
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
@@ -85,6 +87,27 @@ def test_threads_that_ask_at_once_share_batches_and_get_what_each_would_alone(ba
     generate = backend()
     with ThreadPoolExecutor(len(requests)) as threads:
         assert [*threads.map(lambda request: generate([request])[0], requests)] == alone
+
+
+def test_threads_that_were_answered_together_ask_together_again(compiled, params):
+    """Seven threads ask while a batch is under way, and again when they have been answered: no batch for each of them."""
+    go_on, batches = threading.Event(), []
+
+    def weights():  # once a batch
+        batches.append(go_on.wait(60))
+        return params
+
+    generate = policy_generate(weights, CODEC, compiled, rows=8, prompt_capacity=64, sampling=Sampling(1.0), seed=0)
+    ask = lambda name, times: [generate([say(f"{name} {k}")]) for k in range(times)]
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(ask, "first", 1)]
+        while not batches:
+            time.sleep(0.01)
+        asked += [threads.submit(ask, f"other {number}", 2) for number in range(7)]
+        time.sleep(0.5)
+        go_on.set()
+        assert [len(one.result()) for one in asked] == [1] + [2] * 7
+    assert len(batches) <= 7  # for 15 questions; 3 where no thread is held up
 
 
 def test_an_error_reaches_everyone_who_asked(compiled):
