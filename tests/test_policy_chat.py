@@ -94,7 +94,8 @@ def test_threads_that_were_answered_together_ask_together_again(compiled, params
     go_on, batches = threading.Event(), []
 
     def weights():  # once a batch
-        batches.append(go_on.wait(60))
+        batches.append(params)
+        assert go_on.wait(60)
         return params
 
     generate = policy_generate(weights, CODEC, compiled, rows=8, prompt_capacity=64, sampling=Sampling(1.0), seed=0)
