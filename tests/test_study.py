@@ -26,7 +26,7 @@ from rods_jax.synthesis.author import Order
 from rods_jax.task_files import content_hash, task_to_json
 from rods_jax.types import Call, Turn
 from scripts.study import inference, one, plan
-from scripts.study.__main__ import time_left
+from scripts.study.__main__ import shares, time_left
 from scripts.study.pool import stretches
 
 ROOT = Path(__file__).parent.parent
@@ -130,6 +130,11 @@ def test_the_time_that_is_left_follows_from_the_runs_that_have_ended():
     left = plan.remaining(STUDY, lines)  # static 1 h, rods 2 h, the other arm as the median, 1.5 h
     assert time_left(lines, left, 1) == "about 4.5 h, from 2 runs"
     assert time_left(lines, left, 3) == "about 1.5 h, from 2 runs"
+
+
+def test_jobs_have_cores_of_their_own():
+    assert shares([0, 1, 4, 5], 2) == [{0, 4}, {1, 5}]
+    assert shares([2, 3], 1) == [{2, 3}] and shares([3], 2) == [{3}, {3}] and shares([], 2) == [set(), set()]
 
 
 # --------------------------------------------------------------------------------------- the line
@@ -289,13 +294,13 @@ def test_a_study_that_is_stopped_goes_on_and_ends_with_the_same_lines(tmp_path):
     assert command(whole, "--jobs", "2").wait() == 0
     # Stop in the middle of a run, kill the next, and let the third end.
     for number, name in ((signal.SIGTERM, "static-0"), (signal.SIGKILL, "rods-0")):
-        process = command(stopped)
+        process = command(stopped, "--jobs", "2")
         metrics = stopped / "runs/study/toy" / name / "metrics.jsonl"
         while not (metrics.exists() and metrics.read_text().count("\n") > 3) and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(number)
         assert process.wait() in (75, -9, 0)
-    while command(stopped).wait():  # what was killed has left a run behind that ends by itself
+    while command(stopped, "--jobs", "2").wait():  # what was killed has left a run behind that ends by itself
         time.sleep(1)
     by_run = lambda line: (line["arm"], line["seed"])
     assert sorted(lines_in(whole), key=by_run) == sorted(lines_in(stopped), key=by_run)

@@ -11,6 +11,7 @@ counted run stands in docs/study/preregistration.md.
 """
 
 import json
+import os
 import signal
 import statistics
 import subprocess
@@ -31,7 +32,7 @@ from rods_jax.config import ConfigError
 from rods_jax.journal import writing_log
 from rods_jax.preemption import SAVED, Stopped, stop_requests
 from rods_jax.types import Json
-from scripts.study.one import RESULT, train_and_measure
+from scripts.study.one import RESULT, train_and_measure, usable_cores
 from scripts.study.plan import RUNS, Planned, Study, folder_of, lines_of, load, named, planned, read_lines, remaining
 from scripts.study.report import write_report
 
@@ -49,7 +50,7 @@ class Settings:
     run: str | None = None
     """only this run, ARM@SEED; its line is printed, and counts only where the study's own command finds it"""
     jobs: int = 1
-    """runs at a time, each in a process of its own"""
+    """runs at a time, each in a process and on cores of its own"""
     most: int | None = None
     """stop after so many runs"""
     report: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -117,16 +118,19 @@ def run_all(study: Study, settings: Settings, console: Console) -> None:
     told = False  # the runs under way have been asked to stop
     with stop_requests() as requested, writing_log(path) as (_, append):
         waiting = list(remaining(study, read_lines(study)))[: settings.most]
-        under_way: dict[Planned, tuple[subprocess.Popen, float]] = {}
+        under_way: dict[Planned, tuple[subprocess.Popen, float, set[int]]] = {}
+        free = shares(usable_cores(), settings.jobs)
         while (waiting and not requested.is_set()) or under_way:
             while waiting and len(under_way) < settings.jobs and not requested.is_set():
                 run = waiting.pop(0)
-                under_way[run] = _started(study, run, settings.config), time.monotonic()
+                cores = free.pop(0)
+                under_way[run] = _started(study, run, settings.config, cores), time.monotonic(), cores
                 terminal.say(console, f"{time.strftime('%H:%M:%S')} {run.name} begins; {len(waiting)} wait")
-            for run, (process, began) in list(under_way.items()):
+            for run, (process, began, cores) in list(under_way.items()):
                 if (status := process.poll()) is None:
                     continue
                 del under_way[run]
+                free.append(cores)
                 seconds = round(time.monotonic() - began, 1)
                 if status == 0:
                     line = _read_result(study, run) | {"seconds_run": seconds}
@@ -138,7 +142,7 @@ def run_all(study: Study, settings: Settings, console: Console) -> None:
                     terminal.say(console, f"{run.name} failed with status {status}: {log} says why", "bold red")
             if requested.is_set() and not told:
                 told = True
-                for process, _ in under_way.values():
+                for process, *_ in under_way.values():
                     process.send_signal(signal.SIGTERM)
             time.sleep(LOOK)
     if requested.is_set():
@@ -149,10 +153,22 @@ def run_all(study: Study, settings: Settings, console: Console) -> None:
         )
 
 
-def _started(study: Study, run: Planned, config: Path) -> subprocess.Popen:
+def shares(cores: Sequence[int], jobs: int) -> list[set[int]]:
+    """Cores of each job: disjoint ones, or all where there are fewer than jobs.
+
+    A job on a core of its own needs a quarter less processor time than two that share two, and its results are those of so
+    many cores: in their last bits they differ from those of more.
+    """
+    return [set(cores[job::jobs] if len(cores) >= jobs else cores) for job in range(jobs)]
+
+
+def _started(study: Study, run: Planned, config: Path, cores: set[int]) -> subprocess.Popen:
     command = [sys.executable, "-m", "scripts.study", "--config", str(config), "--run", run.name]
     with _log_of(study, run).open("a") as log:  # a session of its own: Ctrl-C reaches it through this process alone
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True)
+    if cores:  # before it has begun: what it starts later stays there
+        os.sched_setaffinity(process.pid, cores)
+    return process
 
 
 def _log_of(study: Study, run: Planned) -> Path:

@@ -241,11 +241,16 @@ def machine() -> dict[str, Json]:
     return {
         "device": jax.devices()[0].device_kind,
         "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
+        "cores": len(usable_cores()) or os.cpu_count(),
         "python": platform.python_version(),
         "jax": jax.__version__,
         "rods_jax": rods_jax.__version__,
     }
+
+
+def usable_cores() -> list[int]:
+    """Those that this process may use; none where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def _text(path: str) -> str:
