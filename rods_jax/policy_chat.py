@@ -66,10 +66,7 @@ def policy_generate(
         return [reply.result() for *_, reply in asked]
 
     def _gather() -> None:
-        """Waits while somebody has come within the time of a batch, which costs the same however few ask.
-
-        So a batch begins at most as late as if it had been made twice.
-        """
+        """Waits for each further request at most as long as a batch takes, which costs the same however few ask."""
         seen, since = 0, time.monotonic()
         while len(waiting) < rows and (seen < len(waiting) or time.monotonic() - since < quickest):
             if seen < len(waiting):
@@ -83,11 +80,11 @@ def policy_generate(
         try:
             for reply, found in zip(replies, _reply(requests, labels), strict=True):
                 reply.set_result(found)
+            spent = time.monotonic() - began
+            quickest = min(quickest or spent, spent)
         except BaseException as error:  # each of those who asked gets it
             for reply in replies:
                 reply.set_exception(error)
-        spent = time.monotonic() - began
-        quickest = min(quickest or spent, spent)
 
     def _reply(requests: Sequence[Request], labels: Sequence[str]) -> list[Reply]:
         prompts = [_encode(codec, request) for request in requests]

@@ -123,7 +123,7 @@ def collect(
     said: dict[int, _Said] = {}  # messages that no environment has got yet
     asked: dict[int, _Said] = {}  # messages whose answer is to come
     waited = 0.0  # decode steps that listening rows have waited, summed over rows
-    idled = 0.0  # seconds that ready rows have waited for answers since the last segment, summed over rows
+    idled = 0.0  # seconds that ready rows have waited for answers since one of them went on, summed over rows
 
     with Lanes(environments, places) as lanes:
         while True:
@@ -142,15 +142,14 @@ def collect(
             if answers:
                 _answer(rows, {b: asked.pop(b) for b in answers}, answers, player)
                 continue
+            idled = 0.0
             # Read a chunk when nobody speaks, or when its readers have waited as many decode steps as it costs.
             if listening and (not speaking or waited >= seats.chunk_costs):
                 seats.listen(listening)
-                idled = 0.0
                 waited = max(0.0, waited - seats.chunk_costs)
             # Else decode a segment of all speaking rows.
             elif speaking:
                 spoken = seats.speak(speaking)
-                idled = 0.0
                 waited += len(listening) * max(len(tokens) for tokens, _, _ in spoken.values())
                 said |= _hear(rows, spoken, player)
             elif not lanes and not said and not seats.taken():

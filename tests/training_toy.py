@@ -168,7 +168,7 @@ def thread_names() -> Iterator[str]:
 
 
 def share_compilations(cache: str) -> None:
-    """As the command does, but programs that compile fast too."""
+    """As the command does, but programs that compile fast too; apart, for a process that is killed may leave half of one."""
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
