@@ -9,18 +9,16 @@ docs/study/preregistration.md.
 
 import random
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from configs.quickstart import CONFIG as QUICKSTART
 from configs.quickstart import build_tasks, part_of_the_office
-from rods_jax import boundary
 from rods_jax.config import Config, EvaluationConfig, ReplaySettings
 from rods_jax.environments.hints import explained
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.task_files import content_hash
-from scripts.study.arms import OFFLINE, arms, rivals, synthesis
+from scripts.study.arms import OFFLINE, ablations, arms, rivals
 from scripts.study.plan import Arm, Study
 
 LIKE_QUICKSTART: dict[str, Any] = dict(turns=(2, 3), classes_per_task=(1, 1), chain_length=(1, 2))
@@ -59,22 +57,6 @@ def env_tuning(config: Config) -> Config:
     return replace(config, domain=explained_office, stages=(hinted, alone))
 
 
-def once(config: Config) -> Config:
-    """RODS whose first epoch writes all that the others take: no refresh (Table 2, static pool)."""
-    made = synthesis(config, author=None, surplus=5.0, max_age=100)
-    return replace(made, stages=(replace(made.stages[0], refresh=False),))
-
-
-# Table 2 of RODS, as far as it is about rules and not about language models; random seed selection is a registered arm.
-ABLATIONS = tuple(
-    Arm(name=name, about=about, change=change, against="rods")
-    for name, about, change in (
-        ("binary", "seeds by the share of whole tasks", partial(synthesis, author=None, signal=boundary.binary_band)),
-        ("no_retirement", "what was injected stays", partial(synthesis, author=None, retire_generated=False)),
-        ("written_once", "variants of the first epoch alone", once),
-    )
-)
-
 STUDY = Study(
     name="office",
     config=CONFIG,
@@ -84,6 +66,6 @@ STUDY = Study(
         *rivals(),
         *OFFLINE,
         Arm(name="env_tuning", about="hints after failures for half of the budget", change=env_tuning),
-        *ABLATIONS,
+        *ablations(),
     ),
 )

@@ -177,12 +177,11 @@ def test_stretches_tell_how_the_pool_fared(tmp_path):
     written = [entry | {"step": step, "candidate": task_to_json(task)} for step, task in ((1, early), (4, late))]
     (tmp_path / "tasks").mkdir()
     for name, some in (
-        ("metrics", records),
         ("candidates", [*written, entry | {"step": 4, "candidate": None}]),
         ("tasks/seeds", [task_to_json(seed)]),
     ):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in some))
-    first, second = stretches(tmp_path, 2)
+    first, second = stretches(tmp_path, records, 2)
     assert first == {
         "steps": [1, 2],
         "trained_progress": round(1.75 / 3, 4),

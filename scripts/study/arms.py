@@ -33,6 +33,13 @@ def synthesis(config: Config, *, author: GeneratedBy, signal: Callable = boundar
     )
 
 
+def once(config: Config, author: GeneratedBy) -> Config:
+    """The first epoch writes all that the others take: no refresh (Table 2, static pool)."""
+    made = synthesis(config, author=author, surplus=5.0, max_age=100)
+    *before, last = made.stages
+    return replace(made, stages=(*before, replace(last, refresh=False)))
+
+
 ours = partial(synthesis, signal=boundary.beta_posterior, surplus=3.0, nearest_first=True, half_life=12.0)
 
 
@@ -138,3 +145,28 @@ OFFLINE = (
     Arm(name="offline", about="a pool made beforehand, twice the seeds", change=partial(with_pool, times=2.0)),
     Arm(name="offline_17", about="a pool made beforehand, 17 times the seeds", change=partial(with_pool, times=16.0)),
 )
+
+
+def ablations(author: GeneratedBy = None) -> tuple[Arm, ...]:
+    """Exploration: Table 2 of RODS, as far as it is about rules and not about language models; random seeds are in `arms`."""
+    made = partial(synthesis, author=author)
+    return (
+        Arm(
+            name="binary",
+            about="seeds by the share of whole tasks",
+            change=partial(made, signal=boundary.binary_band),
+            against="rods",
+        ),
+        Arm(
+            name="no_retirement",
+            about="what was injected stays",
+            change=partial(made, retire_generated=False),
+            against="rods",
+        ),
+        Arm(
+            name="written_once",
+            about="variants of the first epoch alone",
+            change=partial(once, author=author),
+            against="rods",
+        ),
+    )

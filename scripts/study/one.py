@@ -185,7 +185,7 @@ def line_of(study: Study, run: Planned, ways: Sequence[Point], scores: Sequence[
         "by_task": last["by_task"],
         "solved_by_task": last["solved_by_task"],
         **trained(records),
-        **({"stretches": stretches(Path(config.run_dir), study.stretches)} if study.stretches else {}),
+        **({"stretches": stretches(Path(config.run_dir), records, study.stretches)} if study.stretches else {}),
     }
 
 

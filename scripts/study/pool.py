@@ -14,14 +14,14 @@ from rods_jax.task_files import read_tasks
 from rods_jax.types import Json, Task
 
 
-def stretches(run: Path, count: int) -> list[dict[str, Json]]:
-    """`count` stretches of a run's steps, each with what was trained on in it and what was written in it.
+def stretches(run: Path, records: Sequence[Mapping[str, Any]], count: int) -> list[dict[str, Json]]:
+    """`count` stretches of the steps of a run and its metrics, each with what was trained on in it and what was written in it.
 
     "life" is the median number of steps from a variant's first training to its last, over variants that were first trained
     on in the stretch: those of the last stretches are still alive.  "calls" and "turns" are means over a variant, so that a
     drift of the structure shows against the seeds'.
     """
-    records = [record for record in read_metrics(run / "metrics.jsonl") if record["step"] > 0]
+    records = [record for record in records if record["step"] > 0]
     outcomes = read_outcomes(read_metrics(run / "candidates.jsonl"), read_tasks(run / "tasks/seeds.jsonl"))
     written = [(one.settled, one.candidate) for one in outcomes if one.candidate is not None]
     first, last = first_measurements(records), _last_trained(records)
