@@ -22,6 +22,7 @@ from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.fields import (
     ConfigError,
     check_types,
+    completed,
     differences,
     fraction,
     increasing,
@@ -364,7 +365,7 @@ def from_file(path: str | Path, kind: type[Any] = Config) -> Any:
 
 def require_same_run(config: Config, directory: str | Path) -> None:
     """ConfigError: the folder holds no run, or one that a configuration with other results has started."""
-    changed = set(differences(saved_config(directory), plain_values(config)))
+    changed = set(differences(completed(saved_config(directory), config), plain_values(config)))
     # Where it runs and how far, who helps, when it saves and stops, and what is kept change nothing of what it learns.
     changed -= {"max_steps", "max_rollouts", "run_dir", "file", "synthesis.workers"}
     changed -= {"checkpoint_every", "update.on_nonfinite"}

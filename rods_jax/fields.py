@@ -143,6 +143,22 @@ def plain_values(config: Any) -> Json:
     return config if isinstance(config, (bool, int, float, type(None))) else str(config)
 
 
+def default_of(item: dataclasses.Field) -> Any:
+    """The default of a dataclass's field; dataclasses.MISSING where it has none."""
+    return item.default_factory() if callable(item.default_factory) else item.default
+
+
+def completed(saved: Json, config: Any) -> Json:
+    """Plain values that an older version wrote, with the defaults of the keys that it did not have yet."""
+    if isinstance(config, tuple) and isinstance(saved, list) and len(saved) == len(config):
+        return [completed(one, own) for one, own in zip(saved, config, strict=True)]
+    if not dataclasses.is_dataclass(config) or not isinstance(saved, Mapping):
+        return saved
+    defaults = {item.name: default_of(item) for item in dataclasses.fields(config)}
+    known = {name: plain_values(value) for name, value in defaults.items() if value is not dataclasses.MISSING}
+    return known | {name: completed(value, getattr(config, name, None)) for name, value in saved.items()}
+
+
 def differences(a: Json, b: Json, key: str = "") -> tuple[str, ...]:
     """The dotted names of the keys in which two resolved configurations differ, in order."""
     if isinstance(a, Mapping) and isinstance(b, Mapping):

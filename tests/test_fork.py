@@ -17,7 +17,7 @@ from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.llama import llama_codec
 from rods_jax.codecs.tokenizer import train_tokenizer
 from rods_jax.commands import compare_runs, train
-from rods_jax.config import ColdStartConfig, ConfigError, Habits, RetentionConfig
+from rods_jax.config import ColdStartConfig, ConfigError, Habits, RetentionConfig, require_same_run
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.files import CheckpointError
 from rods_jax.run.compare import compare
@@ -57,6 +57,25 @@ def test_a_fork_with_the_same_settings_is_the_same_run(source, tmp_path):
     fork(config, source, 3)
     assert "resumed at step 3" in play(config)
     assert compare(tmp_path / "fork", source) == []
+
+
+def test_a_run_goes_on_under_a_version_with_more_keys_as_long_as_they_have_their_defaults(source, tmp_path):
+    # `source`, as a version wrote it that did not know these four.
+    older = tmp_path / "older"
+    shutil.copytree(source, older)
+    saved = json.loads((older / "config.json").read_text())
+    del saved["writers"], saved["update"]["mask_user_errors"], saved["replay"]["retire_generated"]
+    del saved["stages"][0]["warn_of_calls"]
+    (older / "config.json").write_text(json.dumps(saved))
+    config = toy(older, **CONTINUED)
+    require_same_run(config, older)
+    fork(replace(config, run_dir=str(tmp_path / "fork")), older, 3)
+    # Another value than the default is another run.
+    masked = replace(config, update=replace(config.update, mask_user_errors=True))
+    warned = replace(config, stages=(replace(config.stages[0], warn_of_calls=True), *config.stages[1:]))
+    for changed, key in ((masked, "update.mask_user_errors"), (warned, "stages.0.warn_of_calls")):
+        with pytest.raises(ConfigError, match=rf"was started with another {re.escape(key)}$"):
+            require_same_run(changed, older)
 
 
 def test_a_fork_with_another_setting_differs_from_its_first_step_on_and_the_comparison_says_in_what(

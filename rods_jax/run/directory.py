@@ -214,7 +214,8 @@ def _copy(source: Path, directory: Path, step: int) -> None:
 
 def _require_forkable(config: Config, source: Path, step: int) -> None:
     """What the checkpoint's arrays, pool and place in the curriculum are made of stays as it was."""
-    then, now = saved_config(source, update=dict, stages=list), configuration.plain_values(config)
+    then = configuration.completed(saved_config(source, update=dict, stages=list), config)
+    now = configuration.plain_values(config)
     early = "|".join(str(number) for number in range(len(config.stages) - 1)) or "none"
     fixed = re.compile(
         rf"({'|'.join(map(re.escape, _FIXED))})(\.|$)|stages$|stages\.\d+\.name$|stages\.({early})\.epochs$"

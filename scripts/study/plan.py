@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from rods_jax import config as configuration
 from rods_jax.config import Config, ConfigError, RetentionConfig
-from rods_jax.fields import require
+from rods_jax.fields import default_of, require
 from rods_jax.journal import read_log
 from rods_jax.types import Json
 
@@ -161,8 +161,7 @@ def _chosen(value: Any) -> Json:
     chosen = {}
     for field in dataclasses.fields(value):
         own = getattr(value, field.name)
-        default = field.default_factory() if callable(field.default_factory) else field.default
-        if own != default:
+        if own != default_of(field):
             chosen[field.name] = [_chosen(one) for one in own] if isinstance(own, tuple) else _chosen(own)
     return chosen
 
