@@ -18,7 +18,7 @@ from rods_jax.environments.hints import explained
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.task_files import content_hash
-from scripts.study.arms import OFFLINE, ablations, arms, rivals
+from scripts.study.arms import OFFLINE, ablations, arms, rivals, suggested
 from scripts.study.plan import Arm, Study
 
 LIKE_QUICKSTART: dict[str, Any] = dict(turns=(2, 3), classes_per_task=(1, 1), chain_length=(1, 2))
@@ -66,6 +66,7 @@ STUDY = Study(
         *rivals(),
         *OFFLINE,
         Arm(name="env_tuning", about="hints after failures for half of the budget", change=env_tuning),
+        *suggested(),
         *ablations(),
     ),
 )

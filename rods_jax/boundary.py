@@ -1,7 +1,8 @@
 """Public kernel: which tasks sit at the policy's capability boundary, and which become seeds, on device.
 
 The caller defines the boundary by a function, signal(evidence, lower=, upper=) -> Detection.  `mean_band` is the
-paper's.  `observed_variance`, `beta_posterior` and `informative` are others, measured in docs/log/boundary.md.
+paper's.  `observed_variance`, `beta_posterior` and `informative` are others, measured in docs/log/boundary.md;
+`split_band` is what the study suggests (docs/study/seeds.md).
 `binary_band` and `any_task` are the paper's ablations; `coevolve` and `reward_entropy` are rivals'.  All are elementwise
 over tasks, so N may be mapped or sharded; a task's G rollouts stay together.
 
@@ -112,6 +113,16 @@ def partition(
 def mean_band(evidence: Evidence, *, lower: float | Fraction, upper: float | Fraction) -> Detection:
     """The paper's: zones and `boundary_score` of the mean progress reward r (RODS sections 2.1 and 2.2)."""
     return _band(evidence.passed_N, evidence.total_N, lower, upper)
+
+
+def split_band(evidence: Evidence, *, lower: float | Fraction, upper: float | Fraction) -> Detection:
+    """`mean_band` of the tasks whose rollouts differ: where all valid ones pass equally many checks, the zone is HARD.
+
+    Such a group has no gradient, whatever its mean, and a policy that fails one check each time stays in the band for good.
+    """
+    scores_N, zones_N = mean_band(evidence, lower=lower, upper=upper)
+    stuck_N = (zones_N == BOUNDARY) & (evidence.low_N >= evidence.high_N)
+    return Detection(scores_N, jnp.where(stuck_N, HARD, zones_N))
 
 
 def binary_band(evidence: Evidence, *, lower: float | Fraction, upper: float | Fraction) -> Detection:

@@ -45,7 +45,7 @@ FUNCTIONS = {  # what a script of one's own takes, by what it is for
     "A run": "run.check run.train run.evaluate run.report run.on_one_device run.Learner",
     "Kernels": "group_statistics segment_group_statistics GroupStatistics log_probs LogProbs boundary_score partition "
     "select_seeds Seeds Evidence Detection",
-    "Signals": "boundary.mean_band boundary.observed_variance boundary.beta_posterior boundary.informative "
+    "Signals": "boundary.mean_band boundary.split_band boundary.observed_variance boundary.beta_posterior boundary.informative "
     "boundary.reward_entropy boundary.binary_band boundary.any_task boundary.coevolve",
     "Samplers": "samplers.drawn samplers.equal samplers.difficulty_pools samplers.thompson samplers.learnability "
     "samplers.variance_priority samplers.recycling samplers.prompt_replay samplers.nearest_half replay.Table",

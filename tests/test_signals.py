@@ -25,6 +25,7 @@ from rods_jax.boundary import (
     mean_band,
     observed_variance,
     reward_entropy,
+    split_band,
 )
 from scripts.boundary_signals import World, foresight, simulate, visit
 
@@ -34,6 +35,7 @@ SIGNALS = (
     beta_posterior,
     informative,
     reward_entropy,
+    split_band,
     binary_band,
     any_task,
     coevolve,
@@ -85,6 +87,8 @@ def by_hand(signal, group, turns, earlier):
     if signal is binary_band:
         rewards = [Fraction(x == turns) for x in seen]
     mean = sum(rewards) / n
+    if signal is split_band and len(set(seen)) == 1 and zone(mean) == BOUNDARY:
+        return 4 * mean * (1 - mean), HARD
     variance = sum((r - mean) ** 2 for r in rewards) / n
     return 4 * (variance if signal is observed_variance else mean * (1 - mean)), zone(mean)
 
@@ -127,6 +131,12 @@ def test_values_by_hand():
         scores[beta_posterior], [4 * 2.5**2 / 30, 4 * 2.5**2 / 30, 4 * 3.5 * 0.5 / 20], rtol=1e-6
     )
     assert scores[informative][0] > 0.75 and scores[informative][1] < 0.5 and scores[informative][2] < 0.5
+
+
+def test_a_task_that_every_rollout_half_solves_is_in_the_band_of_the_mean_and_does_not_split():
+    evidence = evidence_of([[1, 1, 1, 1], [1, 1, 1, None], [1, 1, 2, 1], [2, 2, 2, 2], [0, 0, 0, 0]], [2] * 5)
+    assert jitted[mean_band](evidence).zones_N.tolist() == [BOUNDARY, BOUNDARY, BOUNDARY, MASTERED, HARD]
+    assert jitted[split_band](evidence).zones_N.tolist() == [HARD, HARD, BOUNDARY, MASTERED, HARD]
 
 
 def test_an_even_spread_over_all_levels_has_entropy_one():

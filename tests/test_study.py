@@ -25,6 +25,7 @@ from rods_jax.synthesis.algebra import the_seed_itself
 from rods_jax.synthesis.author import Order
 from rods_jax.task_files import content_hash, task_to_json
 from rods_jax.types import Call, Turn
+from scripts.study import __main__ as study
 from scripts.study import inference, one, plan
 from scripts.study.__main__ import shares, time_left
 from scripts.study.pool import stretches
@@ -130,6 +131,14 @@ def test_the_time_that_is_left_follows_from_the_runs_that_have_ended():
     left = plan.remaining(STUDY, lines)  # static 1 h, rods 2 h, the other arm as the median, 1.5 h
     assert time_left(lines, left, 1) == "about 4.5 h, from 2 runs"
     assert time_left(lines, left, 3) == "about 1.5 h, from 2 runs"
+
+
+def test_some_arms_can_run_first():
+    left = plan.remaining(STUDY, [])
+    one = study.Settings(config=Path("it.py"), only=("other",), most=1)
+    assert [run.name for run in study.chosen(left, one, STUDY)] == ["other@0"]
+    with pytest.raises(ConfigError, match=r"--only names rodz: toy has no such arm$"):
+        study.chosen(left, replace(one, only=("rodz", "other")), STUDY)
 
 
 def test_jobs_have_cores_of_their_own():

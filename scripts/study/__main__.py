@@ -53,6 +53,8 @@ class Settings:
     """runs at a time, each in a process and on cores of its own"""
     most: int | None = None
     """stop after so many runs"""
+    only: tuple[str, ...] = ()
+    """these arms alone; none: all"""
     report: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """write tables and pictures of the lines that are there"""
     beside: tuple[Path, ...] = ()
@@ -117,7 +119,7 @@ def run_all(study: Study, settings: Settings, console: Console) -> None:
     failed: list[str] = []
     told = False  # the runs under way have been asked to stop
     with stop_requests() as requested, writing_log(path) as (_, append):
-        waiting = list(remaining(study, read_lines(study)))[: settings.most]
+        waiting = chosen(remaining(study, read_lines(study)), settings, study)
         under_way: dict[Planned, tuple[subprocess.Popen, float, set[int]]] = {}
         free = shares(usable_cores(), settings.jobs)
         while (waiting and not requested.is_set()) or under_way:
@@ -151,6 +153,13 @@ def run_all(study: Study, settings: Settings, console: Console) -> None:
         raise ConfigError(
             f"{len(failed)} runs failed and have no line: {', '.join(failed)}; the same command tries again"
         )
+
+
+def chosen(left: Sequence[Planned], settings: Settings, study: Study) -> list[Planned]:
+    """The runs of this call.  ConfigError: --only names an arm that the study does not have."""
+    if unknown := sorted(set(settings.only) - {arm.name for arm in study.arms}):
+        raise ConfigError(f"--only names {', '.join(unknown)}: {study.name} has no such arm")
+    return [run for run in left if not settings.only or run.arm.name in settings.only][: settings.most]
 
 
 def shares(cores: Sequence[int], jobs: int) -> list[set[int]]:

@@ -170,3 +170,9 @@ def ablations(author: GeneratedBy = None) -> tuple[Arm, ...]:
             against="rods",
         ),
     )
+
+
+def suggested(author: GeneratedBy = None) -> tuple[Arm, ...]:
+    """Exploration: what the first runs suggested (docs/study/seeds.md)."""
+    split = partial(synthesis, author=author, signal=boundary.split_band)
+    return (Arm(name="rods_split", about="seeds in the band whose rollouts differ", change=split, against="rods"),)

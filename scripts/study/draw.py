@@ -44,7 +44,7 @@ def draw_curves(study: Study, lines: Sequence[Mapping[str, Json]], path: Path) -
         panels[0].set(title=f"{study.name}: held-out progress (seeds)", ylabel="share of checks passed")
         panels[-1].legend(loc="lower right", fontsize=8)
 
-    _save(path, (12.4, 4.6), draw)
+    save(path, (12.4, 4.6), draw)
 
 
 def draw_contrasts(found: Sequence[Any], margin: float, path: Path) -> None:
@@ -63,10 +63,10 @@ def draw_contrasts(found: Sequence[Any], margin: float, path: Path) -> None:
         axes.invert_yaxis()
         axes.set(title="Difference in held-out progress (seeds)", xlabel="mean, 95 % interval, each seed")
 
-    _save(path, (8.2, 1.6 + 0.45 * len(found)), draw)
+    save(path, (8.2, 1.6 + 0.45 * len(found)), draw)
 
 
-def _save(path: Path, size: tuple[float, float], draw: Callable[[Figure], None]) -> None:
+def save(path: Path, size: tuple[float, float], draw: Callable[[Figure], None]) -> None:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
