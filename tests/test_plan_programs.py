@@ -75,6 +75,7 @@ def test_every_program_of_each_shipped_run_is_planned(name):
     assert len(names) == len(set(names)) and {one["part"] for one in result["programs"]} == parts
 
 
+@pytest.mark.slow
 def test_of_several_hosts_each_copies_the_weights_and_plays_its_share():
     config = twin(QWEN3_4B)
     config, result = plan.search([config], plan.model_of(config), slice_here(2), compiler=only_traced)

@@ -135,7 +135,8 @@ def test_kept_trajectories_have_their_reward_and_the_log_probability_of_every_to
             assert said == step["text"] or "\ufffd" in said  # a token may be a part of a character
 
 
-@pytest.mark.parametrize("stops", [pytest.param((1, 4), marks=pytest.mark.slow), (3,)])
+@pytest.mark.slow  # test_resume.py has a run that is killed, and goes on as this one does
+@pytest.mark.parametrize("stops", [(1, 4), (3,)])
 def test_a_resumed_run_equals_the_uninterrupted_one(whole, tmp_path, stops):
     directory, expected = whole
     for i, stop in enumerate(stops):
