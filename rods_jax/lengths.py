@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from rods_jax.boundary import mean_band
 from rods_jax.config import Config, ConfigError, RolloutConfig, rollout_of
 from rods_jax.curriculum import tasks_of
 from rods_jax.demonstrations import ANSWER, gold_dialogue
@@ -133,7 +134,8 @@ def check_lengths(
                 f"{sentence}; these are more than rollout.max_unfit_share allows, {allowed:.0%}: raise the limits, give "
                 "other tasks, or raise the share"
             )
-        say(sentence)
+        breeding = any(played.name == f"stages.{stage.name}" and stage.synthesis for stage in config.stages)
+        say(sentence + (_BREED if breeding and config.update.signal is mean_band else ""))
     return record
 
 
@@ -162,4 +164,8 @@ def _sentence(played: PlayedTasks, lengths: Mapping[str, Length], unfit: Mapping
     return f"{played.name}: {len(unfit)} of {len(played.tasks)} tasks do not fit ({by_category}): {by_kind}"
 
 
+_BREED = (  # docs/study/seeds.md
+    "; what cannot be solved whole stays in the band of the mean, and synthesis makes ever more of it: raise the limits, "
+    "leave these tasks out, or set update.signal=boundary.split_band"
+)
 _NAMES = {"prompt": "a prompt", "suffix": "a gold dialogue", "action": "a message"}

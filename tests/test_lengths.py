@@ -7,6 +7,7 @@ from itertools import groupby
 import pytest
 from training_toy import CONFIG, WORKPLACE
 
+from rods_jax.boundary import mean_band, split_band
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
 from rods_jax.codecs.tokenizer import train_tokenizer
@@ -72,6 +73,17 @@ def test_tasks_that_do_not_fit_are_named_counted_and_said_by_category(codec):
     values = {"stage": "online", "task_ids": [name, "another"], "task_mean": [0.0, 0.75]}
     assert scores_apart(values, record) == {"unfit_tasks": 1, "fitting_reward_mean": 0.75}
     assert scores_apart(values | {"task_ids": ["another", "third"]}, record) == {}
+
+
+def test_synthesis_from_what_does_not_fit_is_warned_of_where_the_mean_chooses(codec):
+    tight = config_of(max_suffix_tokens=9, max_action_tokens=9, max_unfit_share=None)
+    split, mean = (replace(tight, update=replace(tight.update, signal=s)) for s in (split_band, mean_band))
+    static = replace(mean, stages=(replace(mean.stages[0], synthesis=False),))
+    advice = "set update.signal=boundary.split_band"
+    stage, held_out = check(mean, codec)[1]
+    assert mean.stages[0].synthesis and advice in stage and advice not in held_out
+    for config in (split, static):
+        assert advice not in "".join(check(config, codec)[1])
 
 
 def test_nothing_is_said_where_everything_fits(codec):
