@@ -186,6 +186,7 @@ class ReplaySettings:
     upper: float = BAND[1]  # lower <= r <= upper: boundary
     retire_above: float = 0.95  # r > retire_above: mastered, the item leaves
     retire_generated: bool = True  # False: what was injected stays, hard or mastered
+    retire_stuck: bool = False  # True: what was injected leaves where all rollouts passed equally many checks, too
     retire_seeds: bool = False  # True: mastered human seeds leave too
     replace: bool = False  # True: a full pool makes room by pruning its lowest boundary scores
     cooldown: int = 13  # steps before a task may be a seed again

@@ -139,6 +139,30 @@ def test_the_latest_measurement_decides_and_only_at_the_next_epoch():
     assert "a" in ids_of(begin(state, 2)[0])
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "checks", "reason"),
+    [
+        (1, 1, 2, "stuck"),
+        (0, 2, 2, None),  # the same mean, and a gradient
+        (0, 0, 0, None),  # an earlier version measured
+    ],
+)
+def test_what_every_rollout_half_solves_leaves_where_that_is_asked_for(low, high, checks, reason):
+    for retire_stuck in (False, True):
+        state = replay.observe(pool_of(2, ["a"], retire_stuck=retire_stuck), "a", 8, 16, 1, low, high, checks)
+        state = replay.observe(state, "human0", 8, 16, 1, 1, 1, 2)  # a human seed stays
+        state, events = begin(state, 2)
+        assert [entry.reason for entry in events.retired] == ([reason] if reason and retire_stuck else [])
+        assert replay.counts(state)["retired_stuck"] == len(events.retired) and "human0" in ids_of(state)
+
+
+def test_a_state_of_a_version_with_fewer_reasons_goes_on_counting():
+    state = dataclasses.replace(pool_of(2, ["a"], retire_stuck=True), retired_counts=(3, 1, 0, 0, 2))
+    assert replay.counts(state)["retired_stuck"] == 0
+    state, _ = begin(replay.observe(state, "a", 8, 16, 1, 1, 1, 2), 2)
+    assert state.retired_counts == (3, 1, 0, 0, 2, 1)
+
+
 def test_trial_becomes_active_with_its_first_measurement():
     state = pool_of(2, ["a", "b"])
     assert replay.counts(state) | {"pool_human": 2, "pool_trial": 2, "pool_active": 0} == replay.counts(state)

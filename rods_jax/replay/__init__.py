@@ -1,6 +1,6 @@
 """The replay pool: human seeds and generated tasks that come and go with the policy (RODS section 6).
 
-    seed sent -> staged -> trial -> active -> retired {mastered, hard, pruned}
+    seed sent -> staged -> trial -> active -> retired {mastered, hard, stuck, pruned}
                        \\-> {duplicate, stale}
 
 A generated task waits in the staged queue until the epoch after its synthesis, is on trial until its first

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 
 import numpy as np
 
@@ -241,7 +242,7 @@ def counts(state: ReplayState) -> dict[str, int | float]:
         result[f"pool_{item.status}"] += 1
         if item.measurements:
             result[f"zone_{zone(item, state.settings)}"] += 1
-    result |= {f"retired_{reason}": n for reason, n in zip(REASONS, state.retired_counts, strict=True)}
+    result |= {f"retired_{reason}": n for reason, n in _totals(state)}
     result |= {"seeds_away": len(state.away), "injected": state.injected}
     # The mean, over all variants injected so far, of the steps from the seed's rollouts to the injection.
     return result | ({"age_at_injection": state.injected_ages / state.injected} if state.injected else {})
@@ -269,8 +270,13 @@ def _remove(state: ReplayState, retired: Sequence[Retired]) -> ReplayState:
 
 def _log(state: ReplayState, retired: Sequence[Retired]) -> ReplayState:
     reasons = [entry.reason for entry in retired]
-    totals = tuple(n + reasons.count(reason) for n, reason in zip(state.retired_counts, REASONS, strict=True))
+    totals = tuple(n + reasons.count(reason) for reason, n in _totals(state))
     return replace(state, retired=(*state.retired, *retired)[-state.settings.log_size :], retired_counts=totals)
+
+
+def _totals(state: ReplayState) -> list[tuple[str, int]]:
+    """(reason, tasks that have left for it): none for a reason that an earlier version, which wrote the state, lacked."""
+    return list(zip_longest(REASONS, state.retired_counts, fillvalue=0))
 
 
 def _find(state: ReplayState, task_id: str) -> Item:

@@ -77,7 +77,13 @@ def retirement(item: Item, settings: ReplaySettings) -> str | None:
     reached = mean(item, settings)
     if reached > exact(settings.retire_above):
         return "mastered"
-    return "hard" if reached < exact(settings.lower) and not human else None
+    if human:
+        return None
+    if reached < exact(settings.lower):
+        return "hard"
+    latest = item.measurements[-1]
+    # A measurement of an earlier version does not tell the fewest and the most checks.
+    return "stuck" if settings.retire_stuck and latest.checks and latest.low == latest.high else None
 
 
 def varied(candidates: Sequence[Task], active: Sequence[Task], settings: ReplaySettings) -> list[Task]:

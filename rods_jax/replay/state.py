@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from rods_jax.config import ReplaySettings
 from rods_jax.types import Task
 
-REASONS = ("mastered", "hard", "pruned", "duplicate", "stale")
+REASONS = ("mastered", "hard", "pruned", "duplicate", "stale", "stuck")  # a new one stands last
 
 
 class Measurement(NamedTuple):

@@ -39,6 +39,7 @@ FLOWS = {
     "injected": "#E8A33D",
     "retired_mastered": "#2F8F7F",
     "retired_hard": "#3D4F73",
+    "retired_stuck": "#C2571A",
     "retired_pruned": "#A35C8F",
     "retired_stale": "#8A8A83",
 }

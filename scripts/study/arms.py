@@ -175,4 +175,8 @@ def ablations(author: GeneratedBy = None) -> tuple[Arm, ...]:
 def suggested(author: GeneratedBy = None) -> tuple[Arm, ...]:
     """Exploration: what the first runs suggested (docs/study/seeds.md)."""
     split = partial(synthesis, author=author, signal=boundary.split_band)
-    return (Arm(name="rods_split", about="seeds in the band whose rollouts differ", change=split, against="rods"),)
+    unstuck = partial(split, retire_stuck=True)
+    return (
+        Arm(name="rods_split", about="seeds in the band whose rollouts differ", change=split, against="rods"),
+        Arm(name="rods_unstuck", about="rods_split, and stuck variants leave", change=unstuck, against="rods"),
+    )
