@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import zip_longest
 
 import numpy as np
 
@@ -276,7 +275,8 @@ def _log(state: ReplayState, retired: Sequence[Retired]) -> ReplayState:
 
 def _totals(state: ReplayState) -> list[tuple[str, int]]:
     """(reason, tasks that have left for it): none for a reason that an earlier version, which wrote the state, lacked."""
-    return list(zip_longest(REASONS, state.retired_counts, fillvalue=0))
+    counts = (*state.retired_counts, *[0] * (len(REASONS) - len(state.retired_counts)))
+    return list(zip(REASONS, counts, strict=True))
 
 
 def _find(state: ReplayState, task_id: str) -> Item:
