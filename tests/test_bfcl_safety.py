@@ -1,5 +1,6 @@
 """BFCL calls stay short, small, deterministic and to themselves, whatever the model writes."""
 
+import contextlib
 import copy
 import decimal
 import json
@@ -119,6 +120,24 @@ def test_nested_values_are_errors_not_crashes():
     assert not call(simulator("TwitterAPI"), "post_tweet", content="x", tags=deep).ok
 
 
+@contextlib.contextmanager
+def at_most(calls: int):
+    """Fails as soon as the block has made more calls of functions: what has no end fails too, on a machine of any speed."""
+    made = 0
+
+    def count(frame, event, _):
+        nonlocal made
+        made += event in ("call", "c_call")
+        assert made <= calls, f"more than {calls} calls"
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", "1", "a.txt", "sub", "."]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -133,10 +152,10 @@ def test_any_json_is_answered(data, long_context):
     for _ in range(10):
         tool = data.draw(st.sampled_from(list(bfcl.bfcl_domain().tools.values())))
         arguments = {key: data.draw(JSON) for key in tool.parameters["properties"]}
-        start = time.perf_counter()
+        start = time.thread_time()
         text = sim.call(Call(tool.name, arguments)).text
         sim.state()
-        assert len(text) <= MAX_RESPONSE_CHARACTERS and time.perf_counter() - start < 1
+        assert len(text) <= MAX_RESPONSE_CHARACTERS and time.thread_time() - start < 1
 
 
 @pytest.mark.parametrize(
@@ -156,9 +175,9 @@ def test_any_json_is_answered(data, long_context):
     ],
 )
 def test_costly_arithmetic_is_refused_at_once(name, arguments):
-    start = time.perf_counter()
+    start = time.thread_time()
     assert not call(simulator("MathAPI"), name, **arguments).ok
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 1
 
 
 def test_arithmetic_up_to_the_limits_still_answers():
@@ -188,10 +207,9 @@ def test_trees_folded_into_themselves_are_bounded():
         call(sim, "rm", file_name="d")
         call(sim, "rm", file_name="e")
         call(sim, "mv", source="f", destination="d")
-    start = time.perf_counter()
-    assert not call(sim, "find").ok and not call(sim, "du").ok
-    sim.state()
-    assert time.perf_counter() - start < 1
+    with at_most(calls=500_000):
+        assert not call(sim, "find").ok and not call(sim, "du").ok
+        sim.state()
 
 
 def test_long_names_are_bounded():
@@ -205,10 +223,9 @@ def test_long_names_are_bounded():
             call(sim, "mv", source=name, destination="f")
         call(sim, "rm", file_name="d")
         call(sim, "mv", source="f", destination="d")
-    start = time.perf_counter()
-    assert not call(sim, "find").ok and not call(sim, "du").ok
-    assert sim.state() != sim.state()
-    assert time.perf_counter() - start < 0.5
+    with at_most(calls=2_000):
+        assert not call(sim, "find").ok and not call(sim, "du").ok
+        assert sim.state() != sim.state()
 
 
 def test_whatever_is_written_into_a_file_has_a_state():

@@ -52,6 +52,7 @@ def begun(tmp_path, killed):
     return shutil.copytree(killed, tmp_path / "run")
 
 
+@pytest.mark.slow  # the next test takes the same way, and is quick
 def test_a_full_disk_ends_the_run_and_costs_nothing(begun, start, whole):  # noqa: F811
     start(begun, [], ("full disk", 2)).join()
     assert end_of(begun).startswith("2 ") and "rror" in end_of(begun), end_of(begun)

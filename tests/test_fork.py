@@ -44,6 +44,7 @@ def differs(capsys, a, b) -> tuple[int, str]:
     return end.value.code, capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_earlier_step_gives_the_same_run_again(source, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(source, run)

@@ -96,7 +96,8 @@ def test_the_workflow_reads_only_and_calls_what_ci_calls():
     assert "permissions" not in job and job["strategy"]["matrix"]["python"] == ["3.11", "3.13"]
     assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
-    assert "make -s check docs test" in (ROOT / ".ci" / "run").read_text("utf-8")
+    made = [line.split()[2:] for line in (ROOT / ".ci" / "run").read_text("utf-8").splitlines() if line[:5] == "make "]
+    assert {"check", "docs", "test"} <= {word for words in made for word in words}
     for step in job["steps"]:  # a tag can be moved, a commit cannot
         assert "uses" not in step or re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step["uses"])
 
