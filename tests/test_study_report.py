@@ -39,6 +39,9 @@ def line(arm: str, seed: int, shift: float, noise: float = 0.02) -> dict:
         "first_in_band": [6, 10],
         "zero_variance": [0.1, 0.4],
         "pool": {"zone_hard": 5, "zone_boundary": 10, "zone_mastered": 5},
+        "commit": "0123456789" if seed else "fedcba9876",
+        "changed": seed == 0,
+        "machine": {"cpu": "a processor", "cores": 2, "python": "3.11.7", "jax": "0.10.2"},
     }
 
 
@@ -84,6 +87,7 @@ def test_the_page_and_its_pictures(tmp_path):
     assert "| `static` | 12 of 12 |" in text and "| 1 |" in text  # one collapse
     assert "0.120, 0.060, 2.0 | 60% of 120 | 10%, 40% | 50% of 20 |" in text
     assert "Over 4 arms: Spearman's correlation of the means is 1.00." in text
+    assert "| `0123456` | 38 | a processor | 2 | 3.11.7, 0.10.2 |" in text and "| `fedcba9`, changed | 4 |" in text
     names = [f"{study}_{kind}.png" for study in ("toy", "second") for kind in ("curves", "contrasts")]
     assert all((tmp_path / name).stat().st_size > 10_000 and name in text for name in names)
 

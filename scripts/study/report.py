@@ -4,6 +4,7 @@ Every figure says how many seeds it has, and the page how many of the planned ru
 conclusions in words beyond what the registered tests decide.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -144,6 +145,8 @@ def section(study: Study, lines: Lines) -> str:
         text += ["### What the paper claims beside the score", _table(CLAIMS, claims)]
     if fared := [row for arm in study.arms for row in _stretches(lines, arm.name)]:
         text += ["### How the pool fares over a run", _table(STRETCHES, fared)]
+    if lines:
+        text += ["### Where the runs were made", _table(ORIGINS, _origins(lines))]
     return "\n\n".join(text)
 
 
@@ -152,6 +155,8 @@ CLAIMS = (
     "arm | seeds | variance in [0.25, 0.75], elsewhere, ratio | first means in [0.25, 0.75] | "
     "groups without variance, first and last tenth | boundary tasks of the pool at the end"
 )
+
+ORIGINS = "commit | runs | processor | cores of a run | python, jax"
 
 STRETCHES = (
     "arm | steps | seeds | progress in training | groups without variance | trained in [0.25, 0.75] | "
@@ -227,6 +232,20 @@ def _claims(lines: Lines, arm: str) -> list[str] | None:
         f"{zero[0]:.0%}, {zero[1]:.0%}",
         f"{zones[1] / max(1, sum(zones)):.0%} of {sum(zones) / len(own):.0f}",
     ]
+
+
+def _origins(lines: Lines) -> list[list[str]]:
+    """A row for each commit and machine, in the order of their first runs."""
+    made = [
+        (
+            f"`{line['commit'][:7]}`{', changed' if line['changed'] else ''}",
+            line["machine"]["cpu"],
+            str(line["machine"]["cores"]),
+            f"{line['machine']['python']}, {line['machine']['jax']}",
+        )
+        for line in lines
+    ]
+    return [[commit, str(count), *rest] for (commit, *rest), count in Counter(made).items()]
 
 
 def _stretches(lines: Lines, arm: str) -> list[list[str]]:
