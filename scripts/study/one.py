@@ -213,7 +213,7 @@ def trained(records: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
     return {
         "steps": len(steps),
         "pool": {name: last[name] for name in pool},
-        "retired": {name: last[f"retired_{name}"] for name in ("mastered", "hard", "stuck", "stale")},
+        "retired": {name: last.get(f"retired_{name}", 0) for name in ("mastered", "hard", "stuck", "stale")},
         "seeds_sent": sum(record["seeds"] for record in steps),
         "candidates": sum(record["candidates"] for record in steps),
         "failed_rollouts": sum(record["failed_rollouts"] for record in steps),
