@@ -79,13 +79,14 @@ class PlayedTasks(NamedTuple):
     name: str
     tasks: Sequence[Task]
     limits: Length
+    synthesis: bool = False  # variants are made of them
 
 
 def played_tasks(config: Config, tasks: TaskSplits) -> Iterator[PlayedTasks]:
     """The played tasks of a run: each stage's with its own limits, and the evaluations' with those of the rollout."""
     for stage in config.stages:
         own = tasks_of(stage, tasks.seeds)
-        yield PlayedTasks(f"stages.{stage.name}", own, limits_of(rollout_of(config, stage)))
+        yield PlayedTasks(f"stages.{stage.name}", own, limits_of(rollout_of(config, stage)), stage.synthesis)
     for name in ("held_out", "validation"):
         if getattr(tasks, name):
             yield PlayedTasks(name, getattr(tasks, name), limits_of(config.rollout))
@@ -134,8 +135,7 @@ def check_lengths(
                 f"{sentence}; these are more than rollout.max_unfit_share allows, {allowed:.0%}: raise the limits, give "
                 "other tasks, or raise the share"
             )
-        breeding = any(played.name == f"stages.{stage.name}" and stage.synthesis for stage in config.stages)
-        say(sentence + (_BREED if breeding and config.update.signal is mean_band else ""))
+        say(sentence + (_BREED if played.synthesis and config.update.signal is mean_band else ""))
     return record
 
 

@@ -25,9 +25,8 @@ from rods_jax.synthesis.algebra import the_seed_itself
 from rods_jax.synthesis.author import Order
 from rods_jax.task_files import content_hash, task_to_json
 from rods_jax.types import Call, Turn
-from scripts.study import __main__ as study
 from scripts.study import inference, one, plan
-from scripts.study.__main__ import shares, time_left
+from scripts.study.__main__ import Settings, chosen, shares, time_left
 from scripts.study.pool import stretches
 
 ROOT = Path(__file__).parent.parent
@@ -135,10 +134,10 @@ def test_the_time_that_is_left_follows_from_the_runs_that_have_ended():
 
 def test_some_arms_can_run_first():
     left = plan.remaining(STUDY, [])
-    one = study.Settings(config=Path("it.py"), only=("other",), most=1)
-    assert [run.name for run in study.chosen(left, one, STUDY)] == ["other@0"]
+    settings = Settings(config=Path("it.py"), only=("other",), most=1)
+    assert [run.name for run in chosen(left, settings, STUDY)] == ["other@0"]
     with pytest.raises(ConfigError, match=r"--only names rodz: toy has no such arm$"):
-        study.chosen(left, replace(one, only=("rodz", "other")), STUDY)
+        chosen(left, replace(settings, only=("rodz", "other")), STUDY)
 
 
 def test_jobs_have_cores_of_their_own():

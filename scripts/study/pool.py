@@ -25,16 +25,15 @@ def stretches(run: Path, records: Sequence[Mapping[str, Any]], count: int) -> li
     outcomes = read_outcomes(read_metrics(run / "candidates.jsonl"), read_tasks(run / "tasks/seeds.jsonl"))
     written = [(one.settled, one.candidate) for one in outcomes if one.candidate is not None]
     first, last = first_measurements(records), _last_trained(records)
-    bounds = np.linspace(0, records[-1]["step"], count + 1).round().astype(int)
     found = []
-    for low, high in zip(bounds, bounds[1:]):
+    for low, high in bounds_of(records, count):
         inside = [record for record in records if low < record["step"] <= high]
         variants = [task for step, task in written if low < step <= high]
         entered = [task.id for _, task in written if task.id in first and low < first[task.id].step <= high]
         means = np.concatenate([record["task_mean"] for record in inside])
         found.append(
             {
-                "steps": [int(low) + 1, int(high)],
+                "steps": [low + 1, high],
                 "trained_progress": round(float(means.mean()), 4),
                 "in_band": round(float(((means >= BAND[0]) & (means <= BAND[1])).mean()), 4),
                 "zero_variance": round(float(np.mean([record["zero_variance"] for record in inside])), 4),
@@ -46,6 +45,12 @@ def stretches(run: Path, records: Sequence[Mapping[str, Any]], count: int) -> li
             }
         )
     return found
+
+
+def bounds_of(records: Sequence[Mapping[str, Any]], count: int) -> list[tuple[int, int]]:
+    """(low, high) of `count` equal stretches of a run's steps: those above low, up to high."""
+    bounds = np.linspace(0, records[-1]["step"], count + 1).round().astype(int).tolist()
+    return list(zip(bounds, bounds[1:]))
 
 
 def _last_trained(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:

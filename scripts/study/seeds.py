@@ -23,14 +23,16 @@ from rods_jax.boundary import BAND
 from rods_jax.commands.common import running
 from rods_jax.config import Config
 from rods_jax.files import write_atomically
+from rods_jax.journal import read_log
 from rods_jax.lengths import exceeded, limits_of, measure
 from rods_jax.metrics import read_metrics
 from rods_jax.run import directory as place
 from rods_jax.run.fidelity import read_outcomes
-from rods_jax.types import Json
+from rods_jax.types import Json, Task
 from scripts.study.draw import COLORS, save
 from scripts.study.one import RESULT
-from scripts.study.plan import LINES, Study, config_of, folder_of, load, planned
+from scripts.study.plan import LINES, Planned, Study, config_of, folder_of, load, planned
+from scripts.study.pool import bounds_of
 
 PARTS = 3  # of a run's steps
 WORDS = {  # of the groups that were trained on, and of the tasks that became seeds of synthesis
@@ -64,13 +66,13 @@ def main() -> None:
 
 def merged(path: Path, found: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
     """The lines that are there, with those of the runs that are here in their places."""
-    before = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    before = [entry.record for entry in read_log(path)] if path.exists() else []
     lines = {(line["arm"], line["seed"]): line for line in (*before, *found)}
     return list(lines.values())
 
 
 # ------------------------------------------------------------------------------------------- a run
-def line_of(study: Study, run: Any) -> dict[str, Json] | None:
+def line_of(study: Study, run: Planned) -> dict[str, Json] | None:
     """None: the run's folder is not here, or the run has not ended."""
     folder = folder_of(study, run)
     if not (folder / RESULT).exists():
@@ -90,7 +92,7 @@ def line_of(study: Study, run: Any) -> dict[str, Json] | None:
     }
 
 
-def unfit_of(config: Config, tokenizer: Any, tasks: Sequence[Any]) -> set[str]:
+def unfit_of(config: Config, tokenizer: Any, tasks: Sequence[Task]) -> set[str]:
     lengths = measure(config.domain(), config.codec(tokenizer), tasks)
     return {name for name, length in lengths.items() if exceeded(length, limits_of(config.rollout))}
 
@@ -105,14 +107,13 @@ def parts_of(records: Sequence[Mapping[str, Any]], chosen: Sequence[tuple[int, s
         for record in records
         for name, mean, variance in zip(record["task_ids"], record["task_mean"], record["task_variance"], strict=True)
     }
-    bounds = np.linspace(0, records[-1]["step"], PARTS + 1).round().astype(int)
     found = []
-    for low, high in zip(bounds, bounds[1:]):
+    for low, high in bounds_of(records, PARTS):
         trained = [group for (step, _), group in measured.items() if low < step <= high]
         seeds = [(name, measured[step, name]) for step, name in chosen if low < step <= high]
         found.append(
             {
-                "steps": [int(low) + 1, int(high)],
+                "steps": [low + 1, high],
                 "informative": _share([variance > 0 for _, variance in trained]),
                 "stuck": _share([is_stuck(*group) for group in trained]),
                 "seeds": len(seeds),
