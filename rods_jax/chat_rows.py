@@ -11,16 +11,11 @@ Source of what is left out: EigenData, arXiv 2601.22607, and the card of its rel
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from rods_jax import journal
-from rods_jax.files import require_object
 from rods_jax.types import Json
 
 Row = Mapping[str, Json]
-
-
 KEPT, FAILED, CONFLICT, UNLABELLED, USER_ERRED = "kept", "failed", "conflict", "unlabelled", "user_erred"
 
 
@@ -29,14 +24,6 @@ class Chosen(NamedTuple):
 
     rows: tuple[Row, ...]
     counts: Mapping[str, int]  # by fate
-
-
-def read_rows(path: str | Path) -> tuple[Row, ...]:
-    """A file of rows. JsonError, JournalError name file and line: not JSON, or without messages or tools."""
-    entries = journal.read_log(Path(path))
-    return tuple(
-        require_object(entry.record, f"{path}, line {entry.line}", messages=list, tools=list) for entry in entries
-    )
 
 
 def chosen(rows: Iterable[Row], *, faultless_user: bool = False) -> Chosen:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from rods_jax import strict_json
+from rods_jax import chat_rows, strict_json
 from rods_jax.chat_rows import FAILED, KEPT, fates_of
 from rods_jax.codecs.grammar import served_call
 from rods_jax.config import ConfigError
@@ -100,11 +100,11 @@ def _labelled(line: Json, where: str) -> Mapping[str, Json]:
 def _dialogue(line: Mapping[str, Json], where: str, passed: bool, last_turn_only: bool) -> Dialogue | None:
     """None: a call of the agent cannot be read.  JsonError: messages or tools are not OpenAI's."""
     tools = tuple(_tool(one, where) for one in line.get("tools") or ())
+    line = {**line, "messages": [require_object(one, where, role=str) for one in line["messages"]]}
     opening: dict[str, str] = {}
     rest: list[Action | Message] = []
     learned: list[bool] = []
-    for one in line["messages"]:
-        one = require_object(one, where, role=str)
+    for one in (chat_rows.last_turn_only(line) if last_turn_only else line)["messages"]:
         role, text = one["role"], one.get("content") or ""
         if role not in ROLES or not isinstance(text, str):
             raise JsonError(f"{where}: a message has a role of {', '.join(ROLES)} and text: got {shown(one)}")
@@ -130,8 +130,6 @@ def _dialogue(line: Mapping[str, Json], where: str, passed: bool, last_turn_only
         rest.pop()
     if not rest:
         raise JsonError(f"{where}: no message of the agent follows the user's first words")
-    if last_turn_only:
-        learned[:-1] = [False] * (len(learned) - 1)
     return Dialogue(tools, opening, tuple(rest), tuple(learned), passed)
 
 

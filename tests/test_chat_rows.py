@@ -1,11 +1,6 @@
 """Rows to learn from: what is left out is counted, and nothing is learned twice."""
 
-import json
-
-import pytest
-
-from rods_jax.chat_rows import chosen, last_turn_only, read_rows, turns_of
-from rods_jax.strict_json import JsonError
+from rods_jax.chat_rows import chosen, last_turn_only, turns_of
 
 USER, OWN, RESULT = ({"role": role, "content": role} for role in ("user", "assistant", "tool"))
 
@@ -48,12 +43,3 @@ def test_of_ever_longer_rows_the_last_message_alone_is_learned():
         assert weights == [0] * (len(weights) - 1) + [1]
     assert last_turn_only(whole) == parts[-1] and "weight" not in OWN  # what was given is as it was
     assert last_turn_only({"messages": [USER], "tools": []}) == {"messages": [USER], "tools": []}
-
-
-def test_a_file_of_rows_is_read_and_damage_is_named(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps(row(reward=1)) + "\n" + json.dumps({"messages": []}) + "\n")
-    with pytest.raises(JsonError, match="line 2: it lacks the key tools"):
-        read_rows(path)
-    path.write_text(json.dumps(row(reward=1)) + "\n")
-    assert read_rows(path) == (row(reward=1),)

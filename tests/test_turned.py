@@ -14,7 +14,7 @@ from rods_jax import config as configuration
 from rods_jax import run
 from rods_jax.adapters.trajectories import chat, formed, user_chat
 from rods_jax.chat import Request
-from rods_jax.chat_rows import chosen, read_rows
+from rods_jax.chat_rows import chosen
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
 from rods_jax.codecs.tokenizer import checkpoint_tokenizer, train_tokenizer
@@ -169,12 +169,12 @@ def test_the_users_side_is_exported_and_counted(directory, tmp_path, capsys):
     )
     to(tmp_path / "user.jsonl", side="user", passed=True)
     said = " ".join(capsys.readouterr().out.split())
-    rows = read_rows(tmp_path / "user.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "user.jsonl").read_text().splitlines()]
     assert f"{len(rows)} of 40 episodes (left out: " in said and "user_erred" in said and "failed" in said
     assert chosen(rows, faultless_user=True).counts == {"kept": len(rows)}
     to(tmp_path / "turns.jsonl", side="user", passed=True, each_turn=True)
     count = sum(one["role"] == "assistant" for row in rows for one in row["messages"])
-    parts = read_rows(tmp_path / "turns.jsonl")
+    parts = [json.loads(line) for line in (tmp_path / "turns.jsonl").read_text().splitlines()]
     assert len(parts) == count and all(part["messages"][-1]["role"] == "assistant" for part in parts)
     with pytest.raises(ValueError, match="of --to chat alone"):
         convert("atif", tmp_path / "no.jsonl", directory, side="user")
