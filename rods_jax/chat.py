@@ -394,6 +394,7 @@ def _count(usage: Json, name: str) -> int:
 
 def _tidy(reply: Reply, key: str | None) -> Reply:
     """The reply with a short detail, and without the key that a server may have repeated in it."""
-    hide = (lambda text: text.replace(key, "***")) if key else str
+    hide = lambda value: json.loads(json.dumps(value).replace(json.dumps(key)[1:-1], "***")) if key else value
+    calls = tuple(Call(hide(call.name), hide(call.arguments)) for call in reply.calls)
     detail = " ".join(hide(reply.detail).split())[:MAX_DETAIL]
-    return replace(reply, text=hide(reply.text), detail=detail)
+    return replace(reply, text=hide(reply.text), calls=calls, detail=detail, reasoning=hide(reply.reasoning))

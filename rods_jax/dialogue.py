@@ -8,7 +8,6 @@ and whether the final state is the gold's, however the episode reached it.  Anot
 
 import json
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 
 from rods_jax import chat
 from rods_jax.chat import Generate
-from rods_jax.codecs.grammar import answer, read_message, unreadable
+from rods_jax.codecs.grammar import answer, read_message, sendable, unreadable
 from rods_jax.config import Habits
 from rods_jax.environments.conversation import without_thought
 from rods_jax.environments.episode import Episode, readable, start_episodes
@@ -269,9 +268,10 @@ def converse(generate: Generate) -> Act:
     tools: list[dict] = []
     unanswered: list[str] = []  # ids of the latest calls
     num_calls = 0
+    answered = False  # the server has taken this conversation before
 
     def act(messages: Sequence[Message]) -> Said | Stop:
-        nonlocal num_calls
+        nonlocal num_calls, answered
         for message in messages:
             tools.extend(map(_function, message.tools))
             if message.role == "tool" and unanswered:
@@ -284,10 +284,11 @@ def converse(generate: Generate) -> Act:
             role = message.role if message.role in ("system", "assistant") else "user"
             conversation.append({"role": role, "content": message.content})
         (reply,) = generate([chat.Request(tuple(conversation), tuple(tools))])
-        if reply.error == chat.TOO_LONG and len(conversation) > 1:
+        if reply.error == chat.TOO_LONG and answered:
             return Stop(truncated=f"{reply.error}: {reply.detail}")
         if reply.error not in (None, *chat.BY_THE_MODEL):
             return Stop(failure=f"{reply.error}: {reply.detail}")
+        answered = True
         unanswered.extend(f"call{num_calls + i:05d}" for i in range(len(reply.calls)))  # 9 letters: Mistral's rule
         num_calls += len(reply.calls)
         conversation.append(_assistant(reply, unanswered))
@@ -311,17 +312,13 @@ def _assistant(reply: chat.Reply, ids: Sequence[str]) -> dict:
         {
             "id": call_id,
             "type": "function",
-            "function": {"name": _sendable(call.name), "arguments": json.dumps(call.arguments)},
+            "function": {"name": sendable(call.name), "arguments": json.dumps(call.arguments)},
         }
         for call_id, call in zip(ids, reply.calls, strict=True)
     ]
     message = {"role": "assistant", "content": reply.text or ("" if calls else "(nothing that can be read)")}
     message |= {reply.reasoning_field: reply.reasoning} if reply.reasoning_field else {}
     return message | ({"tool_calls": calls} if calls else {})
-
-
-def _sendable(name: str) -> str:
-    return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:64] or "_"
 
 
 def _without_reasoning(message: dict) -> dict:

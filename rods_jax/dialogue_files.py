@@ -93,8 +93,12 @@ def told(left_out: Mapping[str, int]) -> str:
 # ----------------------------------------------------------------------------------------- one line
 def _labelled(line: Json, where: str) -> Mapping[str, Json]:
     line = require_object(line, where, messages=list)
-    kinds = (("passed", list), ("reward", float), ("correct", bool))
-    return require_object(line, where, **{name: kind for name, kind in kinds if name in line})
+    for name in ("task_id", "rollout"):
+        if isinstance(line.get(name), list | dict):
+            raise JsonError(f"{where}: {name} must be a name or a number: got {shown(line[name])}")
+    kinds: dict[str, type] = {"passed": list, "reward": float, "correct": bool}
+    kinds |= {"tools": list} if line.get("tools") is not None else {}
+    return require_object(line, where, **{name: kind for name, kind in kinds.items() if name in line})
 
 
 def _dialogue(line: Mapping[str, Json], where: str, passed: bool, last_turn_only: bool) -> Dialogue | None:

@@ -17,7 +17,7 @@ from rods_jax.dialogue import Record
 from rods_jax.environments.conversation import USER, WRONG_OWNER
 from rods_jax.environments.protocol import Domain, Slip
 from rods_jax.fields import differences
-from rods_jax.journal import JournalError
+from rods_jax.journal import Entry, JournalError
 from rods_jax.records import RecordError, decode, encode
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, SPOKE, TURN_FAILED, TURN_PASSED
 from rods_jax.types import Json, Task
@@ -45,11 +45,18 @@ def open_journal(
 ) -> Iterator[tuple[dict[Key, Record], Callable[[Record], None]]]:
     """(records so far by task and rollout, append): a new log, or the one that an interruption left.
 
-    The last record of a task and rollout counts.  JournalError: the log was begun with other settings, is damaged, or
-    another process is writing it.
+    The last record of a task and rollout counts.  JournalError: the log was begun with other settings or by another
+    program, is damaged, or another process is writing it; it is left as it is.
     """
-    path = Path(path)
-    with journal.writing_log(path) as (entries, append):
+    path, header = Path(path), json.dumps(settings)
+
+    def ours(entries: Sequence[Entry]) -> None:
+        if not entries and not header.encode().startswith(path.read_bytes()):
+            raise JournalError(f"{path} is no journal of an evaluation: give another folder")
+        if entries and (changed := differences(entries[0].record, json.loads(header))):
+            raise JournalError(f"{path} was begun with another {', '.join(changed)}: give another folder")
+
+    with journal.writing_log(path, check=ours) as (entries, append):
         records = {}
         for line, one in entries[1:]:
             try:
@@ -59,8 +66,6 @@ def open_journal(
             records[record.task_id, record.rollout] = record
         if not entries:
             append(settings)
-        elif changed := differences(entries[0].record, json.loads(json.dumps(settings))):
-            raise JournalError(f"{path} was begun with another {', '.join(changed)}: give another folder")
         yield records, lambda record: append(encode(record))
 
 

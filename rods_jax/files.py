@@ -49,6 +49,12 @@ def require_free(folder: Path) -> None:
         raise FolderError(f"{folder} holds {held[0]!r} and is left as it is: name a folder that is new or empty")
 
 
+def require_begun(folder: Path, name: str) -> None:
+    """FolderError: as for `require_free`, unless a file of this name shows that the command began the folder before."""
+    if not (folder / name).is_file():
+        require_free(folder)
+
+
 def begin(folder: Path) -> None:
     """Makes the folder and marks it as unfinished; what an interrupted command left there goes.
 

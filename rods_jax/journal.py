@@ -24,7 +24,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -98,6 +98,9 @@ def writing(path: Path, place: Place = Place(), *, wait: bool = True) -> Iterato
     """
     with _held(path, wait) as file:
         _, place = read(path, place)
+        begun = () if place.check else path.read_bytes().split(b"\n")
+        if not all(_FIRST_LINE.startswith(line.rstrip(b"\0")) for line in begun):  # a lost block may read as zeros
+            raise JournalError(f"{path} is no journal, and is left as it is")
         if file.seek(0, os.SEEK_END) > place.offset and not _ends_a_line(file):
             file.write(b"\n")  # a crash cut off a line, or only its end
             _, place = read(path, place)
@@ -127,15 +130,19 @@ def read_log(path: Path) -> list[Entry]:
 
 @contextlib.contextmanager
 def writing_log(
-    path: Path, keep: Callable[[Entry], bool] = lambda entry: True
+    path: Path,
+    keep: Callable[[Entry], bool] = lambda entry: True,
+    check: Callable[[Sequence[Entry]], None] = lambda entries: None,
 ) -> Iterator[tuple[list[Entry], Callable[..., None]]]:
     """(what it holds, append(*records)): the one writer of the log, which is created where it lacks.
 
-    keep: the first record that it refuses is cut off, with all that follow.  InUse: someone else is writing.
-    JournalError: as for `read_log`; nothing was cut off.
+    keep: the first record that it refuses is cut off, with all that follow.  check: raises where these records are no
+    log of the caller's.  InUse: someone else is writing.  JournalError: as for `read_log`.  Whatever is raised, nothing
+    was cut off.
     """
     with _held(path, wait=False) as file:
         entries = list(itertools.takewhile(keep, read_log(path)))
+        check(entries)
         _cut(file, sum(len(line) + 1 for line in _whole_lines(path)[: len(entries)]))
         sync(path.parent)
         yield (
@@ -198,6 +205,9 @@ def _check(before: str, payload: bytes) -> str:
 
 def _line(check: str, payload: bytes) -> bytes:
     return f'["{check}", '.encode() + payload + b"]"
+
+
+_FIRST_LINE = _line(_check("", json.dumps(_HEADER).encode()), json.dumps(_HEADER).encode())
 
 
 def _is_cut_off(line: bytes) -> bool:

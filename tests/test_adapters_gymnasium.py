@@ -1,5 +1,6 @@
 """Gymnasium environments in and out, against the real package."""
 
+import math
 import warnings
 
 import pytest
@@ -85,6 +86,16 @@ def test_what_is_no_action_is_told_until_the_rules_end_it():
     assert batch.act({1: Action(calls=(Call("x"),))})[1].observations == (
         "Error: there are no tools: answer with the action.",
     )
+
+
+def test_whatever_a_text_makes_of_its_reader_is_told():
+    def read(text):
+        return {"seven": "7"}[text] if text.isalpha() else str(math.factorial(int(text)) * 1.0)
+
+    domain, task, batch = started(lambda task: Guess(), read=read)
+    for text in ("eight", "170" * 9, "1000", "..."):  # KeyError, OverflowError twice, ValueError
+        (answer,) = batch.act({0: said(text)}).values()
+        assert not answer.done and answer.observations[0].startswith("Error: ")
 
 
 def test_a_discrete_environment_is_one_tool():

@@ -182,6 +182,10 @@ def test_gold_passes_and_half_of_it_does_not(desk):
         (Call("delete_tickets_number", {"number": "1/../../state"}), 'Error 404: "no such ticket"'),
         (Call("delete_tickets_number", {"number": "\ud800"}), 'Error 404: "no such ticket"'),
         (Call("read_state"), "Error: unknown tool read_state"),
+        (
+            Call("delete_tickets_number", {"number": "\U0001f600" * 1_000}),
+            "Error: the arguments are too long for an address of 8000 characters",
+        ),
     ],
 )
 def test_what_a_policy_writes_is_an_observation(desk, call, text):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 import re
 import time
 from collections import Counter
@@ -17,6 +18,8 @@ from rods_jax import chat
 from rods_jax.chat import Endpoint, http_generate
 from rods_jax.dialogue import play
 from rods_jax.environments import toolkit
+from rods_jax.environments.helpdesk.domain import HELPDESK
+from rods_jax.environments.helpdesk.tasks import build
 from rods_jax.environments.scoring import RODS
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.evaluation import score
@@ -343,3 +346,11 @@ def test_who_stops_reading_a_served_player_ends_its_episodes():
         assert next(records).failure == ""
         records.close()
         assert len({request["messages"][0]["content"] for request in requests}) <= 3
+
+
+def test_a_first_request_that_is_too_long_is_in_no_score_whatever_the_world():
+    too_long = chat.Reply("", error=chat.TOO_LONG, detail="HTTP 400: the context length is 8")
+    parts = build(random.Random(0), max_faults=1, seeds=1, held_out=1, validation=1, practice=1)
+    for domain, task in ((WORKPLACE, TASK), (HELPDESK, parts.seeds[0])):  # a conversation begins with several messages
+        record = play(domain, task, 0, converse(lambda requests: [too_long]))
+        assert record.failure.startswith("too_long") and record.truncated == ""

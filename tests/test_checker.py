@@ -75,6 +75,11 @@ def test_what_must_be_kept_fails_all_of_it_but_the_goals_own_paths():
     assert decided(kept, end(opened)) == (True, True)
     assert decided(kept, end(robbed)) == decided(kept, end(older)) == (True, False)
     assert decided(Checker(goal, kept=(("Box", "coins"),)), end(older)) == (True, True)
+    second = Goal(("Box", "coins", "1"), 7)  # a goal inside a list is apart, its neighbours are not
+    paid, robbed = ({"Box": BEFORE["Box"] | {"coins": coins}} for coins in ([1, 7], [2, 7]))
+    assert BEFORE["Box"]["coins"] == [1, 2]
+    assert decided(Checker((second,), kept=(("Box",),)), end(paid)) == (True, True)
+    assert decided(Checker((second,), kept=(("Box",),)), end(robbed)) == (True, False)
     refusal = Checker(said=("no",), refusal=True)
     assert decided(refusal, end(words=["No!"])) == (True, True)
     assert decided(refusal, end(opened, words=["No!"])) == (True, False)

@@ -99,6 +99,9 @@ def test_measured_tasks_teach_nothing(read):
         (line([*MESSAGES[:4], MESSAGES[6]], reward=1), "line 2: two messages of the agent follow"),
         (line([*MESSAGES, MESSAGES[0], MESSAGES[6]], reward=1), "line 2: a system message stands after"),
         (line(reward=1) | {"tools": [{"name": "x"}]}, "line 2: it lacks the key function"),
+        (line(reward=1) | {"tools": 5}, "line 2: tools must be a list"),
+        (line(reward=1, task_id=["t"]), "line 2: task_id must be a name or a number"),
+        (line(reward=1, task_id="t", rollout={}), "line 2: rollout must be a name or a number"),
     ],
 )
 def test_what_is_no_dialogue_is_named_by_its_line(read, broken, words):

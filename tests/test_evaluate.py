@@ -15,6 +15,8 @@ from evaluate_toy import ROOT, TASKS, chat_reply, conversations, gold_reply, run
 
 from rods_jax.commands.evaluate import main
 from rods_jax.environments.workplace.domain import WORKPLACE
+from rods_jax.files import FolderError
+from rods_jax.journal import JournalError
 from rods_jax.run.evaluating import Split
 from rods_jax.types import Action, Call
 
@@ -285,6 +287,19 @@ def test_other_settings_are_refused_by_name(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             run(tmp_path / "other", **changes)
+
+
+def test_a_folder_of_others_is_left_as_it_is(tmp_path):
+    (tmp_path / "scores.json").write_text("mine")
+    with pytest.raises(FolderError, match="holds 'scores.json' and is left as it is"):
+        run(tmp_path, player="gold")
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
+    for text in ('{"mine": 1}\n{"n": 2}', '{"mine": 1}'):  # nor is a line without its end cut off
+        (tmp_path / "journal.jsonl").write_text(text)
+        with pytest.raises(JournalError, match="give another folder"):
+            run(tmp_path, player="gold")
+        assert (tmp_path / "journal.jsonl").read_text() == text
+    assert (tmp_path / "scores.json").read_text() == "mine"
 
 
 def test_gold_and_floor_on_a_slice_of_bfcl(tmp_path):

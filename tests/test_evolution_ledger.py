@@ -23,6 +23,7 @@ from rods_jax.evolution.folder import evolve_in
 from rods_jax.evolution.ledger import Halted, Ledger, opened, unwritten
 from rods_jax.evolution.llm import llm_roles
 from rods_jax.evolution.roles import Verdict
+from rods_jax.files import FolderError
 from rods_jax.journal import JournalError
 from rods_jax.task_files import read_tasks
 
@@ -107,6 +108,38 @@ def test_more_tasks_may_be_asked_for_later(tmp_path):
     assert [one.task_id for one in records] == [task.id for task in more.tasks] and all(
         all(one.rods) for one in records
     )
+
+
+def test_a_budget_holds_where_a_server_counts_nothing(tmp_path):
+    asked = []
+
+    def uncounted(requests):
+        asked.extend(requests)
+        return [Reply("x" * 400)]
+
+    def make(backends):
+        for number in range(1_000):
+            backends["writer"]([Request(({"role": "user", "content": f"{number}"},))])
+
+    for budget, times in (
+        (300, 3),
+        (300, 3),
+        (500, 5),
+    ):  # 100 tokens and some of the question each; written, not asked again
+        with (
+            opened(tmp_path / NAME, {}, {"writer": uncounted}, budget) as ledger,
+            pytest.raises(Halted, match="budget"),
+        ):
+            ledger.do("u", type(None), make)
+        assert len(asked) == ledger.spent["writer"].questions <= times
+        assert budget <= ledger.tokens() < budget + 150
+
+
+def test_a_folder_of_others_is_left_as_it_is(tmp_path):
+    (tmp_path / "tasks.jsonl").write_text("mine")
+    with pytest.raises(FolderError, match="holds 'tasks.jsonl' and is left as it is"):
+        evolve_in(CONFIG, tmp_path, Console(quiet=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["tasks.jsonl"]
 
 
 def test_a_budget_of_the_server_that_ends_in_a_dialogue_is_no_failure_of_the_dialogue():

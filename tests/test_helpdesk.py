@@ -288,6 +288,9 @@ def test_a_demonstrator_without_habits_solves_what_it_is_told_of_and_one_with_th
     assert all(all(played(task, Dials(), Habits(), 0)[1].passed) for task in tasks)
     bent = [all(played(task, Dials(), Habits(stop_early=0.75, skip=0.1), n)[1].passed) for n, task in enumerate(tasks)]
     assert 10 < sum(bent) < 50
+    greeted = demonstrator(tasks[0], Habits(), random.Random(0))
+    told = greeted([Message("user", f"My account is {'9' * 5_000}.")])  # no integer that Python reads
+    assert all(call.arguments.get("account", 0) == 0 for call in told.calls)
     ignoring = Dials(ignores=0.3)  # it asks again
     assert sum(all(played(task, ignoring, Habits(), 0)[1].passed) for task in tasks) > 40
 

@@ -177,6 +177,11 @@ def test_another_version_and_another_file_are_refused_in_one_sentence(tmp_path, 
     path.write_text('{"step": 1}\n')
     with pytest.raises(JournalError, match="line 1"), writing(path):
         pass
+    for text in ("a diary\n", "a diary"):  # not JSON, and so like a line that a crash cut off
+        path.write_text(text)
+        with pytest.raises(JournalError, match="j.jsonl is no journal, and is left as it is"), writing(path):
+            pass
+        assert path.read_text() == text
 
 
 # ------------------------------------------------------------------------------------------ locks

@@ -128,6 +128,8 @@ def test_officially_it_does_not_matter_who_made_a_call(mock):
         ("Call Bob", "please CALL BOB.", True, True),
         ("Bob", "Bobby", True, False),
         ("7", "nothing", False, False),
+        ("4", "there are 4,5 or 6 of them", True, True),  # commas of thousands are followed by three digits
+        ("45", "there are 4,5 or 6 of them", True, False),
     ],
 )
 def test_what_counts_as_said(wanted, said, official, strict):

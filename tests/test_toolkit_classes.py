@@ -258,6 +258,37 @@ def test_no_rollout_sees_the_defaults_and_class_attributes_of_another(cls):
     assert now == before
 
 
+class Slow:
+    """A box whose looking takes as long as the test wants."""
+
+    items: list[str] = []
+
+    def add(self, item: str):
+        self.items.append(item)
+
+    def look(self):
+        INSIDE.set()
+        assert LEAVE.wait(60)
+        return len(self.items)
+
+
+INSIDE, LEAVE = threading.Event(), threading.Event()
+
+
+def test_a_state_is_the_rollouts_own_while_another_thread_runs_a_tool():
+    changed, untouched, slow = (start(Slow) for _ in range(3))
+    changed.call(Call("add", {"item": "a"}))
+    slow.call(Call("add", {"item": "a"}))  # what the class holds meanwhile
+    thread = threading.Thread(target=slow.call, args=(Call("look"),))
+    thread.start()
+    try:
+        assert INSIDE.wait(60)
+        assert changed.state() == {"Slow": {"items": ["a"]}} and untouched.state() == {"Slow": {}}
+    finally:
+        LEAVE.set()
+        thread.join()
+
+
 def test_a_copy_of_a_simulator_leads_its_own_life_in_the_class_too():
     cart = start(Cart)
     cart.call(Call("put", {"item": "a"}))

@@ -56,6 +56,8 @@ def test_the_model_is_asked_from_its_own_side_with_its_own_calls():
     assert [json.loads(one["function"]["arguments"]) for one in calls] == [{"n": 1}, {}]
     assert [one["id"] for one in calls] == [one["tool_call_id"] for one in request.messages[5:]]
     assert request.tools == (FUNCTION,) and request.messages[0]["content"] == "You are t."
+    odd = (*LINES, Line(USER, "", (Call("check router!"),)))  # servers refuse such a name
+    assert seen_by(odd)[-1]["tool_calls"][0]["function"]["name"] == "check_router_"
     assert [m["role"] for m in seen_by(LINES[:3], AGENT)] == ["assistant", "user", "assistant"]  # the other side
 
 

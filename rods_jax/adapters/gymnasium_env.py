@@ -88,8 +88,8 @@ class _Game:
             return self._refuse(CALL_FAILED, "there are no tools: answer with the action")
         try:
             value = self._valid(self._read(action.answer))
-        except (ValueError, KeyError) as error:
-            return self._refuse(PARSE_ERROR, str(error))
+        except Exception as error:  # whatever the text makes of `read`: it is the policy's
+            return self._refuse(PARSE_ERROR, str(error) or type(error).__name__)
         seen, done = self._step(value)
         return self._answer(CALLED, (seen,), "user", done)
 

@@ -24,6 +24,7 @@ from rods_jax.environments.protocol import Domain
 from rods_jax.environments.toolkit import MAX_RESPONSE_CHARACTERS
 from rods_jax.types import Call, Json, Observation, ToolSpec, World
 
+MAX_TARGET = 8_000  # characters of path and query: what servers should take at least (RFC 9110, section 4.1)
 METHODS = ("get", "put", "post", "delete", "patch")
 EPISODE = "rods-episode"  # header that tells a service which requests are of one episode
 
@@ -137,7 +138,7 @@ class _Simulator:
 
 
 def request_of(operation: Operation, arguments: Mapping[str, Json]) -> tuple[str, str, Json]:
-    """(method, path and query, body or None) of a call. ValueError: an argument is unknown, missing, or no path part."""
+    """(method, path and query, body or None) of a call. ValueError: an argument is unknown, missing, too long or no path part."""
     places, needed = operation.places, operation.spec.parameters["required"]
     if unknown := [name for name in arguments if name not in places]:
         raise ValueError(f"unknown argument {unknown[0]}")
@@ -153,7 +154,10 @@ def request_of(operation: Operation, arguments: Mapping[str, Json]) -> tuple[str
     query = [(name, _text(item)) for name, value in given["query"].items() for item in _items(value)]
     whole = next((value for name, value in arguments.items() if places[name] == "whole"), None)
     body = given["body"] if "body" in places.values() else whole
-    return operation.method.upper(), path + ("?" + urlencode(query, errors="replace") if query else ""), body
+    target = path + ("?" + urlencode(query, errors="replace") if query else "")
+    if len(target) > MAX_TARGET:
+        raise ValueError(f"the arguments are too long for an address of {MAX_TARGET} characters")
+    return operation.method.upper(), target, body
 
 
 def _items(value: Json) -> list[Json]:

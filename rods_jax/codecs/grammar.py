@@ -167,6 +167,11 @@ def served_call(name: Json, arguments: Json) -> Call:
     return to_call(checked({"name": name, "arguments": arguments}), "arguments")
 
 
+def sendable(name: str) -> str:
+    """A call's name as it goes back to a server: servers refuse names that no tool could have."""
+    return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:64] or "_"
+
+
 def checked(value: Json) -> Json:
     """A value after a round trip through strict JSON text. ValueError: no such text holds it."""
     try:

@@ -170,4 +170,6 @@ def _differs(old: Json, new: Json, path: Keys, apart: set[Keys]) -> bool:
         return False
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return any(_differs(old.get(key, ABSENT), new.get(key, ABSENT), (*path, key), apart) for key in {**old, **new})
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return any(_differs(a, b, (*path, str(place)), apart) for place, (a, b) in enumerate(zip(old, new)))
     return not (old is new or equal(old, new))

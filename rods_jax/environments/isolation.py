@@ -94,12 +94,15 @@ def exchanged(shared: Shared, own: Attributes) -> Iterator[None]:
 
 
 def changed(shared: Shared, own: Attributes) -> dict[str, Any]:
-    """The attributes that are not what the classes define, by name as an instance sees them."""
+    """The attributes that are not what the classes define, by name as an instance sees them.
+
+    What the classes hold now may be another rollout's.
+    """
     return {
         name: own[base, name]
         for base in reversed(shared.classes)
         for owner, name in own
-        if owner is base and not equal(own[base, name], vars(base).get(name, _NOTHING))
+        if owner is base and not equal(own[base, name], shared.attributes.get((base, name), _NOTHING))
     }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rods_jax import chat
 from rods_jax.chat import Generate, Reply, Request
+from rods_jax.codecs.grammar import sendable
 from rods_jax.environments.conversation import USER, Heard, Line, Reason, Spoken, User, without_thought
 from rods_jax.types import Json, Task, ToolSpec
 
@@ -62,7 +63,9 @@ def seen_by(lines: Sequence[Line], who: str = USER) -> tuple[Mapping[str, Json],
         if line.calls:
             ids += [f"call{number + i:05d}" for i in range(len(line.calls))]
             number += len(line.calls)
-            functions = [{"name": one.name, "arguments": json.dumps(dict(one.arguments))} for one in line.calls]
+            functions = [
+                {"name": sendable(one.name), "arguments": json.dumps(dict(one.arguments))} for one in line.calls
+            ]
             message["tool_calls"] = [
                 {"id": call_id, "type": "function", "function": function}
                 for call_id, function in zip(ids[-len(line.calls) :], functions, strict=True)

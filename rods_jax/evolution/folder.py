@@ -22,7 +22,7 @@ from rods_jax.evolution.pairs import difference, text_of
 from rods_jax.evolution.report import print_report, report_of
 from rods_jax.evolution.settings import EvolutionConfig
 from rods_jax.fields import plain_values
-from rods_jax.files import write_atomically
+from rods_jax.files import require_begun, write_atomically
 from rods_jax.records import encode
 from rods_jax.task_files import write_tasks
 from rods_jax.types import Json
@@ -34,7 +34,7 @@ FREE = ("tasks", "workers")  # of the pace: what another call of the command may
 def evolve_in(config: EvolutionConfig, folder: Path, console: Console) -> Evolved:
     """Continues where the folder's journal ends. ConfigError: a role has no backend, a key is missing.
 
-    JournalError: the journal is of another version or of other settings, or another process is writing it.
+    FolderError: it holds what this command did not write.  JournalError: the journal is of another version or of other settings, or another process is writing it.
     """
     ground = config.ground()
     try:
@@ -42,6 +42,7 @@ def evolve_in(config: EvolutionConfig, folder: Path, console: Console) -> Evolve
         config.roles(ground, backends)  # what is wrong is said before anything starts
     except (ValueError, OSError) as error:
         raise ConfigError(f"roles: {error}") from error
+    require_begun(folder, JOURNAL)
     folder.mkdir(parents=True, exist_ok=True)
     with opened(folder / JOURNAL, settings_of(config), backends, config.max_tokens) as ledger:
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()

@@ -6,16 +6,17 @@ is begun again with the replies that it has had.  No question is asked twice, an
 """
 
 import contextlib
+import json
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from rods_jax import journal
-from rods_jax.chat import BUDGET_EXHAUSTED, MISCONFIGURED, RETRIED, Generate, Reply, Request
+from rods_jax.chat import BUDGET_EXHAUSTED, MISCONFIGURED, REFUSED, RETRIED, TOO_LONG, Generate, Reply, Request
 from rods_jax.journal import JournalError
 from rods_jax.records import RecordError, decode, encode
 from rods_jax.synthesis.backends import question_key, read_reply, remembered
@@ -24,6 +25,7 @@ from rods_jax.types import Json
 
 T = TypeVar("T")
 VERSION = 1  # of the records: count up when one changes
+CHARACTERS_A_TOKEN = 4  # about
 UNANSWERED = (*RETRIED, MISCONFIGURED)  # errors of a server that has not answered the question
 
 
@@ -103,6 +105,7 @@ class Ledger:
             raise Halted(f"the budget ended: {reply.detail}")
         if reply.error in UNANSWERED:  # a later call asks again
             return reply
+        reply = _counted(request, reply)
         with self._lock:
             self._append({"unit": unit, "role": role, "question": question_key(request), "reply": asdict(reply)})
             self._count(role, reply)
@@ -118,6 +121,19 @@ class Ledger:
 
     def tokens(self) -> int:
         return sum(one.prompt_tokens + one.completion_tokens for one in self.spent.values())
+
+
+def _counted(request: Request, reply: Reply) -> Reply:
+    """The reply with its tokens, which are estimated from the characters where the server did not count them."""
+    if reply.prompt_tokens or reply.completion_tokens or reply.error in (REFUSED, TOO_LONG):
+        return reply
+    asked = json.dumps(vars(request), default=dict)
+    said = reply.text + reply.reasoning + json.dumps([asdict(call) for call in reply.calls])
+    return replace(
+        reply,
+        prompt_tokens=len(asked) // CHARACTERS_A_TOKEN,
+        completion_tokens=len(said) // CHARACTERS_A_TOKEN,
+    )
 
 
 @contextlib.contextmanager

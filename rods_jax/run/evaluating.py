@@ -24,7 +24,7 @@ from rods_jax.dialogue import Record, gold_player, null_player
 from rods_jax.environments.gold import check_gold
 from rods_jax.environments.scoring import OFFICIAL, RODS, Rules
 from rods_jax.evaluation import ALL, Key, count_slips, open_journal, score, slips_of
-from rods_jax.files import write_atomically
+from rods_jax.files import require_begun, write_atomically
 from rods_jax.generation import Sampling
 from rods_jax.records import decode, encode
 from rods_jax.run import advice, played, players
@@ -35,6 +35,8 @@ from rods_jax.run.splits import Evaluation, Split, floors_of, is_address, is_dir
 from rods_jax.run.trajectory_page import write_page
 from rods_jax.task_files import task_to_json
 from rods_jax.types import Json, Task
+
+JOURNAL = "journal.jsonl"
 
 
 def evaluate(settings: Evaluation, console: Console | None = None) -> dict[str, Json]:
@@ -57,6 +59,7 @@ def evaluate(settings: Evaluation, console: Console | None = None) -> dict[str, 
     name, player = player_of(settings, split, rules, config)
     header = header_of(settings, name, split, rules)
     directory = settings.out or Path("runs/evaluations") / _slug(f"{name} on {split.name}")
+    processes.on_first(lambda: require_begun(directory, JOURNAL))
     # Play.
     jobs = [(task, rollout) for task in split.tasks for rollout in range(settings.rollouts)]
     with journal_of(directory, header) as (kept, append):
@@ -120,7 +123,7 @@ def journal_of(
         def opened() -> list[Json]:
             nonlocal append
             directory.mkdir(parents=True, exist_ok=True)
-            records, append = stack.enter_context(open_journal(directory / "journal.jsonl", header))
+            records, append = stack.enter_context(open_journal(directory / JOURNAL, header))
             return [encode(record) for record in records.values()]
 
         records = (decode(Record, line) for line in processes.on_first(opened))

@@ -34,7 +34,7 @@ def demonstrator(task: Task, habits: Habits, rng: random.Random) -> Callable[[Se
 
 
 def _script(first: str, habits: Habits, rng: random.Random) -> _Script:
-    found = re.search(r"account is (\d+)", first)
+    found = re.search(r"account is (\d{1,9})\b", first)
     account = int(found[1]) if found else 0
     restart = False
     # Look at the account, the line, the router and the laptop, in this order.

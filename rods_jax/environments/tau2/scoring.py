@@ -184,7 +184,7 @@ def is_said(wanted: str, text: str, rules: ScoringRules = OFFICIAL) -> bool:
     return re.search(rf"(?<!\w){re.escape(plain)}(?!\w)", within) is not None
 
 
-_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+_NUMBER = re.compile(r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")  # commas: of thousands alone
 
 
 def _value(number: str) -> float:
