@@ -277,6 +277,9 @@ class Config:
     replay: ReplaySettings = field(default_factory=ReplaySettings)  # the pool of variants
     synthesis: SynthesisConfig | None = None  # None: the rule-based author, at once
     checkpoint_every: int  # steps; and at the end of each epoch
+    stop_seconds: float = (
+        25.0  # from a signal on: a step that outlasts them ends unsaved; give what the scheduler gives
+    )
     retention: RetentionConfig = field(default_factory=RetentionConfig)  # which checkpoints stay
     writers: tuple[Callable[[Path], AbstractContextManager], ...] = ()  # where else metrics go: dashboards.py has three
     max_steps: int | None = None  # stop early, ready to be resumed
@@ -286,7 +289,7 @@ class Config:
     def __post_init__(self) -> None:
         check_types("", self)
         not_negative("", self, "seed")
-        positive("", self, "checkpoint_every", "max_steps", "max_rollouts")
+        positive("", self, "checkpoint_every", "stop_seconds", "max_steps", "max_rollouts")
         require(
             self.mesh is None or len(self.mesh) == 4 and min(self.mesh) > 0,
             f"mesh must be 4 numbers above 0: got {self.mesh}",
@@ -369,7 +372,7 @@ def require_same_run(config: Config, directory: str | Path) -> None:
     changed = set(differences(completed(saved_config(directory), config), plain_values(config)))
     # Where it runs and how far, who helps, when it saves and stops, and what is kept change nothing of what it learns.
     changed -= {"max_steps", "max_rollouts", "run_dir", "file", "synthesis.workers"}
-    changed -= {"checkpoint_every", "update.on_nonfinite"}
+    changed -= {"checkpoint_every", "stop_seconds", "update.on_nonfinite"}
     changed = {key for key in changed if key.split(".")[0] not in ("mesh", "retention", "writers")}
     if changed:
         raise ConfigError(f"{directory} was started with another {', '.join(sorted(changed))}")

@@ -18,7 +18,7 @@ import numpy as np
 
 from rods_jax import processes
 from rods_jax.rollout import Rollouts
-from rods_jax.types import RolloutBatch, Task
+from rods_jax.types import Dropped, RolloutBatch, Task
 
 Keep = Callable[[np.ndarray, int], bool]  # (checks that each valid rollout passed, [g]; all its checks) -> keep?
 
@@ -48,17 +48,6 @@ def unsolved(passed_g: np.ndarray, checks: int, *, most: float = 0.95) -> bool:
 
 
 # ----------------------------------------------------------------------------------------- playing on
-class Dropped(NamedTuple):
-    """What was measured of a task that the step does not learn from."""
-
-    task_id: str
-    passed: int
-    total: int
-    low: int  # fewest checks that a valid rollout passed
-    high: int
-    checks: int  # of each rollout
-
-
 class _Group(NamedTuple):
     """A task's rollouts, and what they measure; None: too few of them are valid."""
 
@@ -165,7 +154,6 @@ def _measured(task: Task, group: Rollouts) -> Dropped | None:
     valid_g, checks = group.batch.valid_NG[0], int(group.batch.checks_N[0])
     if not checks or 2 * valid_g.sum() < len(valid_g):
         return None
-    passed_g = group.batch.passed_NG[0][valid_g]
-    return Dropped(
-        task.id, int(passed_g.sum()), len(passed_g) * checks, int(passed_g.min()), int(passed_g.max()), checks
-    )
+    passed_g, reward_g = group.batch.passed_NG[0][valid_g], group.batch.rewards_NG[0][valid_g].astype(np.float64)
+    counts = int(passed_g.sum()), len(passed_g) * checks, int(passed_g.min()), int(passed_g.max()), checks
+    return Dropped(task.id, *counts, float(reward_g.mean()), float(reward_g.var()))

@@ -181,10 +181,10 @@ def max_variance(rewards_NG: jax.Array, valid_NG: jax.Array, *, keep: int) -> ja
     """Of each group the `keep` valid rollouts with the largest variance of rewards: bool [N, G].
 
     They are the i best and the keep - i worst for some i; of equal variances the largest i counts.  A group with no more
-    valid rollouts keeps them all.  Source: PODS (arXiv 2504.13818), which normalises over the subset alone.
+    valid rollouts keeps them all, and so does one with a reward that is not finite, which must not go unseen.  Source: PODS (arXiv 2504.13818), which normalises over the subset alone.
     """
     size, count_N1 = rewards_NG.shape[1], valid_NG.sum(1)[:, None, None]
-    order_NG = jnp.argsort(jnp.where(valid_NG, -rewards_NG, jnp.inf), axis=1, stable=True)
+    order_NG = jnp.lexsort((-rewards_NG, ~valid_NG), axis=1)  # the best first, and what is not valid last
     sorted_NG = jnp.take_along_axis(jnp.where(valid_NG, rewards_NG, 0.0), order_NG, axis=1)
     # Every split into best and worst, the one with most of the best first.
     best_K, rank_G = jnp.arange(keep, -1, -1)[None, :, None], jnp.arange(size)[None, None, :]
@@ -194,4 +194,6 @@ def max_variance(rewards_NG: jax.Array, valid_NG: jax.Array, *, keep: int) -> ja
     variance_NK = jnp.sum(jnp.square(sorted_NG[:, None, :] - mean_NK1) * chosen_NKG, 2) / total_NK
     split_N = jnp.argmax(variance_NK, axis=1)
     best_NG = jnp.take_along_axis(chosen_NKG, split_N[:, None, None], axis=1)[:, 0]
-    return jnp.take_along_axis(best_NG, jnp.argsort(order_NG, axis=1), axis=1)
+    subset_NG = jnp.take_along_axis(best_NG, jnp.argsort(order_NG, axis=1), axis=1)
+    odd_N1 = (valid_NG & ~jnp.isfinite(rewards_NG)).any(1, keepdims=True)
+    return jnp.where(odd_N1, valid_NG, subset_NG)

@@ -147,7 +147,10 @@ def _order(config: Config, position: Position) -> tuple[Task, ...]:
 
 
 def _play(config: Config, stages: Stages, position: Position, stage: StageConfig, order: Sequence[Task]) -> Filtered:
-    """The epoch's next batch, or one that `rollout.weights` draws; with `rollout.keep`, what it takes to fill it."""
+    """The epoch's next batch, or one that `rollout.weights` draws; with `rollout.keep`, what it takes to fill it.
+
+    What fills the last step of an epoch are its first tasks again.
+    """
     r, params = config.rollout, position.train_state.params
     size_of = group_sizes_of(position.replay, r.group_sizes, group_size=r.group_size, step=position.step)
 
@@ -155,15 +158,15 @@ def _play(config: Config, stages: Stages, position: Position, stage: StageConfig
         sizes = [size_of[task.id] for task in some]
         return _without_user_errors(config.update, stages.collect(params, some, position.step, stage, sizes))
 
+    cap = r.tasks_per_step if r.keep is None else int(r.refill * r.tasks_per_step)
     if r.weights is None:
-        tasks = pool.from_place(order, position.place, r.tasks_per_step)
+        tasks = pool.from_place(order, position.place, min(cap, len(order)))
     else:
         tasks = drawn(position.replay, r.weights, seed=config.seed, step=position.step)
     if r.keep is None:
         batch = tasks[: r.tasks_per_step]
         found = Filtered(batch, play(batch), len(batch), len(batch))
     else:
-        cap = int(r.refill * r.tasks_per_step)
         found = play_until_full(play, tasks, size=r.tasks_per_step, keep=r.keep, cap=cap)
     return found._replace(spent=sum(size_of[task.id] for task in tasks[: found.played]))
 
@@ -192,7 +195,8 @@ def _next(position: Position, state: TrainState, played: Filtered, num_tasks: in
 
 def _ended(config: Config, position: Position) -> bool:
     """Whether the run stops here, before its last epoch has ended."""
-    return position.step == config.max_steps or position.rollouts >= (config.max_rollouts or math.inf)
+    steps, rollouts = config.max_steps or math.inf, config.max_rollouts or math.inf
+    return position.step >= steps or position.rollouts >= rollouts
 
 
 def _timed(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
@@ -264,6 +268,16 @@ def _remember(config: Config, position: Position, played: Filtered) -> Position:
     return replace(position, successes=remembered(position.successes, played.rollouts.batch, played.tasks, tasks))
 
 
+def _measured(played: Filtered, feedback: Feedback) -> dict[str, np.ndarray]:
+    """Mean and variance of each group's rewards; a dropped group in a free place has what it measured, not what it taught."""
+    dropped = {one.task_id: one for one in played.dropped}
+    mean_N, variance_N = (np.array(x_N) for x_N in (feedback.statistics.mean_N, feedback.statistics.variance_N))
+    for place, task in enumerate(played.tasks):
+        if (one := dropped.get(task.id)) is not None:
+            mean_N[place], variance_N[place] = one.mean, one.variance
+    return {"task_mean": mean_N, "task_variance": variance_N}
+
+
 def _counted(name: str, rollouts: Rollouts) -> dict[str, int]:
     """How often each value of a conversation's field occurs; nothing in worlds that hold no conversations."""
     return dict(Counter(value for one in rollouts.trajectories if (value := getattr(one, name))))
@@ -285,7 +299,7 @@ def _settle(
     orders, contents = orders_of(chosen, rollouts.trajectories), known(pool.all_tasks(position.replay))
     dispatches, seconds = _timed(stages.synthesize, orders, pending.step, contents)
     outcomes = [pool.Outcome(d.seed.id, d.step, d.result.candidate) for d in dispatches]
-    replay = pool.stage(position.replay, outcomes, pending.epoch)
+    replay = pool.stage(position.replay, outcomes, pending.epoch, pending.step)
 
     feedback = jax.device_get(pending.feedback)
     results = [dispatch.result for dispatch in dispatches]
@@ -316,8 +330,7 @@ def _settle(
         **({} if rollouts.flops is None else {"flops": rollouts.flops}),
         **({"tasks_played": played.played, "tasks_kept": played.kept} if played.dropped else {}),
         "task_ids": [task.id for task in played.tasks],
-        "task_mean": feedback.statistics.mean_N,
-        "task_variance": feedback.statistics.variance_N,
+        **_measured(played, feedback),
         "seconds_rollout": pending.seconds_rollout,
         "seconds_synthesis": seconds,
         "seconds_step": ended - pending.began,

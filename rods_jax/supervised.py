@@ -6,6 +6,7 @@ No row packs several episodes; rows of similar length share a batch.
 import random
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, Generic, NamedTuple
 
 import jax
@@ -64,17 +65,18 @@ def stream(
 ) -> Iterator[DemonstrationBatch[np.ndarray]]:
     """Endless passes in random order; each batch holds rows of one suffix size.
 
-    Demonstrations that do not fit the largest size, or whose prompt does not fit, are left out.  Raises
-    ValueError when no size has enough for one batch.
+    Demonstrations that do not fit the largest size, or whose prompt does not fit, are left out.  A size with too few rows
+    for a batch shares those of its neighbours, so that every row is learned.  ValueError: all are too few for one batch.
     """
-    # Put each demonstration into the smallest size that holds it.
+    # Put each demonstration into the smallest size that holds it, and fill sizes that have too few for a batch.
     buckets: dict[int, list[Demonstration]] = {size: [] for size in suffix_sizes}
     for one in demonstrations:
         if (size := size_of(one, prompt_size, suffix_sizes)) is not None:
             buckets[size].append(one)
+    _fill(buckets, batch_size)
     if all(len(rows) < batch_size for rows in buckets.values()):
         raise ValueError(
-            f"no size of {tuple(suffix_sizes)} tokens has the {batch_size} demonstrations of one batch: their prompts have "
+            f"the sizes {tuple(suffix_sizes)} hold fewer than the {batch_size} demonstrations of one batch: their prompts have "
             f"up to {max((len(one.prompt) for one in demonstrations), default=0)} tokens, where rollout.max_prompt_tokens "
             f"is {prompt_size}, and the rest up to {max((len(one.suffix) for one in demonstrations), default=0)}, where "
             f"cold_start.suffix_sizes end at {max(suffix_sizes)}"
@@ -87,6 +89,22 @@ def stream(
             batches += [(size, rows[i : i + batch_size]) for i in range(0, len(rows) - batch_size + 1, batch_size)]
         for size, rows in rng.sample(batches, len(batches)):
             yield _batch(rows, prompt_size, size, observed_weight)
+
+
+def _fill(buckets: dict[int, list[Demonstration]], batch_size: int) -> None:
+    """Too few rows for a batch move to the next larger size, and the largest size takes what it lacks from those below."""
+    sizes = sorted(buckets)
+    for size, larger in pairwise(sizes):
+        if len(buckets[size]) < batch_size:
+            buckets[larger] += buckets[size]
+            buckets[size] = []
+    largest = buckets[sizes[-1]]
+    for size in reversed(sizes[:-1]):
+        if largest and (lacking := batch_size - len(largest)) > 0:
+            rows = sorted(buckets[size], key=lambda one: len(one.suffix))  # the longest move
+            left = len(rows) - lacking if len(rows) - lacking >= batch_size else 0
+            largest += rows[left:]
+            buckets[size] = rows[:left]
 
 
 def size_of(one: Demonstration, prompt_size: int, suffix_sizes: Sequence[int]) -> int | None:

@@ -202,6 +202,19 @@ class RolloutBatch(NamedTuple, Generic[Array]):
     checks_N: Array  # int32, of each of the task's rollouts
 
 
+class Dropped(NamedTuple):
+    """What was measured of a task that the step does not learn from."""
+
+    task_id: str
+    passed: int
+    total: int
+    low: int  # fewest checks that a valid rollout passed
+    high: int
+    checks: int  # of each rollout
+    mean: float  # of the reward over valid rollouts
+    variance: float
+
+
 class Standing(NamedTuple, Generic[Array]):
     """What the pool knows of a batch's tasks (`replay.standing`)."""
 

@@ -98,7 +98,7 @@ def simulate(
                 difficulty[name] = difficulty[task.id] + rng.normal(0.0, 0.5)
                 variant = replace(task, id=name, ancestry=(*task.ancestry, task.id))
                 outcomes.append(replay.Outcome(task.id, since, variant if rng.random() < accepted else None))
-            state = replay.stage(state, outcomes, epoch)
+            state = replay.stage(state, outcomes, epoch, step)
             step += 1
     stale = state.retired_counts[replay.REASONS.index("stale")]
     in_band = float(np.mean([0.25 <= chance <= 0.75 for chance in chances]))

@@ -18,7 +18,9 @@ def human_seeds(n):
 def stage(state, tasks, epoch, step=0):
     """Queues the variants of seeds that were chosen at `step`."""
     seeds = [(task.ancestry or ("",))[-1] for task in tasks]
-    return replay.stage(state, [replay.Outcome(*entry) for entry in zip(seeds, [step] * len(tasks), tasks)], epoch)
+    return replay.stage(
+        state, [replay.Outcome(*entry) for entry in zip(seeds, [step] * len(tasks), tasks)], epoch, step
+    )
 
 
 def begin(state, epoch, step=0):

@@ -71,7 +71,12 @@ def test_what_lacks_is_played_again_at_the_share_that_was_kept():
     # Two lack, and a half was kept: four more are played, of which all teach; two are too many.
     assert sizes == [4, 4] and found.played == 8 and found.kept == 4
     assert [one.id for one in found.tasks] == ["0", "3", "4", "5"]
-    assert found.dropped == (("1", 8, 8, 2, 2, 2), ("2", 0, 8, 0, 0, 2), ("6", 5, 8, 0, 2, 2), ("7", 5, 8, 0, 2, 2))
+    assert [one[:6] for one in found.dropped] == [
+        ("1", 8, 8, 2, 2, 2), ("2", 0, 8, 0, 0, 2), ("6", 5, 8, 0, 2, 2), ("7", 5, 8, 0, 2, 2)
+    ]  # fmt: skip
+    assert [(one.mean, one.variance) for one in found.dropped[:2]] == [(1.0, 0.0), (0.0, 0.0)]
+    for one in found.dropped[2:]:
+        assert (one.mean, one.variance) == (np.float32(MIXED).mean() / CHECKS, np.var(np.array(MIXED) / CHECKS))
     batch = found.rollouts.batch
     assert batch.valid_NG.all() and batch.suffix_tokens_NGS.shape == (4, G, 5)  # as wide as the second round
     np.testing.assert_array_equal(batch.suffix_tokens_NGS[:2, :, 4], 0)
@@ -95,7 +100,9 @@ def test_a_broken_group_is_neither_kept_nor_a_measurement():
     sizes: list[int] = []
     play = played({str(n): MIXED for n in range(4)}, sizes, failing=frozenset("0"))
     found = play_until_full(play, [task(str(n)) for n in range(4)], size=2, keep=mixed, cap=4)
-    assert [one.id for one in found.tasks] == ["1", "2"] and found.dropped == (("3", 5, 8, 0, 2, 2),)
+    assert [one.id for one in found.tasks] == ["1", "2"] and [one[:6] for one in found.dropped] == [
+        ("3", 5, 8, 0, 2, 2)
+    ]
 
 
 # ------------------------------------------------------------------------------------------ in a run
@@ -159,6 +166,10 @@ def test_the_loop_fills_its_batches_and_resumes_within_an_epoch():
     assert 6 <= len(whole) <= 9 and all(one["tasks_kept"] <= 2 <= one["tasks_played"] for one in whole)
     assert sum(one["tasks_played"] for one in whole) >= 3 * len(SEEDS)
     assert weights == [[pytest.approx(one["tasks_kept"] / one["tasks_played"])] * 2 for one in whole]
+    assert all(one["tasks_played"] == 3 or one["tasks_kept"] == 2 for one in whole)  # no step ends with its epoch
+    for one in whole:  # a dropped group in a free place has what it measured
+        for name, mean in zip(one["task_ids"], one["task_mean"], strict=True):
+            assert mean == pytest.approx(np.mean(KINDS[chr(int(name))]) / CHECKS)
     for item in final.replay.seeds:  # what was dropped is measured too, at least once in each epoch
         assert len(item.measurements) >= 3
         assert {one.passed for one in item.measurements} == {sum(KINDS[chr(int(item.task.id))])}
@@ -167,6 +178,14 @@ def test_the_loop_fills_its_batches_and_resumes_within_an_epoch():
     steps = lambda records: [(one["task_ids"], one["tasks_played"]) for one in records]
     assert stopped.place > 0 and steps(first + rest) == steps(whole)
     assert resumed.replay == final.replay and resumed.step == final.step
+
+
+def test_a_limit_of_steps_that_lies_behind_a_run_ends_it_at_once():
+    _, _, stopped = run(until=3)
+    assert stopped.step == 3
+    for limit in (3, 2):
+        _, _, resumed = run(replace(CONFIG, max_steps=limit), start=stopped)
+        assert resumed.step == 3
 
 
 def test_without_a_filter_every_group_is_learnt_from_with_weight_1():

@@ -354,6 +354,13 @@ def test_max_variance_keeps_the_subset_that_no_other_exceeds(quarters_NG, valid_
             assert rewards_G[used_G].var() == pytest.approx(max(np.var(some) for some in combinations(own, keep)))
 
 
+def test_a_reward_that_is_not_finite_stays_in_its_group_and_no_invalid_rollout_takes_its_place():
+    rewards_NG = jnp.array([[1.0, jnp.nan, 0.0, 0.2], [1.0, -jnp.inf, 0.0, 0.2], [1.0, 0.5, jnp.nan, 0.0]])
+    valid_NG = jnp.array([[True, True, True, False], [True, True, True, False], [True, True, False, True]])
+    used_NG = jitted_max_variance(rewards_NG, valid_NG, keep=2)
+    assert used_NG.tolist() == [*valid_NG[:2].tolist(), [True, False, False, True]]
+
+
 def test_max_variance_by_hand():
     rewards_NG, valid_NG = jnp.array([[0.5, 1.0, 0.0, 0.5], [1.0, 1.0, 1.0, 1.0]]), jnp.ones((2, 4), bool)
     used_NG = jitted_max_variance(rewards_NG, valid_NG, keep=2)

@@ -14,6 +14,7 @@ from models.decoder import DecoderConfig
 from models.policy import callables
 from rods_jax import grpo
 from rods_jax.grpo import create_optimizer
+from rods_jax.log_probs import LogProbs
 from rods_jax.micro_batches import micro_batches
 from rods_jax.types import Policy, RolloutBatch, Standing
 
@@ -117,6 +118,26 @@ def test_only_action_tokens_carry_loss(policy, params, ratio, aggregate):
     acted = batch.action_mask_NGS & batch.valid_NG[..., None]
     assert (gradient[~acted] == 0).all()
     assert (gradient[acted] > 0).mean() > 0.5  # clipped tokens may be flat
+
+
+@pytest.mark.parametrize(
+    "ratio, ratios, share",  # of four tokens of one rollout; the share of them that the surrogate clips
+    [
+        (grpo.token_ratio, (1.25, 1.29, 0.81, 0.79), 0.5),
+        (grpo.sequence_ratio, (2.0, 0.5, 2.0, 0.5), 0.0),  # the sequence's is 1
+        (grpo.sequence_ratio, (2.0, 2.0, 1.0, 1.0), 1.0),
+    ],
+)
+def test_the_clip_fraction_counts_what_the_surrogate_clips(ratio, ratios, share):
+    none, all_of = np.zeros((1, 1, 4), np.float32), np.ones((1, 1, 4), bool)
+    reward, count = np.ones((1, 1), np.float32), np.ones((1, 1), np.int32)
+    batch = RolloutBatch(
+        count, count[0], all_of.astype(np.int32), 4 * count, all_of, none, reward, all_of[..., 0], count, count[0]
+    )
+    taken = LogProbs(jnp.log(jnp.array(ratios, jnp.float32))[None, None], jnp.zeros((1, 1, 4)))
+    objective = objective_with(ratio=ratio, kl_coefficient=0.0, entropy_coefficient=0.0)
+    _, terms = grpo.objective_value(taken, None, batch, jnp.ones((1, 1)), objective)
+    assert float(terms["clip_fraction"]) == share
 
 
 def test_on_policy_gradient_is_the_policy_gradient(policy, params):

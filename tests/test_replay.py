@@ -14,6 +14,7 @@ from rods_jax import replay
 from rods_jax.config import ReplaySettings
 from rods_jax.records import decode, encode
 from rods_jax.task_files import VERSIONED
+from rods_jax.types import Call, Turn, World
 
 
 # -------------------------------------------------------------------------------------- injection
@@ -263,6 +264,20 @@ def test_cooldown_counts_steps_since_the_last_dispatch():
     assert replay.eligible(state, ["human0"], 17) == [False]
     assert replay.eligible(state, ["human0"], 18) == [True]
     assert replay.eligible(state, ["human1"], 6) == [True]
+
+
+def test_what_may_be_a_seed_is_the_same_whether_a_run_stopped_before_the_step_or_not():
+    """A worker's variant of an old seed comes back while the update runs; a checkpoint before the next step holds it."""
+
+    def of(name, world, ancestry=()):
+        return dataclasses.replace(task_named(name, ancestry), world=World((world,)), turns=(Turn("u", (Call(name),)),))
+
+    seeds = [of(f"h{index}", f"World{index}") for index in range(8)]  # a world has room for two of eight tasks
+    state = replay.create(seeds, ReplaySettings(capacity=4, max_share=0.25, cooldown=2))
+    waiting = replay.mark_seed(state, "h0", 2)
+    back = replay.stage(waiting, [replay.Outcome("h0", 2, of("v", "World0", ("h0",)))], epoch=0, step=9)
+    assert replay.eligible(waiting, ["h0", "h1"], 10) == replay.eligible(back, ["h0", "h1"], 10) == [True, True]
+    assert replay.eligible(back, ["h0", "h1"], 11) == [False, True]
 
 
 def test_impossible_measurements_and_unknown_tasks_are_refused():

@@ -35,7 +35,7 @@ def test_what_is_queued_or_away_is_not_asked_for_again():
     for index in range(5):
         state = replay.mark_seed(state, f"human{index}", 0)
     assert replay.wanted(state, 0, 1) == 9
-    state = replay.stage(state, [Outcome(f"human{index}", 0, None) for index in range(5)], 0)
+    state = replay.stage(state, [Outcome(f"human{index}", 0, None) for index in range(5)], 0, 0)
     assert not state.away and (state.settled, state.written) == (11, 6)
     assert replay.wanted(state, 0, 1) == 24  # 14 variants at a yield of 7/12
 

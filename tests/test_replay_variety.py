@@ -55,7 +55,7 @@ def test_tasks_of_which_there_are_enough_do_not_become_seeds():
     assert replay.eligible(_mixed(max_share=0.7), ids, 0) == [False, True, False]  # 8 of 10 would be of A
     assert replay.eligible(_mixed(max_share=0.5), ids, 0) == [False, False, False]
     queued = stage(_mixed(max_share=0.7), [_of(f"b{i}", ("B",), "pq" + "r" * i) for i in range(2)], epoch=0)
-    assert replay.eligible(queued, ids, 0) == [False, False, False]  # what waits counts too
+    assert replay.eligible(queued, ids, 2) == [False, False, False]  # what waits counts too
 
 
 # -------------------------------------------------------------------------------- curriculum stages

@@ -174,14 +174,30 @@ def test_what_does_not_fit_is_left_out_and_what_fits_exactly_is_not():
 
 
 def test_too_few_for_one_batch_is_an_error():
-    rows = [demonstration(1, 4), demonstration(2, 8), demonstration(3, 9), demonstration(4, 9)]
+    rows = [demonstration(1, 4), demonstration(3, 9), demonstration(4, 9)]
     with pytest.raises(
         ValueError,
-        match=r"no size of \(4, 8\) tokens has the 2 demonstrations of one batch: their prompts have up to \d+ tokens",
+        match=r"the sizes \(4, 8\) hold fewer than the 2 demonstrations of one batch: their prompts have up to \d+ tokens",
     ):
         batches_of(rows, 1)
-    with pytest.raises(ValueError, match="no size"):
+    with pytest.raises(ValueError, match="hold fewer"):
         batches_of([], 1)
+
+
+@pytest.mark.parametrize(
+    "lengths, sizes",  # of the rows; of the batches of a pass (batches have two rows)
+    [
+        ((4, 8), [8]),  # one of each: the short one moves up
+        ((1, 2, 3, 8), [4, 8]),  # the longest of the three moves up
+        ((1, 2, 8), [8]),  # both move, because one alone is no batch
+        ((1, 8, 8), [8]),
+    ],
+)
+def test_a_size_with_too_few_rows_shares_its_neighbours_and_every_row_is_learned(lengths, sizes):
+    rows = [demonstration(index, length) for index, length in enumerate(lengths, start=1)]
+    batches = batches_of(rows, 20 * len(sizes))
+    assert sorted(batch.suffix_tokens_NGS.shape[2] for batch in batches[: len(sizes)]) == sizes
+    assert {index for batch in batches for index in rows_of(batch)} == set(range(1, len(rows) + 1))
 
 
 def test_batches_depend_on_the_rng_alone():

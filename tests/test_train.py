@@ -38,7 +38,9 @@ from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.metrics import TIMED, read_metrics
 from rods_jax.preemption import Stopped
 from rods_jax.rewards import format_reward, progress_reward
+from rods_jax.run import directory as place
 from rods_jax.run import train, training
+from rods_jax.run.cold_start import _initial
 from rods_jax.synthesis.pipeline import author_tasks
 
 
@@ -133,6 +135,27 @@ def test_kept_trajectories_have_their_reward_and_the_log_probability_of_every_to
             assert len(tokens) == len(log_probs) and all(one <= 0 for one in log_probs)
             said = "".join(tokens)
             assert said == step["text"] or "\ufffd" in said  # a token may be a part of a character
+
+
+def test_on_a_mesh_the_whole_state_of_a_cold_start_lies_there_and_so_does_a_restored_one():
+    learner = decoder(replace(CONFIG, mesh=(8, 1, 1, 1)))(640)
+    optimizer = grpo.create_optimizer(1e-3, warmup_steps=1, decay_steps=2, b2=0.98)
+    params = learner.policy.init(jax.random.key(0))
+    state = _initial(optimizer, learner)(params)
+    assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves((params, state))} == {8}
+    jax.tree.map(np.testing.assert_array_equal, state, optimizer.init(params))
+
+
+def test_a_tokenizers_further_templates_are_a_part_of_it(tmp_path):
+    tokenizer = train_tokenizer(["a lamp and a door"], vocab_size=300)
+    tokenizer.chat_template = {"default": "{{ messages }}", "tool_use": "{{ tools }}"}
+    digests = []
+    for name, template in (("one", "{{ tools }}"), ("same", "{{ tools }}"), ("other", "{{ messages }}{{ tools }}")):
+        tokenizer.chat_template["tool_use"] = template
+        tokenizer.save_pretrained(tmp_path / name)
+        digests.append(place._digest_of(tmp_path / name))
+    assert any(path.is_dir() for path in (tmp_path / "one").iterdir())  # where transformers puts them
+    assert digests[0] == digests[1] != digests[2]
 
 
 @pytest.mark.slow  # test_resume.py has a run that is killed, and goes on as this one does

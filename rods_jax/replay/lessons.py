@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from rods_jax.replay.life import mark_seed, observe
 from rods_jax.replay.pace import spread, wanted
 from rods_jax.replay.state import ReplayState
-from rods_jax.types import Task
+from rods_jax.types import Dropped, Task
 
 
 class Feedback(Protocol):
@@ -32,17 +32,17 @@ def learn(
     feedback: Feedback,
     step: int,
     left: int = 1,
-    dropped: Sequence[tuple[str, int, int, int, int, int]] = (),
+    dropped: Sequence[Dropped] = (),
 ) -> tuple[ReplayState, tuple[Task, ...]]:
     """(the pool with the step's measurements and its seeds' cooldown, the tasks that are to be sent as seeds).
 
     feedback: of the step's update of these tasks; where it still is on the device, this waits for it.
     left: steps of the epoch that have yet to send seeds, this one among them (`wanted`); 0: none is sent.
-    dropped: tasks that were played, and not learnt from (`filtering.Dropped`).
+    dropped: tasks that were played, and not learnt from.
     KeyError: a task is not in the pool.
     """
-    for task_id, passed, total, *extremes in dropped:
-        state = observe(state, task_id, passed, total, step, *extremes)
+    for one in dropped:
+        state = observe(state, one.task_id, one.passed, one.total, step, one.low, one.high, one.checks)
     columns = (feedback.passed_N, feedback.total_N, feedback.low_N, feedback.high_N, feedback.checks_N)
     for task, passed, total, *extremes in zip(tasks, *(column.tolist() for column in columns), strict=True):
         if total:  # else too few rollouts were valid, which is no measurement

@@ -43,21 +43,21 @@ def create(tasks: Sequence[Task], settings: ReplaySettings) -> ReplayState:
     return ReplayState(settings, tuple(map(Item, tasks)), (None,) * settings.capacity)
 
 
-def stage(state: ReplayState, outcomes: Sequence[Outcome], epoch: int) -> ReplayState:
-    """Queues the variants that came back during `epoch`.  One whose id is in pool or queue counts as a duplicate."""
+def stage(state: ReplayState, outcomes: Sequence[Outcome], epoch: int, step: int) -> ReplayState:
+    """Queues the variants that came back after `step` of `epoch`.  One whose id is in pool or queue counts as a duplicate."""
     candidates = [outcome.candidate for outcome in outcomes if outcome.candidate is not None]
     if human := [task.id for task in candidates if not task.ancestry]:
         raise ValueError(f"a generated task names its ancestry: {human} do not")
     taken = {item.task.id for item in state.items} | {entry.task.id for entry in state.staged}
     staged, duplicates = list(state.staged), []
-    for _, step, task in outcomes:
+    for _, seeded, task in outcomes:
         if task is None:
             continue
         if task.id in taken:
             duplicates.append(Retired(task.id, "duplicate", epoch, None))
         else:
             taken.add(task.id)
-            staged.append(Staged(task, epoch, step))
+            staged.append(Staged(task, epoch, seeded, step))
     # The outcomes' seeds are no longer away.
     back = {(outcome.seed, outcome.step) for outcome in outcomes}
     state = replace(
@@ -151,14 +151,13 @@ def mark_seed(state: ReplayState, task_id: str, step: int) -> ReplayState:
 def eligible(state: ReplayState, task_ids: Sequence[str], step: int) -> list[bool]:
     """Whether each task may become a seed: its cooldown is over, and the pool has room for its traits.
 
-    Variants of the previous step's seeds do not count yet.  They usually arrive later, while the update runs.  A run
-    that was stopped between the two steps has them already, and must choose the same seeds.
+    Variants that came back after the previous step do not count yet.  They usually arrive later, while the update runs.
+    A run that was stopped between the two steps has them already, and must choose the same seeds.
     KeyError: a task is not in the pool.
     """
     # Traits of the pool and of the queue, without those variants.
     cooldown, active = state.settings.cooldown, active_tasks(state)
-    fresh = {item.task.id for item in state.items if item.seeded == step - 1}
-    queued = [entry.task for entry in state.staged if entry.task.ancestry[-1] not in fresh]
+    queued = [entry.task for entry in state.staged if entry.taken < step - 1]
     counts, limit = traits_of((*active, *queued)), room_of_trait(active, state.settings)
     items = [_find(state, task_id) for task_id in task_ids]
     return [

@@ -53,11 +53,12 @@ class Outcome(NamedTuple):
 
 
 class Staged(NamedTuple):
-    """A validated candidate, the epoch that it came back in, and the step whose feedback chose its seed."""
+    """A validated candidate, the epoch and the step that it came back in, and the step whose feedback chose its seed."""
 
     task: Task
     epoch: int
     seeded: int
+    taken: int = -1  # -1: by a version that did not write it down
 
 
 class Retired(NamedTuple):

@@ -11,7 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from rich.console import Console
 
 from rods_jax import checkpoint, processes, strict_json, supervised
@@ -24,8 +27,9 @@ from rods_jax.preemption import SAVED, Stopped
 from rods_jax.run.directory import COLD_START, require_same_inputs
 from rods_jax.run.display import cold_start_display
 from rods_jax.run.learner import Learner
+from rods_jax.sharding import state_shardings
 from rods_jax.terminal import say
-from rods_jax.types import Codec
+from rods_jax.types import Codec, TrainState
 
 HARDLY = 0.02  # validation reward; below it nothing is there that rewards could raise
 COLD_START_NOISE = 1 << 30  # a bit of the step that keeps its noise apart from training's
@@ -61,7 +65,7 @@ def cold_start(
     # A short run: the second moment forgets fast, and the rate falls so that what was learned settles.
     optimizer = create_optimizer(c.learning_rate, warmup_steps=50, decay_steps=c.max_steps, b2=0.98)
     step_fn = supervised.jit_step(learner.policy, optimizer)
-    state = supervised.SupervisedState(params, optimizer.init(params))
+    state = supervised.SupervisedState(params, _initial(optimizer, learner)(params))
     stream = supervised.stream(
         demonstrations,
         batch_size=c.batch_size,
@@ -121,6 +125,17 @@ def cold_start(
     if processes.is_first():
         write_atomically(directory / "cold_start.json", strict_json.dumps(record, indent=2) + "\n")
     return state.params
+
+
+def _initial(optimizer: optax.GradientTransformation, learner: Learner) -> Callable[[Any], Any]:
+    """The optimizer's `init`; on a mesh its state lies there as a restored one must."""
+    if learner.mesh is None:
+        return optimizer.init
+    moments = jax.eval_shape(optimizer.init, learner.shapes)
+    at = state_shardings(
+        learner.mesh, TrainState(learner.shapes, None, moments, jnp.zeros((), jnp.int32)), learner.shardings, optimizer
+    )
+    return jax.jit(optimizer.init, out_shardings=at.optimizer_state)
 
 
 def shown_to_it(

@@ -165,8 +165,9 @@ def require_same_inputs(now: Mapping[str, str], then: Mapping[str, str], directo
 
 def _digest_of(directory: Path) -> str:
     digest = hashlib.sha256()
-    for file in sorted(directory.iterdir()):
-        digest.update(f"{file.name} {file.stat().st_size} ".encode() + file.read_bytes())
+    for file in sorted(path for path in directory.rglob("*") if path.is_file()):  # several chat templates have a folder
+        name = file.relative_to(directory).as_posix()
+        digest.update(f"{name} {file.stat().st_size} ".encode() + file.read_bytes())
     return digest.hexdigest()
 
 

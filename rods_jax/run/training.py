@@ -88,7 +88,7 @@ def advance(
         checkpoints = stack.enter_context(checkpoint.open_checkpoints(run.directory / "checkpoints", config.retention))
         start_batch = stack.enter_context(episodes_of(config, run.domain))
         evaluate = evaluation(config, start_batch, run.learner, run.codec, len(run.tokenizer), run.unfit)
-        requested = stack.enter_context(stop_requests())
+        requested = stack.enter_context(stop_requests(config.stop_seconds))
         if jax.default_backend() == "tpu":
             stack.enter_context(maintenance_notices())
 
