@@ -51,9 +51,15 @@ def explained_office() -> Domain:
 
 
 def env_tuning(config: Config) -> Config:
-    """Half of the budget with hints after failures, then without (EnvTuning's last two stages)."""
+    """Half of the budget with hints after failures, then without (EnvTuning's last two stages).
+
+    A rollout with hints has room for them: a warning of 127 tokens, and a hint for a repeated call of 80.
+    """
     alone = config.stages[0]
-    hinted = replace(alone, name="hinted", epochs=10, explain_failures=True, warn_of_calls=True)
+    longer = config.rollout.max_suffix_tokens + 208
+    hinted = replace(
+        alone, name="hinted", epochs=10, explain_failures=True, warn_of_calls=True, max_suffix_tokens=longer
+    )
     return replace(config, domain=explained_office, stages=(hinted, alone))
 
 

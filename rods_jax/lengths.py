@@ -18,6 +18,7 @@ from rods_jax.boundary import mean_band
 from rods_jax.config import Config, ConfigError, RolloutConfig, rollout_of
 from rods_jax.curriculum import tasks_of
 from rods_jax.demonstrations import ANSWER, gold_dialogue
+from rods_jax.environments.hints import WARNING
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.environments.scoring import gold_trace
 from rods_jax.types import Codec, Json, Message, Task
@@ -80,13 +81,16 @@ class PlayedTasks(NamedTuple):
     tasks: Sequence[Task]
     limits: Length
     synthesis: bool = False  # variants are made of them
+    warned: bool = False  # after a call where none was asked for, the policy reads a warning
 
 
 def played_tasks(config: Config, tasks: TaskSplits) -> Iterator[PlayedTasks]:
     """The played tasks of a run: each stage's with its own limits, and the evaluations' with those of the rollout."""
     for stage in config.stages:
         own = tasks_of(stage, tasks.seeds)
-        yield PlayedTasks(f"stages.{stage.name}", own, limits_of(rollout_of(config, stage)), stage.synthesis)
+        yield PlayedTasks(
+            f"stages.{stage.name}", own, limits_of(rollout_of(config, stage)), stage.synthesis, stage.warn_of_calls
+        )
     for name in ("held_out", "validation"):
         if getattr(tasks, name):
             yield PlayedTasks(name, getattr(tasks, name), limits_of(config.rollout))
@@ -125,6 +129,8 @@ def check_lengths(
             "mean": dict(zip(KINDS, map(fmean, zip(*known.values())), strict=True)) if known else None,
             "unfit": {name: known[name]._asdict() for name in unfit},
         }
+        if played.warned and (sentence := _too_long_with_a_warning(played, known, codec)):
+            say(sentence)
         if not unfit:
             continue
         sentence, allowed = _sentence(played, known, unfit), config.rollout.max_unfit_share
@@ -162,6 +168,19 @@ def _sentence(played: PlayedTasks, lengths: Mapping[str, Length], unfit: Mapping
         for longest in [max(getattr(length, kind) for length in lengths.values())]
     )
     return f"{played.name}: {len(unfit)} of {len(played.tasks)} tasks do not fit ({by_category}): {by_kind}"
+
+
+def _too_long_with_a_warning(played: PlayedTasks, lengths: Mapping[str, Length], codec: Codec) -> str:
+    """How many tasks fit, and would not after a warning; nothing where there is none."""
+    warning, limit = len(codec.encode_messages([Message("user", WARNING)])), played.limits.suffix
+    can_be = {task.id for task in played.tasks if any(not turn.gold for turn in task.turns[:-1])}
+    tasks = sum(name in can_be and limit - warning < one.suffix <= limit for name, one in lengths.items())
+    if not tasks:
+        return ""
+    return (
+        f"{played.name}: after the warning of warn_of_calls, which has {warning} tokens, {tasks} tasks that fit would not: "
+        "raise the stage's max_suffix_tokens"
+    )
 
 
 _BREED = (  # docs/study/seeds.md

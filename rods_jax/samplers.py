@@ -98,12 +98,12 @@ def learnability(table: Table, rng: np.random.Generator, *, decay: float = 0.7) 
 
 
 def variance_priority(table: Table, rng: np.random.Generator, *, momentum: float = 0.9) -> np.ndarray:
-    """4 m (1 - m) of the latest means, as a moving average with this momentum; 1 for tasks that were never played.
+    """4 m (1 - m) of the latest means, as p <- momentum p + (1 - momentum) new; 1 for tasks that were never played.
 
     With `filtering.varied` and a refill it stands for VCRL (arXiv 2509.19803), whose bank holds what was kept; the
     average over kept measurements and the weight of new tasks are our choice.
     """
-    past_W = momentum * (1 - momentum) ** np.arange(table.steps_NW.shape[1]) * (table.steps_NW >= 0)
+    past_W = (1 - momentum) * momentum ** np.arange(table.steps_NW.shape[1]) * (table.steps_NW >= 0)
     score_NW = 4 * np.nan_to_num(table.means_NW) * (1 - np.nan_to_num(table.means_NW))
     share_N = past_W.sum(1)
     return np.where(table.seen_N, (past_W * score_NW).sum(1) / np.where(share_N > 0, share_N, 1), 1.0)
@@ -130,6 +130,7 @@ def prompt_replay(
 ) -> np.ndarray:
     """`share` of the mass for tasks in the band that have rested for `cooldown` steps, by 1 - |2 p - 1|; the rest evenly.
 
+    The step before is not known yet (`Table`), so that a task may be drawn twice in a row, and rests after that.
     Source: Prompt Replay (arXiv 2603.21177); share and cooldown are our choice, and no task is used up.
     """
     mean_N = np.nan_to_num(table.mean_N, nan=-1.0)

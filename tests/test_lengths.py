@@ -17,12 +17,13 @@ from rods_jax.environments.episode import Episode
 from rods_jax.environments.helpdesk.domain import HELPDESK
 from rods_jax.environments.helpdesk.faults import compositions
 from rods_jax.environments.helpdesk.tasks import make_task
+from rods_jax.environments.hints import WARNING
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.environments.scoring import gold_trace
 from rods_jax.lengths import Length, check_lengths, length_of, measure, scores_apart
 from rods_jax.rewards import progress_reward
 from rods_jax.synthesis.pipeline import author_tasks
-from rods_jax.types import Action
+from rods_jax.types import Action, Message
 
 TASKS = author_tasks(WORKPLACE, count=24, rng=random.Random(5), turns=(2, 3), calls_per_turn=(1, 3))
 
@@ -84,6 +85,19 @@ def test_synthesis_from_what_does_not_fit_is_warned_of_where_the_mean_chooses(co
     assert mean.stages[0].synthesis and advice in stage and advice not in held_out
     for config in (split, static):
         assert advice not in "".join(check(config, codec)[1])
+
+
+def test_tasks_that_a_warning_makes_too_long_are_counted(codec):
+    stage = replace(CONFIG.stages[-1], warn_of_calls=True)
+    warning = len(codec.encode_messages([Message("user", WARNING)]))
+    lengths = measure(WORKPLACE, codec, TASKS[:20])
+    can_be = [lengths[task.id].suffix for task in TASKS[:20] if any(not turn.gold for turn in task.turns[:-1])]
+    longest = max(can_be)
+    assert can_be and longest > warning
+    for room, number in ((longest, sum(longest - warning < one <= longest for one in can_be)), (longest + warning, 0)):
+        config = replace(config_of(max_suffix_tokens=max(room, 1), max_unfit_share=None), stages=(stage,))
+        said = [sentence for sentence in check(config, codec)[1] if "after the warning of warn_of_calls" in sentence]
+        assert len(said) == bool(number) and all(f"{number} tasks that fit would not" in one for one in said)
 
 
 def test_nothing_is_said_where_everything_fits(codec):

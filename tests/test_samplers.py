@@ -148,6 +148,12 @@ def test_variance_priority_is_the_boundary_score():
     )
 
 
+def test_a_priority_keeps_nine_tenths_of_what_it_was():
+    means = np.array([[0.5, 0.0, 0.0]])  # newest first: p <- 0.9 p + 0.1 new, as far as is known
+    table = seen(0.0)._replace(means_NW=means, steps_NW=np.array([[9, 8, 7]]))
+    np.testing.assert_allclose(samplers.variance_priority(table, rng()), [1 / (1 + 0.9 + 0.81)], rtol=1e-12)
+
+
 def test_recycling_takes_out_what_taught_until_an_epoch_has_passed():
     sampler = partial(samplers.recycling, tasks_per_step=2)  # an epoch of five tasks has 2.5 steps
     table = seen(0.5, 0.5, 1.0, 0.0, NAN, step=10, steps=[8, 7, 8, 8, -1])

@@ -8,12 +8,14 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import study_toy
 from forks import host_devices
 from replay_toy import task_named
+from rich.console import Console
 from scipy import stats
 from study_toy import STUDY
 
@@ -146,6 +148,36 @@ def test_jobs_have_cores_of_their_own():
 
 
 # --------------------------------------------------------------------------------------- the line
+def test_a_held_out_task_without_a_score_fails_the_run(tmp_path, monkeypatch):
+    config = replace(plan.config_of(STUDY, plan.named(STUDY, "static@0")), run_dir=str(tmp_path))
+    tasks = SimpleNamespace(held_out=(task_named("broken"), task_named("fine")))
+    monkeypatch.setattr(one.place, "read_inputs", lambda directory: (tasks, ()))
+    monkeypatch.setattr(one, "evaluation_player", lambda *_, **__: None)
+    monkeypatch.setattr(one.checkpoint, "read_params", lambda *_: (0, None))
+    played = [SimpleNamespace(failure="the world broke", passed=(False,))] * 2
+    played += [SimpleNamespace(failure=None, passed=(True, False))] * 2
+    learner = SimpleNamespace(shapes=None, whole=lambda params: params)
+    config = replace(config, learner=lambda config: lambda vocab_size: learner, codec=dict)
+    for trajectories, lost in ((played, True), (played[1:3] + played[2:], False)):
+        found = SimpleNamespace(trajectories=trajectories)
+        monkeypatch.setattr(one, "collect", lambda *_, found=found, **__: found)
+        if lost:
+            with pytest.raises(RuntimeError, match="all rollouts of 1 held-out tasks failed, such as broken"):
+                one.held_out_scores(STUDY, config, [5])
+        else:
+            assert one.held_out_scores(STUDY, config, [5])[0]["by_task"] == [0.5, 0.5]
+
+
+def test_a_result_of_other_settings_is_no_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = plan.named(STUDY, "static@0")
+    folder = plan.folder_of(STUDY, run)
+    folder.mkdir(parents=True)
+    (folder / one.RESULT).write_text(json.dumps({"config": "of before"}))
+    with pytest.raises(ConfigError, match="static-0 holds the result of other settings"):
+        one.train_and_measure(STUDY, run, Console(quiet=True))
+
+
 def test_points_are_the_last_checkpoints_within_equal_shares_of_the_budget():
     records = [{"step": 0}] + [
         {"step": step, "rollouts_spent": 5 * step, "tokens_spent": 7 * step, "seconds_step": 2.0}
@@ -227,6 +259,8 @@ def test_sign_flips_count_all_patterns():
     assert inference.sign_flips([1.0, 2.0, -3.0]) == 1.0
     # |+-1 +-2 +-4| >= 5: the sums 7, 5, -5, -7 of eight.
     assert inference.sign_flips([-1.0, 2.0, 4.0]) == 0.5
+    # 1/3, -1/3 and 2/3, rounded to six digits apart from each other: six of eight sums are as large as 2/3.
+    assert inference.sign_flips([0.333334, -0.333333, 0.666667]) == 0.75
     test = stats.permutation_test((D,), np.mean, permutation_type="samples", n_resamples=np.inf)
     assert inference.sign_flips(D) == pytest.approx(test.pvalue)
 

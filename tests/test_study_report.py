@@ -66,6 +66,24 @@ def test_contrasts_hold_the_differences_of_the_seeds_that_both_arms_have():
     assert primary.crossed[0] < primary.paired.mean < primary.crossed[1]
 
 
+def test_contrasts_that_are_not_there_yet_are_corrected_for():
+    two = replace(TWELVE, primary=(("rods", "static"), ("other", "rods")))
+    there = [one for one in lines(two) if one["arm"] != "other"]
+    first = report.contrasts(two, there)[0]
+    assert first.adjusted == min(1.0, 2 * first.paired.p) > first.paired.p
+    both = "- `rods` minus `static`: open, 12 of 12 seeds.\n- `other` minus `rods`: open, 0 of 12 seeds."
+    assert both in report.section(two, there)
+
+
+def test_arms_are_ranked_over_the_seeds_that_all_of_them_have():
+    only_later = lambda seed: 5.0 * (seed > 5)  # of which `few` has none
+    own = [one | {"progress": only_later(one["seed"])} for one in lines() if one["arm"] == "static"]
+    rest = [one for one in lines() if one["arm"] != "static"]
+    count, correlation, *_ = report.ranks(TWELVE, own + rest, TWELVE, lines())
+    equal = [one | {"progress": 0.0} if one["arm"] == "static" else one for one in lines()]
+    assert (count, correlation) == (4, report.ranks(TWELVE, equal, TWELVE, lines())[1])
+
+
 def test_a_contrast_without_two_common_seeds_is_left_out():
     assert report.contrasts(TWELVE, lines(seeds=1)) == []
 

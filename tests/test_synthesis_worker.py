@@ -14,7 +14,7 @@ from rods_jax.chat import Endpoint, http_generate
 from rods_jax.config import ConfigError, SynthesisConfig
 from rods_jax.run.authors import author_of
 from rods_jax.synthesis.ask import ROLES, load_prompts
-from rods_jax.synthesis.author import Order, Synthesis
+from rods_jax.synthesis.author import Author, Order, Synthesis
 from rods_jax.synthesis.courier.dispatch import at_once
 from rods_jax.synthesis.courier.lines import OUTCOMES, WORK, outcome_record, storable
 from rods_jax.synthesis.llm import llm_roles
@@ -125,11 +125,25 @@ def test_content_that_another_worker_wrote_meanwhile_is_refused_and_the_next_att
         go_on.set()
         results = ours.receive(2)
     result = results[SEEDS[0].id, step]
-    assert [rejection.error for rejection in result.rejections][:1] == ["unseen"]
+    assert [rejection.error for rejection in result.rejections][:1] == ["is_new"]
     assert result.candidate is not None and content_hash(result.candidate) != content_hash(first)
     (begun,) = [path for path in (tmp_path / WORK).iterdir() if len(records(path))]
     questions = sum("question" in record for record in records(begun))
-    assert counting.asked == questions == len(result.exchanges) + 1  # a judge had seen the first before it was known
+    assert counting.asked == questions == len(result.exchanges)
+
+
+def test_an_author_that_repeats_what_is_known_ends_after_its_attempts(tmp_path):
+    written = []
+
+    def same(order, **_):
+        written.append(order)
+        return Synthesis(replace(order.seed, id="copy", ancestry=(order.seed.id,)))
+
+    known = frozenset({content_hash(SEEDS[0])})
+    with trainer(tmp_path) as ours, workers(tmp_path, Author(same, {}, 3, known)):
+        ours.send(SEEDS[0], step=1)
+        result = ours.receive(1)[SEEDS[0].id, 1]
+    assert result.candidate is None and [one.error for one in result.rejections] == ["is_new"] * 3 and len(written) == 3
 
 
 def test_what_json_cannot_hold_is_refused_by_a_gate():

@@ -118,7 +118,7 @@ def run_all(study: Study, settings: Settings, console: Console) -> None:
     (RUNS / study.name).mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     told = False  # the runs under way have been asked to stop
-    with stop_requests() as requested, writing_log(path) as (_, append):
+    with stop_requests(study.config.stop_seconds) as requested, writing_log(path) as (_, append):
         waiting = chosen(remaining(study, read_lines(study)), settings, study)
         under_way: dict[Planned, tuple[subprocess.Popen, float, set[int]]] = {}
         free = shares(usable_cores(), settings.jobs)

@@ -27,6 +27,7 @@ from rods_jax import checkpoint
 from rods_jax.config import Config
 from rods_jax.curriculum import rules_of
 from rods_jax.environments.episode import start_episodes
+from rods_jax.fields import require
 from rods_jax.files import write_atomically
 from rods_jax.metrics import read_metrics
 from rods_jax.rewards import progress_reward
@@ -59,7 +60,9 @@ def train_and_measure(study: Study, run: Planned, console: Console) -> Mapping[s
     config = config_of(study, run)
     directory = Path(config.run_dir)
     if (directory / RESULT).exists():
-        return json.loads((directory / RESULT).read_text("utf-8"))
+        line = json.loads((directory / RESULT).read_text("utf-8"))
+        require(line["config"] == digest_of(config), f"{directory} holds the result of other settings: move it away")
+        return line
     cold = cold_start(study, run, console)
     if not (directory / "config.json").exists():
         place.fork(config, cold, 0)
@@ -151,6 +154,10 @@ def held_out_scores(study: Study, config: Config, steps: Sequence[int]) -> list[
         failed_NG = np.array([one.failure is not None for one in played]).reshape(-1, rollouts)
         progress_NG = np.array([progress_reward(one) for one in played]).reshape(-1, rollouts)
         valid_NG = np.where(failed_NG, np.nan, progress_NG)
+        if lost := [task.id for task, failed in zip(held_out, failed_NG.all(1)) if failed]:
+            raise RuntimeError(
+                f"all rollouts of {len(lost)} held-out tasks failed, such as {lost[0]}: there is no score"
+            )
         found.append(
             {
                 "progress": round(float(np.nanmean(valid_NG)), 6),

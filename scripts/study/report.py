@@ -40,12 +40,13 @@ class Contrast(NamedTuple):
 
 # --------------------------------------------------------------------------------------- what is concluded
 def contrasts(study: Study, lines: Lines, outcome: str = "progress") -> list[Contrast]:
-    """Family by family; those with fewer than two seeds are left out."""
+    """Family by family; those with fewer than two seeds are left out, and are corrected for all the same."""
     found = []
     for family, pairs in study.contrasts.items():
         made = [one for pair in pairs if (one := _contrast(study, lines, outcome, family, *pair)) is not None]
-        adjusted = inference.holm([one.paired.p for one in made])
-        found += [one._replace(adjusted=p) for one, p in zip(made, adjusted, strict=True)]
+        missing = [1.0] * (len(pairs) - len(made))
+        adjusted = inference.holm([one.paired.p for one in made] + missing)
+        found += [one._replace(adjusted=p) for one, p in zip(made, adjusted)]
     return found
 
 
@@ -80,25 +81,21 @@ def by_seed(lines: Lines, arm: str) -> dict[int, Mapping[str, Json]]:
 def ranks(study: Study, lines: Lines, other: Study, other_lines: Lines) -> tuple[int, float, float, float]:
     """(arms that both suites have, Spearman's correlation of their means, reliability within each suite)."""
     names = [arm.name for arm in study.arms if by_seed(lines, arm.name) and by_seed(other_lines, arm.name)]
-    means = [
-        [float(np.mean([one["progress"] for one in by_seed(some, name).values()])) for name in names]
-        for some in (lines, other_lines)
-    ]
+    own_AS, other_AS = _shared_scores(lines, names), _shared_scores(other_lines, names)
+    shared = own_AS.shape[1] and other_AS.shape[1]
     return (
         len(names),
-        inference.rank_correlation(means[0], means[1]),
-        _reliability(lines, names),
-        _reliability(other_lines, names),
+        inference.rank_correlation(own_AS.mean(1), other_AS.mean(1)) if shared else float("nan"),
+        inference.reliability(own_AS),
+        inference.reliability(other_AS),
     )
 
 
-def _reliability(lines: Lines, names: Sequence[str]) -> float:
-    """Over the seeds that all arms have."""
+def _shared_scores(lines: Lines, names: Sequence[str]) -> np.ndarray:
+    """Progress of each arm with each of the seeds that all of them have: [A, S]."""
     own = [by_seed(lines, name) for name in names]
     seeds = sorted(set.intersection(*map(set, own))) if own else []
-    return inference.reliability(
-        np.array([[some[seed]["progress"] for seed in seeds] for some in own]).reshape(len(own), len(seeds))
-    )
+    return np.array([[some[seed]["progress"] for seed in seeds] for some in own]).reshape(len(own), len(seeds))
 
 
 # ------------------------------------------------------------------------------------------ the page
@@ -167,13 +164,20 @@ STRETCHES = (
 def _verdicts(study: Study, lines: Lines) -> str:
     """What the registered test says of each primary contrast, or that it may not say anything yet."""
     made = {(one.arm, one.reference): one for one in contrasts(study, lines) if one.family == "primary"}
+    seeds = {
+        (arm, reference): (
+            len(by_seed(lines, arm).keys() & by_seed(lines, reference).keys()),
+            min(len(study.seeds), *(a.seeds for a in study.arms if a.name in (arm, reference))),
+        )
+        for arm, reference in study.primary
+    }
+    whole = all(have == planned for have, planned in seeds.values())  # the correction is over all of the family
     said = []
     for arm, reference in study.primary:
         one = made.get((arm, reference))
-        seeds = min(len(study.seeds), *(a.seeds for a in study.arms if a.name in (arm, reference)))
-        have = one.paired.num_seeds if one else len(by_seed(lines, arm).keys() & by_seed(lines, reference).keys())
-        if one is None or have < seeds:
-            said.append(f"- `{arm}` minus `{reference}`: open, {have} of {seeds} seeds.")
+        if one is None or not whole:
+            have, of = seeds[arm, reference]
+            said.append(f"- `{arm}` minus `{reference}`: open, {have} of {of} seeds.")
         elif one.adjusted < 0.05:
             word = "more" if one.paired.mean > 0 else "less"
             said.append(

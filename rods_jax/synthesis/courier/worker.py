@@ -27,6 +27,7 @@ from rods_jax.chat import (
     Request,
 )
 from rods_jax.journal import InUse, JournalError, Place
+from rods_jax.synthesis.attempt import Rejection
 from rods_jax.synthesis.author import Author, Synthesis
 from rods_jax.synthesis.backends import question_key, read_reply, remembered
 from rods_jax.synthesis.courier.lines import (
@@ -39,6 +40,7 @@ from rods_jax.synthesis.courier.lines import (
     read_attempts,
     read_sent,
 )
+from rods_jax.synthesis.critique import is_new
 from rods_jax.task_files import content_hash
 
 # Errors that do not concern the question; it is asked again later.
@@ -244,6 +246,15 @@ def _settle(desk: _Desk, author: Author, seed: Sent, append: Callable[..., None]
         given_up = not new.rejections or len(after.rejections) >= author.attempts
         if (after.candidate is not None or given_up) and desk.settle(seed, after):
             return
+        if (
+            after.candidate is not None
+        ):  # another seed wrote the same: the attempt has failed, also by an author that repeats
+            late = Rejection(len(before.rejections), is_new.__name__, "another seed wrote the same meanwhile")
+            failed = Synthesis(None, (late,), () if new.rejections else new.exchanges)
+            append(attempts_record(failed))
+            before, replies = _then(before, failed), []
+            if len(before.rejections) >= author.attempts and desk.settle(seed, before):
+                return
 
 
 def _then(before: Synthesis, new: Synthesis) -> Synthesis:
