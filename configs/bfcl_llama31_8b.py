@@ -6,7 +6,7 @@ r"""The paper's run on BFCL V3 multi-turn with Llama-3.1-8B-Instruct: the recipe
         --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 4
 
 Hardware: a v6e:8x8.  It is counted with a margin (docs/log/plan.md), not compiled: run scripts.plan with these sizes first.  A
-v5e:8x8 is too small: the update of 24,576 tokens alone is counted at 20.0 of its 15.75 GiB.
+v5e:8x8 is too small: with 16 2 1 2 the update of 24,576 tokens alone is counted at 20.0 of its 15.75 GiB.
 
 The paper: 5.5 % of the held-out tasks solved before, 28.3 % on the static 400 tasks, 30.9 % with RODS.  Not run here.
 """

@@ -1,12 +1,13 @@
 r"""The paper's run on BFCL V3 multi-turn with Qwen3-4B-Instruct: three stages, the third with synthesis (RODS sections 3, 4 and 9).
 
     hf download Qwen/Qwen3-4B-Instruct-2507 --local-dir checkpoints/Qwen3-4B-Instruct-2507
-    vllm serve Qwen/Qwen3-32B --port 8000        (elsewhere: it writes the variants; not needed before stage 3)
+    vllm serve Qwen/Qwen3-32B --port 8000        (it writes the variants from stage 3 on: qwen3_32b below has its address)
     python -m scripts.train --config configs/bfcl_qwen3_4b.py --coordinator auto \
         --mesh 16 2 1 2 --update.micro-batches 16 --rollout.concurrent-tasks 1 \
         --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 4
 
-Hardware: a TPU slice.  Every program of this layout was compiled for a v5e:8x8 and fits (docs/log/plan.md).
+Hardware: a TPU slice.  The programs of this layout were compiled for a v5e:8x8 and fit; restore and export are
+counted (docs/log/plan.md).
 
 The paper: 22.1 % of the held-out tasks solved before, 50.0 % on the static 400 tasks, 56.0 % with RODS.  It used 8 A100, and 8
 more for synthesis.  Not run here.

@@ -1,8 +1,9 @@
 """RODS on BFCL V3 multi-turn with Qwen3-0.6B on one GPU of 80 to 141 GB.
 
     hf download Qwen/Qwen3-0.6B --local-dir checkpoints/Qwen3-0.6B
-    pip install -c constraints.txt "jax[cuda13]"
-    python -m scripts.train --config configs/gpu_qwen3_06b.py
+    XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 python -m scripts.train --config configs/gpu_qwen3_06b.py
+
+docs/guide/gpu.md says what to install.
 
 Hardware: one card.  Counted from shapes, not measured: parameters, optimizer and reference take 10 GB, the update's activations
 about 50 GB.  Stages and hyperparameters are those of bfcl_qwen3_4b.py, with 4 tasks a step, 8 rollouts and shorter episodes.

@@ -1,5 +1,6 @@
 """Reinforcement learning on tasks that wrote and repaired themselves: the evolution's tasks are what synthesis adds.
 
+    python -m scripts.train --config configs/helpdesk_agent.py
     python -m scripts.evolve --config configs/evolve_helpdesk.py --out evolved/helpdesk
     python -m scripts.train --config configs/helpdesk_evolved.py
 

@@ -1,5 +1,6 @@
 """The help desk with a model as its user: the policy of a run, here the tuned one of configs/helpdesk_user_tuned.py.
 
+    python -m scripts.train --config configs/helpdesk_agent.py           (then the users': configs/helpdesk_user_tuned.py says how)
     python -m scripts.train --config configs/helpdesk_tuned_user.py
     python -m scripts.train --config configs/helpdesk_untuned_user.py
 

@@ -42,6 +42,7 @@ made = partial(variants_by, vary)
 STUDY = Study(
     name="helpdesk",
     config=CONFIG,
+    registered="preregistration.md",
     seeds=tuple(range(6)),
     primary=(("rods", "random"), ("rods", "static")),
     arms=(*arms(made), *rivals(made)),

@@ -66,6 +66,8 @@ def env_tuning(config: Config) -> Config:
 STUDY = Study(
     name="office",
     config=CONFIG,
+    page="results.md",
+    registered="preregistration.md",
     primary=(("rods", "random"), ("rods", "static")),
     arms=(
         *arms(),

@@ -3,7 +3,7 @@
     python -m scripts.study --config configs/study_qwen3_06b.py --dry-run
     python -m scripts.plan --config configs/study_qwen3_06b.py --topology h100:1
 
-Hardware and hyperparameters are those of gpu_qwen3_06b.py.  72 of the 400 tasks are seeds, the 400 of the held-out half are
+Hardware and hyperparameters are those of gpu_qwen3_06b.py.  72 of 360 tasks are seeds, the 400 of the held-out half are
 measured twice.  300 steps of 4 tasks x 8 rollouts are the budget.  Not run here.
 """
 

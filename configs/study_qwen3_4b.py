@@ -4,7 +4,7 @@
     python -m scripts.plan --config configs/study_qwen3_4b.py --topology h200:8
 
 Hyperparameters are those of bfcl_qwen3_4b.py.  The rules write the variants, so that no server is needed and a run is the same to
-the bit.  93 steps are the paper's third stage.  Three seeds, and the primary arms alone.  Not run here.
+the bit.  93 steps are the third stage of the paper's 400 seeds.  Three seeds, and the primary arms alone.  Not run here.
 Left out: several hosts, because the command starts one process a run.
 """
 

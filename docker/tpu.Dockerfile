@@ -1,8 +1,10 @@
 # A worker of a TPU slice: the wheel libtpu drives the chips. It reaches them and the other workers by the options of `docker run`.
+# Every worker starts the same command, here of a v5e:8x8; /mnt/runs is a disk that all of them share (docs/guide/slice.md).
 #
 #   docker build -f docker/tpu.Dockerfile -t rods_jax:tpu .
-#   docker run --privileged --ulimit memlock=-1 --net host -v "$PWD/runs:/app/runs" -v "$PWD/checkpoints:/app/checkpoints:ro" \
-#     rods_jax:tpu train --config configs/bfcl_qwen3_4b.py --coordinator auto
+#   docker run --privileged --ulimit memlock=-1 --net host -v /mnt/runs:/app/runs -v "$PWD/checkpoints:/app/checkpoints:ro" \
+#     rods_jax:tpu train --config configs/bfcl_qwen3_4b.py --coordinator auto --mesh 16 2 1 2 --update.micro-batches 16 \
+#     --rollout.concurrent-tasks 1 --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 4
 FROM python:3.12-slim-bookworm
 
 RUN useradd --create-home --uid 1000 rods && install --directory --owner 1000 /app /app/runs /venv

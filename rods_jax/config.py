@@ -277,9 +277,7 @@ class Config:
     replay: ReplaySettings = field(default_factory=ReplaySettings)  # the pool of variants
     synthesis: SynthesisConfig | None = None  # None: the rule-based author, at once
     checkpoint_every: int  # steps; and at the end of each epoch
-    stop_seconds: float = (
-        25.0  # from a signal on: a step that outlasts them ends unsaved; give what the scheduler gives
-    )
+    stop_seconds: float = 25.0  # that the step under way may take after a signal; longer, it ends unsaved
     retention: RetentionConfig = field(default_factory=RetentionConfig)  # which checkpoints stay
     writers: tuple[Callable[[Path], AbstractContextManager], ...] = ()  # where else metrics go: dashboards.py has three
     max_steps: int | None = None  # stop early, ready to be resumed

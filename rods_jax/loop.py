@@ -268,14 +268,14 @@ def _remember(config: Config, position: Position, played: Filtered) -> Position:
     return replace(position, successes=remembered(position.successes, played.rollouts.batch, played.tasks, tasks))
 
 
-def _measured(played: Filtered, feedback: Feedback) -> dict[str, np.ndarray]:
+def _measured(played: Filtered, feedback: Feedback) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of each group's rewards; a dropped group in a free place has what it measured, not what it taught."""
     dropped = {one.task_id: one for one in played.dropped}
     mean_N, variance_N = (np.array(x_N) for x_N in (feedback.statistics.mean_N, feedback.statistics.variance_N))
     for place, task in enumerate(played.tasks):
         if (one := dropped.get(task.id)) is not None:
             mean_N[place], variance_N[place] = one.mean, one.variance
-    return {"task_mean": mean_N, "task_variance": variance_N}
+    return mean_N, variance_N
 
 
 def _counted(name: str, rollouts: Rollouts) -> dict[str, int]:
@@ -302,6 +302,7 @@ def _settle(
     replay = pool.stage(position.replay, outcomes, pending.epoch, pending.step)
 
     feedback = jax.device_get(pending.feedback)
+    mean_N, variance_N = _measured(played, feedback)
     results = [dispatch.result for dispatch in dispatches]
     rejections = Counter(rejection.error for result in results for rejection in result.rejections)
     failures = Counter(one.failure for one in rollouts.trajectories if one.failure is not None)
@@ -330,7 +331,8 @@ def _settle(
         **({} if rollouts.flops is None else {"flops": rollouts.flops}),
         **({"tasks_played": played.played, "tasks_kept": played.kept} if played.dropped else {}),
         "task_ids": [task.id for task in played.tasks],
-        **_measured(played, feedback),
+        "task_mean": mean_N,
+        "task_variance": variance_N,
         "seconds_rollout": pending.seconds_rollout,
         "seconds_synthesis": seconds,
         "seconds_step": ended - pending.began,

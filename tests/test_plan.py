@@ -343,6 +343,12 @@ def test_steps_and_evaluations_of_a_curriculum():
     assert hours.steps_of(QWEN3_4B, replace(stages[0], epochs=5, synthesis=False), tasks) == 5 * 13
     # 400, 480, 576, 691, 800 tasks: a fifth more each time, up to the capacity of 400.
     assert hours.steps_of(QWEN3_4B, replace(stages[2], epochs=5, synthesis=True), tasks) == 13 + 15 + 18 + 22 + 25
+    both = (replace(stages[0], epochs=5, synthesis=False), replace(stages[2], epochs=5, synthesis=True))
+    config, first, second = replace(QWEN3_4B, stages=both), both[0].name, both[1].name
+    assert hours.planned_steps(config, tasks) == {first: 65, second: 93}
+    assert hours.planned_steps(replace(config, max_steps=70), tasks) == {first: 65, second: 5}
+    # 32 tasks x 16 rollouts a step: the 20th reaches 10,000.
+    assert hours.planned_steps(replace(config, max_steps=70, max_rollouts=10_000), tasks) == {first: 20, second: 0}
     assert hours.evaluations_of(replace(QWEN3_4B, evaluation=replace(QWEN3_4B.evaluation, every_epochs=4))) == 1 + 4
 
 

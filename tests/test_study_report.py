@@ -101,7 +101,7 @@ def test_the_page_says_what_the_registered_test_decides_and_nothing_before_the_l
 
 def test_the_page_and_its_pictures(tmp_path):
     report.write_report([(TWELVE, lines()), (replace(TWELVE, name="second"), lines())], Console(quiet=True), tmp_path)
-    text = (tmp_path / "results.md").read_text("utf-8")
+    text = (tmp_path / "toy.md").read_text("utf-8")
     assert "| `static` | 12 of 12 |" in text and "| 1 |" in text  # one collapse
     assert "0.120, 0.060, 2.0 | 60% of 120 | 10%, 40% | 50% of 20 |" in text
     assert "Over 4 arms: Spearman's correlation of the means is 1.00." in text
@@ -141,5 +141,5 @@ def test_stretches_are_means_over_the_seeds():
 
 def test_the_page_of_a_study_without_runs_says_so(tmp_path):
     report.write_report([(TWELVE, [])], Console(quiet=True), tmp_path)
-    text = (tmp_path / "results.md").read_text("utf-8")
+    text = (tmp_path / "toy.md").read_text("utf-8")
     assert "toy: 0 of 42 planned runs exist" in text and ".png" not in text

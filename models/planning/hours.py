@@ -64,10 +64,7 @@ def hours(
 
     plays = players_of(config, describe(config, model, *meshes_of(config, found)))
     parts = dict.fromkeys(("rollouts", "copy", "update", "evaluation"), 0.0)
-    steps: dict[str, int] = {}
-    for stage in config.stages:
-        whole = steps_of(config, stage, tasks)
-        steps[stage.name] = min(whole, (config.max_steps or whole + sum(steps.values())) - sum(steps.values()))
+    steps = planned_steps(config, tasks)
     for stage in config.stages:
         sizes, count = rollout_of(config, stage), steps[stage.name]
         (play, name) = plays["rollouts", sizes]
@@ -130,6 +127,17 @@ def play_seconds(
     moved = weights + caches + counts.activation_bytes(model, n * c * chunk / cuts.rows) / cuts.tensor
     chunks = episodes * lengths.messages * math.ceil(lengths.observation / chunk) / (n * c)
     return read + said + chunks * seconds(heard, moved, exchanged[1])
+
+
+def planned_steps(config: Config, tasks: TaskSplits) -> dict[str, int]:
+    """Steps of each stage, up to the limits of steps and rollouts."""
+    r, left, steps = config.rollout, config.max_steps or math.inf, dict[str, int]()
+    if config.max_rollouts is not None:  # the step that reaches them is the last
+        left = min(left, math.ceil(config.max_rollouts / (r.tasks_per_step * r.group_size)))
+    for stage in config.stages:
+        steps[stage.name] = int(min(steps_of(config, stage, tasks), left))
+        left -= steps[stage.name]
+    return steps
 
 
 def steps_of(config: Config, stage: StageConfig, tasks: TaskSplits) -> int:

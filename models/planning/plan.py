@@ -1,7 +1,8 @@
-"""Whether a run fits a machine, how fast it could be there, and what it would cost, before one is rented.
+r"""Whether a run fits a machine, how fast it could be there, and what it would cost, before one is rented.
 
     pip install -c constraints.txt -e ".[tpu]"
-    python -m scripts.plan --config configs/bfcl_qwen3_4b.py --topology v5e:8x8 --mesh 16 4 1 1 --price 1.20
+    python -m scripts.plan --config configs/bfcl_qwen3_4b.py --topology v5e:8x8 --mesh 16 2 1 2 --update.micro-batches 16 \
+        --rollout.concurrent-tasks 1 --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 4 --price 1.20
     python -m scripts.plan --config configs/bfcl_qwen3_4b.py --topology v5e:8x8     searches the layouts
     python -m scripts.plan --config configs/gpu_qwen3_06b.py --topology h100:8      1 to 8 cards of a host, counted
 

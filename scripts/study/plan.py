@@ -48,6 +48,8 @@ class Study:
     held_out_rollouts: int = 4  # of each held-out task
     margin: float = 0.03  # of progress, within which two arms count as equivalent
     stretches: int = 0  # of a run's steps, for each of which a line says how the pool fared
+    page: str = ""  # of its results, in docs/study/; "": NAME.md
+    registered: str = ""  # the page with what was decided before the first counted run
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]

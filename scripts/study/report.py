@@ -1,4 +1,4 @@
-"""Tables and pictures of a study, from the lines that are there: docs/study/results.md.
+"""Tables and pictures of a study, from the lines that are there.
 
 Every figure says how many seeds it has, and the page how many of the planned runs exist.  Left out on purpose:
 conclusions in words beyond what the registered tests decide.
@@ -100,8 +100,9 @@ def _shared_scores(lines: Lines, names: Sequence[str]) -> np.ndarray:
 
 # ------------------------------------------------------------------------------------------ the page
 def write_report(studies: Sequence[tuple[Study, Lines]], console: Console, folder: Path = LINES) -> None:
-    """Writes results.md and a picture for each question; prints where."""
-    parts = [HEAD]
+    """Writes the first study's page and a picture for each question; prints where."""
+    first = studies[0][0]
+    page, parts = folder / (first.page or f"{first.name}.md"), [head(first)]
     for study, lines in studies:
         parts.append(section(study, lines))
         if lines:
@@ -114,14 +115,20 @@ def write_report(studies: Sequence[tuple[Study, Lines]], console: Console, folde
             parts.append(f"![Paired differences with their 95 % intervals]({study.name}_contrasts.png)")
     if len(studies) > 1:
         parts.append(between(*studies[0], *studies[1]))
-    write_atomically(folder / "results.md", "\n\n".join(parts) + "\n")
-    terminal.say(console, f"written: {folder / 'results.md'}")
+    write_atomically(page, "\n\n".join(parts) + "\n")
+    terminal.say(console, f"written: {page}")
 
 
-HEAD = """# What the study found
+def head(study: Study) -> str:
+    command = f"python -m scripts.study --config configs/{Path(study.config.file or study.name).name} --report"
+    decided = (
+        f" What was decided before the\nfirst counted run stands in [the preregistration]({study.registered})."
+        * bool(study.registered)
+    )
+    return f"""# What the study found
 
-This page is written by `python -m scripts.study --config configs/study_office.py --report` from the lines in `docs/study/`. What was decided before the
-first counted run stands in [the preregistration](preregistration.md), and [the guide](../guide/study.md) says how to go on."""
+This page is written by `{command}` from the lines in `docs/study/`.{decided}
+[The guide](../guide/study.md) says how to go on."""
 
 
 def section(study: Study, lines: Lines) -> str:
