@@ -138,7 +138,10 @@ class _Simulator:
 
 
 def request_of(operation: Operation, arguments: Mapping[str, Json]) -> tuple[str, str, Json]:
-    """(method, path and query, body or None) of a call. ValueError: an argument is unknown, missing, too long or no path part."""
+    """(method, path and query, body or None) of a call.
+
+    ValueError: an argument is unknown, missing, too long, or no path part.
+    """
     places, needed = operation.places, operation.spec.parameters["required"]
     if unknown := [name for name in arguments if name not in places]:
         raise ValueError(f"unknown argument {unknown[0]}")

@@ -34,7 +34,8 @@ FREE = ("tasks", "workers")  # of the pace: what another call of the command may
 def evolve_in(config: EvolutionConfig, folder: Path, console: Console) -> Evolved:
     """Continues where the folder's journal ends. ConfigError: a role has no backend, a key is missing.
 
-    FolderError: it holds what this command did not write.  JournalError: the journal is of another version or of other settings, or another process is writing it.
+    FolderError: it holds what this command did not write.  JournalError: the journal is of another version or of other
+    settings, or another process is writing it.
     """
     ground = config.ground()
     try:
