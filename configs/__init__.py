@@ -1,1 +1,1 @@
-"""One Python file per experiment; each ends in CONFIG, or in STUDY for scripts.study, and can be overridden on the command line."""
+"""One Python file per experiment; each ends in CONFIG, which the command line can override, or in STUDY."""

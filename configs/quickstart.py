@@ -2,8 +2,8 @@
 
     make train            (or: python -m scripts.train --config configs/quickstart.py)
 
-Hardware: 2 CPU cores, 2 GiB; 5 to 13 minutes with the set-up, of which the cold start takes a third.  It learns from demonstrations with the
-habits below; reinforcement learning then removes them.
+Hardware: 2 CPU cores, 2 GiB; 5 to 13 minutes with the set-up, of which the cold start takes a third.  It learns from
+demonstrations with the habits below; reinforcement learning then removes them.
 """
 
 import random

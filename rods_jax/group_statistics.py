@@ -181,7 +181,8 @@ def max_variance(rewards_NG: jax.Array, valid_NG: jax.Array, *, keep: int) -> ja
     """Of each group the `keep` valid rollouts with the largest variance of rewards: bool [N, G].
 
     They are the i best and the keep - i worst for some i; of equal variances the largest i counts.  A group with no more
-    valid rollouts keeps them all, and so does one with a reward that is not finite, which must not go unseen.  Source: PODS (arXiv 2504.13818), which normalises over the subset alone.
+    valid rollouts keeps them all, and so does one with a reward that is not finite, which must not go unseen.
+    Source: PODS (arXiv 2504.13818), which normalises over the subset alone.
     """
     size, count_N1 = rewards_NG.shape[1], valid_NG.sum(1)[:, None, None]
     order_NG = jnp.lexsort((-rewards_NG, ~valid_NG), axis=1)  # the best first, and what is not valid last
