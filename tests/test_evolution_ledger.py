@@ -16,7 +16,7 @@ from rich.console import Console
 from configs.evolve_helpdesk import CONFIG
 from rods_jax import journal
 from rods_jax.adapters.trajectories import read_evaluation
-from rods_jax.chat import BUDGET_EXHAUSTED, Reply, Request
+from rods_jax.chat import BUDGET_EXHAUSTED, FILTERED, REFUSED, TOO_LONG, Reply, Request
 from rods_jax.config import ConfigError
 from rods_jax.evolution.evolve import Evolved, Pace, evolve
 from rods_jax.evolution.folder import evolve_in
@@ -133,6 +133,31 @@ def test_a_budget_holds_where_a_server_counts_nothing(tmp_path):
             ledger.do("u", type(None), make)
         assert len(asked) == ledger.spent["writer"].questions <= times
         assert budget <= ledger.tokens() < budget + 150
+
+
+@pytest.mark.parametrize("error", [REFUSED, TOO_LONG, FILTERED])
+def test_what_a_server_refused_is_asked_again_where_nothing_came_of_it(tmp_path, error):
+    answers = [Reply("", error=error), Reply("fine")]
+
+    def ask(backends):
+        (reply,) = backends["planner"]([Request(({"role": "user", "content": "plan"},))])
+        if reply.error:
+            raise Halted(f"nobody answered: {reply.error}")
+        return reply.text
+
+    def call(make=ask):
+        with opened(tmp_path / NAME, {}, {"planner": lambda requests: [answers.pop(0)]}) as ledger:
+            return ledger.do("u", str, make)
+
+    with pytest.raises(Halted, match=error):
+        call()
+    assert call() == "fine" and answers == []  # the second call asked, and its result is written
+    answers = [Reply("", error=error)]
+    settled = lambda backends: backends["planner"]([Request(({"role": "user", "content": "x"},))])[0].error
+    with opened(tmp_path / "other.jsonl", {}, {"planner": lambda requests: [answers.pop(0)]}) as ledger:
+        assert ledger.do("v", str, settled) == error  # what came of it is written, and so is the reply
+    with opened(tmp_path / "other.jsonl", {}, {"planner": lambda requests: []}) as ledger:
+        assert ledger.do("v", str, settled) == error and ledger.spent["planner"].questions == 1
 
 
 def test_a_folder_of_others_is_left_as_it_is(tmp_path):

@@ -104,6 +104,9 @@ def test_a_case_that_nobody_can_mend_is_looked_at_and_handed_over_with_its_reaso
     assert outcomes(task, (look, hand_over["router"]))[-1] == (True, True)
     assert outcomes(task, (hand_over["router"],))[-1] == (False, False)
     assert outcomes(task, (look, hand_over["line"]))[-1] == (True, False)
+    assert outcomes(task, (hand_over["router"], look))[-1] == (False, False)  # the look comes too late
+    failing = AGENT, Call("check_router")  # a tool of the other side
+    assert outcomes(task, (failing, hand_over["router"]))[-1] == (False, False)
     mendable = a_task("cable_out")
     own = (AGENT, Call("hand_over", {"account": account(mendable), "reason": "router"}))
     assert outcomes(mendable, ((USER, Call("plug_cable")), own))[-1] == (True, False)

@@ -128,7 +128,10 @@ def test_a_missing_table_is_told_as_officially(base):
         (integer, 1.5),
         (integer, "x"),
         (number, None),
-        (boolean, 1),
+        (boolean, 2),
+        (boolean, "maybe"),
+        (boolean, None),
+        (boolean, []),
         (choice("a"), "b"),
         (items(text), "ab"),
         (table(text), []),
@@ -140,6 +143,12 @@ def test_a_missing_table_is_told_as_officially(base):
 def test_what_does_not_fit_is_refused(shape, value):
     with pytest.raises(ShapeError):
         shape(value)
+
+
+def test_booleans_are_also_words_and_0_and_1():
+    """As a model of the user writes them, and the official models take them."""
+    assert [boolean(value) for value in (True, 1, 1.0, "True", "on", "YES", "1", "t")] == [True] * 8
+    assert [boolean(value) for value in (False, 0, 0.0, "false", "OFF", "n", "0", "No")] == [False] * 8
 
 
 # ---------------------------------------------------------------------------------------- texts

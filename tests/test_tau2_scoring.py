@@ -116,6 +116,20 @@ def test_officially_it_does_not_matter_who_made_a_call(mock):
     assert score(mock, move, of=of, rules=ScoringRules(caller_counts=True)).reward == 0.0
 
 
+def test_a_gold_call_that_failed_is_not_made(mock):
+    """A policy that reinforcement learning pays for calls that fail learns to make them."""
+    of = task(communicate_info=None, env_assertions=None, reward_basis=["ACTION"])
+    gold = of.criteria.actions[0]._replace(compared=("user_id",))
+    of = of._replace(criteria=of.criteria._replace(actions=(gold,)))
+    failing = (AGENT, "create_task", {"user_id": "ada"})  # without its title
+    assert score(mock, failing, of=of).reward == 1.0
+    assert score(mock, failing, of=of, rules=STRICT).reward == 0.0
+    assert score(mock, failing, CREATE, of=of, rules=STRICT).reward == 1.0
+    none = gold._replace(arguments={"user_id": "nobody", "title": "x"})  # a gold call that fails by itself
+    of = of._replace(criteria=of.criteria._replace(actions=(none,)))
+    assert score(mock, (AGENT, "create_task", {"user_id": "nobody"}), of=of, rules=STRICT).reward == 1.0
+
+
 @pytest.mark.parametrize(
     "wanted, said, official, strict",
     [

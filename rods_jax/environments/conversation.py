@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby, repeat, takewhile
 from typing import NamedTuple
 
 from rods_jax.codecs.grammar import END_OF_THOUGHT, THOUGHT
@@ -104,6 +104,14 @@ def noise(heard: Heard, purpose: str = "") -> random.Random:
 def scripted(said: Sequence[Spoken]) -> User:
     """A user that says these, one after the other and over again."""
     return lambda heard: said[sum(line.who == USER and not line.result for line in heard.lines) % len(said)]
+
+
+def answered(lines: Sequence[Line]) -> Iterator[tuple[str, Call, bool]]:
+    """(who, call, whether it succeeded) of all calls in their order; one without a result did not."""
+    for place, line in enumerate(lines):
+        results = (one.ok for one in takewhile(lambda one: one.result, lines[place + 1 :]))
+        for call, ok in zip(line.calls, chain(results, repeat(False))):
+            yield line.who, call, ok
 
 
 def view(who: str, lines: Sequence[Line]) -> tuple[Line, ...]:

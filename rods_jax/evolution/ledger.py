@@ -16,7 +16,17 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from rods_jax import journal
-from rods_jax.chat import BUDGET_EXHAUSTED, MISCONFIGURED, REFUSED, RETRIED, TOO_LONG, Generate, Reply, Request
+from rods_jax.chat import (
+    BUDGET_EXHAUSTED,
+    FILTERED,
+    MISCONFIGURED,
+    REFUSED,
+    RETRIED,
+    TOO_LONG,
+    Generate,
+    Reply,
+    Request,
+)
 from rods_jax.journal import JournalError
 from rods_jax.records import RecordError, decode, encode
 from rods_jax.synthesis.backends import question_key, read_reply, remembered
@@ -27,6 +37,7 @@ T = TypeVar("T")
 VERSION = 1  # of the records: count up when one changes
 CHARACTERS_A_TOKEN = 4  # about
 UNANSWERED = (*RETRIED, MISCONFIGURED)  # errors of a server that has not answered the question
+HELD = (REFUSED, TOO_LONG, FILTERED)  # errors that somebody may mend: written when what they lead to is
 
 
 class Halted(Exception):
@@ -72,14 +83,14 @@ class Ledger:
                 return decode(kind, self._done[unit], "", VERSIONED)
             except (RecordError, ValueError) as error:
                 raise JournalError(f"the journal's {unit} is of another version: {error}") from None
-        kept, cut = remembered(self._replies[unit]), list[Halted]()
+        kept, cut, held = remembered(self._replies[unit]), list[Halted](), list[Json]()
         try:
-            result = make({role: partial(self._answer, unit, role, kept, cut) for role in self._backends})
+            result = make({role: partial(self._answer, unit, role, kept, cut, held) for role in self._backends})
         finally:
             if cut:  # a dialogue takes whatever ends it for its own failure
                 raise cut[0]
         with self._lock:
-            self._append({"unit": unit, "result": encode(result, VERSIONED)})
+            self._append(*held, {"unit": unit, "result": encode(result, VERSIONED)})
         return result
 
     def _answer(
@@ -88,16 +99,17 @@ class Ledger:
         role: str,
         kept: Callable[[Request], Reply | None],
         cut: list[Halted],
+        held: list[Json],
         requests: Sequence[Request],
     ) -> list[Reply]:
         try:
-            return [kept(request) or self._ask(unit, role, request) for request in requests]
+            return [kept(request) or self._ask(unit, role, request, held) for request in requests]
         except Halted as stopped:
             cut.append(stopped)
             raise
 
-    def _ask(self, unit: str, role: str, request: Request) -> Reply:
-        """The server's reply, written before it is used."""
+    def _ask(self, unit: str, role: str, request: Request, held: list[Json]) -> Reply:
+        """The server's reply, written before it is used, or `held` until the unit is done."""
         if self._max_tokens is not None and self.tokens() >= self._max_tokens:
             raise Halted(f"the budget ended: {self.tokens()} tokens are spent")
         (reply,) = self._backends[role]([request])
@@ -107,7 +119,8 @@ class Ledger:
             return reply
         reply = _counted(request, reply)
         with self._lock:
-            self._append({"unit": unit, "role": role, "question": question_key(request), "reply": asdict(reply)})
+            record = {"unit": unit, "role": role, "question": question_key(request), "reply": asdict(reply)}
+            held.append(record) if reply.error in HELD else self._append(record)
             self._count(role, reply)
         return reply
 

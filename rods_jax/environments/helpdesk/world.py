@@ -3,11 +3,23 @@
 A task that carries a checker is decided by it; any other by its composition of faults.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rods_jax.environments import checker, toolkit
-from rods_jax.environments.conversation import AGENT, STOP, TRANSFER, USER, Conversation, Ended, Line, Reason, User
+from rods_jax.environments.conversation import (
+    AGENT,
+    STOP,
+    TRANSFER,
+    USER,
+    Conversation,
+    Ended,
+    Line,
+    Reason,
+    User,
+    answered,
+)
 from rods_jax.environments.foreign import kept
 from rods_jax.environments.helpdesk.desk import Desk
 from rods_jax.environments.helpdesk.faults import FAULTS, Act, Composition, Fault
@@ -127,7 +139,7 @@ def check_names(task: Task) -> tuple[str, ...]:
 def decided(ended: Ended, simulator: Simulator) -> tuple[bool, ...]:
     """Which checks passed.
 
-    A refusal: the fault was looked at; then it was handed over with its reason.  Else: each fault is mended; and at the end the
+    A refusal: the fault was looked at, with success; then it was handed over with its reason.  Else: each fault is mended; and at the end the
     internet is up and fast, the user has left by itself, nothing was handed over, and no other customer's record has changed.
     """
     task, composition = ended.task, composition_of(ended.task)
@@ -135,7 +147,8 @@ def decided(ended: Ended, simulator: Simulator) -> tuple[bool, ...]:
     left = ended.reason == Reason.USER_STOP
     if composition.refusal:
         (look,) = {FAULTS[name].shown_by for name in composition.faults if FAULTS[name].reason}
-        seen = any(call.name == look for line in ended.lines for call in line.calls)
+        made = [call.name for _, call, ok in answered(ended.lines) if ok]
+        seen = look in itertools.takewhile("hand_over".__ne__, made)
         return seen, seen and record["handed"] == composition.refusal and _others_kept(task, simulator) and left
     mended = tuple(is_mended(FAULTS[name], record, home) for name in composition.faults)
     whole = all(works(home)) and left and not record["handed"] and _others_kept(task, simulator)
@@ -169,8 +182,8 @@ def outcomes(task: Task, acts: Sequence[Act]) -> list[tuple[bool, ...]]:
     lines: list[Line] = []
     found = [decided(Ended(task, Reason.USER_STOP, (), 0, 0), simulator)]
     for who, one in acts:
-        call(who, one)
+        seen = call(who, one)
         sync()
-        lines.append(Line(who, calls=(one,)))
+        lines += [Line(who, calls=(one,)), Line(who, seen.text, result=True, ok=seen.ok)]
         found.append(decided(Ended(task, Reason.USER_STOP, tuple(lines), len(lines), 0), simulator))
     return found

@@ -163,19 +163,17 @@ class AirlineTools(Toolkit):
     @tool(READ)
     def search_direct_flight(self, origin: str, destination: str, date: str) -> list[Record]:
         """Flights from one airport to another on a day."""
-        return [
-            _offer(flight, date, None) for flight in self._flights(origin, date) if flight["destination"] == destination
-        ]
+        return [_offer(flight, date, None) for flight in self._flights(origin, destination, date)]
 
     @tool(READ)
     def search_onestop_flight(self, origin: str, destination: str, date: str) -> list[list[Record]]:
         """Pairs of flights with one stop between two airports on a day."""
         found = []
-        for first in self._flights(origin, date):
+        for first in self._flights(origin, None, date):
             arrival = first["scheduled_arrival_time_est"]
             day = f"2024-05-{int(date[-2:]) + 1}" if "+1" in arrival else date
-            for second in self._flights(first["destination"], day):
-                if second["destination"] == destination and second["scheduled_departure_time_est"] >= arrival:
+            for second in self._flights(first["destination"], destination, day):
+                if second["scheduled_departure_time_est"] >= arrival:
                     found.append([_offer(first, date, date), _offer(second, day, day)])
         return found
 
@@ -260,11 +258,12 @@ class AirlineTools(Toolkit):
             raise ValueError(f"Flight {flight_number} not found on date {date}")
         return dates[date]
 
-    def _flights(self, origin: str, date: str) -> Iterator[Record]:
-        """Flights that leave an airport on a day and have seats to sell."""
+    def _flights(self, origin: str | None, destination: str | None, date: str) -> Iterator[Record]:
+        """Flights between two airports on a day that have seats to sell; None: any airport."""
         for _, flight in self.db.records("flights"):
             if (
-                flight["origin"] == origin
+                origin in (None, flight["origin"])
+                and destination in (None, flight["destination"])
                 and date in flight["dates"]
                 and flight["dates"][date]["status"] == "available"
             ):

@@ -117,7 +117,7 @@ class RetailTools(Toolkit):
         _require(held, item_ids, "Number of {} not found.")
         if len(item_ids) != len(new_item_ids):
             raise ValueError("The number of items to be exchanged should match.")
-        difference = 0.0
+        difference: float = 0  # an integer where nothing is exchanged
         for old, new in zip(item_ids, new_item_ids):
             item = _item(held, old)
             difference += self._available(item["product_id"], new)["price"] - item["price"]

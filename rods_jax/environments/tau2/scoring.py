@@ -11,6 +11,7 @@ calls; what the agent said; what a judge says of it.
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, repeat
 from typing import NamedTuple
 
 from rods_jax.environments.tau2.domains import TauDomain
@@ -27,7 +28,7 @@ Judge = Callable[[Sequence[str], Sequence[Message]], Sequence[bool]]  # whether 
 class ScoringRules(NamedTuple):
     """Where the official scorer can be misled, each mended where True."""
 
-    caller_counts: bool = False  # a gold call that the other side made, or tried, is not made
+    caller_counts: bool = False  # a gold call that the other side made, or that failed, is not made
     all_arguments_count: bool = False  # officially only those that the policy gave: with none, any call matches
     numbers_are_numbers: bool = False  # officially "9" is in "1942.10"
     raising_assertion_fails: bool = False  # officially the episode cannot be scored
@@ -86,21 +87,28 @@ def grade(
     if criteria is None:
         return Score(1.0)
     # Both sides' databases, and the assertions.
-    score, part = Score(1.0), {}
+    score, part, failing = Score(1.0), {}, set[int]()
     if criteria.actions is not None or criteria.assertions is not None:
         try:
             played = _replayed(domain, task, messages, rules, solo)
-            databases = played.same(_gold(domain, task, rules))
+            gold_environment, failing = _gold(domain, task, rules)
+            databases = played.same(gold_environment)
             assertions = tuple(_holds(played, assertion, rules) for assertion in criteria.assertions or ())
         except Exception as error:
             raise ScoringError(f"tau2 task {task.id} cannot be scored: {type(error).__name__}: {error}") from error
         score = score._replace(databases=databases, assertions=assertions)
         part = {"DB": all(databases), "ENV_ASSERTION": all(assertions)}
     # Gold calls, and what was said.
-    calls = [call for message in messages for call in message.calls or ()]
+    made = _calls_with_success(messages)
     said = [message.text for message in messages if message.role == AGENT and message.text]
     wanted, needed = criteria.actions or (), criteria.communicate or ()
-    actions = tuple(any(matches(gold, call, rules) for call in calls) for gold in wanted)
+    actions = tuple(
+        any(
+            (succeeded or place in failing or not rules.caller_counts) and matches(gold, call, rules)
+            for call, succeeded in made
+        )
+        for place, gold in enumerate(wanted)
+    )
     communicated = tuple(any(is_said(text, one, rules) for one in said) for text in needed)
     score = score._replace(actions=actions or None, communicated=communicated or None)
     part |= {"ACTION": all(actions), "COMMUNICATE": all(communicated)}
@@ -138,16 +146,16 @@ def _replayed(
     return environment
 
 
-def _gold(domain: TauDomain, task: TauTask, rules: ScoringRules) -> Environment:
-    """After the gold calls. What fails is left out, and nothing is synchronised, as officially."""
-    environment = domain.environment()
+def _gold(domain: TauDomain, task: TauTask, rules: ScoringRules) -> tuple[Environment, set[int]]:
+    """After the gold calls, and which of them fail: these are left out, and nothing is synchronised, as officially."""
+    environment, failing = domain.environment(), set[int]()
     environment.set_up(task.start, task.start.history, apart=rules.data_stay_apart, mended=rules.tools_are_mended)
-    for gold in (task.criteria and task.criteria.actions) or ():
+    for place, gold in enumerate((task.criteria and task.criteria.actions) or ()):
         try:
             environment.perform(gold.side, gold.name, gold.arguments)
         except Exception:
-            continue
-    return environment
+            failing.add(place)
+    return environment, failing
 
 
 def _holds(environment: Environment, assertion: Assertion, rules: ScoringRules) -> bool:
@@ -207,6 +215,11 @@ def _judged(task: TauTask, messages: Sequence[Message], judge: Judge | None) -> 
 
 def is_hasty_transfer(messages: Sequence[Message]) -> bool:
     """Whether the first call that succeeded, of either side, hands the user over."""
-    results = (message for message in messages if message.role == TOOL)
-    calls = (call for message in messages for call in message.calls or ())
-    return next((call.name == TRANSFER for call, result in zip(calls, results) if not result.error), False)
+    return next((call.name == TRANSFER for call, succeeded in _calls_with_success(messages) if succeeded), False)
+
+
+def _calls_with_success(messages: Sequence[Message]) -> list[tuple[ToolCall, bool]]:
+    """All calls of both sides in their order, each with whether it succeeded; one without a result did not."""
+    calls = [call for message in messages for call in message.calls or ()]
+    results = (not message.error for message in messages if message.role == TOOL)
+    return list(zip(calls, chain(results, repeat(False))))

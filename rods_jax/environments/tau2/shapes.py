@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from rods_jax.environments.tau2.values import Record
 from rods_jax.types import Json
 
+_YES, _NO = ("1", "on", "t", "true", "y", "yes"), ("0", "off", "f", "false", "n", "no")
 Shape = Callable[[Json], Json]
 Field = Shape | tuple[Shape, Json]  # with a default: the field may be missing
 
@@ -45,9 +46,11 @@ def number(value: Json) -> float:
 
 
 def boolean(value: Json) -> bool:
-    if not isinstance(value, bool):
+    """Also of 0 and 1, and of the words for yes and no."""
+    word = value.lower() if isinstance(value, str) else str(int(value)) if value in (0, 1) else ""
+    if word not in (*_YES, *_NO):
         raise ShapeError(f"Input should be a valid boolean, not {value!r}")
-    return value
+    return word in _YES
 
 
 def choice(*allowed: str) -> Shape:
