@@ -6,6 +6,7 @@ single keys.  A config passes a function itself, never its name.
 
 import dataclasses
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -126,7 +127,7 @@ class RolloutConfig:
         increasing("rollout.suffix_sizes", (*self.suffix_sizes, self.max_suffix_tokens))
         require(self.group_size >= 2, f"rollout.group_size must be at least 2: got {self.group_size}")
         fraction("rollout", self, "max_unfit_share")
-        require(self.refill >= 1, f"rollout.refill must be at least 1: got {self.refill}")
+        require(1 <= self.refill < math.inf, f"rollout.refill must be a number of at least 1: got {self.refill}")
         require(self.top_p <= 1, f"rollout.top_p must be at most 1: got {self.top_p}")
         action, suffix = self.max_action_tokens, self.max_suffix_tokens
         sentence = f"rollout.max_action_tokens must be at most rollout.max_suffix_tokens: got {action} > {suffix}"

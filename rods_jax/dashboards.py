@@ -147,7 +147,7 @@ def _derived(values: Mapping[str, Any]) -> dict[str, float]:
     """Those of a step's record that the field takes per rollout, or of the groups' standard deviations."""
     if "task_variance" not in values:
         return {}
-    rollouts = int(values["valid_rollouts"]) + int(values["failed_rollouts"])
+    rollouts = int(values["rollouts_played"])
     spreads = [math.sqrt(x) for x in values["task_variance"] if math.isfinite(x)]
     return {
         "rewards/std": sum(spreads) / len(spreads) if spreads else math.nan,

@@ -6,6 +6,7 @@ removes what an interrupted command left, and nothing else.
 
 import contextlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,12 +90,17 @@ def naming(path: str | Path) -> Iterator[None]:
         raise
 
 
+def beside(path: Path) -> Path:
+    """A name beside the file that nobody has, for what is to replace it."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+
+
 def write_atomically(path: str | Path, text: str) -> None:
     """Replaces the file's text in one rename, so that no reader and no crash meets half of it."""
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.partial")
+    temporary = beside(path)
     try:
-        with naming(path), temporary.open("w", encoding="utf-8", newline="\n") as file:
+        with naming(path), temporary.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

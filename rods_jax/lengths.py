@@ -10,6 +10,7 @@ solved.  A task whose prompt does not fit cannot be played.
 Generated tasks are not measured: their prompts differ from their seeds' only in the user's words.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -151,7 +152,7 @@ def scores_apart(values: Mapping[str, Any], record: Mapping[str, Json]) -> dict[
     fits = [name not in unfit for name in values.get("task_ids", ())]
     if all(fits):
         return {}
-    means = [float(mean) for mean, fit in zip(values["task_mean"], fits, strict=True) if fit]
+    means = [float(mean) for mean, fit in zip(values["task_mean"], fits, strict=True) if fit and math.isfinite(mean)]
     return {"unfit_tasks": fits.count(False), "fitting_reward_mean": sum(means) / len(means) if means else None}
 
 

@@ -269,9 +269,10 @@ def _remember(config: Config, position: Position, played: Filtered) -> Position:
 
 
 def _measured(played: Filtered, feedback: Feedback) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of each group's rewards; a dropped group in a free place has what it measured, not what it taught."""
+    """Mean and variance of each group's rewards, NaN where too few rollouts are valid; of dropped groups what they measured."""
     dropped = {one.task_id: one for one in played.dropped}
-    mean_N, variance_N = (np.array(x_N) for x_N in (feedback.statistics.mean_N, feedback.statistics.variance_N))
+    unmeasured_N, statistics = np.asarray(feedback.total_N) == 0, feedback.statistics
+    mean_N, variance_N = (np.where(unmeasured_N, np.nan, x_N) for x_N in (statistics.mean_N, statistics.variance_N))
     for place, task in enumerate(played.tasks):
         if (one := dropped.get(task.id)) is not None:
             mean_N[place], variance_N[place] = one.mean, one.variance
@@ -327,6 +328,7 @@ def _settle(
         "tokens_generated": rollouts.generated,
         "tokens_read": rollouts.read,
         "tokens_spent": spent,
+        "rollouts_played": played.spent,
         "rollouts_spent": position.rollouts,
         **({} if rollouts.flops is None else {"flops": rollouts.flops}),
         **({"tasks_played": played.played, "tasks_kept": played.kept} if played.dropped else {}),
@@ -338,7 +340,7 @@ def _settle(
         "seconds_step": ended - pending.began,
         **({"entered_ids": list(pending.events.injected), "left_ids": gone} if pending.events != pool.Events() else {}),
         **({"replayed_rollouts": len(pending.replays)} if pending.replays else {}),
-        **as_played(pending.replays, feedback),
+        **as_played(pending.replays, feedback.metrics, mean_N, variance_N),
         **held_out,
     }
     stages.record(pending.step + 1, values)

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rods_jax import processes
-from rods_jax.grpo import Feedback
 from rods_jax.records import decode, encode
 from rods_jax.types import RolloutBatch, Task
 
@@ -107,12 +106,13 @@ def remembered(
     return {task.id: latest[task.id] for task in pool if task.id in latest}
 
 
-def as_played(replays: Sequence[Replay], feedback: Feedback) -> dict[str, Any]:
-    """What a step's record says of rewards, without the successes that were replayed.  feedback: on the host."""
+def as_played(
+    replays: Sequence[Replay], metrics: Mapping[str, Any], mean_N: np.ndarray, variance_N: np.ndarray
+) -> dict[str, Any]:
+    """What a step's record says of rewards, without the successes that were replayed; mean and variance with them."""
     if not replays:
         return {}
-    metrics = feedback.metrics
-    mean_N, variance_N = np.array(feedback.statistics.mean_N), np.array(feedback.statistics.variance_N)
+    mean_N, variance_N = mean_N.copy(), variance_N.copy()
     for place, _, mean, variance in replays:
         mean_N[place], variance_N[place] = mean, variance
     gain = sum(one.gain for one in replays)

@@ -37,6 +37,7 @@ SAME = (
     "temperature",
     "top_p",
 )
+ALSO_SAME = ("max_tokens", "user", "judge", "extra")  # where an evaluation has them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,8 @@ def main() -> None:
     settings, console = tyro.cli(Settings, description=__doc__), Console()
     terminal.outlive_output()
     try:
+        if len({folder.resolve() for folder in settings.folders}) < len(settings.folders):
+            raise ValueError("a folder is given twice, which is no second seed")
         result = over_seeds([read_scores(folder) for folder in settings.folders])
         if settings.json is not None:
             write_atomically(settings.json, json.dumps(result, indent=2, allow_nan=False) + "\n")
@@ -81,8 +84,8 @@ def over_seeds(results: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
         raise ValueError("give the folders of finished evaluations, one for each seed")
     first = results[0]
     for other in results[1:]:
-        if changed := [key for key in SAME if other[key] != first[key]]:
-            values = f"{first[changed[0]]} and {other[changed[0]]}"
+        if changed := [key for key in (*SAME, *ALSO_SAME) if other.get(key) != first.get(key)]:
+            values = f"{first.get(changed[0])} and {other.get(changed[0])}"
             raise ValueError(f"evaluations of another {', '.join(changed)} make no one row: {values}")
     rows = {}
     for name in first["scores"]["rows"]:

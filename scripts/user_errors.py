@@ -81,6 +81,8 @@ def conversations_with(run: Path, tasks: Sequence[Task]) -> list[Record]:
 def measured(tasks: Sequence[Task], records: Sequence[Record]) -> dict[str, Json]:
     """Errors in a conversation, by kind and together; conversations that broke are counted, and in no mean."""
     whole = [(task, record) for task, record in zip(tasks, records, strict=True) if not record.failure]
+    if not records:
+        raise ValueError("there are no conversations: --num-tasks must be at least 1")
     if not whole:
         raise ValueError(f"every conversation broke, the first by {records[0].failure}")
     found = [

@@ -282,7 +282,8 @@ def test_the_key_is_sent_and_never_told(monkeypatch, caplog):
     assert "***" in reply.detail
     call = {"id": "c", "function": {"name": "f", "arguments": '{"a": ["sk-very-secret"]}'}}
     message = {"content": "sk-very-secret", "reasoning_content": "it is sk-very-secret", "tool_calls": [call]}
-    (reply,), _ = ask((200, json.dumps({"choices": [{"message": message}]})), api_key_env="CHAT_TEST_KEY")
+    body = {"choices": [{"message": message}]}
+    (reply,), _ = ask(lambda handler, _: send(handler, body), api_key_env="CHAT_TEST_KEY")
     assert (reply.text, reply.reasoning, reply.calls) == ("***", "it is ***", (Call("f", {"a": ["***"]}),))
 
 

@@ -25,6 +25,7 @@ VALUES = {
     "task_variance": np.array([0.04, np.nan]),
     "valid_rollouts": np.int32(3),
     "failed_rollouts": 1,
+    "rollouts_played": 4,
     "truncated_rollouts": 2,
     "tokens_generated": 40,
     "tokens_spent": 100,
@@ -42,6 +43,7 @@ def test_single_numbers_have_the_names_of_the_field_and_ours():
         "reward_mean",
         "valid_rollouts",
         "failed_rollouts",
+        "rollouts_played",
         "truncated_rollouts",
         "tokens_generated",
         "tokens_spent",
@@ -63,6 +65,10 @@ def test_single_numbers_have_the_names_of_the_field_and_ours():
 def test_a_step_whose_rollouts_all_failed_has_names_too():
     found = named(VALUES | {"task_variance": np.array([np.nan, np.nan]), "valid_rollouts": 0, "failed_rollouts": 4})
     assert np.isnan(found["rewards/std"]) and found["completions/mean_length"] == 10.0
+    filtered = named(
+        VALUES | {"valid_rollouts": 0, "failed_rollouts": 0}
+    )  # of a step that keeps none of what it played
+    assert (filtered["completions/mean_length"], filtered["completions/clipped_ratio"]) == (10.0, 0.5)
 
 
 def test_an_evaluation_alone_has_names_too():

@@ -284,6 +284,9 @@ def test_other_settings_are_refused_by_name(tmp_path):
         ({"player": "gold", "tasks": "bfcl"}, "--tasks must be bfcl-held-out, .* got 'bfcl'"),
         ({"player": "http://localhost/v1"}, "--model must name"),
         ({"player": "gold", "rollouts": 0}, "must be at least 1"),
+        ({"player": "gold", "temperature": -1.0}, "--temperature must be a number of at least 0: got -1"),
+        ({"player": "gold", "temperature": float("nan")}, "--temperature must be a number of at least 0: got nan"),
+        ({"player": "gold", "top_p": 0.0}, "--top-p must be above 0 and at most 1: got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             run(tmp_path / "other", **changes)

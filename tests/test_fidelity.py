@@ -15,7 +15,7 @@ from rods_jax.demonstrations import demonstrate
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.metrics import open_metrics
 from rods_jax.rollout import Rollouts
-from rods_jax.run.fidelity import print_fidelity, write_fidelity
+from rods_jax.run.fidelity import first_measurements, print_fidelity, write_fidelity
 from rods_jax.run.stages import shower
 from rods_jax.synthesis.courier.dispatch import Dispatch
 from rods_jax.synthesis.errors import ADVICE, LAYOUT_TOO_LONG, PIPELINE_EXCEPTION
@@ -52,6 +52,15 @@ MEASURED = {"copy": FirstMeasurement(8, 0.25), "other": FirstMeasurement(12, 0.8
 def report(**changes):
     arguments = {"outcomes": OUTCOMES, "measured": MEASURED, "held_out": ()} | changes
     return fidelity_report(TOY, **arguments)
+
+
+def test_a_step_without_a_finite_reward_measures_nothing():
+    """As a log has it: a step that was skipped, and a group of which too few rollouts were valid, have null."""
+    records = [{"step": 2, "task_ids": ["copy", "other"], "task_mean": [None, 0.8]}]
+    records += [{"step": 5, "task_ids": ["copy", "other"], "task_mean": [0.25, 0.1]}]
+    found = first_measurements(records)
+    assert found == {"copy": FirstMeasurement(5, 0.25), "other": FirstMeasurement(2, 0.8)}
+    assert report(measured=found)["boundary"]["measured"] == 2
 
 
 def test_acceptance_counts_dispatches_seeds_attempts_and_model_calls():

@@ -127,7 +127,13 @@ def numbered(kinds):
     return {str(ord(name)): kind for name, kind in kinds.items()}
 
 
-def run(config: Config = CONFIG, start: Position | None = None, until: int = 10**9, kinds=lambda step: KINDS):
+def run(
+    config: Config = CONFIG,
+    start: Position | None = None,
+    until: int = 10**9,
+    kinds=lambda step: KINDS,
+    failing=frozenset(),
+):
     """(the records of the steps, the weights of each update, where it stopped)"""
     records, weights, sizes = [], [], []
 
@@ -143,7 +149,7 @@ def run(config: Config = CONFIG, start: Position | None = None, until: int = 10*
         return state, Feedback(statistics, passed_N, total_N, low_N, high_N, batch.checks_N, None, seeds, metrics)
 
     stages = Stages(
-        collect=lambda params, tasks, step, stage, group_sizes: played(numbered(kinds(step)), sizes)(
+        collect=lambda params, tasks, step, stage, group_sizes: played(numbered(kinds(step)), sizes, failing=failing)(
             tasks, group_sizes
         ),
         update=update,
@@ -178,6 +184,14 @@ def test_the_loop_fills_its_batches_and_resumes_within_an_epoch():
     steps = lambda records: [(one["task_ids"], one["tasks_played"]) for one in records]
     assert stopped.place > 0 and steps(first + rest) == steps(whole)
     assert resumed.replay == final.replay and resumed.step == final.step
+
+
+def test_a_group_that_was_hardly_played_has_no_mean_in_the_record():
+    unfiltered = replace(CONFIG, rollout=replace(CONFIG.rollout, keep=None))
+    records, _, _ = run(unfiltered, failing=frozenset([str(ord("a"))]))
+    means = {name: mean for one in records for name, mean in zip(one["task_ids"], one["task_mean"], strict=True)}
+    assert [name for name, mean in means.items() if np.isnan(mean)] == [str(ord("a"))]
+    assert all(one["rollouts_played"] == 2 * G for one in records)
 
 
 def test_a_limit_of_steps_that_lies_behind_a_run_ends_it_at_once():

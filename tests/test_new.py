@@ -42,6 +42,12 @@ def test_the_folder_has_all_files_under_its_own_name(tmp_path, monkeypatch, caps
     assert read_tasks("tea_shop/seeds.jsonl")[0].world.classes == ("TeaShop",)
 
 
+def test_a_name_that_holds_the_skeletons_is_put_in_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert told(monkeypatch, capsys, "OldMyEnv")[0] == 0
+    assert Path("OldMyEnv/OldMyEnv.py").is_file() and "pytest -q OldMyEnv\n" in Path("OldMyEnv/README.md").read_text()
+
+
 def test_its_tests_pass_and_those_of_the_example(tmp_path):
     new.write_skeleton(tmp_path / "tea_shop")
     folders = ["tea_shop", str(LENDING_DESK)]

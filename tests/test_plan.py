@@ -290,6 +290,7 @@ MESH = ("--mesh", "8", "8", "1", "1")
         (("--topology", "v5e:8x8", *MESH, "--update.micro-batches", "512"), "update.micro_batches must divide"),
         (("--topology", "h100:9"), "1 to 8 cards of a host"),
         (("--topology", "h100:8", "--efficiency", "2"), "--efficiency must be above 0 and at most 1"),
+        (("--topology", "h100:8", "--json", "no/such/folder/x.json"), "there is no folder no/such/folder"),
     ],
 )
 def test_bad_input_is_one_sentence_before_compiling(monkeypatch, capsys, arguments, sentence):

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -209,6 +211,26 @@ def test_what_is_no_lock_file_is_waited_for_by_nobody(tmp_path, make):
 
 
 # ------------------------------------------------------------------------------------------- the files
+def test_what_replaces_a_file_stands_in_nobodys_place(tmp_path):
+    page, notes, important = (tmp_path / name for name in ("page.html", "page.html.partial", "important.txt"))
+    notes.write_text("mine")
+    files.write_atomically(page, "one")
+    assert (page.read_text(), notes.read_text()) == ("one", "mine")
+    notes.unlink()
+    important.write_text("mine")
+    notes.symlink_to(important)
+    files.write_atomically(page, "two")
+    assert (page.read_text(), important.read_text()) == ("two", "mine") and not page.is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {page.name, notes.name, important.name}
+
+
+def test_files_are_replaced_by_several_writers_at_once(tmp_path):
+    texts = [f"{number}" * 1_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(partial(files.write_atomically, tmp_path / "x"), texts * 20))
+    assert (tmp_path / "x").read_text() in texts and len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_full_disk_is_named(tmp_path):
     with pytest.raises(OSError, match="No space left on device: '/dev/full/x'"), files.naming("/dev/full/x"):
         with open("/dev/full", "w") as file:

@@ -28,6 +28,8 @@ def test_mean_deviation_and_range_by_hand():
 def test_what_differs_is_named():
     with pytest.raises(ValueError, match="another tasks_sha256, rules make no one row: same and other"):
         over_seeds([result(0.1), result(0.2, tasks_sha256="other", rules="official")])
+    with pytest.raises(ValueError, match="another max_tokens, user make no one row: None and 64"):
+        over_seeds([result(0.1), result(0.2, user="a model", max_tokens=64)])
     with pytest.raises(ValueError, match="give the folders"):
         over_seeds([])
 

@@ -12,8 +12,6 @@ from test_filtering import KINDS, SEEDS, G, played, run, task
 
 from rods_jax import checkpoint, replay
 from rods_jax.config import RetentionConfig
-from rods_jax.group_statistics import GroupStatistics
-from rods_jax.grpo import Feedback
 from rods_jax.loop import Position
 from rods_jax.run.positions import host_of, restore_position, save_position
 from rods_jax.successes import Replay, Success, as_played, read, remembered, with_successes, written
@@ -77,12 +75,12 @@ def test_the_latest_success_of_each_task_of_the_pool_is_remembered():
 def test_a_record_tells_the_rewards_that_were_played():
     metrics = {"reward_mean": np.float32(0.5), "valid_rollouts": np.int32(8)}
     mean_N, variance_N = np.float32([0.5, 0.5]), np.float32([0.25, 0.1])
-    statistics = GroupStatistics(mean_N, variance_N, None, None)
-    feedback = Feedback(statistics, *[None] * (len(Feedback._fields) - 2), metrics)
-    told = as_played([Replay(0, 1.0, 0.25, 0.0)], feedback)
+    told = as_played([Replay(0, 1.0, 0.25, 0.0)], metrics, mean_N, variance_N)
     assert told["task_mean"].tolist() == [0.25, 0.5] and told["task_variance"].tolist() == [0.0, np.float32(0.1)]
     # One of eight rollouts is worth 1 less; one of two groups has no variance.
-    assert (told["reward_mean"], told["zero_variance"]) == (0.375, 0.5) and as_played((), feedback) == {}
+    assert (told["reward_mean"], told["zero_variance"]) == (0.375, 0.5) and as_played(
+        (), metrics, mean_N, variance_N
+    ) == {}
 
 
 # ------------------------------------------------------------------------------------------ in a run

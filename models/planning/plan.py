@@ -75,6 +75,8 @@ def main() -> None:
             check_layout(config, model, count)  # before libtpu is needed, which may be missing
         if not 0 < arguments.efficiency <= 1:
             raise ConfigError(f"--efficiency must be above 0 and at most 1: got {arguments.efficiency}")
+        if arguments.json and not arguments.json.absolute().parent.is_dir():
+            raise ConfigError(f"--json: there is no folder {arguments.json.parent}")
         found = slice_of(arguments.topology)
         if arguments.mesh:
             check_layout(config, model, count, found.hosts)

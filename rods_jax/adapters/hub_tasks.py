@@ -19,7 +19,7 @@ from typing import Any
 
 from rods_jax import strict_json
 from rods_jax.adapters import require
-from rods_jax.files import write_atomically
+from rods_jax.files import beside, write_atomically
 from rods_jax.task_files import TaskFileError, task_from_json, task_to_json
 from rods_jax.types import Json, Task
 
@@ -128,7 +128,7 @@ def _write_parquet(path: Path, rows: Sequence[Mapping[str, Json]]) -> None:
     turn = arrow.struct({"user": text, "gold": arrow.list_(call), "released_tools": texts})
     kinds = {"version": arrow.int64(), "classes": texts, "ancestry": texts, "turns": arrow.list_(turn)}
     schema = arrow.schema([(name, kinds.get(name, text)) for name in COLUMNS])
-    partial = path.with_name(f"{path.name}.partial")
+    partial = beside(path)
     try:
         parquet.write_table(arrow.Table.from_pylist(list(rows), schema), partial)
         partial.replace(path)

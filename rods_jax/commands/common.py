@@ -45,17 +45,26 @@ def running(console: Console, out_of_memory: str = "") -> Iterator[None]:
     except Stopped as stopped:
         terminal.say(console, stopped)
         sys.exit(stopped.status)
-    except (ImportError, ValueError, OSError) as error:
-        terminal.refuse(console, error)
-    except MemoryError:
-        terminal.refuse(console, "out of the host's memory; the last checkpoint stands")
-    except jax.errors.JaxRuntimeError as error:
-        if not any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory")):
-            raise
-        terminal.refuse(console, f"out of memory ({str(error).splitlines()[0]}){out_of_memory}")
+    except REFUSED as error:
+        refuse(console, error, out_of_memory)
     else:
         return
     sys.exit(2)
+
+
+REFUSED = (ImportError, ValueError, OSError, MemoryError, jax.errors.JaxRuntimeError)
+
+
+def refuse(console: Console, error: Exception, out_of_memory: str = "") -> None:
+    """Says one of `REFUSED` in a sentence; an error of the device that is no want of memory is raised again."""
+    if isinstance(error, MemoryError):
+        terminal.refuse(console, "out of the host's memory; what was saved stands")
+    elif not isinstance(error, jax.errors.JaxRuntimeError):
+        terminal.refuse(console, error)
+    elif any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory")):
+        terminal.refuse(console, f"out of memory ({str(error).splitlines()[0]}){out_of_memory}")
+    else:
+        raise error
 
 
 def options_of(

@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 
 from rods_jax import processes, strict_json, terminal
-from rods_jax.commands.common import program
+from rods_jax.commands.common import REFUSED, program, refuse
 from rods_jax.preemption import interrupts
 from rods_jax.run.evaluating import Evaluation, evaluate, has_scores
 
@@ -34,8 +34,8 @@ def main() -> None:
         if settings.json and processes.is_first():
             print(strict_json.dumps(result, indent=2))
         sys.exit(0 if has_scores(result) else 1)
-    except (ImportError, OSError, ValueError) as error:
-        terminal.refuse(console, error)
+    except REFUSED as error:
+        refuse(console, error)
         sys.exit(2)
     except KeyboardInterrupt:
         console.print("interrupted: the same command continues")

@@ -8,6 +8,7 @@ status 2: the name will not do, or the folder holds something, which is left as 
 
 import importlib.util
 import keyword
+import re
 import shlex
 import sys
 import tokenize
@@ -63,9 +64,8 @@ def require_name(name: str) -> None:
 
 def _copy(source: Path, folder: Path, names: dict[str, str]) -> Path:
     """One file, with the names in its text and in its own name put right."""
-    target, text = source.name, source.read_text("utf-8")
-    for old, new in names.items():
-        target, text = target.replace(old, new), text.replace(old, new)
+    found = re.compile("|".join(map(re.escape, names)))  # all at once: a new name may hold an old one
+    target, text = (found.sub(lambda old: names[old[0]], one) for one in (source.name, source.read_text("utf-8")))
     files.write_atomically(folder / target, text)
     return folder / target
 

@@ -186,7 +186,7 @@ def _metrics(found: Source, directory: Path) -> Json:
 def _derived(record: Mapping[str, Any]) -> dict[str, float]:
     """variance_mean: of the groups' rewards.  length_mean: tokens that the policy generated in a rollout."""
     variances = [x for x in record.get("task_variance") or () if x is not None]
-    rollouts = record.get("valid_rollouts", 0) + record.get("failed_rollouts", 0)
+    rollouts = record.get("rollouts_played") or record.get("valid_rollouts", 0) + record.get("failed_rollouts", 0)
     spread = {"variance_mean": sum(variances) / len(variances)} if variances else {}
     return spread | (
         {"length_mean": record["tokens_generated"] / rollouts} if rollouts and "tokens_generated" in record else {}

@@ -61,7 +61,7 @@ def _logs(name: str, first: list[dict[str, Json]], second: list[dict[str, Json]]
 
 def _checkpoints(a: Path, b: Path) -> Iterator[str]:
     common = sorted(_steps(a) & _steps(b))
-    if not common:
+    if not common and (_steps(a) or _steps(b)):
         yield f"checkpoints: no step in common ({sorted(_steps(a))} | {sorted(_steps(b))})"
     for step in common:
         first, second = leaves(a / str(step)), leaves(b / str(step))

@@ -7,6 +7,7 @@ continues; episodes that the infrastructure failed are played again.  What compu
 import contextlib
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +48,10 @@ def evaluate(settings: Evaluation, console: Console | None = None) -> dict[str, 
     console = console or Console()
     if settings.rollouts < 1 or (settings.num_tasks is not None and settings.num_tasks < 1):
         raise ValueError("--rollouts and --num-tasks must be at least 1")
+    if not 0 <= settings.temperature < math.inf:
+        raise ValueError(f"--temperature must be a number of at least 0: got {settings.temperature}")
+    if settings.top_p is not None and not 0 < settings.top_p <= 1:
+        raise ValueError(f"--top-p must be above 0 and at most 1: got {settings.top_p}")
     settings = under_protocol(settings)
     config = config_of_player(settings)
     split = split_of(settings)

@@ -61,11 +61,12 @@ def read_outcomes(
 
 
 def first_measurements(records: Sequence[Mapping[str, Any]]) -> dict[str, FirstMeasurement]:
-    """Task id -> the first step that trained on it, and its mean reward there."""
+    """Task id -> the first step that measured it, and its mean reward there."""
     measured: dict[str, FirstMeasurement] = {}
     for record in records:
         for name, mean in zip(record.get("task_ids", ()), record.get("task_mean", ())):
-            measured.setdefault(name, FirstMeasurement(record["step"], mean))
+            if mean is not None:
+                measured.setdefault(name, FirstMeasurement(record["step"], mean))
     return measured
 
 

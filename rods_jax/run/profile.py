@@ -21,7 +21,7 @@ def profiled(stages: Stages, at: int, directory: Path, say: Callable[[str], None
 
     def collect(params: Any, tasks: Sequence[Task], step: int, *how: Any) -> Rollouts:
         nonlocal tracing
-        if step + 1 == at:
+        if step + 1 == at and not tracing:  # a filter plays several times in a step
             jax.block_until_ready(params)  # the update before is no part of it
             jax.profiler.start_trace(directory)
             tracing = True

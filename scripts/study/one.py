@@ -205,16 +205,18 @@ def trained(records: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
     """What the training itself tells: the pool at its end, variants, seconds, and where rewards varied."""
     steps = [record for record in records if record["step"] > 0]
     last = steps[-1]
-    means = np.concatenate([record["task_mean"] for record in steps])
-    variances = np.concatenate([record["task_variance"] for record in steps])
-    middle = (means >= 0.25) & (means <= 0.75)
+    means, variances = (  # nan: too few rollouts of the group were valid
+        np.array([x for record in steps for x in record[name]], float) for name in ("task_mean", "task_variance")
+    )
+    middle, outside = (means >= 0.25) & (means <= 0.75), (means < 0.25) | (means > 0.75)
     tenth = max(1, len(steps) // 10)
     zero = [record["zero_variance"] for record in steps]
     first_means: dict[str, float] = {}
     entered = {task_id for record in steps for task_id in record.get("entered_ids", ())}
     for record in steps:
         for task_id, mean in zip(record["task_ids"], record["task_mean"], strict=True):
-            first_means.setdefault(task_id, mean)
+            if mean is not None:
+                first_means.setdefault(task_id, mean)
     firsts = [mean for task_id, mean in first_means.items() if task_id in entered]
     pool = ("pool_human", "pool_trial", "pool_active", "zone_hard", "zone_boundary", "zone_mastered", "injected")
     return {
@@ -227,7 +229,7 @@ def trained(records: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
         "skipped_steps": sum(bool(record["skipped"]) for record in steps),
         "zero_variance": [round(float(np.mean(part)), 4) for part in (zero[:tenth], zero[-tenth:])],
         "variance": [
-            round(float(part.mean()), 5) if part.size else None for part in (variances[middle], variances[~middle])
+            round(float(part.mean()), 5) if part.size else None for part in (variances[middle], variances[outside])
         ],
         "first_in_band": [sum(0.25 <= mean <= 0.75 for mean in firsts), len(firsts)],
         "seconds": {

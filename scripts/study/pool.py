@@ -30,7 +30,7 @@ def stretches(run: Path, records: Sequence[Mapping[str, Any]], count: int) -> li
         inside = [record for record in records if low < record["step"] <= high]
         variants = [task for step, task in written if low < step <= high]
         entered = [task.id for _, task in written if task.id in first and low < first[task.id].step <= high]
-        means = np.concatenate([record["task_mean"] for record in inside])
+        means = np.array([mean for record in inside for mean in record["task_mean"] if mean is not None])
         found.append(
             {
                 "steps": [low + 1, high],

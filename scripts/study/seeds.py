@@ -106,6 +106,7 @@ def parts_of(records: Sequence[Mapping[str, Any]], chosen: Sequence[tuple[int, s
         (record["step"], name): (mean, variance)
         for record in records
         for name, mean, variance in zip(record["task_ids"], record["task_mean"], record["task_variance"], strict=True)
+        if mean is not None and variance is not None
     }
     found = []
     for low, high in bounds_of(records, PARTS):
