@@ -325,3 +325,17 @@ def test_an_impossible_endpoint_is_one_sentence(settings, words):
     with pytest.raises(ValueError, match=words) as error:
         Endpoint(**{"url": "http://h/v1", "model": "m"} | settings)
     assert "word" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_error_is_told_in_few_characters_and_never_half_a_key(monkeypatch):
+    monkeypatch.setenv("CHAT_TEST_KEY", "sk-very-secret")
+    (reply,), _ = ask(fail(401, text="x" * 160 + " sk-very-secret " + "y" * 999), api_key_env="CHAT_TEST_KEY")
+    assert len(reply.detail) == chat.MAX_DETAIL and "sk-very" not in reply.detail and "***" in reply.detail
+
+
+def test_a_reply_without_a_count_costs_the_most_whatever_became_of_it():
+    cut = {"choices": [{"message": {"content": "Now"}, "finish_reason": "length"}]}
+    replies, _ = ask(
+        lambda handler, _: send(handler, cut), (HELLO,) * 2, max_total_tokens=9, max_tokens=9, concurrency=1
+    )
+    assert [reply.error for reply in replies] == [chat.CUT, chat.BUDGET_EXHAUSTED]

@@ -43,3 +43,9 @@ def test_of_ever_longer_rows_the_last_message_alone_is_learned():
         assert weights == [0] * (len(weights) - 1) + [1]
     assert last_turn_only(whole) == parts[-1] and "weight" not in OWN  # what was given is as it was
     assert last_turn_only({"messages": [USER], "tools": []}) == {"messages": [USER], "tools": []}
+
+
+def test_rollouts_of_a_task_are_dialogues_of_their_own():
+    rows = [row(task_id="a", rollout=0, correct=True), row(task_id="a", rollout=1, correct=False)]
+    assert chosen(rows).counts == {"kept": 1, "failed": 1}
+    assert chosen([row(reward=1 - 1e-7)]).counts == {"kept": 1}  # as tau2-bench counts

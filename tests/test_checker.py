@@ -18,10 +18,11 @@ from rods_jax.environments.checker import (
     checker_of,
     checker_option,
     decided,
+    end_of,
     unknown_names,
     value_at,
 )
-from rods_jax.environments.conversation import AGENT, USER, Reason, Spoken, scripted
+from rods_jax.environments.conversation import AGENT, USER, Line, Reason, Spoken, scripted
 from rods_jax.environments.episode import start_episodes
 from rods_jax.environments.helpdesk.domain import HELPDESK
 from rods_jax.evolution.draft import Draft, gold_of, read_draft, task_of
@@ -264,3 +265,7 @@ def test_any_python_classes_can_be_a_ground():
     for calls, passed in (((switch,), (True, True)), ((), (False, False))):
         said = iter([*(Said("", Action(calls=(call,))) for call in calls), Said("Done.", Action(answer="Done."))])
         assert play(domain, task, 0, lambda messages: next(said)).rods == passed
+
+
+def test_a_greeting_says_nothing():
+    assert end_of({}, {}, (Line(AGENT, "technician"), Line(AGENT, "hello"))).words == ("hello",)

@@ -274,3 +274,10 @@ def test_parameters_alone_are_read_and_nothing_is_changed(tmp_path):
         read_params(tmp_path, like, 5)
     with pytest.raises(CheckpointError, match="no undamaged checkpoint: it has "):
         read_params(tmp_path / "nowhere", like)
+
+
+def test_metrics_without_the_best_one_make_no_checkpoint_one_of_the_best(tmp_path):
+    with open_checkpoints(tmp_path, RetentionConfig(latest=1, best=1)) as checkpoints:
+        for step, metrics in ((1, {"held_out_progress": 1.0}), (2, {BEST_BY: 0.1}), (3, {"held_out_progress": 1.0})):
+            save(checkpoints, step, {"x": jnp.zeros(2)}, {}, metrics)
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [2, 3]

@@ -337,3 +337,23 @@ def test_withheld_tools_of_the_bundled_tasks_arrive_in_time(tasks):
             assert {call.name for call in turn.gold} | set(turn.released_tools) <= names
             episode.act(DONE)
         assert names == {tool.name for tool in WORKPLACE.tools_of(a_task.world.classes)}
+
+
+def test_a_snapshot_shares_nothing_with_what_its_episode_does_next():
+    episode = start(TWO)
+    episode.act(act(ADD_A))
+    saved = episode.snapshot()
+    for action in (act(COUNT), DONE, act(ADD_B, COUNT)):
+        episode.act(action)
+    assert saved.passed == [False, False] and saved._outputs == ['{"books": 2}'] and saved._made == [ADD_A]
+    assert saved.state == {"Shelf": {"books": ["x", "a"]}}
+
+
+def test_a_call_that_failed_in_an_earlier_turn_is_not_repeated():
+    told = []
+    domain = SHELF._replace(explain=lambda failed: told.append(failed[-1]) or "")
+    one, again = task(Turn("add a", (ADD_A,)), Turn("add b", (ADD_B,))), act(Call("add", {"book": "x"}))
+    episode = Episode(domain, one, gold_trace(domain, one), RODS._replace(explains_failures=True))
+    for action in (again, again, DONE, again):
+        episode.act(action)
+    assert told == [False, True, False]

@@ -8,7 +8,7 @@ import pytest
 from rods_jax import grpo, processes, replay
 from rods_jax.boundary import Seeds
 from rods_jax.config import Config, EvaluationConfig, ReplaySettings, RolloutConfig, StageConfig, UpdateConfig
-from rods_jax.filtering import mixed, play_until_full, unsolved
+from rods_jax.filtering import joined, mixed, play_until_full, unsolved, varied
 from rods_jax.group_statistics import group_statistics
 from rods_jax.grpo import Feedback
 from rods_jax.loop import Position, Stages, train
@@ -206,3 +206,29 @@ def test_without_a_filter_every_group_is_learnt_from_with_weight_1():
     unfiltered = replace(CONFIG, rollout=replace(CONFIG.rollout, keep=None))
     records, weights, _ = run(unfiltered)
     assert len(records) == 9 and weights == [[1.0, 1.0]] * 9 and not any("tasks_played" in one for one in records)
+
+
+def test_the_filter_sees_valid_rollouts_alone():
+    play, seen = played({str(n): (2, 2, 0, 2) for n in range(2)}, []), []
+
+    def one_failed(tasks):
+        found = play(tasks)
+        found.batch.valid_NG[:, 2] = False
+        return found
+
+    keep = lambda passed_g, checks: bool(seen.append(passed_g.tolist()))
+    play_until_full(one_failed, [task("0"), task("1")], size=2, keep=keep, cap=2)
+    assert seen == [[2, 2, 2]] * 2
+
+
+def test_a_steps_failures_and_cut_episodes_are_those_of_all_its_rounds():
+    rounds = [
+        Rollouts(played({"1": MIXED}, [])([task("1")]).batch, (), failed=f, truncated=t) for f, t in ((1, 4), (2, 8))
+    ]
+    found = joined(rounds[:1], rounds)
+    assert (found.failed, found.truncated) == (3, 12)
+
+
+def test_gates_are_inclusive():
+    assert unsolved(np.array([2] * 19 + [0]), 2)  # 0.95 of 20
+    assert varied(np.array([1, 1, 1, 1, 1, 1, 0, 0]), 1, least=0.75)  # 12/64 of 16/64

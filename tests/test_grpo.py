@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from grpo_toy import objective_with
+from grpo_toy import BAG_OF_WORDS, G, N, V, make_batch, make_standing, objective_with
 
 from models.decoder import DecoderConfig
 from models.policy import callables
@@ -16,9 +16,7 @@ from rods_jax import grpo
 from rods_jax.grpo import create_optimizer
 from rods_jax.log_probs import LogProbs
 from rods_jax.micro_batches import micro_batches
-from rods_jax.types import Policy, RolloutBatch, Standing
-
-V, N, G, P, S = 19, 8, 4, 6, 10
+from rods_jax.types import Policy, RolloutBatch
 
 
 @pytest.fixture(scope="module")
@@ -29,36 +27,6 @@ def policy():
 @pytest.fixture(scope="module")
 def params(policy):
     return jax.tree.map(lambda x: x * 6 if x.ndim > 2 else x, policy.init(jax.random.key(0)))
-
-
-def make_batch(policy, params, seed=0) -> RolloutBatch:
-    rng = np.random.default_rng(seed)
-    prompt_lengths = rng.integers(1, P + 1, N).astype(np.int32)
-    lengths = rng.integers(2, S + 1, (N, G)).astype(np.int32)
-    prompt = rng.integers(0, V, (N, P)).astype(np.int32)
-    suffix = rng.integers(0, V, (N, G, S)).astype(np.int32)
-    action = (rng.random((N, G, S)) < 0.6) & (np.arange(S) < lengths[..., None])
-    hidden = policy.forward(params, prompt, prompt_lengths, suffix)
-    log_probs = jax.nn.log_softmax(hidden @ policy.unembedding(params).T)
-    behavior = np.take_along_axis(np.asarray(log_probs), suffix[..., None], -1)[..., 0]
-    turns = rng.integers(1, 5, N).astype(np.int32)
-    passed = rng.integers(0, turns[:, None] + 1, (N, G)).astype(np.int32)
-    return RolloutBatch(
-        prompt,
-        prompt_lengths,
-        suffix,
-        lengths,
-        action,
-        behavior + 0.1 * rng.normal(size=behavior.shape).astype(np.float32),
-        (passed / turns[:, None]).astype(np.float32),
-        rng.random((N, G)) < 0.9,
-        passed,
-        turns,
-    )
-
-
-def make_standing(seed=0) -> Standing:
-    return grpo.first_seen(N)._replace(categories_N=np.random.default_rng(seed).integers(0, 4, N).astype(np.int32))
 
 
 @pytest.mark.parametrize(
@@ -181,16 +149,6 @@ def test_update_step_reports_the_hosts_arithmetic_and_compiles_once(policy, para
     assert int(state.step) == 3
     assert not np.array_equal(state.params["embedding"], params["embedding"])
     np.testing.assert_array_equal(state.reference_params["embedding"], params["embedding"])
-
-
-def bag_of_words(params, prompt_NP, lengths_N, suffix_NGS):
-    """Hidden states that depend on the prompt and on the suffix so far, cheap to compile."""
-    said = params["embedding"][suffix_NGS].cumsum(axis=2) - params["embedding"][suffix_NGS]
-    told = params["embedding"][prompt_NP] * (np.arange(P)[None] < lengths_N[:, None])[..., None]
-    return jnp.tanh(said + told.sum(1)[:, None, None])
-
-
-BAG_OF_WORDS = Policy(None, bag_of_words, lambda params: params["unembedding"], None, None, None)
 
 
 RATIOS, AGGREGATES = (grpo.token_ratio, grpo.sequence_ratio), (grpo.sequence_mean, grpo.token_mean)

@@ -5,6 +5,7 @@ import random
 from dataclasses import replace
 
 import pytest
+from training_toy import CONFIG
 
 from rods_jax.config import ConfigError, StageConfig, load_config
 from rods_jax.curriculum import require_hints, rules_of
@@ -224,3 +225,8 @@ def test_a_run_with_hints_in_one_stage_trains_and_shows_them(tmp_path):
 
 def explained_office():
     return explained(WORKPLACE)
+
+
+def test_the_rules_of_a_run_have_its_attempts():
+    config = replace(CONFIG, rollout=replace(CONFIG.rollout, max_attempts=2))
+    assert rules_of(config).max_attempts == rules_of(config, config.stages[0]).max_attempts == 2

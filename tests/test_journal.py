@@ -265,3 +265,8 @@ def test_a_log_has_one_writer_and_readers_wait_for_nobody(tmp_path):
         assert [entry.record for entry in read_log(tmp_path / "log.jsonl")] == [{"n": 1}]
         with pytest.raises(InUse, match="log.jsonl is being written by another process"):
             logged(tmp_path / "log.jsonl")
+
+
+def test_a_log_of_an_older_version_gives_null_for_what_is_no_number(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"a": NaN, "b": [Infinity, -Infinity]}\n')
+    assert read_log(tmp_path / "log.jsonl")[0].record == {"a": None, "b": [None, None]}

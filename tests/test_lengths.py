@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import groupby
 
 import pytest
+from replay_toy import task_named
 from training_toy import CONFIG, WORKPLACE
 
 from rods_jax.boundary import mean_band, split_band
@@ -20,7 +21,7 @@ from rods_jax.environments.helpdesk.tasks import make_task
 from rods_jax.environments.hints import WARNING
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.environments.scoring import gold_trace
-from rods_jax.lengths import Length, check_lengths, length_of, measure, scores_apart
+from rods_jax.lengths import Length, check_lengths, exceeded, length_of, measure, played_tasks, scores_apart
 from rods_jax.rewards import progress_reward
 from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.types import Action, Message
@@ -156,3 +157,21 @@ def test_where_nothing_is_known_of_solutions_the_prompts_alone_are_measured(code
     for domain, dialogues in ((unknown, 0), (HELPDESK, 1)):
         record = check_lengths(config_of(), splits, domain, codec, lambda sentence: None)
         assert record["held_out"] | {"measured": 1, "dialogues": dialogues} == record["held_out"]
+
+
+def test_what_needs_exactly_the_limit_fits():
+    assert exceeded(Length(3, 4, 5), Length(3, 4, 5)) == ()
+    assert exceeded(Length(4, 4, 5), Length(3, 4, 4)) == ("prompt", "action")
+
+
+def test_each_stage_is_played_within_its_own_limits():
+    stage = replace(CONFIG.stages[0], name="long", max_suffix_tokens=2 * CONFIG.rollout.max_suffix_tokens)
+    splits = TaskSplits(seeds=(task_named("a", ()),), held_out=(task_named("b", ()),))
+    limits = [one.limits.suffix for one in played_tasks(replace(CONFIG, stages=(*CONFIG.stages, stage)), splits)]
+    assert limits[-2:] == [2 * CONFIG.rollout.max_suffix_tokens, CONFIG.rollout.max_suffix_tokens]
+
+
+def test_so_many_unfit_tasks_as_are_allowed_are_said_and_not_refused(codec):
+    longest = max(length.suffix for length in measure(WORKPLACE, codec, TASKS[:20]).values())
+    said = check(config_of(max_suffix_tokens=longest - 1, max_unfit_share=0.05), codec)[1]
+    assert any("1 of 20 tasks do not fit" in one for one in said)

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 from queue_simulation import AUTHORS, UNPACED, simulate
-from replay_toy import begin, human_seeds, ids_of, stage, task_named
+from replay_toy import begin, human_seeds, ids_of, pool_of, stage, task_named
 
 from configs.bfcl_qwen3_4b import CONFIG
 from rods_jax import replay
 from rods_jax.config import ReplaySettings
 from rods_jax.records import decode, encode
 from rods_jax.replay import Outcome
+from rods_jax.replay.rules import foreseen_scores
 from rods_jax.task_files import VERSIONED
 
 
@@ -97,3 +98,32 @@ def test_the_papers_queue_keeps_pace(author):
     assert paced.mean_age < 15 and paced.waiting + paced.stale < 0.1 * paced.written
     assert paced.injected > 0.9 * before.injected and paced.in_band > before.in_band
     assert paced.most_sent <= 16 and paced.sent < 0.75 * before.sent
+
+
+def test_a_variant_is_stale_only_beyond_its_age_and_so_is_a_seed_that_is_away():
+    state = stage(replay.create(human_seeds(5), ReplaySettings(max_age=10)), [task_named("a")], 0, step=3)
+    state = replay.mark_seed(replay.mark_seed(state, "human0", 3), "human1", 2)
+    state, events = replay.begin_epoch(state, 1, step=13)
+    assert events.injected == ("a",) and events.retired == ()
+    assert [entry.seed for entry in state.away] == ["human0"]
+
+
+def test_the_policys_slope_is_that_of_the_human_seeds_alone():
+    state = pool_of(1, ["a"])
+    for step, (human, variant) in enumerate(((5, 0), (5, 4))):
+        state = replay.observe(replay.observe(state, "human0", human, 10, step), "a", variant, 10, step)
+    assert foreseen_scores(state)["a"] == pytest.approx(4 * 0.4 * 0.6)
+
+
+def test_the_standing_remembers_the_best_rollout_of_all_kept_measurements():
+    state = replay.create(human_seeds(2), ReplaySettings())
+    for step, high in enumerate((1, 3, 2)):
+        state = replay.observe(state, "human0", 4, 16, step, 0, high, 4)
+    found = replay.standing(state, replay.active_tasks(state), 5, ("base",))
+    assert found.best_before_N.tolist() == [0.75, 0.0]
+
+
+def test_a_human_seed_that_leaves_frees_no_slot():
+    state = replay.create(human_seeds(10), ReplaySettings(retire_seeds=True, capacity=1, injection_fraction=0.5))
+    state = replay.observe(state, "human0", 10, 10, 0)
+    assert replay.wanted(state, 0, 1) == 1  # one slot, although half of nine are four

@@ -218,3 +218,34 @@ def test_a_run_ends_with_the_step_that_reaches_its_rollouts():
 def test_history_of_one_is_refused_with_a_sampler():
     with pytest.raises(ConfigError, match="replay.history must be above 1 where rollout.weights draws"):
         with_weights(samplers.equal, replay=ReplaySettings(history=1))
+
+
+def test_the_random_numbers_of_a_sampler_follow_from_seed_and_step():
+    drawn = {}
+    for seed, step in ((0, 1), (0, 2), (1, 1)):
+
+        def weights(table, rng):
+            return drawn.setdefault((seed, step), rng.random(4))
+
+        samplers.drawn(pool_of(4), weights, seed=seed, step=step)
+    assert len({tuple(some) for some in drawn.values()}) == 3
+
+
+def test_thompson_spreads_its_floor_evenly():
+    class Sure:
+        def beta(self, a, b):
+            return np.array([1.0, 0.0, 0.0])
+
+    np.testing.assert_allclose(samplers.thompson(seen(0.5, 1.0, 1.0), Sure(), floor=0.3), [0.8, 0.1, 0.1])
+
+
+def test_nearest_half_falls_with_the_distance_over_the_width():
+    table = seen(0.5, 0.4, rollouts=1000)
+    narrow, wide = (samplers.nearest_half(table, rng(), tasks_per_step=1, width=w) for w in (0.01, 0.1))
+    np.testing.assert_allclose(narrow[1] ** 0.1, wide[1], rtol=1e-6)
+    assert wide[1] == pytest.approx(np.exp(-(0.5 - 401 / 1002) / 0.1))
+
+
+def test_what_taught_rests_for_the_steps_of_an_epoch_and_not_one_less():
+    table = seen(0.5, 0.5, 0.5, 1.0, step=10, steps=[9, 8, 7, 8])  # an epoch of four tasks has two steps
+    assert samplers.recycling(table, rng(), tasks_per_step=2).tolist() == [0.0, 0.0, 1.0, 1.0]

@@ -143,3 +143,10 @@ def test_the_page_of_a_study_without_runs_says_so(tmp_path):
     report.write_report([(TWELVE, [])], Console(quiet=True), tmp_path)
     text = (tmp_path / "toy.md").read_text("utf-8")
     assert "toy: 0 of 42 planned runs exist" in text and ".png" not in text
+
+
+def test_a_verdict_needs_the_corrected_p_and_a_shown_equivalence(monkeypatch):
+    found = [one._replace(adjusted=0.06, equivalent=0.06) for one in report.contrasts(TWELVE, lines())]
+    assert found[0].paired.p < 0.001
+    monkeypatch.setattr(report, "contrasts", lambda *_: found)
+    assert "neither a difference nor equivalence" in report._verdicts(TWELVE, lines())

@@ -124,3 +124,18 @@ def test_a_checkpoint_holds_the_successes_bit_for_bit(tmp_path):
 
 def like_of(state):
     return jax.tree.map(jnp.asarray, state)
+
+
+def test_a_success_that_does_not_count_makes_no_group_solved():
+    batch, tasks = batch_of(t1=(2, 0, 0, 0))
+    batch.valid_NG[0, 0] = False
+    _, replays = with_successes(batch, tasks, {"1": SUCCESS}, (4,))
+    assert [one.place for one in replays] == [0]
+
+
+def test_a_new_stage_forgets_the_successes_of_the_one_before():
+    stages = tuple(replace(FILTERED.stages[0], name=name, epochs=1) for name in ("first", "second"))
+    rollout = replace(FILTERED.rollout, keep=None, replay_success=True, max_suffix_tokens=64)
+    kinds = lambda step: KINDS if step < 3 else dict.fromkeys(KINDS, (0, 1, 0, 0))
+    records, _, final = run(replace(FILTERED, stages=stages, rollout=rollout), kinds=kinds)
+    assert not final.successes and not any("replayed_rollouts" in one for one in records)

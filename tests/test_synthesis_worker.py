@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from beside_toy import CONFIG, SEEDS, TASKS, backends, model
+from replay_toy import task_named
 from synthesis_toy import TASK, TOY
 from trainer_and_workers import ROOT, Counting, at_first_go, author_with, records, trainer, workers
 
@@ -17,8 +18,10 @@ from rods_jax.synthesis.ask import ROLES, load_prompts
 from rods_jax.synthesis.author import Author, Order, Synthesis
 from rods_jax.synthesis.courier.dispatch import at_once
 from rods_jax.synthesis.courier.lines import OUTCOMES, WORK, outcome_record, storable
+from rods_jax.synthesis.critique import known_contents
 from rods_jax.synthesis.llm import llm_roles
 from rods_jax.task_files import content_hash
+from rods_jax.types import Turn
 
 
 # ------------------------------------------------------------------------------ the same outcomes
@@ -177,3 +180,10 @@ def test_a_role_without_a_backend_a_missing_prompt_and_key_are_refused_before_an
     assert "NO_SUCH_KEY" in refused(backends=lambda: dict.fromkeys(ROLES, http_generate(endpoint)))
     with pytest.raises(ConfigError, match="synthesis.attempts must be above 0"):
         SynthesisConfig(backends=backends, roles=llm_roles, attempts=0)
+
+
+def test_no_candidate_may_repeat_a_held_out_task_or_one_of_the_pool():
+    of = lambda name: replace(task_named(name, ()), turns=(Turn(name),))
+    known = known_contents([of("held out")])
+    assert known([of("a")]) == {content_hash(of("held out")), content_hash(of("a"))}
+    assert known([]) == {content_hash(of("held out"))}  # what has left the pool may come again
