@@ -158,6 +158,23 @@ def test_a_world_of_another_kind_is_written_too():
     check_atif(trajectories.atif(record, task, essay, session="s"))
 
 
+def test_what_a_world_says_at_its_start_is_written_as_the_policy_read_it():
+    essay, task, read = rubric({"whale": 1, "sea": 1}), asked("e", "Tell.", "essay"), []
+
+    def start(tasks, rules):
+        batch = essay.start(tasks, rules)
+        return batch._replace(openings=tuple(one._replace(user=f"{one.user}\n\nIt rains.") for one in batch.openings))
+
+    def act(messages):
+        read.extend(one.content for one in messages)
+        return Said("A whale.", Action(answer="A whale."))
+
+    rainy = essay._replace(start=start)
+    record = play(rainy, task, 0, act)
+    chat, document = trajectories.chat(record, task, rainy), trajectories.atif(record, task, rainy, session="s")
+    assert read[0] == chat["messages"][0]["content"] == document["steps"][0]["message"] == "Tell.\n\nIt rains."
+
+
 # ------------------------------------------------------------------------------------- the command
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

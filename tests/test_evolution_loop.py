@@ -211,7 +211,7 @@ def test_an_author_hands_out_accepted_tasks_of_the_seeds_family_each_once(evolve
     (dispatch,) = at_once(author, run_seed=0)(orders_of([seed], ()), 1, frozenset())
     assert storable(HELPDESK, dispatch.result.candidate) is None
     outcome = replay.Outcome(seed.id, 1, dispatch.result.candidate)
-    pool = replay.stage(replay.create([seed], ReplaySettings(capacity=4)), [outcome], 0)
+    pool = replay.stage(replay.create([seed], ReplaySettings(capacity=4)), [outcome], 0, 0)
     assert [one.task for one in pool.staged] == [dispatch.result.candidate]
     path.write_text("")
     with pytest.raises(TaskFileError, match="holds no task"):

@@ -264,9 +264,11 @@ class Slow:
     items: list[str] = []
 
     def add(self, item: str):
+        """Adds an item."""
         self.items.append(item)
 
     def look(self):
+        """Looks inside."""
         INSIDE.set()
         assert LEAVE.wait(60)
         return len(self.items)

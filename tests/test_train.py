@@ -200,7 +200,7 @@ def test_a_cold_start_is_stopped_after_a_step_saved_and_resumed_to_the_same_bits
     asked = iter([False, False, True])
     event = SimpleNamespace(is_set=lambda: next(asked, False))
     with monkeypatch.context() as patch:
-        patch.setattr(training, "stop_requests", lambda: contextlib.nullcontext(event))
+        patch.setattr(training, "stop_requests", lambda seconds: contextlib.nullcontext(event))
         with pytest.raises(Stopped, match="at step 3 of the cold start, which is saved: continue with --resume"):
             play(tmp_path / "run", max_steps=1)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

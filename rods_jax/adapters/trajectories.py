@@ -15,7 +15,8 @@ from rods_jax import __version__, journal
 from rods_jax.codecs.documents import function_schema, tool_line
 from rods_jax.dialogue import Move, Record
 from rods_jax.environments.conversation import AGENT, USER, view
-from rods_jax.environments.protocol import Domain, Reading
+from rods_jax.environments.episode import start_episodes
+from rods_jax.environments.protocol import Domain, Failure, Reading
 from rods_jax.environments.users import seen_by
 from rods_jax.evaluation import CODES
 from rods_jax.files import require_object, write_atomically
@@ -139,7 +140,8 @@ def atif(record: Record, task: Task, domain: Domain, *, session: str, model: str
     """One ATIF document.  session: names the run or the evaluation.  What has no field of its own stands in `extra`."""
     steps: list[dict[str, Json]] = []
     names = _call_names()
-    first = [one.text for one in _before(record) if one.who == USER and one.is_words] or [_user(task, 0, domain)]
+    first = [one.text for one in _before(record) if one.who == USER and one.is_words]
+    first = first or [_first_words(task, domain)]
     steps += [{"step_id": place, "source": "user", "message": text} for place, text in enumerate(first, start=1)]
     for said, heard in _conversation(record, task, domain):
         some = [{"source": "user", "message": text} for text in heard] if said is None else [_agent_step(said, names)]
@@ -191,7 +193,7 @@ def _before(record: Record) -> tuple[Line, ...]:
 def _opened(record: Record, task: Task, domain: Domain) -> list[dict[str, Json]]:
     """What stands before the agent's first message; what is given in its name has no weight."""
     if domain.reading is None:
-        return [{"role": "user", "content": _user(task, 0, domain)}]
+        return [{"role": "user", "content": _first_words(task, domain)}]
     _reading(record, domain)
     given = [dict(one) for one in seen_by(view(AGENT, _before(record)), AGENT)]
     told = [{"role": "system", "content": domain.reading.policy(task)}, *given]
@@ -213,6 +215,16 @@ def _conversation(record: Record, task: Task, domain: Domain) -> Iterator[tuple[
 def _is_heard(line: Line) -> bool:
     """Whether a line comes back to the agent: results of its calls, and the user's words."""
     return line.result if line.who == AGENT else line.is_words
+
+
+def _first_words(task: Task, domain: Domain) -> str:
+    """What the policy reads first: the task's words, or what its world says when it starts."""
+    if domain.start is None:
+        return _user(task, 0, domain)
+    (opening,) = start_episodes(domain, [task]).openings
+    if isinstance(opening, Failure):
+        raise ValueError(f"task {task.id} cannot be written: its world does not start: {opening.reason}")
+    return opening.user
 
 
 def _user(task: Task, turn: int, domain: Domain) -> str:

@@ -43,8 +43,11 @@ def create(tasks: Sequence[Task], settings: ReplaySettings) -> ReplayState:
     return ReplayState(settings, tuple(map(Item, tasks)), (None,) * settings.capacity)
 
 
-def stage(state: ReplayState, outcomes: Sequence[Outcome], epoch: int, step: int) -> ReplayState:
-    """Queues the variants that came back after `step` of `epoch`.  One whose id is in pool or queue counts as a duplicate."""
+def stage(state: ReplayState, outcomes: Sequence[Outcome], epoch: int, step: int = -1) -> ReplayState:
+    """Queues the variants that came back after `step` of `epoch`.  One whose id is in pool or queue counts as a duplicate.
+
+    Without a step they count for `eligible` at once.
+    """
     candidates = [outcome.candidate for outcome in outcomes if outcome.candidate is not None]
     if human := [task.id for task in candidates if not task.ancestry]:
         raise ValueError(f"a generated task names its ancestry: {human} do not")

@@ -40,7 +40,6 @@ from rods_jax.synthesis.courier.lines import (
     read_attempts,
     read_sent,
 )
-from rods_jax.synthesis.critique import is_new
 from rods_jax.task_files import content_hash
 
 # Errors that do not concern the question; it is asked again later.
@@ -249,7 +248,7 @@ def _settle(desk: _Desk, author: Author, seed: Sent, append: Callable[..., None]
         if (
             after.candidate is not None
         ):  # another seed wrote the same: the attempt has failed, also by an author that repeats
-            late = Rejection(len(before.rejections), is_new.__name__, "another seed wrote the same meanwhile")
+            late = Rejection(len(before.rejections), "is_new", "another seed wrote the same meanwhile")
             failed = Synthesis(None, (late,), () if new.rejections else new.exchanges)
             append(attempts_record(failed))
             before, replies = _then(before, failed), []
