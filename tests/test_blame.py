@@ -128,12 +128,12 @@ def test_what_may_pass_is_retried_and_then_nobodys_score(row):
 
 def test_a_time_out_is_retried_and_then_nobodys_score():
     def silent(request):
-        return time.sleep(0.6) if asks(request) else gold_reply(request)
+        return time.sleep(3.0) if asks(request) else gold_reply(request)
 
     with server(silent) as (url, requests):
-        endpoint = Endpoint(url=url, model="m", max_retries=1, first_wait=0.001, timeout=0.3)
+        endpoint = Endpoint(url=url, model="m", max_retries=1, first_wait=0.001, timeout=1.5)
         record = play(WORKPLACE, TASK, 0, converse(http_generate(endpoint)))
-    assert record.failure == "timeout: no whole reply in 0.3 s" and len(requests) == 3
+    assert record.failure == "timeout: no whole reply in 1.5 s" and len(requests) == 3
 
 
 @pytest.mark.parametrize("row", FAILED)

@@ -54,12 +54,12 @@ def test_a_call_that_cannot_be_read_is_the_models_error(arguments):
         (fail(429), chat.RATE_LIMITED),
         (fail(500), chat.SERVER_ERROR),
         (fail(503), chat.SERVER_ERROR),
-        (drip(1.0), chat.TIMEOUT),
-        (lambda handler, body: time.sleep(0.5), chat.TIMEOUT),
+        (drip(4.0), chat.TIMEOUT),
+        (lambda handler, body: time.sleep(1.6), chat.TIMEOUT),
     ],
 )
 def test_what_may_pass_is_tried_again_and_then_typed(bad, error):
-    settings = {"timeout": 0.15} if error == chat.TIMEOUT else {}
+    settings = {"timeout": 0.8} if error == chat.TIMEOUT else {}
     (reply,), seen = ask(in_turn(bad, bad, say("at last")), **settings)
     assert (reply.text, reply.error, len(seen)) == ("at last", None, 3)
     (reply,), seen = ask(bad, max_retries=1, **settings)

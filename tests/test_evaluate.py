@@ -68,10 +68,10 @@ def test_an_episode_that_the_server_fails_is_counted_and_in_no_score_until_it_is
     def reply(request):
         kind = ill.get(request["messages"][0]["content"])
         if kind == "slow" and len(request["messages"]) > 1:
-            time.sleep(0.6)
+            time.sleep(3.0)
         return (503, "down") if kind == "down" else gold_reply(request)
 
-    options = {"model": "m", "timeout": 0.3, "max_retries": 1}
+    options = {"model": "m", "timeout": 1.5, "max_retries": 1}
     with server(reply) as (url, requests):
         result, console = run(tmp_path, player=url, **options)
         rows, failures = result["scores"]["rows"], result["scores"]["failures"]
