@@ -185,7 +185,7 @@ def _too_long_with_a_warning(played: PlayedTasks, lengths: Mapping[str, Length],
 
 
 _BREED = (  # docs/study/seeds.md
-    "; what cannot be solved whole stays in the band of the mean, and synthesis makes ever more of it: raise the limits, "
-    "leave these tasks out, or set update.signal=boundary.split_band"
+    "; what cannot be solved whole stays in the band of the mean, and synthesis makes ever more of it: raise the limits, or "
+    "leave these tasks out"
 )
 _NAMES = {"prompt": "a prompt", "suffix": "a gold dialogue", "action": "a message"}

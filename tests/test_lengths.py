@@ -81,7 +81,7 @@ def test_synthesis_from_what_does_not_fit_is_warned_of_where_the_mean_chooses(co
     tight = config_of(max_suffix_tokens=9, max_action_tokens=9, max_unfit_share=None)
     split, mean = (replace(tight, update=replace(tight.update, signal=s)) for s in (split_band, mean_band))
     static = replace(mean, stages=(replace(mean.stages[0], synthesis=False),))
-    advice = "set update.signal=boundary.split_band"
+    advice = "synthesis makes ever more of it"
     stage, held_out = check(mean, codec)[1]
     assert mean.stages[0].synthesis and advice in stage and advice not in held_out
     for config in (split, static):
