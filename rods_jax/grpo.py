@@ -132,10 +132,10 @@ def objective_value(
     aggregate = lambda loss_NGS: objective.aggregate(loss_NGS, mask_NGS, whole)
     # The clipped surrogate of each action token, with its rollout's advantage.
     log_ratio_NGS = jnp.where(mask_NGS, taken.log_probs_T - batch.behavior_log_probs_NGS, 0.0)
-    ratio_NGS = objective.ratio(log_ratio_NGS, mask_NGS)
+    log_importance_NGS = objective.ratio(log_ratio_NGS, mask_NGS)
     advantages_NGS = jnp.broadcast_to(advantages_NG[..., None], mask_NGS.shape)
     surrogate_NGS = clipped_surrogate(
-        ratio_NGS,
+        log_importance_NGS,
         advantages_NGS,
         clip_low=objective.clip_low,
         clip_high=objective.clip_high,
@@ -155,7 +155,7 @@ def objective_value(
     if objective.kl_coefficient:
         finite &= jnp.isfinite(jnp.where(mask_NGS, reference_log_probs_NGS, 0.0)).all()
     total = jnp.where(finite, total, jnp.nan)
-    change_NGS = jnp.expm1(ratio_NGS)
+    change_NGS = jnp.expm1(log_importance_NGS)
     clipped_NGS = (change_NGS < -objective.clip_low) | (change_NGS > objective.clip_high)
     terms["clip_fraction"] = token_mean(clipped_NGS, mask_NGS, whole)
     return total, terms

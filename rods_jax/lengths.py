@@ -89,9 +89,9 @@ def played_tasks(config: Config, tasks: TaskSplits) -> Iterator[PlayedTasks]:
     """The played tasks of a run: each stage's with its own limits, and the evaluations' with those of the rollout."""
     for stage in config.stages:
         own = tasks_of(stage, tasks.seeds)
-        yield PlayedTasks(
-            f"stages.{stage.name}", own, limits_of(rollout_of(config, stage)), stage.synthesis, stage.warn_of_calls
-        )
+        limits = limits_of(rollout_of(config, stage))
+        switches = {"synthesis": stage.synthesis, "warned": stage.warn_of_calls}
+        yield PlayedTasks(f"stages.{stage.name}", own, limits, **switches)
     for name in ("held_out", "validation"):
         if getattr(tasks, name):
             yield PlayedTasks(name, getattr(tasks, name), limits_of(config.rollout))

@@ -120,7 +120,8 @@ class Ledger:
         reply = _counted(request, reply)
         with self._lock:
             record = {"unit": unit, "role": role, "question": question_key(request), "reply": asdict(reply)}
-            held.append(record) if reply.error in HELD else self._append(record)
+            write = held.append if reply.error in HELD else self._append
+            write(record)
             self._count(role, reply)
         return reply
 

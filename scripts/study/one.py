@@ -33,6 +33,7 @@ from rods_jax.metrics import read_metrics
 from rods_jax.rewards import progress_reward
 from rods_jax.rollout import collect
 from rods_jax.run import directory as place
+from rods_jax.run.fidelity import first_measurements
 from rods_jax.run.learning import cache_compilations
 from rods_jax.run.measure import EVALUATION
 from rods_jax.run.playing import evaluation_player
@@ -108,7 +109,7 @@ def has_ended(config: Config) -> bool:
     last = records[-1]
     saved = max(checkpoint.steps(directory / "checkpoints"), default=0)
     spent = last.get("rollouts_spent", 0)
-    ended = last["step"] == config.max_steps or spent >= (config.max_rollouts or np.inf)
+    ended = last["step"] >= (config.max_steps or np.inf) or spent >= (config.max_rollouts or np.inf)
     return ended and saved == last["step"]
 
 
@@ -211,13 +212,8 @@ def trained(records: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
     middle, outside = (means >= 0.25) & (means <= 0.75), (means < 0.25) | (means > 0.75)
     tenth = max(1, len(steps) // 10)
     zero = [record["zero_variance"] for record in steps]
-    first_means: dict[str, float] = {}
     entered = {task_id for record in steps for task_id in record.get("entered_ids", ())}
-    for record in steps:
-        for task_id, mean in zip(record["task_ids"], record["task_mean"], strict=True):
-            if mean is not None:
-                first_means.setdefault(task_id, mean)
-    firsts = [mean for task_id, mean in first_means.items() if task_id in entered]
+    firsts = [first.mean for task_id, first in first_measurements(steps).items() if task_id in entered]
     pool = ("pool_human", "pool_trial", "pool_active", "zone_hard", "zone_boundary", "zone_mastered", "injected")
     return {
         "steps": len(steps),

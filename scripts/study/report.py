@@ -121,10 +121,8 @@ def write_report(studies: Sequence[tuple[Study, Lines]], console: Console, folde
 
 def head(study: Study) -> str:
     command = f"python -m scripts.study --config configs/{Path(study.config.file or study.name).name} --report"
-    decided = (
-        f" What was decided before the\nfirst counted run stands in [the preregistration]({study.registered})."
-        * bool(study.registered)
-    )
+    page = f"[the preregistration]({study.registered})"
+    decided = f" What was decided before the\nfirst counted run stands in {page}." if study.registered else ""
     return f"""# What the study found
 
 This page is written by `{command}` from the lines in `docs/study/`.{decided}

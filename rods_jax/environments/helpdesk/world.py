@@ -139,8 +139,9 @@ def check_names(task: Task) -> tuple[str, ...]:
 def decided(ended: Ended, simulator: Simulator) -> tuple[bool, ...]:
     """Which checks passed.
 
-    A refusal: the fault was looked at, with success; then it was handed over with its reason.  Else: each fault is mended; and at the end the
-    internet is up and fast, the user has left by itself, nothing was handed over, and no other customer's record has changed.
+    A refusal: the fault was looked at, with success; then it was handed over with its reason.  Else: each fault is
+    mended; and at the end the internet is up and fast, the user has left by itself, nothing was handed over, and no other
+    customer's record has changed.
     """
     task, composition = ended.task, composition_of(ended.task)
     record, home = _states(simulator, account_of(task))
