@@ -141,6 +141,16 @@ def test_what_is_missing_is_said(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "summary, finished",
+    [("{}", True), ('{"finished": true}', True), ('{"finished": false}', False), ("{", False), (None, False)],
+)
+def test_a_run_is_finished_where_its_summary_says_so_or_is_of_an_older_version(run, summary, finished):
+    if summary is not None:
+        (run / "summary.json").write_text(summary)
+    assert piece(source([run]), "runs")["runs"][0]["finished"] is finished
+
+
+@pytest.mark.parametrize(
     "log, line, sentence",
     [
         ("metrics.jsonl", "nonsense\n", "metrics.jsonl, line 8: not JSON"),

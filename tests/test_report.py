@@ -76,6 +76,22 @@ def test_what_was_not_measured_or_not_finite_is_left_out(tmp_path):
     assert "No group of rollouts had variance in any step" in said.getvalue()
 
 
+def test_only_the_end_of_a_run_says_that_it_is_finished_and_a_later_report_keeps_it(tmp_path):
+    _write(tmp_path, _records(4))
+    assert not write_report(tmp_path)["finished"]  # stopped or killed, and looked at
+    assert write_report(tmp_path, finished=True)["finished"]
+    summary = write_report(tmp_path)
+    assert summary["finished"]
+    said = io.StringIO()
+    print_summary(summary, Console(file=said, width=1000))
+    assert "finished" not in said.getvalue() and "candidates" in said.getvalue()
+    (tmp_path / "metrics.jsonl").unlink()
+    _write(tmp_path, _records(5))  # it went on
+    assert not write_report(tmp_path)["finished"]
+    (tmp_path / "summary.json").write_text("torn")
+    assert not write_report(tmp_path)["finished"]
+
+
 def test_held_out_tasks_without_a_score_are_counted_in_words(tmp_path):
     scores = {"held_out_progress": 0.5, "held_out_solved": 0.5, "held_out_failed": 2, "held_out_unfit": 3}
     _write(tmp_path, [record | scores for record in _records(4)])

@@ -131,10 +131,18 @@ def _standing(directory: Path, name: str) -> Json:
     return {
         "name": name,
         "written": written and written[0] / 1e9,  # seconds since the epoch
-        "finished": bool(summary and written and summary[0] >= written[0]),
+        "finished": bool(summary and written and summary[0] >= written[0]) and _is_of_its_end(directory),
         "missing": [f"{log}: {meaning}" for log, meaning in LOGS.items() if stamps[log] is None],
         "stamp": [*stamps.values(), summary],
     }
+
+
+def _is_of_its_end(directory: Path) -> bool:
+    """Whether the summary is of a finished run, and not of one that was reported on before its end."""
+    try:
+        return read_object(directory / "summary.json").get("finished", True) is True  # older ones do not say
+    except (ValueError, OSError):
+        return False
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -5,6 +5,7 @@ prints the summary.  Of the metrics, `injected` and `retired_*` are totals so fa
 `rejected` and `seconds_*` belong to their step.  A metric that a run does not have is left out.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -68,10 +69,15 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def report(run_dir: str | Path, domain: Domain | None = None, console: Console | None = None) -> dict[str, Any]:
-    """Plots and summary of a run, written, told and returned; with its domain, the fidelity of its variants too."""
+def report(
+    run_dir: str | Path, domain: Domain | None = None, console: Console | None = None, *, finished: bool = False
+) -> dict[str, Any]:
+    """Plots and summary of a run, written, told and returned; with its domain, the fidelity of its variants too.
+
+    finished: the run has just come to its end, which the summary keeps until there are more steps.
+    """
     console = console or Console()
-    summary = write_report(run_dir)
+    summary = write_report(run_dir, finished)
     print_summary(summary, console)
     if domain is not None:
         print_fidelity(write_fidelity(run_dir, domain), console)
@@ -80,8 +86,8 @@ def report(run_dir: str | Path, domain: Domain | None = None, console: Console |
     return summary
 
 
-def write_report(run_dir: str | Path) -> dict[str, Any]:
-    """Draws the plots, writes and returns the summary; ValueError when there is nothing to draw."""
+def write_report(run_dir: str | Path, finished: bool = False) -> dict[str, Any]:
+    """Draws the plots, writes and returns the summary, as for `report`. ValueError: there is nothing to draw."""
     run_dir = Path(run_dir)
     records = read_records(run_dir / "metrics.jsonl")
     if not records:
@@ -95,9 +101,18 @@ def write_report(run_dir: str | Path) -> dict[str, Any]:
         _save(run_dir / "plots" / "variance.png", records, [[variance]], (7.2, 4.6))
         overview: list[list[Draw]] = [[draw_reward, draw_zones], [draw_pool, variance]]
         _save(run_dir / "plots" / "overview.png", records, overview, (12.4, 8.2))
-    summary = summarize(records)
-    write_atomically(run_dir / "summary.json", strict_json.dumps(summary, indent=2) + "\n")
+    path, summary = run_dir / "summary.json", summarize(records)
+    summary["finished"] = finished or _was_finished(path, summary["steps"])
+    write_atomically(path, strict_json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def _was_finished(path: Path, steps: int) -> bool:
+    """Whether a summary of as many steps is there, and is of a finished run."""
+    with contextlib.suppress(ValueError, OSError):
+        before = read_object(path)
+        return before.get("finished") is True and before.get("steps") == steps
+    return False
 
 
 def band_of(run_dir: Path) -> tuple[float, float] | None:
@@ -351,7 +366,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
         if isinstance(value, Mapping) and {"first", "last"} <= set(value):
             table.add_row(harmless_text(key.replace("_", " ")), f"{value['first']:.3g}", f"{value['last']:.3g}")
     console.print(table if table.row_count else f"{summary['steps']} steps")
-    totals = [f"{key.replace('_', ' ')} {value}" for key, value in summary.items() if isinstance(value, int)]
-    say(console, ", ".join(totals[1:]))
+    counts = {key: x for key, x in summary.items() if isinstance(x, int) and key not in ("steps", "finished")}
+    say(console, ", ".join(f"{key.replace('_', ' ')} {count}" for key, count in counts.items()))
     seconds = summary["seconds"]
     console.print(f"seconds: rollout and update {seconds['rollout']:.0f}, synthesis {seconds['synthesis']:.0f}")

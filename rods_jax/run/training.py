@@ -74,7 +74,7 @@ def train(
         processes.on_first(partial(place.fork, config, Path(source[0]), source[1]))
     resume = resume or source is not None or step is not None
     advance(config, resume=resume, console=console, at=step, profile=profile)
-    return processes.on_first(partial(report, config.run_dir, config.domain(), console))
+    return processes.on_first(partial(report, config.run_dir, config.domain(), console, finished=True))
 
 
 # ------------------------------------------------------------------------------------- from start to end
