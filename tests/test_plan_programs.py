@@ -50,7 +50,7 @@ def shipped() -> dict[str, Config]:
 
 
 SHIPPED = shipped()
-MADE_OF_OTHERS = re.compile("study_|tau2_(airline|retail|telecom)")  # with few settings of their own
+MADE_OF_OTHERS = re.compile("study_|tau2_(airline|retail|telecom)|bfcl_qwen25|gpu_")  # with few settings of their own
 NAMES = [pytest.param(name, marks=[pytest.mark.slow] * bool(MADE_OF_OTHERS.match(name))) for name in SHIPPED]
 
 

@@ -215,7 +215,9 @@ def test_a_row_waits_for_no_other_message(params, play):
     assert sum(some.any() for some in between) > len(between) // 4
 
 
-@pytest.mark.parametrize("slots, rows", [(1, G), (3, G), (1, 1), (2, 1)])
+@pytest.mark.parametrize(
+    "slots, rows", [(3, G), (1, 1), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((1, G), (2, 1)))]
+)
 def test_slots_and_rows_go_to_the_next_task_and_rollout(policy, params, sampled, slots, rows):
     admitted, renewed = [], []
     few = watched(
