@@ -113,6 +113,7 @@ def as_played(
     if not replays:
         return {}
     mean_N, variance_N = mean_N.copy(), variance_N.copy()
+    more = sum(int(one.variance == 0) - int(variance_N[one.place] == 0) for one in replays)  # groups without variance
     for place, _, mean, variance in replays:
         mean_N[place], variance_N[place] = mean, variance
     gain = sum(one.gain for one in replays)
@@ -120,7 +121,7 @@ def as_played(
         "task_mean": mean_N,
         "task_variance": variance_N,
         "reward_mean": float(metrics["reward_mean"]) - gain / max(1, int(metrics["valid_rollouts"])),
-        "zero_variance": float(np.mean(variance_N == 0)),
+        "zero_variance": float(metrics["zero_variance"]) + more / len(mean_N),
     }
 
 

@@ -287,6 +287,16 @@ def test_the_key_is_sent_and_never_told(monkeypatch, caplog):
     assert (reply.text, reply.reasoning, reply.calls) == ("***", "it is ***", (Call("f", {"a": ["***"]}),))
 
 
+@pytest.mark.parametrize("key", ["none", "0", "u"])
+def test_a_key_that_is_part_of_what_json_writes_spoils_no_reply(monkeypatch, key):
+    monkeypatch.setenv("CHAT_TEST_KEY", key)
+    call = {"id": "c", "function": {"name": "f", "arguments": '{"n": 100, "a": null, "b": [true, "\\u00e9"]}'}}
+    body = {"choices": [{"message": {"content": "Two are open.\none is closed. ü", "tool_calls": [call]}}]}
+    (reply,), _ = ask(lambda handler, _: send(handler, body), api_key_env="CHAT_TEST_KEY")
+    assert reply.text == "Two are open.\none is closed. ü".replace(key, "***")
+    assert reply.calls == (Call("f", {"n": 100, "a": None, "b": [True, "é"]}),)
+
+
 @pytest.mark.parametrize("value", ["", " ", "a\nb", "schlüssel"])
 def test_a_key_must_be_there_and_is_not_in_the_complaint(monkeypatch, value):
     monkeypatch.setenv("CHAT_TEST_KEY", value)

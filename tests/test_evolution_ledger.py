@@ -20,7 +20,7 @@ from rods_jax.chat import BUDGET_EXHAUSTED, FILTERED, REFUSED, TOO_LONG, Reply, 
 from rods_jax.config import ConfigError
 from rods_jax.evolution.evolve import Evolved, Pace, evolve
 from rods_jax.evolution.folder import evolve_in
-from rods_jax.evolution.ledger import Halted, Ledger, opened, unwritten
+from rods_jax.evolution.ledger import Halted, Ledger, Spent, opened, unwritten
 from rods_jax.evolution.llm import llm_roles
 from rods_jax.evolution.roles import Verdict
 from rods_jax.files import FolderError
@@ -158,6 +158,21 @@ def test_what_a_server_refused_is_asked_again_where_nothing_came_of_it(tmp_path,
         assert ledger.do("v", str, settled) == error  # what came of it is written, and so is the reply
     with opened(tmp_path / "other.jsonl", {}, {"planner": lambda requests: []}) as ledger:
         assert ledger.do("v", str, settled) == error and ledger.spent["planner"].questions == 1
+
+
+def test_what_a_refusal_cost_is_counted_where_its_unit_is_settled_later(tmp_path):
+    reply = Reply("", error=FILTERED, prompt_tokens=500, completion_tokens=20)
+
+    def refused(backends):
+        raise Halted(backends["writer"]([Request(({"role": "user", "content": "write"},))])[0].error)
+
+    with opened(tmp_path / NAME, {}, {"writer": lambda requests: [reply]}) as ledger:
+        with pytest.raises(Halted):
+            ledger.do("u", str, refused)
+        assert ledger.do("u", str, lambda backends: "nobody wrote it") == "nobody wrote it"
+        first = ledger.spent
+    with opened(tmp_path / NAME, {}, {"writer": lambda requests: [reply]}) as ledger:
+        assert ledger.spent == first == {"writer": Spent(1, 500, 20)}
 
 
 def test_a_folder_of_others_is_left_as_it_is(tmp_path):

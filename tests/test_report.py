@@ -88,6 +88,8 @@ def test_only_the_end_of_a_run_says_that_it_is_finished_and_a_later_report_keeps
     (tmp_path / "metrics.jsonl").unlink()
     _write(tmp_path, _records(5))  # it went on
     assert not write_report(tmp_path)["finished"]
+    (tmp_path / "summary.json").write_text('{"steps": 5}')  # of an older version, which wrote it at the end
+    assert write_report(tmp_path)["finished"]
     (tmp_path / "summary.json").write_text("torn")
     assert not write_report(tmp_path)["finished"]
 

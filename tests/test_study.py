@@ -55,7 +55,7 @@ def test_arms_of_a_seed_share_their_cold_start():
 
 def test_a_digest_is_of_the_settings_that_were_chosen():
     digest = plan.digest_of(OFFICE)
-    assert plan.digest_of(replace(OFFICE, run_dir="elsewhere", file="x.py")) == digest
+    assert plan.digest_of(replace(OFFICE, run_dir="elsewhere", file="x.py", stop_seconds=300.0)) == digest
     assert plan.digest_of(replace(OFFICE, update=replace(OFFICE.update, signal=boundary.any_task))) != digest
     # Equal to the default: nothing was chosen, and a key that comes with its default changes no digest.
     assert plan.digest_of(replace(OFFICE, update=replace(OFFICE.update, signal=boundary.mean_band))) == digest

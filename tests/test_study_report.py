@@ -75,6 +75,10 @@ def test_contrasts_that_are_not_there_yet_are_corrected_for():
     assert both in report.section(two, there)
 
 
+def test_a_verdict_stands_where_fewer_seeds_are_planned_later():
+    assert "- `rods` reaches" in report.section(replace(TWELVE, seeds=tuple(range(6))), lines())
+
+
 def test_arms_are_ranked_over_the_seeds_that_all_of_them_have():
     only_later = lambda seed: 5.0 * (seed > 5)  # of which `few` has none
     own = [one | {"progress": only_later(one["seed"])} for one in lines() if one["arm"] == "static"]

@@ -73,7 +73,7 @@ def test_the_latest_success_of_each_task_of_the_pool_is_remembered():
 
 
 def test_a_record_tells_the_rewards_that_were_played():
-    metrics = {"reward_mean": np.float32(0.5), "valid_rollouts": np.int32(8)}
+    metrics = {"reward_mean": np.float32(0.5), "valid_rollouts": np.int32(8), "zero_variance": np.float32(0.0)}
     mean_N, variance_N = np.float32([0.5, 0.5]), np.float32([0.25, 0.1])
     told = as_played([Replay(0, 1.0, 0.25, 0.0)], metrics, mean_N, variance_N)
     assert told["task_mean"].tolist() == [0.25, 0.5] and told["task_variance"].tolist() == [0.0, np.float32(0.1)]
@@ -81,6 +81,14 @@ def test_a_record_tells_the_rewards_that_were_played():
     assert (told["reward_mean"], told["zero_variance"]) == (0.375, 0.5) and as_played(
         (), metrics, mean_N, variance_N
     ) == {}
+
+
+def test_groups_without_variance_are_those_of_the_update_and_what_was_replayed():
+    """Of four groups one was broken, so that the update counts it and its mean is unknown; one has a single valid rollout."""
+    metrics = {"reward_mean": np.float32(0.5), "valid_rollouts": np.int32(9), "zero_variance": np.float32(0.5)}
+    mean_N, variance_N = np.float32([np.nan, 0.25, 1.0, 0.5]), np.float32([np.nan, 0.1, 0.0, 0.2])
+    told = as_played([Replay(1, 1.0, 0.0, 0.0), Replay(2, 1.0, 0.0, 0.0)], metrics, mean_N, variance_N)
+    assert told["zero_variance"] == 0.75 and told["task_variance"].tolist()[1:3] == [0, 0]
 
 
 # ------------------------------------------------------------------------------------------ in a run

@@ -235,7 +235,7 @@ def test_whose_call_it_was_matters_under_strict_alone(name, rows_there, failing)
         messages, _ = played(domain(name), task, row)
         assert row["exp"]["ACTION"] == 1.0
         assert all(scoring.grade(domain(name), task, messages, STOP, judge=yes).actions)
-        strict = scoring.ScoringRules(caller_counts=True)
+        strict = scoring.ScoringRules(own_success_counts=True)
         found, missed = (
             found + 1,
             missed + (not all(scoring.grade(domain(name), task, messages, STOP, strict, yes).actions)),

@@ -113,7 +113,7 @@ def test_officially_it_does_not_matter_who_made_a_call(mock):
     of = task(communicate_info=None, env_assertions=None, reward_basis=["ACTION"])
     move = (USER, *CREATE[1:])
     assert score(mock, move, of=of).reward == 1.0
-    assert score(mock, move, of=of, rules=ScoringRules(caller_counts=True)).reward == 0.0
+    assert score(mock, move, of=of, rules=ScoringRules(own_success_counts=True)).reward == 0.0
 
 
 def test_a_gold_call_that_failed_is_not_made(mock):

@@ -219,7 +219,7 @@ def _is_heard(line: Line) -> bool:
 
 def _first_words(task: Task, domain: Domain) -> str:
     """What the policy reads first: the task's words, or what its world says when it starts."""
-    if domain.start is None:
+    if domain.start is None or domain.reading is not None:  # who talks first is then in the record's lines
         return _user(task, 0, domain)
     (opening,) = start_episodes(domain, [task]).openings
     if isinstance(opening, Failure):

@@ -1,8 +1,8 @@
 """The journal of an evolution: what was done is done once, in one process or in many that follow each other.
 
-A unit of work has a key.  Its result is appended when it is there, and every reply of a language model before it is
+A unit of work has a key.  Its result is appended when it is there, and every answer of a language model before it is
 used.  A call that was killed therefore continues where it ended: finished units are read, and a unit that was under way
-is begun again with the replies that it has had.  No question is asked twice, and no result is written twice.
+is begun again with the answers that it has had.  No answered question is asked twice, and no result is written twice.
 """
 
 import contextlib
@@ -66,6 +66,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._done = {entry["unit"]: entry["result"] for entry in entries if "result" in entry}
         self._replies: dict[str, list[tuple[str, Reply]]] = defaultdict(list)
+        self._held: dict[str, list[Json]] = defaultdict(list)  # replies that are written with their unit's result
         self.spent: dict[str, Spent] = {}  # by role
         for entry in entries:
             if "question" in entry:
@@ -83,14 +84,14 @@ class Ledger:
                 return decode(kind, self._done[unit], "", VERSIONED)
             except (RecordError, ValueError) as error:
                 raise JournalError(f"the journal's {unit} is of another version: {error}") from None
-        kept, cut, held = remembered(self._replies[unit]), list[Halted](), list[Json]()
+        kept, cut = remembered(self._replies[unit]), list[Halted]()
         try:
-            result = make({role: partial(self._answer, unit, role, kept, cut, held) for role in self._backends})
+            result = make({role: partial(self._answer, unit, role, kept, cut) for role in self._backends})
         finally:
             if cut:  # a dialogue takes whatever ends it for its own failure
                 raise cut[0]
         with self._lock:
-            self._append(*held, {"unit": unit, "result": encode(result, VERSIONED)})
+            self._append(*self._held.pop(unit, ()), {"unit": unit, "result": encode(result, VERSIONED)})
         return result
 
     def _answer(
@@ -99,17 +100,16 @@ class Ledger:
         role: str,
         kept: Callable[[Request], Reply | None],
         cut: list[Halted],
-        held: list[Json],
         requests: Sequence[Request],
     ) -> list[Reply]:
         try:
-            return [kept(request) or self._ask(unit, role, request, held) for request in requests]
+            return [kept(request) or self._ask(unit, role, request) for request in requests]
         except Halted as stopped:
             cut.append(stopped)
             raise
 
-    def _ask(self, unit: str, role: str, request: Request, held: list[Json]) -> Reply:
-        """The server's reply, written before it is used, or `held` until the unit is done."""
+    def _ask(self, unit: str, role: str, request: Request) -> Reply:
+        """The server's reply, written before it is used, or held until the unit is done."""
         if self._max_tokens is not None and self.tokens() >= self._max_tokens:
             raise Halted(f"the budget ended: {self.tokens()} tokens are spent")
         (reply,) = self._backends[role]([request])
@@ -120,7 +120,7 @@ class Ledger:
         reply = _counted(request, reply)
         with self._lock:
             record = {"unit": unit, "role": role, "question": question_key(request), "reply": asdict(reply)}
-            write = held.append if reply.error in HELD else self._append
+            write = self._held[unit].append if reply.error in HELD else self._append
             write(record)
             self._count(role, reply)
         return reply

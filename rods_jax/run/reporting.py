@@ -111,7 +111,7 @@ def _was_finished(path: Path, steps: int) -> bool:
     """Whether a summary of as many steps is there, and is of a finished run."""
     with contextlib.suppress(ValueError, OSError):
         before = read_object(path)
-        return before.get("finished") is True and before.get("steps") == steps
+        return before.get("finished", True) is True and before.get("steps") == steps  # older ones do not say
     return False
 
 

@@ -3,11 +3,11 @@
     python -m scripts.study --config configs/study_office.py --dry-run      the plan, and how long it will take
     python -m scripts.study --config configs/study_office.py                runs what is left; interrupted, it goes on
     python -m scripts.study --config configs/study_office.py --run rods@3   one run, whose line is printed
-    python -m scripts.study --config configs/study_office.py --report       docs/study/results.md and its pictures
+    python -m scripts.study --config configs/study_office.py --report       the study's page and its pictures
 
 A run's folder is runs/study/NAME/ARM-SEED, its line stands in docs/study/NAME.jsonl once it has ended.  Ctrl-C or SIGTERM:
-the runs under way save after their step, and the same command goes on (exit 75).  What was decided before the first
-counted run stands in docs/study/preregistration.md.
+the runs under way save after their step, and the same command goes on (exit 75).  A study's page, its
+pictures and what was decided before its first counted run stand in docs/study/.
 """
 
 import json
@@ -37,6 +37,7 @@ from scripts.study.plan import RUNS, Planned, Study, folder_of, lines_of, load, 
 from scripts.study.report import write_report
 
 LOOK = 0.5  # seconds between two looks at the runs under way
+GRACE = 10.0  # seconds beyond a run's own deadline, in which it may end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +119,7 @@ def run_all(study: Study, settings: Settings, console: Console) -> None:
     (RUNS / study.name).mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     told = False  # the runs under way have been asked to stop
-    with stop_requests(study.config.stop_seconds) as requested, writing_log(path) as (_, append):
+    with stop_requests(study.config.stop_seconds + GRACE) as requested, writing_log(path) as (_, append):
         waiting = chosen(remaining(study, read_lines(study)), settings, study)
         under_way: dict[Planned, tuple[subprocess.Popen, float, set[int]]] = {}
         free = shares(usable_cores(), settings.jobs)

@@ -153,7 +153,8 @@ def folder_of(study: Study, run: Planned) -> Path:
 
 def digest_of(config: Config) -> str:
     """sha256 of the settings that differ from their defaults, so that a later key with a default changes nothing."""
-    chosen = _chosen(replace(config, run_dir="", file=None, name=""))
+    of_no_weight = replace(config, run_dir="", file=None, name="", stop_seconds=Config.stop_seconds)
+    chosen = _chosen(of_no_weight)
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 

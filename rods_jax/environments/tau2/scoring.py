@@ -28,7 +28,7 @@ Judge = Callable[[Sequence[str], Sequence[Message]], Sequence[bool]]  # whether 
 class ScoringRules(NamedTuple):
     """Where the official scorer can be misled, each mended where True."""
 
-    caller_counts: bool = False  # a gold call that the other side made, or that failed, is not made
+    own_success_counts: bool = False  # a gold call that the other side made, or that failed, is not made
     all_arguments_count: bool = False  # officially only those that the policy gave: with none, any call matches
     numbers_are_numbers: bool = False  # officially "9" is in "1942.10"
     raising_assertion_fails: bool = False  # officially the episode cannot be scored
@@ -104,7 +104,7 @@ def grade(
     wanted, needed = criteria.actions or (), criteria.communicate or ()
     actions = tuple(
         any(
-            (succeeded or place in failing or not rules.caller_counts) and matches(gold, call, rules)
+            (succeeded or place in failing or not rules.own_success_counts) and matches(gold, call, rules)
             for call, succeeded in made
         )
         for place, gold in enumerate(wanted)
@@ -170,7 +170,7 @@ def _holds(environment: Environment, assertion: Assertion, rules: ScoringRules) 
 # -------------------------------------------------------------------------------- calls and words
 def matches(gold: GoldCall, call: ToolCall, rules: ScoringRules = OFFICIAL) -> bool:
     """Whether a call is the gold one: the same name, and equal arguments among those compared."""
-    if call.name != gold.name or (rules.caller_counts and call.requestor != gold.side):
+    if call.name != gold.name or (rules.own_success_counts and call.requestor != gold.side):
         return False
     if gold.compared is not None:
         compared = set(gold.compared)

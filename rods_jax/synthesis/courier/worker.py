@@ -245,9 +245,8 @@ def _settle(desk: _Desk, author: Author, seed: Sent, append: Callable[..., None]
         given_up = not new.rejections or len(after.rejections) >= author.attempts
         if (after.candidate is not None or given_up) and desk.settle(seed, after):
             return
-        if (
-            after.candidate is not None
-        ):  # another seed wrote the same: the attempt has failed, also by an author that repeats
+        # Another seed wrote the same: the attempt has failed, also by an author that repeats.
+        if after.candidate is not None:
             late = Rejection(len(before.rejections), "is_new", "another seed wrote the same meanwhile")
             failed = Synthesis(None, (late,), () if new.rejections else new.exchanges)
             append(attempts_record(failed))
