@@ -36,10 +36,13 @@ def differing(passed_g: np.ndarray, checks: int) -> bool:
 
 
 def varied(passed_g: np.ndarray, checks: int, *, least: float = 0.3) -> bool:
-    """The variance of progress is at least this share of the largest that so many rollouts can have (VCRL, 2509.19803)."""
-    half = len(passed_g) // 2
-    largest = half * (len(passed_g) - half) / len(passed_g) ** 2
-    return bool(np.var(passed_g / checks) >= least * largest)
+    """The variance of success is at least this share of the largest that so many rollouts can have (VCRL, 2509.19803).
+
+    Of progress it would be another rule: one check of four that flips evenly reaches a sixteenth of the largest.
+    """
+    solved, size = int((passed_g == checks).sum()), len(passed_g)
+    largest = (size // 2) * (size - size // 2)
+    return solved * (size - solved) >= least * largest
 
 
 def unsolved(passed_g: np.ndarray, checks: int, *, most: float = 0.95) -> bool:

@@ -73,7 +73,7 @@ def difficulty_pools(
 
 
 def thompson(table: Table, rng: np.random.Generator, *, decay: float = 0.7, floor: float = 0.05) -> np.ndarray:
-    """theta ~ Beta(1 + I, 1 + T - I): T groups, I of them with different rewards, older ones discounted by `decay`.
+    """theta ~ Beta(1 + I, 1 + T - I): T of the W latest groups, I with different rewards, discounted by decay^age.
 
     A share `floor` of the mass is spread evenly.  Source: marin's curriculum sampler, which has bins of tasks; here each
     task is a bin, and a visit discounts (our choice).
@@ -98,13 +98,15 @@ def learnability(table: Table, rng: np.random.Generator, *, decay: float = 0.7) 
 
 
 def variance_priority(table: Table, rng: np.random.Generator, *, momentum: float = 0.9) -> np.ndarray:
-    """4 m (1 - m) of the latest means, as p <- momentum p + (1 - momentum) new; 1 for tasks that were never played.
+    """4 m (1 - m) of the W latest means, weighed by momentum^age; 1 for tasks that were never played.
 
-    With `filtering.varied` and a refill it stands for VCRL (arXiv 2509.19803), whose bank holds what was kept; the
-    average over kept measurements and the weight of new tasks are our choice.
+    m is progress, for success is not in the table: the score is 0 where no rollout or every one passed all checks.  With
+    `filtering.varied` and a refill it stands for VCRL (arXiv 2509.19803), whose bank holds what was kept.  The average
+    over W and the weight of new tasks are our choice.
     """
-    past_W = (1 - momentum) * momentum ** np.arange(table.steps_NW.shape[1]) * (table.steps_NW >= 0)
-    score_NW = 4 * np.nan_to_num(table.means_NW) * (1 - np.nan_to_num(table.means_NW))
+    past_W = momentum ** np.arange(table.steps_NW.shape[1]) * (table.steps_NW >= 0)
+    mixed_NW = (table.lows_NW < 1) & (table.highs_NW == 1)
+    score_NW = np.where(mixed_NW, 4 * np.nan_to_num(table.means_NW) * (1 - np.nan_to_num(table.means_NW)), 0.0)
     share_N = past_W.sum(1)
     return np.where(table.seen_N, (past_W * score_NW).sum(1) / np.where(share_N > 0, share_N, 1), 1.0)
 
@@ -113,7 +115,8 @@ def recycling(table: Table, rng: np.random.Generator, *, tasks_per_step: int) ->
     """0 for a task whose latest rollouts differed, for as many steps as an epoch has; 1 for all others.
 
     With `filtering.differing` and a refill it is query recycling (arXiv 2606.10709): what taught is consumed, the rest
-    returns.  When consumed tasks return is our choice.
+    returns.  When consumed tasks return is our choice.  The step before is not known yet (`Table`), so that what taught
+    in it may be drawn once more, and rests after that.
     """
     epoch = len(table.ids) / tasks_per_step
     consumed_N = table.differed_NW[:, 0] & (table.step - table.steps_NW[:, 0] <= epoch)

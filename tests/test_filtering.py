@@ -232,3 +232,5 @@ def test_a_steps_failures_and_cut_episodes_are_those_of_all_its_rounds():
 def test_gates_are_inclusive():
     assert unsolved(np.array([2] * 19 + [0]), 2)  # 0.95 of 20
     assert varied(np.array([1, 1, 1, 1, 1, 1, 0, 0]), 1, least=0.75)  # 12/64 of 16/64
+    assert varied(np.array([4, 4, 4, 4, 4, 4, 3, 3]), 4, least=0.75)  # success, not progress
+    assert not varied(np.array([3, 3, 3, 3, 0, 0, 0, 0]), 4)  # nobody succeeds

@@ -142,15 +142,21 @@ def test_learnability_is_largest_where_half_is_passed():
     np.testing.assert_allclose(mean, [9 / 110, 25 / 110, 9 / 110], rtol=0.05)
 
 
+def test_a_priority_is_of_tasks_whose_success_varies():
+    table = seen(0.5, 0.5, 0.5, 0.5, low=[0, 0, 0.5, 0.5], high=[1, 0.75, 1, 0.5])
+    assert samplers.variance_priority(table, rng()).tolist() == [1.0, 0.0, 1.0, 0.0]  # the last is stuck
+
+
 def test_variance_priority_is_the_boundary_score():
     np.testing.assert_allclose(
         samplers.variance_priority(seen(0.0, 0.25, 0.5, NAN), rng()), [0.0, 0.75, 1.0, 1.0], rtol=1e-12
     )
 
 
-def test_a_priority_keeps_nine_tenths_of_what_it_was():
-    means = np.array([[0.5, 0.0, 0.0]])  # newest first: p <- 0.9 p + 0.1 new, as far as is known
-    table = seen(0.0)._replace(means_NW=means, steps_NW=np.array([[9, 8, 7]]))
+def test_a_priority_weighs_what_is_older_by_nine_tenths_a_measurement():
+    means = np.array([[0.5, 0.0, 0.0]])  # newest first
+    mixed = dict(lows_NW=np.zeros((1, 3)), highs_NW=np.ones((1, 3)))
+    table = seen(0.0)._replace(means_NW=means, steps_NW=np.array([[9, 8, 7]]), **mixed)
     np.testing.assert_allclose(samplers.variance_priority(table, rng()), [1 / (1 + 0.9 + 0.81)], rtol=1e-12)
 
 

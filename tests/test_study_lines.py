@@ -81,6 +81,8 @@ def test_a_line_holds_what_training_told(tmp_path, monkeypatch):
         not line["collapsed"]
         and one.line_of(STUDY, run, [one.Point(0, 0, 0, 0.0), one.Point(2, 24, 9, 1.0)], scores[::-1])["collapsed"]
     )
+    # Where groups are dropped, the places of a step say nothing of all that were played.
+    assert one.trained([step(1, 0.1), step(2, 0.6) | {"tasks_kept": 1}])["zero_variance"] == [None, None]
 
 
 def test_a_run_has_ended_only_where_its_last_step_is_saved(tmp_path):

@@ -147,6 +147,19 @@ def test_the_page_of_a_study_without_runs_says_so(tmp_path):
     report.write_report([(TWELVE, [])], Console(quiet=True), tmp_path)
     text = (tmp_path / "toy.md").read_text("utf-8")
     assert "toy: 0 of 42 planned runs exist" in text and ".png" not in text
+    assert "**Exploration:** nothing was registered" in text
+    assert "Exploration" not in report.head(replace(TWELVE, registered="preregistration.md"))
+
+
+def test_the_margin_is_one_of_progress_and_an_arm_that_drops_groups_has_no_share_of_them():
+    runs = [one | ({"zero_variance": [None, None]} if one["arm"] == "few" else {}) for one in lines()]
+    progress, area = (
+        report.section(TWELVE, runs).split(f"### Differences: {title}")[1].split("\n\n")[1]
+        for title in ("progress at the end", "area under the curve")
+    )
+    assert progress.splitlines()[2].split(" | ")[-1] != "- |" and area.splitlines()[2].split(" | ")[-1] == "- |"
+    claims = report.section(TWELVE, runs).split("### What the paper claims")[1]
+    assert "| 10%, 40% |" in claims and claims.split("| `few` |")[1].splitlines()[0].split(" | ")[3] == "-"
 
 
 def test_a_verdict_needs_the_corrected_p_and_a_shown_equivalence(monkeypatch):

@@ -29,6 +29,7 @@ def test_shares_of_groups_and_of_seeds_in_each_third():
         "seeds_in_band": 1.0,
         "seeds_stuck": 0.5,
         "seeds_unfit": 0.5,
+        "stuck_unfit": 0.0,
     }
     assert second["informative"] == 0.0 and second["stuck"] == second["seeds_stuck"] == 1.0
     assert last["informative"] == last["stuck"] == 0.0 and last["seeds"] == 0 and last["seeds_stuck"] is None
@@ -45,9 +46,9 @@ def test_lines_of_runs_that_are_elsewhere_stay(tmp_path):
 
 def test_a_table_and_a_picture_of_what_is_there(tmp_path):
     def line(seed, share):
-        return {"arm": "rods", "seed": seed, "parts": [dict.fromkeys(seeds.WORDS, share)] * 3}
+        return {"arm": "rods", "seed": seed, "parts": [dict.fromkeys(seeds.WORDS | seeds.BESIDE, share)] * 3}
 
-    lines = [line(0, 0.25), line(1, 0.75)]
+    lines = [line(0, 0.25), line(1, 0.75), line(2, None)]  # a part without a seed is in no mean
     assert seeds.means_of(lines, "rods", "stuck") == pytest.approx([0.5] * 3)
     assert np.isnan(seeds.means_of(lines, "static", "stuck")).all()
     assert seeds.table_of(STUDY, lines).row_count == 1

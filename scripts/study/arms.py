@@ -34,7 +34,10 @@ def synthesis(config: Config, *, author: GeneratedBy, signal: Callable = boundar
 
 
 def once(config: Config, author: GeneratedBy) -> Config:
-    """The first epoch writes all that the others take: no refresh (Table 2, static pool)."""
+    """The first epoch writes what the others take: no refresh (Table 2, static pool).
+
+    A seed is sent once in an epoch, so that there are about a fifth of the variants that `rods` has.
+    """
     made = synthesis(config, author=author, surplus=5.0, max_age=100)
     *before, last = made.stages
     return replace(made, stages=(*before, replace(last, refresh=False)))
@@ -122,7 +125,7 @@ def rivals(author: GeneratedBy = None) -> tuple[Arm, ...]:
         Arm(name="learnability", about="marin's p (1 - p)", change=partial(drawn, weights=samplers.learnability)),
         Arm(
             name="vcrl",
-            about="variance at least 0.3 of the largest, others by priority",
+            about="success varies at least 0.3 of what it can, others by priority",
             change=partial(drawn, weights=samplers.variance_priority, keep=filtering.varied, refill=3.0),
         ),
         Arm(
@@ -165,7 +168,7 @@ def ablations(author: GeneratedBy = None) -> tuple[Arm, ...]:
         ),
         Arm(
             name="written_once",
-            about="variants of the first epoch alone",
+            about="variants of the first epoch alone: fewer, and none later",
             change=partial(once, author=author),
             against="rods",
         ),

@@ -212,6 +212,7 @@ def trained(records: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
     middle, outside = (means >= 0.25) & (means <= 0.75), (means < 0.25) | (means > 0.75)
     tenth = max(1, len(steps) // 10)
     zero = [record["zero_variance"] for record in steps]
+    dropping = any("tasks_kept" in record for record in steps)  # a step's places then say nothing of what was played
     entered = {task_id for record in steps for task_id in record.get("entered_ids", ())}
     firsts = [first.mean for task_id, first in first_measurements(steps).items() if task_id in entered]
     pool = ("pool_human", "pool_trial", "pool_active", "zone_hard", "zone_boundary", "zone_mastered", "injected")
@@ -223,7 +224,9 @@ def trained(records: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
         "candidates": sum(record["candidates"] for record in steps),
         "failed_rollouts": sum(record["failed_rollouts"] for record in steps),
         "skipped_steps": sum(bool(record["skipped"]) for record in steps),
-        "zero_variance": [round(float(np.mean(part)), 4) for part in (zero[:tenth], zero[-tenth:])],
+        "zero_variance": [
+            None if dropping else round(float(np.mean(part)), 4) for part in (zero[:tenth], zero[-tenth:])
+        ],
         "variance": [
             round(float(part.mean()), 5) if part.size else None for part in (variances[middle], variances[outside])
         ],

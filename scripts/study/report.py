@@ -122,7 +122,11 @@ def write_report(studies: Sequence[tuple[Study, Lines]], console: Console, folde
 def head(study: Study) -> str:
     command = f"python -m scripts.study --config configs/{Path(study.config.file or study.name).name} --report"
     page = f"[the preregistration]({study.registered})"
-    decided = f" What was decided before the\nfirst counted run stands in {page}." if study.registered else ""
+    decided = (
+        f" What was decided before the\nfirst counted run stands in {page}."
+        if study.registered
+        else "\n**Exploration:** nothing was registered before the first run, and the tests describe."
+    )
     return f"""# What the study found
 
 This page is written by `{command}` from the lines in `docs/study/`.{decided}
@@ -136,6 +140,7 @@ def section(study: Study, lines: Lines) -> str:
         f"## {study.name}: {len(lines)} of {len(plan)} planned runs exist",
         _verdicts(study, lines),
         _table("arm | seeds | progress | area | whole tasks | million tokens | collapsed", rows),
+        "Means (sd) are over an arm's own seeds, and arms have more or fewer of them; the differences below are over common ones.",
     ]
     for outcome, title in OUTCOMES.items():
         found = contrasts(study, lines, outcome)
@@ -155,7 +160,7 @@ def section(study: Study, lines: Lines) -> str:
 CONTRAST = "difference | seeds | mean [95 %] | p, t test | p, Holm | p, sign flips | crossed bootstrap | p, equivalence"
 CLAIMS = (
     "arm | seeds | variance in [0.25, 0.75], elsewhere, ratio | first means in [0.25, 0.75] | "
-    "groups without variance, first and last tenth | boundary tasks of the pool at the end"
+    "groups without variance, first and last tenth | boundary among the measured tasks of the pool at the end"
 )
 
 ORIGINS = "commit | runs | processor | cores of a run | python, jax"
@@ -221,7 +226,7 @@ def _contrast_row(one: Contrast) -> list[str]:
         f"{one.adjusted:.3f}",
         f"{one.flips:.4f}",
         f"[{crossed[0]:+.3f}, {crossed[1]:+.3f}]" if crossed else "-",
-        f"{one.equivalent:.3f}",
+        f"{one.equivalent:.3f}" if one.outcome == "progress" else "-",  # the margin is one of progress
     ]
 
 
@@ -231,14 +236,14 @@ def _claims(lines: Lines, arm: str) -> list[str] | None:
         return None
     middle, outside = (np.mean([line["variance"][k] or 0.0 for line in own]) for k in (0, 1))
     inside, all_of = (sum(line["first_in_band"][k] for line in own) for k in (0, 1))
-    zero = [np.mean([line["zero_variance"][k] for line in own]) for k in (0, 1)]
+    zero = [[line["zero_variance"][k] for line in own] for k in (0, 1)]  # null where groups were dropped
     zones = [sum(line["pool"][f"zone_{name}"] for line in own) for name in ("hard", "boundary", "mastered")]
     return [
         f"`{arm}`",
         str(len(own)),
         f"{middle:.3f}, {outside:.3f}, {middle / outside:.1f}" if outside else f"{middle:.3f}, {outside:.3f}, -",
         f"{inside / all_of:.0%} of {all_of}" if all_of else "-",
-        f"{zero[0]:.0%}, {zero[1]:.0%}",
+        "-" if None in zero[0] else f"{np.mean(zero[0]):.0%}, {np.mean(zero[1]):.0%}",
         f"{zones[1] / max(1, sum(zones)):.0%} of {sum(zones) / len(own):.0f}",
     ]
 

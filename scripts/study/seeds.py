@@ -41,6 +41,7 @@ WORDS = {  # of the groups that were trained on, and of the tasks that became se
     "seeds_stuck": "seeds that are stuck",
     "seeds_unfit": "seeds that are unfit",
 }
+BESIDE = {"stuck_unfit": "... of those that are stuck"}  # in the table alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +122,7 @@ def parts_of(records: Sequence[Mapping[str, Any]], chosen: Sequence[tuple[int, s
                 "seeds_in_band": _share([BAND[0] <= mean <= BAND[1] for _, (mean, _) in seeds]),
                 "seeds_stuck": _share([is_stuck(*group) for _, group in seeds]),
                 "seeds_unfit": _share([name in unfit for name, _ in seeds]),
+                "stuck_unfit": _share([name in unfit for name, group in seeds if is_stuck(*group)]),
             }
         )
     return found
@@ -136,17 +138,19 @@ def _share(found: Sequence[bool]) -> float | None:
 
 # ---------------------------------------------------------------------------------- table and picture
 def means_of(lines: Sequence[Mapping[str, Json]], arm: str, key: str) -> list[float]:
-    """Of each part, the mean over the arm's runs; NaN where there is none."""
+    """Of each part, the mean over the arm's runs that have one; NaN where there is none."""
     values = [[part[key] for part in line["parts"]] for line in lines if line["arm"] == arm]
-    return np.array(values, float).reshape(-1, PARTS).mean(0).tolist() if values else [np.nan] * PARTS
+    mean = np.ma.masked_invalid(np.array(values, float).reshape(-1, PARTS)).mean(0)
+    return np.ma.filled(mean, np.nan).tolist()
 
 
 def table_of(study: Study, lines: Sequence[Mapping[str, Json]]) -> Table:
     """An arm a row: each share in the three parts of a run."""
-    table = Table("arm", "runs", *WORDS.values(), box=None)
+    shown = WORDS | BESIDE
+    table = Table("arm", "runs", *shown.values(), box=None)
     for arm in study.arms:
         if count := sum(line["arm"] == arm.name for line in lines):
-            shares = (" ".join(f"{one:.2f}" for one in means_of(lines, arm.name, key)) for key in WORDS)
+            shares = (" ".join(f"{one:.2f}" for one in means_of(lines, arm.name, key)) for key in shown)
             table.add_row(arm.name, str(count), *(text.replace("nan", "-") for text in shares))
     return table
 
