@@ -15,7 +15,7 @@ from rods_jax.config import EvaluationConfig, ReplaySettings
 from rods_jax.environments.helpdesk.tasks import build, vary
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.synthesis.algebra import variants_by
-from scripts.study.arms import arms, rivals
+from scripts.study.arms import SQUARE, arms, rivals
 from scripts.study.plan import Study
 
 
@@ -45,5 +45,6 @@ STUDY = Study(
     registered="preregistration.md",
     seeds=tuple(range(6)),
     primary=(("rods", "random"), ("rods", "static")),
+    square=SQUARE,
     arms=(*arms(made), *rivals(made)),
 )

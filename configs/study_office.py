@@ -18,7 +18,7 @@ from rods_jax.environments.hints import explained
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.task_files import content_hash
-from scripts.study.arms import OFFLINE, ablations, arms, rivals, suggested
+from scripts.study.arms import OFFLINE, SQUARE, ablations, arms, rivals, suggested
 from scripts.study.plan import Arm, Study
 
 LIKE_QUICKSTART: dict[str, Any] = dict(turns=(2, 3), classes_per_task=(1, 1), chain_length=(1, 2))
@@ -69,6 +69,7 @@ STUDY = Study(
     page="results.md",
     registered="preregistration.md",
     primary=(("rods", "random"), ("rods", "static")),
+    square=SQUARE,
     arms=(
         *arms(),
         *rivals(),

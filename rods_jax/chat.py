@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
-from functools import partial
 
 import httpx2
 
@@ -395,19 +394,7 @@ def _count(usage: Json, name: str) -> int:
 
 def _tidy(reply: Reply, key: str | None) -> Reply:
     """The reply with a short detail, and without the key that a server may have repeated in it."""
-    hide = partial(_without, key) if key else lambda value: value
+    hide = lambda value: strict_json.replaced(value, key, "***") if key else value
     calls = tuple(Call(hide(call.name), hide(call.arguments)) for call in reply.calls)
     detail = " ".join(hide(reply.detail).split())[:MAX_DETAIL]
     return replace(reply, text=hide(reply.text), calls=calls, detail=detail, reasoning=hide(reply.reasoning))
-
-
-def _without(key: str, value: Json) -> Json:
-    """A JSON value whose texts do not hold the key."""
-    match value:
-        case str():
-            return value.replace(key, "***")
-        case list():
-            return [_without(key, one) for one in value]
-        case dict():
-            return {_without(key, name): _without(key, one) for name, one in value.items()}
-    return value

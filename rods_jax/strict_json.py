@@ -70,6 +70,18 @@ def is_deeper(value: Json, levels: int) -> bool:
     return True
 
 
+def replaced(value: Json, old: str, new: str) -> Json:
+    """The value with `old` replaced by `new` in all its texts and keys; numbers stay."""
+    match value:
+        case str():
+            return value.replace(old, new)
+        case list():
+            return [replaced(one, old, new) for one in value]
+        case dict():
+            return {replaced(key, old, new): replaced(one, old, new) for key, one in value.items()}
+    return value
+
+
 def dumps(value: Any, **how: Any) -> str:
     """Strict JSON of plain values and arrays; a number that is not finite becomes null. how: as for `json.dumps`."""
     return json.dumps(plain(value), allow_nan=False, **how)

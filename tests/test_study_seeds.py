@@ -51,6 +51,6 @@ def test_a_table_and_a_picture_of_what_is_there(tmp_path):
     lines = [line(0, 0.25), line(1, 0.75), line(2, None)]  # a part without a seed is in no mean
     assert seeds.means_of(lines, "rods", "stuck") == pytest.approx([0.5] * 3)
     assert np.isnan(seeds.means_of(lines, "static", "stuck")).all()
-    assert seeds.table_of(STUDY, lines).row_count == 1
+    assert seeds.table_of(STUDY, lines).row_count == 1 and seeds.pool_table_of(STUDY, lines).row_count == 0
     seeds.draw(STUDY, lines, tmp_path / "it.png")
     assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")

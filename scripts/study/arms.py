@@ -14,7 +14,7 @@ from rods_jax.group_statistics import max_variance
 from rods_jax.run.authors import contents_of, rule_based
 from rods_jax.synthesis.algebra import the_seed_itself
 from rods_jax.synthesis.offline import fill
-from scripts.study.plan import Arm
+from scripts.study.plan import Arm, Square
 
 GeneratedBy = Callable[[Domain], Callable] | None  # an author as in SynthesisConfig; None: the rules
 
@@ -102,6 +102,13 @@ def arms(author: GeneratedBy = None) -> tuple[Arm, ...]:
         Arm(name="rods_copies", about="seeds in the band, played again instead of varied", change=copied),
         Arm(name="random_copies", about="any seed, played again", change=partial(copied, signal=boundary.any_task)),
     )
+
+
+SQUARE = Square(
+    arms=(("rods", "random"), ("rods_copies", "random_copies")),
+    rows=("new tasks", "copies of the seeds"),
+    columns=("seeds in the band", "any seeds"),
+)
 
 
 def rivals(author: GeneratedBy = None) -> tuple[Arm, ...]:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+EQUAL = 1e-12  # differences that are no further apart are equal
+
 
 class Paired(NamedTuple):
     """A paired t test, two-sided, with its 95 % interval."""
@@ -29,7 +31,7 @@ def paired_t(differences_S: Sequence[float]) -> Paired:
         raise ValueError(f"a paired test needs at least two seeds: got {len(differences_S)}")
     d_S = np.asarray(differences_S, np.float64)
     mean, sd = float(d_S.mean()), float(d_S.std(ddof=1))
-    if not np.ptp(d_S):  # equal differences have no t
+    if np.ptp(d_S) < EQUAL:  # equal differences have no t
         return Paired(len(d_S), mean, 0.0, mean, mean, float(mean == 0))
     test = stats.ttest_1samp(d_S, 0.0)
     low, high = test.confidence_interval(0.95)
@@ -75,6 +77,8 @@ def holm(p_C: Sequence[float]) -> list[float]:
 def equivalence(differences_S: Sequence[float], margin: float) -> float:
     """p of two one-sided t tests that the mean lies within +-margin (TOST): the larger of both."""
     d_S = np.asarray(differences_S, np.float64)
+    if np.ptp(d_S) < EQUAL:
+        return float(abs(d_S.mean()) >= margin)
     below = stats.ttest_1samp(d_S, -margin, alternative="greater").pvalue
     above = stats.ttest_1samp(d_S, margin, alternative="less").pvalue
     return float(max(below, above))

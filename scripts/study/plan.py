@@ -34,6 +34,14 @@ class Arm:
     against: str | None = None  # exploration, added after the first counted run: the arm that it is compared with
 
 
+class Square(NamedTuple):
+    """Four arms that differ in two choices: arms[row][column]."""
+
+    arms: tuple[tuple[str, str], tuple[str, str]]
+    rows: tuple[str, str]  # in words
+    columns: tuple[str, str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """Arms that share seeds, cold starts, seed tasks, held-out tasks and the number of rollouts."""
@@ -44,6 +52,7 @@ class Study:
     seeds: tuple[int, ...] = tuple(range(12))
     primary: tuple[tuple[str, str], ...] = ()  # contrasts (arm, reference) that are corrected apart from all others
     reference: str = "static"  # of all other registered contrasts
+    square: Square | None = None  # two choices at once, told beside the tests
     points: int = 4  # evaluations on the way, at equal shares of the budget, the last at its end
     held_out_rollouts: int = 4  # of each held-out task
     margin: float = 0.03  # of progress, within which two arms count as equivalent
@@ -56,6 +65,7 @@ class Study:
         require(len(set(names)) == len(names), f"the arms of a study have different names: got {names}")
         require(self.config.max_rollouts, "a study's config needs max_rollouts, its budget")
         named = {self.reference, *(name for pair in self.contrasts.values() for one in pair for name in one)}
+        named |= {name for row in (self.square.arms if self.square else ()) for name in row}
         require(named <= set(names), f"contrasts name {', '.join(sorted(named - set(names)))}, which is no arm")
 
     @property

@@ -5,7 +5,7 @@ conclusions in words beyond what the registered tests decide.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from rods_jax.types import Json
 from scripts.study import inference
 from scripts.study.draw import draw_contrasts, draw_curves
 from scripts.study.plan import LINES, Study, planned
+from scripts.study.square import Effect, draw_square, effects
 
 Lines = Sequence[Mapping[str, Json]]
 OUTCOMES = {"progress": "progress at the end", "area": "area under the curve", "strict": "whole tasks at the end"}
@@ -110,6 +111,9 @@ def write_report(studies: Sequence[tuple[Study, Lines]], console: Console, folde
             parts.append(
                 f"![Held-out progress of every arm over rollouts, tokens and minutes]({study.name}_curves.png)"
             )
+        if study.square and effects(study.square, lines):
+            draw_square(study.square, lines, folder / f"{study.name}_square.png")
+            parts.append(f"![Held-out progress by two choices]({study.name}_square.png)")
         if found := contrasts(study, lines):
             draw_contrasts(found, study.margin, folder / f"{study.name}_contrasts.png")
             parts.append(f"![Paired differences with their 95 % intervals]({study.name}_contrasts.png)")
@@ -148,9 +152,14 @@ def section(study: Study, lines: Lines) -> str:
             text += [f"### Differences: {title}", _table(CONTRAST, registered)]
         if added := [_contrast_row(one) for one in found if one.family == "added"]:
             text += [f"### Exploration, added after the first counted run: {title}", _table(CONTRAST, added)]
+    if study.square and (told := effects(study.square, lines)):
+        text += [
+            "### Two choices at once, not among the registered contrasts: progress at the end",
+            _table(EFFECT, map(_effect_row, told)),
+        ]
     if claims := [row for arm in study.arms if (row := _claims(lines, arm.name)) is not None]:
         text += ["### What the paper claims beside the score", _table(CLAIMS, claims)]
-    if fared := [row for arm in study.arms for row in _stretches(lines, arm.name)]:
+    if fared := [row for arm in study.arms for row in stretch_rows(lines, arm.name)]:
         text += ["### How the pool fares over a run", _table(STRETCHES, fared)]
     if lines:
         text += ["### Where the runs were made", _table(ORIGINS, _origins(lines))]
@@ -158,6 +167,7 @@ def section(study: Study, lines: Lines) -> str:
 
 
 CONTRAST = "difference | seeds | mean [95 %] | p, t test | p, Holm | p, sign flips | crossed bootstrap | p, equivalence"
+EFFECT = "effect | seeds | mean [95 %] | p, t test"
 CLAIMS = (
     "arm | seeds | variance in [0.25, 0.75], elsewhere, ratio | first means in [0.25, 0.75] | "
     "groups without variance, first and last tenth | boundary among the measured tasks of the pool at the end"
@@ -230,6 +240,12 @@ def _contrast_row(one: Contrast) -> list[str]:
     ]
 
 
+def _effect_row(one: Effect) -> list[str]:
+    t = one.paired
+    p = f"{t.p:.4f}" if t.p >= 1e-4 else "below 0.0001"
+    return [one.name, str(t.num_seeds), f"{t.mean:+.3f} [{t.low:+.3f}, {t.high:+.3f}]", p]
+
+
 def _claims(lines: Lines, arm: str) -> list[str] | None:
     own = list(by_seed(lines, arm).values())
     if not own:
@@ -262,7 +278,7 @@ def _origins(lines: Lines) -> list[list[str]]:
     return [[commit, str(count), *rest] for (commit, *rest), count in Counter(made).items()]
 
 
-def _stretches(lines: Lines, arm: str) -> list[list[str]]:
+def stretch_rows(lines: Lines, arm: str) -> list[list[str]]:
     """A row for each stretch that all runs of the arm have: means over the seeds."""
     own = [line["stretches"] for line in by_seed(lines, arm).values() if line.get("stretches")]
     rows = []
@@ -313,6 +329,6 @@ def _spread(values: Sequence[float], digits: int = 3) -> str:
     return f"{np.mean(values):.{digits}f}{deviation}"
 
 
-def _table(head: str, rows: Sequence[Sequence[str]]) -> str:
+def _table(head: str, rows: Iterable[Sequence[str]]) -> str:
     columns = head.split(" | ")
     return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))

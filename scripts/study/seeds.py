@@ -4,7 +4,7 @@
 
 A task is stuck if its mean reward lies in the band and its rollouts all pass equally many checks: at the boundary by
 RODS' rule, and without a gradient.  It is unfit if its gold dialogue is longer than a rollout may be, so that no rollout can
-solve it.  Lines of runs whose folders are elsewhere stay as they are.
+solve it.  How the pool fared in each third stands beside.  Lines of runs whose folders are elsewhere stay as they are.
 """
 
 import json
@@ -32,7 +32,8 @@ from rods_jax.types import Json, Task
 from scripts.study.draw import COLORS, save
 from scripts.study.one import RESULT
 from scripts.study.plan import LINES, Planned, Study, config_of, folder_of, load, planned
-from scripts.study.pool import bounds_of
+from scripts.study.pool import bounds_of, stretches
+from scripts.study.report import STRETCHES, stretch_rows
 
 PARTS = 3  # of a run's steps
 WORDS = {  # of the groups that were trained on, and of the tasks that became seeds of synthesis
@@ -61,6 +62,7 @@ def main() -> None:
         lines = merged(path, [line for line in found if line is not None])
         write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))
         console.print(table_of(study, lines))
+        console.print(pool_table_of(study, lines))
         draw(study, lines, path.with_suffix(".png"))
         console.print(f"written: {path} and its picture")
 
@@ -90,6 +92,7 @@ def line_of(study: Study, run: Planned) -> dict[str, Json] | None:
         "unfit_seed_tasks": [len(unfit & {task.id for task in tasks.seeds}), len(tasks.seeds)],
         "unfit_variants": [len(unfit & {task.id for task in variants}), len(variants)],
         "parts": parts_of(records, chosen, unfit),
+        "stretches": stretches(folder, records, PARTS),
     }
 
 
@@ -152,6 +155,15 @@ def table_of(study: Study, lines: Sequence[Mapping[str, Json]]) -> Table:
         if count := sum(line["arm"] == arm.name for line in lines):
             shares = (" ".join(f"{one:.2f}" for one in means_of(lines, arm.name, key)) for key in shown)
             table.add_row(arm.name, str(count), *(text.replace("nan", "-") for text in shares))
+    return table
+
+
+def pool_table_of(study: Study, lines: Sequence[Mapping[str, Json]]) -> Table:
+    """A third of an arm a row: what became of its pool and what was written."""
+    table = Table(*STRETCHES.split(" | "), box=None)
+    for arm in study.arms:
+        for row in stretch_rows(lines, arm.name):
+            table.add_row(*row)
     return table
 
 

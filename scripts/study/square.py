@@ -1,0 +1,67 @@
+"""Two choices at once: what each does on average over the other, and whether they depend on each other."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from rods_jax.types import Json
+from scripts.study import inference
+from scripts.study.draw import COLORS, save
+from scripts.study.plan import Square
+
+Lines = Sequence[Mapping[str, Json]]
+
+
+class Effect(NamedTuple):
+    """A difference that each seed has, over the seeds that all four arms have."""
+
+    name: str
+    paired: inference.Paired
+
+
+def scores_of(square: Square, lines: Lines) -> np.ndarray:
+    """Progress at the end by row, column and common seed: [2, 2, S]."""
+    found = {(line["arm"], line["seed"]): line["progress"] for line in lines}
+    names = [name for row in square.arms for name in row]
+    seeds = sorted({seed for _, seed in found if all((name, seed) in found for name in names)})
+    return np.array([[found[name, seed] for seed in seeds] for name in names], float).reshape(2, 2, len(seeds))
+
+
+def effects(square: Square, lines: Lines) -> list[Effect]:
+    """Of the rows, of the columns, and their interaction; none with fewer than two common seeds.
+
+    row = mean over columns of (x_0c - x_1c); column = mean over rows of (x_r0 - x_r1);
+    interaction = (x_00 - x_10) - (x_01 - x_11).
+    """
+    x_RCS = scores_of(square, lines)
+    if x_RCS.shape[-1] < 2:
+        return []
+    rows_CS, columns_RS = x_RCS[0] - x_RCS[1], x_RCS[:, 0] - x_RCS[:, 1]
+    return [
+        Effect(" instead of ".join(square.rows), inference.paired_t(rows_CS.mean(0))),
+        Effect(" instead of ".join(square.columns), inference.paired_t(columns_RS.mean(0))),
+        Effect("how much the first depends on the second", inference.paired_t(rows_CS[0] - rows_CS[1])),
+    ]
+
+
+def draw_square(square: Square, lines: Lines, path: Path) -> None:
+    """A line for each row over the columns: the mean of the seeds, and each seed thinly."""
+    x_RCS = scores_of(square, lines)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for row, name in enumerate(square.rows):
+            axes.plot([0, 1], x_RCS[row], color=COLORS[row], linewidth=0.6, alpha=0.4)
+            axes.plot([0, 1], x_RCS[row].mean(1), "o-", color=COLORS[row], linewidth=2.2, label=name)
+        axes.set_xticks([0, 1], square.columns)
+        axes.set(
+            title=f"Held-out progress at the end ({x_RCS.shape[-1]} seeds)",
+            ylabel="share of checks passed",
+            xlim=(-0.3, 1.3),
+        )
+        axes.legend()
+
+    save(path, (5.6, 4.2), draw)
