@@ -145,7 +145,9 @@ def run(
         low_N, high_N = batch.passed_NG.min(1), batch.passed_NG.max(1)
         seeds = Seeds(np.array([-1]), 1)
         rewards = batch.rewards_NG[batch.valid_NG]
-        metrics = {"reward_mean": rewards.mean() if rewards.size else 0.0, "valid_rollouts": rewards.size}
+        without = float(np.mean(statistics.variance_N == 0))
+        rewards_mean = rewards.mean() if rewards.size else 0.0
+        metrics = {"reward_mean": rewards_mean, "valid_rollouts": rewards.size, "zero_variance": without}
         return state, Feedback(statistics, passed_N, total_N, low_N, high_N, batch.checks_N, None, seeds, metrics)
 
     stages = Stages(

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from rods_jax.commands.report import report as report_of
 from rods_jax.metrics import open_metrics
+from rods_jax.run import reporting
 from rods_jax.run.reporting import (
     band_of,
     draw_pool,
@@ -76,7 +77,8 @@ def test_what_was_not_measured_or_not_finite_is_left_out(tmp_path):
     assert "No group of rollouts had variance in any step" in said.getvalue()
 
 
-def test_only_the_end_of_a_run_says_that_it_is_finished_and_a_later_report_keeps_it(tmp_path):
+def test_only_the_end_of_a_run_says_that_it_is_finished_and_a_later_report_keeps_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(reporting, "_save", lambda *_: None)  # the pictures are another test's
     _write(tmp_path, _records(4))
     assert not write_report(tmp_path)["finished"]  # stopped or killed, and looked at
     assert write_report(tmp_path, finished=True)["finished"]
