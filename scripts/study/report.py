@@ -131,7 +131,7 @@ def head(study: Study) -> str:
         if study.registered
         else "\n**Exploration:** nothing was registered before the first run, and the tests describe."
     )
-    return f"""# What the study found
+    return f"""# What the study found: {study.name}
 
 This page is written by `{command}` from the lines in `docs/study/`.{decided}
 [The guide](../guide/study.md) says how to go on."""
