@@ -51,9 +51,8 @@ def open_journal(
     path, header = Path(path), json.dumps(settings)
 
     def ours(entries: Sequence[Entry]) -> None:
-        if not entries and not header.encode().startswith(
-            path.read_bytes().rstrip(b"\0")
-        ):  # a lost block reads as zeros
+        begun = b"" if entries else path.read_bytes().rstrip(b"\0")  # a lost block reads as zeros
+        if not header.encode().startswith(begun):
             raise JournalError(f"{path} is no journal of an evaluation: give another folder")
         if entries and (changed := differences(entries[0].record, json.loads(header))):
             raise JournalError(f"{path} was begun with another {', '.join(changed)}: give another folder")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rods_jax import journal
-from rods_jax.files import require_object
+from rods_jax.files import read_object, require_object
 from rods_jax.journal import Entry
 from rods_jax.strict_json import JsonError, plain
 
@@ -49,3 +49,12 @@ def _checked(path: str | Path, entry: Entry) -> dict[str, Any]:
     if record["step"] < 0:
         raise JsonError(f"{where}: step must not be negative: got {record['step']}")
     return record
+
+
+def finished_summary(run_dir: Path) -> Mapping[str, Any] | None:
+    """The summary that a run wrote at its end; None: there is none, or it was reported on before its end."""
+    try:
+        summary = read_object(run_dir / "summary.json")
+    except (ValueError, OSError):
+        return None
+    return summary if summary.get("finished", True) is True else None  # older ones do not say

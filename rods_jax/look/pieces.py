@@ -18,6 +18,7 @@ from rods_jax import journal
 from rods_jax.evaluation import CODES
 from rods_jax.files import read_object, require_object
 from rods_jax.look.ancestry import Forest, described, forest
+from rods_jax.metrics import finished_summary
 from rods_jax.types import Json
 
 Records = Sequence[Mapping[str, Any]]
@@ -131,18 +132,10 @@ def _standing(directory: Path, name: str) -> Json:
     return {
         "name": name,
         "written": written and written[0] / 1e9,  # seconds since the epoch
-        "finished": bool(summary and written and summary[0] >= written[0]) and _is_of_its_end(directory),
+        "finished": bool(summary and written and summary[0] >= written[0]) and finished_summary(directory) is not None,
         "missing": [f"{log}: {meaning}" for log, meaning in LOGS.items() if stamps[log] is None],
         "stamp": [*stamps.values(), summary],
     }
-
-
-def _is_of_its_end(directory: Path) -> bool:
-    """Whether the summary is of a finished run, and not of one that was reported on before its end."""
-    try:
-        return read_object(directory / "summary.json").get("finished", True) is True  # older ones do not say
-    except (ValueError, OSError):
-        return False
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -5,7 +5,6 @@ prints the summary.  Of the metrics, `injected` and `retired_*` are totals so fa
 `rejected` and `seconds_*` belong to their step.  A metric that a run does not have is left out.
 """
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from rich.table import Table
 from rods_jax import strict_json
 from rods_jax.environments.protocol import Domain
 from rods_jax.files import read_object, require_object, write_atomically
-from rods_jax.metrics import read_metrics
+from rods_jax.metrics import finished_summary, read_metrics
 from rods_jax.run.fidelity import print_fidelity, write_fidelity
 from rods_jax.strict_json import JsonError
 from rods_jax.terminal import harmless_text, say
@@ -101,18 +100,10 @@ def write_report(run_dir: str | Path, finished: bool = False) -> dict[str, Any]:
         _save(run_dir / "plots" / "variance.png", records, [[variance]], (7.2, 4.6))
         overview: list[list[Draw]] = [[draw_reward, draw_zones], [draw_pool, variance]]
         _save(run_dir / "plots" / "overview.png", records, overview, (12.4, 8.2))
-    path, summary = run_dir / "summary.json", summarize(records)
-    summary["finished"] = finished or _was_finished(path, summary["steps"])
-    write_atomically(path, strict_json.dumps(summary, indent=2) + "\n")
+    summary, before = summarize(records), finished_summary(run_dir)
+    summary["finished"] = finished or (before is not None and before.get("steps") == summary["steps"])
+    write_atomically(run_dir / "summary.json", strict_json.dumps(summary, indent=2) + "\n")
     return summary
-
-
-def _was_finished(path: Path, steps: int) -> bool:
-    """Whether a summary of as many steps is there, and is of a finished run."""
-    with contextlib.suppress(ValueError, OSError):
-        before = read_object(path)
-        return before.get("finished", True) is True and before.get("steps") == steps  # older ones do not say
-    return False
 
 
 def band_of(run_dir: Path) -> tuple[float, float] | None:

@@ -14,12 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from rods_jax import config as configuration
 from rods_jax.config import Config, ConfigError, RetentionConfig
 from rods_jax.fields import default_of, require
 from rods_jax.journal import read_log
 from rods_jax.types import Json
 
+Lines = Sequence[Mapping[str, Json]]
 LINES, RUNS = Path("docs/study"), Path("runs/study")
 
 
@@ -204,3 +207,14 @@ def remaining(study: Study, lines: Sequence[Mapping[str, Json]]) -> tuple[Planne
     """The runs of the plan that have no line yet."""
     had = {(line["arm"], line["seed"]) for line in lines}
     return tuple(run for run in planned(study) if (run.arm.name, run.seed) not in had)
+
+
+def by_seed(lines: Lines, arm: str) -> dict[int, Mapping[str, Json]]:
+    return {line["seed"]: line for line in lines if line["arm"] == arm}
+
+
+def shared_scores(lines: Lines, names: Sequence[str]) -> np.ndarray:
+    """Progress of each arm with each of the seeds that all of them have: [A, S]."""
+    own = [by_seed(lines, name) for name in names]
+    seeds = sorted(set.intersection(*map(set, own))) if own else []
+    return np.array([[some[seed]["progress"] for seed in seeds] for some in own]).reshape(len(own), len(seeds))

@@ -5,7 +5,7 @@ conclusions in words beyond what the registered tests decide.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,13 +14,11 @@ from rich.console import Console
 
 from rods_jax import terminal
 from rods_jax.files import write_atomically
-from rods_jax.types import Json
 from scripts.study import inference
 from scripts.study.draw import draw_contrasts, draw_curves
-from scripts.study.plan import LINES, Study, planned
+from scripts.study.plan import LINES, Lines, Study, by_seed, planned, shared_scores
 from scripts.study.square import Effect, draw_square, effects
 
-Lines = Sequence[Mapping[str, Json]]
 OUTCOMES = {"progress": "progress at the end", "area": "area under the curve", "strict": "whole tasks at the end"}
 
 
@@ -75,14 +73,10 @@ def _contrast(study: Study, lines: Lines, outcome: str, family: str, arm: str, r
     )
 
 
-def by_seed(lines: Lines, arm: str) -> dict[int, Mapping[str, Json]]:
-    return {line["seed"]: line for line in lines if line["arm"] == arm}
-
-
 def ranks(study: Study, lines: Lines, other: Study, other_lines: Lines) -> tuple[int, float, float, float]:
     """(arms that both suites have, Spearman's correlation of their means, reliability within each suite)."""
     names = [arm.name for arm in study.arms if by_seed(lines, arm.name) and by_seed(other_lines, arm.name)]
-    own_AS, other_AS = _shared_scores(lines, names), _shared_scores(other_lines, names)
+    own_AS, other_AS = shared_scores(lines, names), shared_scores(other_lines, names)
     shared = own_AS.shape[1] and other_AS.shape[1]
     return (
         len(names),
@@ -90,13 +84,6 @@ def ranks(study: Study, lines: Lines, other: Study, other_lines: Lines) -> tuple
         inference.reliability(own_AS),
         inference.reliability(other_AS),
     )
-
-
-def _shared_scores(lines: Lines, names: Sequence[str]) -> np.ndarray:
-    """Progress of each arm with each of the seeds that all of them have: [A, S]."""
-    own = [by_seed(lines, name) for name in names]
-    seeds = sorted(set.intersection(*map(set, own))) if own else []
-    return np.array([[some[seed]["progress"] for seed in seeds] for some in own]).reshape(len(own), len(seeds))
 
 
 # ------------------------------------------------------------------------------------------ the page

@@ -1,18 +1,14 @@
 """Two choices at once: what each does on average over the other, and whether they depend on each other."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from rods_jax.types import Json
 from scripts.study import inference
 from scripts.study.draw import COLORS, save
-from scripts.study.plan import Square
-
-Lines = Sequence[Mapping[str, Json]]
+from scripts.study.plan import Lines, Square, shared_scores
 
 
 class Effect(NamedTuple):
@@ -24,10 +20,7 @@ class Effect(NamedTuple):
 
 def scores_of(square: Square, lines: Lines) -> np.ndarray:
     """Progress at the end by row, column and common seed: [2, 2, S]."""
-    found = {(line["arm"], line["seed"]): line["progress"] for line in lines}
-    names = [name for row in square.arms for name in row]
-    seeds = sorted({seed for _, seed in found if all((name, seed) in found for name in names)})
-    return np.array([[found[name, seed] for seed in seeds] for name in names], float).reshape(2, 2, len(seeds))
+    return shared_scores(lines, [name for row in square.arms for name in row]).reshape(2, 2, -1)
 
 
 def effects(square: Square, lines: Lines) -> list[Effect]:
