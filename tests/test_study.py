@@ -237,6 +237,9 @@ def test_stretches_tell_how_the_pool_fared(tmp_path):
         "patterns": 1.0,
     }
     assert second["first_in_band"] == [0, 1] and second["life"] == 0.0 and second["steps"] == [3, 4]
+    # A step that dropped groups: its places say nothing of those that were played, in the run's other stretches neither.
+    records[1]["tasks_kept"] = 1
+    assert [one["zero_variance"] for one in stretches(tmp_path, records, 2)] == [None, None]
 
 
 # -------------------------------------------------------------------------------------- inference

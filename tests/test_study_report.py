@@ -141,6 +141,8 @@ def test_stretches_are_means_over_the_seeds():
     runs = [line("rods", seed, 0.0) | {"stretches": [some]} for seed, some in enumerate((part, other))]
     text = report.section(TWELVE, runs)
     assert "| `rods` | 1 to 10 | 2 | 0.600 | 50% | 25% | 30 of 100 | 4 | 75% | 8 | 2.00 | 2.50 | 3.0 |" in text
+    [row] = report.stretch_rows([line("rods", 0, 0.0) | {"stretches": [part | {"zero_variance": None}]}], "rods")
+    assert row[3:6] == ["0.500", "-", "25%"]
 
 
 def test_the_page_of_a_study_without_runs_says_so(tmp_path):

@@ -40,7 +40,7 @@ from rods_jax.run.playing import evaluation_player
 from rods_jax.run.training import advance
 from rods_jax.types import Json
 from scripts.study.plan import Planned, Study, cold_config_of, config_of, digest_of
-from scripts.study.pool import stretches
+from scripts.study.pool import drops_groups, stretches, without_variance
 
 RESULT, SCORES = "result.json", "held_out.json"
 
@@ -211,8 +211,6 @@ def trained(records: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
     )
     middle, outside = (means >= 0.25) & (means <= 0.75), (means < 0.25) | (means > 0.75)
     tenth = max(1, len(steps) // 10)
-    zero = [record["zero_variance"] for record in steps]
-    dropping = any("tasks_kept" in record for record in steps)  # a step's places then say nothing of what was played
     entered = {task_id for record in steps for task_id in record.get("entered_ids", ())}
     firsts = [first.mean for task_id, first in first_measurements(steps).items() if task_id in entered]
     pool = ("pool_human", "pool_trial", "pool_active", "zone_hard", "zone_boundary", "zone_mastered", "injected")
@@ -225,7 +223,7 @@ def trained(records: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
         "failed_rollouts": sum(record["failed_rollouts"] for record in steps),
         "skipped_steps": sum(bool(record["skipped"]) for record in steps),
         "zero_variance": [
-            None if dropping else round(float(np.mean(part)), 4) for part in (zero[:tenth], zero[-tenth:])
+            None if drops_groups(steps) else without_variance(part) for part in (steps[:tenth], steps[-tenth:])
         ],
         "variance": [
             round(float(part.mean()), 5) if part.size else None for part in (variances[middle], variances[outside])

@@ -36,7 +36,7 @@ def stretches(run: Path, records: Sequence[Mapping[str, Any]], count: int) -> li
                 "steps": [low + 1, high],
                 "trained_progress": round(float(means.mean()), 4),
                 "in_band": round(float(((means >= BAND[0]) & (means <= BAND[1])).mean()), 4),
-                "zero_variance": round(float(np.mean([record["zero_variance"] for record in inside])), 4),
+                "zero_variance": None if drops_groups(records) else without_variance(inside),
                 "pool": inside[-1]["pool_human"] + inside[-1]["pool_active"],
                 "boundary": inside[-1]["zone_boundary"],
                 "first_in_band": [sum(BAND[0] <= first[name].mean <= BAND[1] for name in entered), len(entered)],
@@ -45,6 +45,15 @@ def stretches(run: Path, records: Sequence[Mapping[str, Any]], count: int) -> li
             }
         )
     return found
+
+
+def drops_groups(records: Sequence[Mapping[str, Any]]) -> bool:
+    """The places of such a run's steps say nothing of how many groups were played that teach nothing."""
+    return any("tasks_kept" in record for record in records)
+
+
+def without_variance(records: Sequence[Mapping[str, Any]]) -> float:
+    return round(float(np.mean([record["zero_variance"] for record in records])), 4)
 
 
 def bounds_of(records: Sequence[Mapping[str, Any]], count: int) -> list[tuple[int, int]]:

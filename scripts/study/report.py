@@ -276,14 +276,15 @@ def stretch_rows(lines: Lines, arm: str) -> list[list[str]]:
         }
         inside, entered = (sum(part["first_in_band"][k] for part in parts) for k in (0, 1))
         number = lambda key, digits=1: "-" if np.isnan(mean[key]) else f"{mean[key]:.{digits}f}"
+        share = lambda key: "-" if np.isnan(mean[key]) else f"{mean[key]:.0%}"
         rows.append(
             [
                 f"`{arm}`",
                 f"{parts[0]['steps'][0]} to {parts[0]['steps'][1]}",
                 str(len(parts)),
                 number("trained_progress", 3),
-                f"{mean['zero_variance']:.0%}",
-                f"{mean['in_band']:.0%}",
+                share("zero_variance"),
+                share("in_band"),
                 f"{mean['boundary']:.0f} of {mean['pool']:.0f}",
                 number("variants", 0),
                 f"{inside / entered:.0%}" if entered else "-",
