@@ -75,7 +75,8 @@ def turns_of(row: Row) -> Sequence[Row]:
 
 
 def _dialogue(row: Row, place: int) -> Json:
-    return (row["task_id"], row.get("rollout")) if "task_id" in row else place  # without a name, one of its own
+    named = row.get("task_id") is not None  # else it is a dialogue of its own
+    return (row["task_id"], row.get("rollout")) if named else place
 
 
 def _verdicts(row: Row) -> Iterable[bool]:

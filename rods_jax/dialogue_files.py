@@ -96,9 +96,8 @@ def _labelled(line: Json, where: str) -> Mapping[str, Json]:
     for name in ("task_id", "rollout"):
         if isinstance(line.get(name), list | dict):
             raise JsonError(f"{where}: {name} must be a name or a number: got {shown(line[name])}")
-    kinds: dict[str, type] = {"passed": list, "reward": float, "correct": bool}
-    kinds |= {"tools": list} if line.get("tools") is not None else {}
-    return require_object(line, where, **{name: kind for name, kind in kinds.items() if name in line})
+    kinds: dict[str, type] = {"passed": list, "reward": float, "correct": bool, "tools": list}
+    return require_object(line, where, **{name: kind for name, kind in kinds.items() if line.get(name) is not None})
 
 
 def _dialogue(line: Mapping[str, Json], where: str, passed: bool, last_turn_only: bool) -> Dialogue | None:

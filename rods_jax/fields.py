@@ -125,7 +125,7 @@ def _join(key: str, name: str) -> str:
 
 # ------------------------------------------------------------------------------- values and differences
 def plain_values(config: Any) -> Json:
-    """The configuration as plain JSON values; a function becomes "module:name"."""
+    """The configuration as plain JSON values; a function becomes "module:name", and infinity, which JSON lacks, "inf"."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {item.name: plain_values(getattr(config, item.name)) for item in dataclasses.fields(config)}
     if isinstance(config, Mapping):
@@ -140,6 +140,8 @@ def plain_values(config: Any) -> Json:
         }
     if callable(config):
         return f"{config.__module__}:{config.__qualname__}"
+    if isinstance(config, float) and not math.isfinite(config):
+        return str(config)
     return config if isinstance(config, (bool, int, float, type(None))) else str(config)
 
 

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from rods_jax import processes
-from rods_jax.rollout import Rollouts
+from rods_jax.rollout import Rollouts, summed
 from rods_jax.types import Dropped, RolloutBatch, Task
 
 Keep = Callable[[np.ndarray, int], bool]  # (checks that each valid rollout passed, [g]; all its checks) -> keep?
@@ -135,6 +135,7 @@ def joined(groups: Sequence[Rollouts], rounds: Sequence[Rollouts]) -> Rollouts:
         tuple(one for group in groups for one in group.trajectories),
         **totals,
         flops=sum(flops) if flops else None,
+        reasons=summed([one.reasons for one in rounds]),
     )
 
 

@@ -31,7 +31,7 @@ from rods_jax.synthesis.courier.dispatch import Dispatch, Synthesize
 from rods_jax.synthesis.critique import Known, known_contents
 from rods_jax.types import RolloutBatch, Standing, Task, TrainState
 
-NUM_FAILURES = 3  # most frequent failures that a step's record keeps, of this process's own rollouts
+NUM_FAILURES = 3  # most frequent failures that a step's record keeps
 
 
 @dataclass(frozen=True)
@@ -279,11 +279,6 @@ def _measured(played: Filtered, feedback: Feedback) -> tuple[np.ndarray, np.ndar
     return mean_N, variance_N
 
 
-def _counted(name: str, rollouts: Rollouts) -> dict[str, int]:
-    """How often each value of a conversation's field occurs; nothing in worlds that hold no conversations."""
-    return dict(Counter(value for one in rollouts.trajectories if (value := getattr(one, name))))
-
-
 def _settle(
     position: Position,
     pending: _Pending | None,
@@ -306,7 +301,6 @@ def _settle(
     mean_N, variance_N = _measured(played, feedback)
     results = [dispatch.result for dispatch in dispatches]
     rejections = Counter(rejection.error for result in results for rejection in result.rejections)
-    failures = Counter(one.failure for one in rollouts.trajectories if one.failure is not None)
     spent = position.tokens + rollouts.generated + rollouts.read
     gone: dict[str, list[str]] = {}  # by reason
     for task_id, reason, *_ in pending.events.retired:
@@ -321,17 +315,17 @@ def _settle(
         "rejected": sum(rejections.values()),
         "rejections": dict(rejections),
         "failed_rollouts": rollouts.failed,
-        "failures": dict(failures.most_common(NUM_FAILURES)),
+        "failures": dict(Counter(rollouts.reasons.get("failures", {})).most_common(NUM_FAILURES)),
         "truncated_rollouts": rollouts.truncated,
-        "ended": _counted("ended", rollouts),
-        "blame": _counted("blame", rollouts),
+        "ended": dict(rollouts.reasons.get("ended", {})),
+        "blame": dict(rollouts.reasons.get("blame", {})),
         "tokens_generated": rollouts.generated,
         "tokens_read": rollouts.read,
         "tokens_spent": spent,
         "rollouts_played": played.spent,
         "rollouts_spent": position.rollouts,
         **({} if rollouts.flops is None else {"flops": rollouts.flops}),
-        **({"tasks_played": played.played, "tasks_kept": played.kept} if played.dropped else {}),
+        **({"tasks_played": played.played, "tasks_kept": played.kept} if played.kept < played.played else {}),
         "task_ids": [task.id for task in played.tasks],
         "task_mean": mean_N,
         "task_variance": variance_N,

@@ -26,6 +26,7 @@ class Stopped(Exception):
 
 
 SAVED = 75  # exit status: stopped by a signal after saving, to be resumed (EX_TEMPFAIL of sysexits.h)
+HALTED = 3  # exit status: stopped after saving, because a number was not finite
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LAST_WORDS = "what was saved stands; the same command goes on, or begins again (a run that has begun: with --resume)"
 # Answers NONE, or TERMINATE_ON_HOST_MAINTENANCE some minutes before the host goes down; TPUs cannot migrate.

@@ -13,8 +13,10 @@ and masked; it never raises.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -56,6 +58,10 @@ class Rollouts(NamedTuple):
     generated: int = 0  # tokens of the policy
     read: int = 0  # tokens of prompts, once per task, and of observations
     flops: float | None = None  # that the step needs, as far as the learner counts them
+    reasons: Mapping[str, Mapping[str, int]] = MappingProxyType({})  # how often which; see REASONS
+
+
+REASONS = {"failures": "failure", "ended": "ended", "blame": "blame"}  # name -> the field of a trajectory
 
 
 class _Said(NamedTuple):
@@ -165,7 +171,20 @@ def collect(
         trajectories,
         failed=sum(t.failure is not None for t in trajectories),
         truncated=sum(t.truncated is not None for t in trajectories),
+        reasons=reasons_of(trajectories),
     )
+
+
+def reasons_of(trajectories: Sequence[Trajectory]) -> dict[str, dict[str, int]]:
+    return {
+        name: dict(Counter(value for one in trajectories if (value := getattr(one, field))))
+        for name, field in REASONS.items()
+    }
+
+
+def summed(parts: Sequence[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, int]]:
+    """The reasons of several batches."""
+    return {name: dict(sum((Counter(part.get(name, {})) for part in parts), Counter())) for name in REASONS}
 
 
 @dataclass
@@ -310,8 +329,11 @@ def _hear(rows: Sequence[Row], spoken: Mapping[int, tuple], player: Player) -> d
         row.message += tokens
         if ended:
             stopped, text = row.message[-1] in codec.stop_tokens, codec.decode(row.message)
-            too_long = Action(error=f"the message is longer than {player.sizes.max_action_tokens} tokens")
-            said[b] = _Said(codec.parse(text) if stopped else too_long, text, stopped)
+            full = len(row.tokens) >= player.sizes.max_suffix_tokens
+            too_long = (
+                _too_long(player) if full else f"the message is longer than {player.sizes.max_action_tokens} tokens"
+            )
+            said[b] = _Said(codec.parse(text) if stopped else Action(error=too_long), text, stopped)
             row.message, row.waits = [], True
     return said
 
@@ -340,12 +362,15 @@ def _answer(
             row.done, row.failure = True, f"the world decided more than the {row.num_checks} checks that it has"
             continue
         row.done, row.ended, row.blame = answer.done, answer.ended, answer.blame
-        if row.done:
-            continue
         # A message that was cut at its limit gets its stop token before the answer.
-        row.pending = ([] if stopped else [codec.stop_token]) + observed
-        if len(row.tokens) + len(row.pending) >= limit:
-            row.done, row.truncated, row.pending = True, f"the episode is longer than {limit} tokens", []
+        row.pending = [] if row.done else ([] if stopped else [codec.stop_token]) + observed
+        # Where the world says that it is over, the limit ends an episode only if it cut off its last message.
+        if len(row.tokens) + len(row.pending) >= limit and not (row.done and stopped):
+            row.done, row.truncated, row.pending = True, _too_long(player), []
+
+
+def _too_long(player: Player) -> str:
+    return f"the episode is longer than {player.sizes.max_suffix_tokens} tokens"
 
 
 def _reason(error: Exception) -> str:

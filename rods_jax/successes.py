@@ -59,7 +59,10 @@ def with_successes(
     for n, place in enumerate(own):
         success, valid_G = successes.get(tasks[place].id), batch.valid_NG[n]
         solved_G = batch.passed_NG[n] == batch.checks_N[n]
-        if success is not None and valid_G.any() and not solved_G[valid_G].any() and len(success.tokens) <= sizes[-1]:
+        failed = valid_G.any() and not solved_G[valid_G].any()
+        # A reward that is not finite stays, for the step to be skipped.
+        sound = np.isfinite(batch.rewards_NG[n][valid_G]).all()
+        if success is not None and failed and sound and len(success.tokens) <= sizes[-1]:
             worst = int(np.argmin(np.where(valid_G, batch.rewards_NG[n], np.inf)))
             found[n, worst] = success
     # Every process pads to the same size.
@@ -115,7 +118,8 @@ def as_played(
     mean_N, variance_N = mean_N.copy(), variance_N.copy()
     more = sum(int(one.variance == 0) - int(variance_N[one.place] == 0) for one in replays)  # groups without variance
     for place, _, mean, variance in replays:
-        mean_N[place], variance_N[place] = mean, variance
+        if not np.isnan(mean_N[place]):  # too few of the group's rollouts are valid
+            mean_N[place], variance_N[place] = mean, variance
     gain = sum(one.gain for one in replays)
     return {
         "task_mean": mean_N,

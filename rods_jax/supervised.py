@@ -43,13 +43,18 @@ def demonstration_loss(params, batch: DemonstrationBatch[jax.Array], policy: Pol
 
 
 def jit_step(policy: Policy, optimizer: optax.GradientTransformation):
-    """(state, batch) -> (state, loss), jitted, the old state donated."""
+    """(state, batch) -> (state, loss, finite), jitted, the old state donated.
+
+    finite: the gradient is.  Where it is not, the step changes nothing.
+    """
 
     @partial(jax.jit, donate_argnums=0)
     def step(state: SupervisedState, batch: DemonstrationBatch[jax.Array]):
         value, gradient = jax.value_and_grad(demonstration_loss)(state.params, batch, policy)
+        finite = jnp.isfinite(optax.tree.norm(gradient))
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
-        return SupervisedState(optax.apply_updates(state.params, updates), optimizer_state), value
+        learned = SupervisedState(optax.apply_updates(state.params, updates), optimizer_state)
+        return jax.tree.map(partial(jnp.where, finite), learned, state), value, finite
 
     return step
 

@@ -20,11 +20,13 @@ def test_only_undisputed_successes_are_kept_and_the_rest_is_counted():
         row(task_id="d", passed=[True, False], reward=0.5),
         row(reward=1.0),
         row(reward=0.0),  # without names they are two dialogues
+        row(task_id=None, rollout=None, reward=1.0),
+        row(task_id=None, rollout=None, reward=0.0),  # no more than with names that tables write where there are none
         {"messages": [USER, OWN], "tools": []},
     ]
     found = chosen(rows)
-    assert found.rows == (rows[0], rows[1], rows[7])
-    assert found.counts == {"kept": 3, "conflict": 4, "failed": 2, "unlabelled": 1}
+    assert found.rows == (rows[0], rows[1], rows[7], rows[9])
+    assert found.counts == {"kept": 4, "conflict": 4, "failed": 3, "unlabelled": 1}
 
 
 def test_a_side_learns_from_dialogues_without_errors_of_the_user_where_asked():

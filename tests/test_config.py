@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -296,6 +297,15 @@ def test_the_resolved_config_is_json(path, config):
     assert record["stages"][1]["reward"] == "rods_jax.rewards:progress_reward"
     assert record["model"] == {"width": 128}
     assert record["stages"][0]["categories"] == ["base"]
+
+
+def test_infinity_is_written_as_a_word_that_is_the_same_again(config):
+    """JSON has none, and a run whose settings cannot be read again cannot go on."""
+    unclipped = dataclasses.replace(config, update=dataclasses.replace(config.update, dual_clip=math.inf))
+    text = json.dumps(plain_values(unclipped), allow_nan=False)
+    assert json.loads(text)["update"]["dual_clip"] == "inf"
+    assert differences(json.loads(text), plain_values(unclipped)) == ()
+    assert differences(json.loads(text), plain_values(config)) == ("update.dual_clip",)
 
 
 def test_differences_are_the_keys_that_differ(config):

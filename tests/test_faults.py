@@ -32,7 +32,7 @@ from rods_jax import grpo
 from rods_jax.config import ConfigError
 from rods_jax.environments.protocol import EpisodeBatch, Failure
 from rods_jax.metrics import read_metrics
-from rods_jax.preemption import SAVED, Stopped
+from rods_jax.preemption import HALTED, SAVED, Stopped
 from rods_jax.run import stages, training
 from rods_jax.run.directory import alone
 
@@ -136,6 +136,18 @@ def test_other_tasks_tokens_or_templates_are_refused(short, tmp_path, part, monk
         play(toy(run, max_steps=4))
 
 
+@pytest.mark.parametrize("name", ["trajectories.jsonl", "synthesis/outcomes.jsonl"])
+def test_a_damaged_record_is_refused_before_later_checkpoints_go(short, tmp_path, name):
+    run = tmp_path / "run"
+    shutil.copytree(short, run)
+    before = sorted(path.name for path in (run / "checkpoints").iterdir())
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).write_text('{"step": 1\n' * 3)
+    with pytest.raises(ValueError, match=f"{name}.* (is no journal|line 1: not JSON)"):
+        play(toy(run, max_steps=4), step=1)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == before != ["1"]
+
+
 # ------------------------------------------------------------------------------- numbers that are none
 @jax.custom_vjp
 def poisoned(x, value):
@@ -212,7 +224,7 @@ def test_such_a_step_is_counted_and_told_or_ends_the_run_after_saving(tmp_path, 
     if policy_of_run == "stop":
         with pytest.raises(Stopped, match="which is saved: step 2 was not finite") as stopped:
             play(config)
-        assert stopped.value.status == training.HALTED
+        assert stopped.value.status == HALTED
         saved = {int(path.name) for path in (tmp_path / "run/checkpoints").iterdir()}
         assert saved & {2, 3}
     else:

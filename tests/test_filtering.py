@@ -13,7 +13,8 @@ from rods_jax.group_statistics import group_statistics
 from rods_jax.grpo import Feedback
 from rods_jax.loop import Position, Stages, train
 from rods_jax.rewards import progress_reward
-from rods_jax.rollout import Rollouts
+from rods_jax.rollout import Rollouts, reasons_of
+from rods_jax.run.display import warnings
 from rods_jax.types import RolloutBatch, Task, TrainState, Trajectory, Turn, World
 
 G, CHECKS = 4, 2
@@ -45,8 +46,21 @@ def played(outcomes: dict[str, tuple[int, ...]], sizes: list[int], failing: froz
             passed_NG=passed_NG,
             checks_N=np.full(n, CHECKS, np.int32),
         )
-        trajectories = tuple(Trajectory(one.id, g, (True,) * CHECKS, ()) for one in tasks for g in range(G))
-        return Rollouts(batch, trajectories, generated=10 * n, read=n, flops=100.0 * n)
+        trajectories = tuple(
+            Trajectory(one.id, g, (True,) * CHECKS, (), failure="no machine" if one.id in failing else None)
+            for one in tasks
+            for g in range(G)
+        )
+        lost = [one for one in trajectories if one.failure]
+        return Rollouts(
+            batch,
+            trajectories,
+            failed=len(lost),
+            generated=10 * n,
+            read=n,
+            flops=100.0 * n,
+            reasons=reasons_of(trajectories),
+        )
 
     return play
 
@@ -229,6 +243,29 @@ def test_a_steps_failures_and_cut_episodes_are_those_of_all_its_rounds():
     ]
     found = joined(rounds[:1], rounds)
     assert (found.failed, found.truncated) == (3, 12)
+
+
+def test_a_step_says_why_rollouts_failed_whose_groups_got_no_place():
+    """The world of one of four tasks is down; it is played, and another in its place."""
+    kinds = dict.fromkeys(KINDS, MIXED)
+    records, _, _ = run(
+        replace(CONFIG, rollout=replace(CONFIG.rollout, refill=3.0)),
+        kinds=lambda step: kinds,
+        failing=frozenset([str(ord("d"))]),
+    )
+    [record] = [one for one in records if one["failed_rollouts"]][:1]
+    assert str(ord("d")) not in record["task_ids"] and record["failures"] == {"no machine": G}
+    # Where nothing else may be played its place stays free, and the record says so though nothing was dropped.
+    records, _, _ = run(
+        replace(CONFIG, rollout=replace(CONFIG.rollout, refill=1.0)),
+        kinds=lambda step: kinds,
+        failing=frozenset([str(ord("d"))]),
+    )
+    [record] = [one for one in records if one["failed_rollouts"]][:1]
+    assert (record["tasks_kept"], record["tasks_played"]) == (1, 2) and record["failures"] == {"no machine": G}
+    said: list[str] = []
+    warnings(said.append)(1, record)
+    assert [one.partition(",")[0] for one in said] == ["step 1: 1 of 2 places hold a task that teaches"]
 
 
 def test_gates_are_inclusive():

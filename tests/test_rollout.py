@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from rollout_toy import CODEC, GOLD, SCRIPTED, SIZES, STOP, TASKS, G, N, actions
 
 from rods_jax.config import Habits
 from rods_jax.demonstrations import demonstrate
-from rods_jax.environments.episode import Episode
-from rods_jax.environments.scoring import gold_trace
+from rods_jax.environments.episode import Episode, start_episodes
+from rods_jax.environments.scoring import RODS, gold_trace
 from rods_jax.environments.unreliable import with_failures
 from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.rewards import CALL_FAILED, CALLED, format_reward
@@ -124,6 +125,18 @@ def test_an_action_without_a_stop_is_a_parse_error_and_is_closed_for_the_policy(
     assert tokens[SIZES.max_action_tokens] == STOP
     assert batch.suffix_lengths_NG[0, 0] <= SIZES.max_suffix_tokens
     assert batch.rewards_NG[0, 0] == 0 and (batch.rewards_NG[1:] == 1).all()
+
+
+def test_a_last_message_that_the_episodes_limit_cuts_off_is_cut_off_by_that():
+    """One turn and two messages of 48 tokens, of which 96 hold only the first whole: the world closes the turn with it."""
+    task = replace(TASKS[0], turns=TASKS[0].turns[:1])
+    play = compiled(SCRIPTED, slots=1, max_suffix_tokens=96, max_action_tokens=48)
+    start = partial(start_episodes, WORKPLACE, rules=RODS._replace(max_attempts=1))
+    batch, (one, *_), *_ = rollouts = gather(script([9] * 97), play, tasks=[task], start=start)
+    told = [step.observations[0] for step in one.steps]
+    assert told == [f"Error: the {what} tokens." for what in ("message is longer than 48", "episode is longer than 96")]
+    assert one.truncated == "the episode is longer than 96 tokens" and rollouts.truncated == G
+    assert batch.suffix_lengths_NG[0, 0] == 96 and batch.rewards_NG[0, 0] == 0
 
 
 def test_six_attempts_close_a_turn_and_the_episode_goes_on(recite):

@@ -27,6 +27,28 @@ def batch_of(**outcomes):
 
 
 # ------------------------------------------------------------------------------------------ by hand
+def test_a_reward_that_is_not_finite_is_not_replaced():
+    """The step that holds it is skipped; a success in its place would hide it."""
+    batch, tasks = batch_of(t1=(0, 0, 0, 0))
+    batch.rewards_NG[0, 2] = np.nan
+    learnt, replays = with_successes(batch, tasks, {"1": SUCCESS}, (4,))
+    assert replays == () and np.isnan(learnt.rewards_NG[0, 2])
+    # An invalid rollout's reward counts for nothing.
+    batch.valid_NG[0, 2] = False
+    assert len(with_successes(batch, tasks, {"1": SUCCESS}, (4,)).replays) == 1
+
+
+def test_a_group_that_was_not_measured_stays_so():
+    found = as_played(
+        [Replay(0, 1.0, 0.0, 0.0), Replay(1, 1.0, 0.25, 0.5)],
+        {"reward_mean": 0.5, "valid_rollouts": 5, "zero_variance": 0.0},
+        np.float32([np.nan, 0.5]),
+        np.float32([np.nan, 0.1]),
+    )
+    np.testing.assert_array_equal(found["task_mean"], np.float32([np.nan, 0.25]))
+    np.testing.assert_array_equal(found["task_variance"], np.float32([np.nan, 0.5]))
+
+
 def test_a_success_takes_the_place_of_the_worst_rollout_of_a_group_that_failed():
     batch, tasks = batch_of(t1=(1, 0, 0, 1), t2=(2, 0, 0, 0), t3=(0, 0, 0, 0), t4=(1, 1, 1, 1))
     batch.valid_NG[3, 0] = False

@@ -102,12 +102,23 @@ def test_padding_of_prompt_and_suffix_is_never_learned(policy, step):
     )
     assert (other.prompt_tokens_NP != batch.prompt_tokens_NP).any()
     assert (other.suffix_tokens_NGS != batch.suffix_tokens_NGS).any()
-    one, loss_one = step(fresh(policy), batch)
-    two, loss_two = step(fresh(policy), other)
+    one, loss_one, _ = step(fresh(policy), batch)
+    two, loss_two, _ = step(fresh(policy), other)
     np.testing.assert_allclose(loss_one, loss_two, rtol=1e-6)
     # The first step of Adam is the gradient's sign, so compare its moments, which are linear in the gradient.
     for a, b in zip(jax.tree.leaves(one.optimizer_state[0].mu), jax.tree.leaves(two.optimizer_state[0].mu)):
         np.testing.assert_allclose(a, b, atol=1e-7)
+
+
+def test_a_step_whose_gradient_is_not_finite_changes_nothing(policy, step):
+    (batch,) = batches_of([demonstration(1, 5), demonstration(2, 6)], 1, sizes=(S,))
+    before, state = fresh(policy), fresh(policy)
+    endless = np.where(batch.weights_NGS > 0, np.float32(np.inf), np.float32(0))
+    state, _, finite = step(state, batch._replace(weights_NGS=endless))
+    assert not finite
+    jax.tree.map(np.testing.assert_array_equal, state, before)
+    _, _, finite = step(state, batch)
+    assert finite
 
 
 def test_the_loss_falls_and_the_same_batches_give_the_same_parameters(policy, step):
@@ -116,7 +127,7 @@ def test_the_loss_falls_and_the_same_batches_give_the_same_parameters(policy, st
     for _ in range(2):
         state, losses = fresh(policy), []
         for batch in batches_of(rows, 60, sizes=(S,)):
-            state, value = step(state, batch)
+            state, value, _ = step(state, batch)
             losses.append(float(value))
         ends.append((losses, state.params))
     assert abs(losses[0] - np.log(V)) < 1 and max(losses[-2:]) < 0.25 * losses[0]

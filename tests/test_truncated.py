@@ -42,7 +42,8 @@ def test_truncated_rollouts_keep_their_rewards_and_lose_their_tokens():
 
 
 def step_values(zero_variance: float = 0.5, valid: int = 4, **failures) -> dict:
-    counted = {"valid_rollouts": valid, "failures": failures}
+    counted = {"valid_rollouts": valid, "failures": failures, "failed_rollouts": sum(failures.values())}
+    counted["rollouts_played"] = 4
     return {"task_ids": ["t"], "task_mean": [0.5], "zero_variance": zero_variance, **counted}
 
 

@@ -23,7 +23,7 @@ from rods_jax.demonstrations import Demonstration, can_demonstrate, demonstrate,
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.files import write_atomically
 from rods_jax.grpo import create_optimizer
-from rods_jax.preemption import SAVED, Stopped
+from rods_jax.preemption import HALTED, SAVED, Stopped
 from rods_jax.run.directory import COLD_START, require_same_inputs
 from rods_jax.run.display import cold_start_display
 from rods_jax.run.learner import Learner
@@ -51,7 +51,8 @@ def cold_start(
     """Supervised learning from `params` until the validation reward reaches its target; writes cold_start.json.
 
     It is saved at every evaluation, and where `stop` says so: then Stopped is raised.  Called again, it goes on from
-    there to the same bits.
+    there to the same bits.  A step whose gradient is not finite is skipped, counted and said; with `update.on_nonfinite`
+    "stop", Stopped is raised after it is saved.
     """
     c = config.cold_start
     if c is None:
@@ -78,18 +79,20 @@ def cold_start(
         checkpoints = stack.enter_context(
             checkpoint.open_checkpoints(directory / COLD_START, RetentionConfig(latest=1))
         )
-        step, reward, seconds, started = 0, 0.0, 0.0, time.perf_counter()
+        step, reward, skipped, seconds, started = 0, 0.0, 0, 0.0, time.perf_counter()
         if checkpoints.latest_step() is not None:
             step, state, host = checkpoint.restore(checkpoints, state)
             require_same_inputs(inputs, host["inputs"], directory)
             checkpoint.forget(checkpoints, step, RetentionConfig(latest=1))
-            reward, seconds = host["reward"], host["seconds"]
+            reward, seconds, skipped = host["reward"], host["seconds"], host.get("skipped", 0)
             say(console, f"resumed at step {step} of the cold start")
         stream = itertools.islice(stream, step, None)
         display = stack.enter_context(cold_start_display(console, c.max_steps, c.target_reward))
+        finite: list[jax.Array] = []  # of the steps since it was last saved
         while step < c.max_steps and reward < c.target_reward:
             step += 1
-            state, loss = step_fn(state, next(stream))
+            state, loss, taken = step_fn(state, next(stream))
+            finite.append(taken)
             display(step, loss)
             if evaluated := step % c.evaluate_every == 0:
                 noise = COLD_START_NOISE | step
@@ -98,9 +101,17 @@ def cold_start(
                 display(step, loss, reward)
             stopped = stop()
             if evaluated or stopped:
-                spent = seconds + time.perf_counter() - started
-                host = {"reward": reward, "seconds": spent, "inputs": dict(inputs)}
+                spent, lost = seconds + time.perf_counter() - started, sum(not one for one in finite)
+                skipped, finite = skipped + lost, []
+                host = {"reward": reward, "seconds": spent, "skipped": skipped, "inputs": dict(inputs)}
                 checkpoint.save(checkpoints, step, state, host)
+                if lost:
+                    say(console, f"{skipped} steps of the cold start were skipped so far: a gradient was not finite")
+                if lost and config.update.on_nonfinite == "stop":
+                    checkpoints.wait_until_finished()
+                    raise Stopped(
+                        HALTED, f"stopped at step {step} of the cold start, which is saved: a gradient was not finite"
+                    )
             if stopped:
                 checkpoints.wait_until_finished()
                 raise Stopped(
@@ -115,6 +126,7 @@ def cold_start(
         )
     record = {
         "steps": step,
+        "skipped": skipped + sum(not one for one in finite),  # a gradient was not finite
         "validation_reward": reward,
         "demonstrator_reward": float(np.mean([np.mean(d.passed) for d in demonstrations])),
         "demonstrations": len(demonstrations),

@@ -30,12 +30,14 @@ from rods_jax.demonstrations import corpus
 from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.files import CheckpointError
+from rods_jax.metrics import read_metrics
 from rods_jax.older import LAYOUT, saved_config
 from rods_jax.synthesis.courier.lines import OUTCOMES, SEEDS, TAKEN
 from rods_jax.task_files import read_tasks, write_tasks
 from rods_jax.types import Call, Codec, Json, Message, ToolSpec
 
 COLD_START = "cold_start"  # the folder of its checkpoints
+LOGS = "metrics.jsonl", "trajectories.jsonl", "candidates.jsonl"
 _FIXED = ("domain", "build_tasks", "tokenizer", "codec", "model", "cold_start", "replay.capacity")
 _PROBE = ToolSpec("probe", "A probe.", {"type": "object", "properties": {"n": {"type": "integer"}}}, "Probe")
 
@@ -198,7 +200,7 @@ def _copy(source: Path, directory: Path, step: int) -> None:
     old, new = (run / "checkpoints" / str(step) for run in (source, directory))
     for name in ("tasks", "tokenizer"):
         shutil.copytree(source / name, directory / name)
-    for name in ("metrics.jsonl", "trajectories.jsonl", "candidates.jsonl", "cold_start.json"):
+    for name in (*LOGS, "cold_start.json"):
         if (source / name).exists():
             shutil.copy(source / name, directory / name)
     if (source / "synthesis").exists():
@@ -211,6 +213,15 @@ def _copy(source: Path, directory: Path, step: int) -> None:
     shutil.copytree(old, new)  # last: begun with it, the directory is a run
     if wrong := checkpoint.damage(new):  # as where its trainer removed it meanwhile
         raise CheckpointError(f"{old} could not be copied whole: {wrong}")
+
+
+def require_readable(directory: Path) -> None:
+    """JournalError, JsonError: a record of the run is damaged."""
+    for path in (directory / name for name in LOGS):
+        if path.exists():
+            read_metrics(path)
+    for name in (SEEDS, OUTCOMES, TAKEN):
+        journal.read(directory / "synthesis" / name)
 
 
 def _require_forkable(config: Config, source: Path, step: int) -> None:

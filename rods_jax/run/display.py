@@ -127,7 +127,7 @@ def warnings(say: Callable[[str], None]) -> MetricWriter:
         without_variance = without_variance + 1 if float(values["zero_variance"]) == 1 else 0
         if without_variance == PATIENCE:
             say(f"step {step}: no group had variance in {PATIENCE} steps: nothing is being learned from rewards")
-        if not said_failed and not values["valid_rollouts"] and "tasks_kept" not in values:  # else they were dropped
+        if not said_failed and 0 < values["rollouts_played"] == values["failed_rollouts"]:
             said_failed = True
             say(f"step {step}: every rollout failed: {_reasons(values['failures'])}")
         if not said_free and values.get("tasks_kept", len(values["task_ids"])) < len(values["task_ids"]):
@@ -141,7 +141,7 @@ def warnings(say: Callable[[str], None]) -> MetricWriter:
 
 
 def _reasons(failures: Mapping[str, int]) -> str:
-    return "; ".join(f"{count} x {reason}" for reason, count in failures.items()) or "in other processes"
+    return "; ".join(f"{count} x {reason}" for reason, count in failures.items())
 
 
 @contextmanager

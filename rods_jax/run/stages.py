@@ -18,7 +18,7 @@ from rods_jax.environments.episode import start_episodes
 from rods_jax.environments.protocol import Domain, EpisodeBatch, TaskSplits
 from rods_jax.environments.workers import Workers
 from rods_jax.metrics import MetricWriter
-from rods_jax.rollout import Player, Rollouts, collect
+from rods_jax.rollout import Player, Rollouts, collect, summed
 from rods_jax.run.authors import rule_based, teller
 from rods_jax.run.learner import Learner
 from rods_jax.run.playing import training_player
@@ -67,9 +67,10 @@ def collector(config: Config, start: Callable[..., EpisodeBatch], learner: Learn
         }
         if learner.flops is not None:
             counted["flops"] = learner.flops(prompts_N, suffixes_NG)
-        lengths, parts = zip(*processes.gather((int(suffixes_NG.max()), counted)))
+        lengths, parts, reasons = zip(*processes.gather((int(suffixes_NG.max()), counted, rollouts.reasons)))
         batch = trim(rollouts.batch, (*sizes.suffix_sizes, sizes.max_suffix_tokens), max(lengths))
-        return rollouts._replace(batch=batch, **{name: sum(part[name] for part in parts) for name in counted})
+        totals = {name: sum(part[name] for part in parts) for name in counted}
+        return rollouts._replace(batch=batch, reasons=summed(reasons), **totals)
 
     return collect_step
 

@@ -30,7 +30,7 @@ from rods_jax.keys import seed_key
 from rods_jax.lengths import check_lengths, scores_apart
 from rods_jax.loop import Position, Stages
 from rods_jax.metrics import MetricWriter, open_metrics
-from rods_jax.preemption import SAVED, Stopped, maintenance_notices, stop_requests
+from rods_jax.preemption import HALTED, SAVED, Stopped, maintenance_notices, stop_requests
 from rods_jax.run import directory as place
 from rods_jax.run import positions
 from rods_jax.run.authors import author_of, teller
@@ -48,8 +48,6 @@ from rods_jax.run.stages import collector, episodes_of, heard_by_all, shower, sy
 from rods_jax.synthesis.author import Author
 from rods_jax.synthesis.courier.dispatch import Synthesize
 from rods_jax.types import Codec, Json
-
-HALTED = 3  # exit status: stopped after saving, because a number was not finite
 
 
 def train(
@@ -104,8 +102,8 @@ def advance(
         tell_sizes(run, start)
         kept = None if not resume else start.step or -1  # what lies beyond the checkpoint is written again
         write_metrics, write_trajectory, write_candidate = (
-            stack.enter_context(open_metrics(run.directory / f"{name}.jsonl", kept) if run.first else nowhere())
-            for name in ("metrics", "trajectories", "candidates")
+            stack.enter_context(open_metrics(run.directory / name, kept) if run.first else nowhere())
+            for name in place.LOGS
         )
         show_elsewhere = stack.enter_context(
             dashboards.shown(boards, run.directory, run.say) if run.first else nowhere()
@@ -235,6 +233,8 @@ def restored(run: Run, checkpoints: Any, at: int | None) -> Position:
     """The latest checkpoint's position, or that of step `at`."""
     start, inputs = positions.restore_position(checkpoints, run.learn.state, run.config.replay, at, run.say)
     require_same_inputs(run.inputs, inputs, run.directory)
+    if at is not None:  # later checkpoints go: not where a record that the start reads next would refuse it
+        processes.on_first(partial(place.require_readable, run.directory))
     checkpoint.forget(checkpoints, start.step, run.config.retention)
     terminal.say(run.console, f"resumed at step {start.step}, epoch {start.epoch}")
     return start
