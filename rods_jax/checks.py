@@ -3,6 +3,7 @@
 config.py checks single values when it is built, and lengths.py checks lengths.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from rods_jax.config import Config, ConfigError
@@ -47,6 +48,9 @@ def _check_strata(config: Config, tasks: TaskSplits, strata: Sequence[str]) -> N
 
 
 def _check_parts(config: Config, tasks: TaskSplits) -> None:
+    for name, part in tasks._asdict().items():
+        if twice := sorted(task_id for task_id, count in Counter(task.id for task in part).items() if count > 1):
+            raise ConfigError(f"build_tasks gives {_named(twice)} twice in {name}: each task has an id of its own")
     trained = {task.id for task in (*tasks.seeds, *tasks.practice)}
     if both := sorted(trained & {task.id for task in (*tasks.held_out, *tasks.validation)}):
         raise ConfigError(

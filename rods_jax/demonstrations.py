@@ -7,13 +7,14 @@ a probability, stated in the run's summary.
 import json
 import random
 from collections.abc import Sequence
+from math import ceil
 from typing import NamedTuple
 
 from rods_jax.config import Habits
 from rods_jax.dialogue_files import Dialogue
 from rods_jax.environments.episode import Episode, start_episodes
 from rods_jax.environments.protocol import Answer, Domain, Failure, GoldDialogue, Opening
-from rods_jax.environments.scoring import gold_trace
+from rods_jax.environments.scoring import RODS, gold_trace
 from rods_jax.types import Action, Call, Codec, Message, Task, ToolSpec
 
 ANSWER = "Done."
@@ -50,9 +51,12 @@ def demonstrate(domain: Domain, task: Task, codec: Codec, habits: Habits, rng: r
         gold = turn.gold
         if not gold and rng.random() < habits.guess:
             gold = _guess(task.turns[number + 1 :])
-        for call in _bend(gold, episode.visible_tools, habits, rng):
+        calls = _bend(gold, episode.visible_tools, habits, rng)
+        # One call a message; more where the turn would close for too many messages before the last gold call.
+        size = max(1, ceil(len(gold) / (RODS.max_attempts + 1)))
+        for first in range(0, len(calls), size):
             if episode.turn == number:  # a guess, or too many attempts, has closed the turn
-                say(Action(calls=(call,)))
+                say(Action(calls=tuple(calls[first : first + size])))
         if episode.turn == number:
             say(Action(answer=ANSWER if turn.gold else QUESTION))
     return Demonstration(prompt, suffix, acted, tuple(episode.passed))

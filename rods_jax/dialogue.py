@@ -176,6 +176,8 @@ def _play_checks(batch: EpisodeBatch, act: Act) -> _Played:
     def answer(action: Action) -> Answer | Failure:
         found = batch.act({0: action})[0]
         passed.extend(() if isinstance(found, Failure) else found.passed)
+        if len(passed) > opening.num_checks:
+            raise ValueError(f"the world decided more than the {opening.num_checks} checks that it has")
         return found
 
     _converse(opening, answer, act, played)

@@ -52,6 +52,15 @@ def test_what_names_no_task_is_refused_with_its_place(tmp_path, text, sentence):
         read_ids(tmp_path / "split")
 
 
+def test_a_line_ends_at_a_line_feed_alone_and_ids_may_come_from_a_generator(tmp_path):
+    (tmp_path / "split").write_text(
+        f'{{"id": "{IDS[0]}", "note": "a\u2028b\u0085c"}}\r\n{IDS[1]}\n', "utf-8", newline=""
+    )
+    assert read_ids(tmp_path / "split") == tuple(IDS[:2])
+    tasks = bfcl.load_tasks()
+    assert [task.id for task in pick(tasks, iter(IDS[:2]))] == list(IDS[:2])
+
+
 def test_an_id_that_bfcl_lacks_is_named():
     with pytest.raises(ValueError, match="1 ids of the split are no BFCL task's, the first is 'multi_turn_base_200'"):
         pick(bfcl.load_tasks(), (*IDS, "multi_turn_base_200"))

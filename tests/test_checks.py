@@ -55,6 +55,7 @@ def test_nothing_is_said_of_a_run_without_oddities():
         ({"cold_start": COLD_START}, TASKS, "cold_start .* practice"),
         ({}, TASKS._replace(held_out=SEEDS[:4]), "seed_0, seed_1, seed_2 and 1 more both to train on and to measure on"),
         ({}, TASKS._replace(practice=SEEDS[:1], validation=SEEDS[:1]), "seed_0 both"),
+        ({}, TASKS._replace(seeds=(*SEEDS, SEEDS[3], SEEDS[1])), "seed_1, seed_3 twice in seeds"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_refused_by_name(changes, tasks, words):

@@ -187,6 +187,15 @@ def test_a_turn_that_the_attempt_limit_closes_needs_no_answer():
     assert [len(actions) for actions in by_turn(task, twice, bells)] == [6, 3]
 
 
+def test_more_calls_than_a_turn_has_messages_share_them():
+    bells = toolkit.domain("bells", {"Bell": Bell})
+    turns = Turn("often", (Call("ring"),) * 8), Turn("once", (Call("ring"),))
+    task = Task("b", "b", "base", World(("Bell",), {}), turns)
+    demo = demonstrate(bells, task, CODEC, Habits(), random.Random(0))
+    often, once = by_turn(task, demo, bells)
+    assert [len(often), len(once)] == [5, 2] and demo.passed == (True, True)  # four times two calls, and the answer
+
+
 def test_the_corpus_holds_every_word_of_gold_demonstrations():
     vocabulary = TOKENIZER.get_vocab()
     for _, demo in demonstrations():

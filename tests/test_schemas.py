@@ -121,6 +121,9 @@ COLOUR = {"type": "string", "enum": ["red", "blue"]}
         (Id, INTEGER, 4, 4),
         (Annotated[int, "how many"], INTEGER, 4, 4),
         (int | float, {"anyOf": [INTEGER, {"type": "number"}]}, 1.0, 1.0),
+        (float | int, {"anyOf": [{"type": "number"}, INTEGER]}, 1, 1),
+        (float, {"type": "number"}, 20, 20.0),
+        (float, {"type": "number"}, 10**400, 10**400),
         (object, {}, [None], [None]),
         (
             Place,

@@ -389,3 +389,11 @@ def test_entries_of_files_are_read_with_their_defaults():
 )  # fmt: skip
 def test_a_text_of_the_gym_environment_is_parsed_and_never_run(text, action):
     assert gym_text.parse(text) == action
+
+
+def test_the_first_line_counts_all_that_is_wrong():
+    card = record("Card", {"number": integer, "open": boolean})
+    shop = record("Shop", {"name": text, "cards": items(card), "by": table(integer)}, closed=True)
+    wrong = {"name": 1, "cards": [{"number": "x"}, {"number": 1, "open": True}], "by": {"a": "b", "c": None}, "z": 0}
+    with pytest.raises(ShapeError, match="^6 validation errors for Shop\nname\n"):  # 1, 2 of a card, 2, and z
+        shop(wrong)

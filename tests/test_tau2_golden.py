@@ -1,6 +1,6 @@
 """Mock, airline and retail against the official rows: every one equal, validation texts beyond their first line apart.
 
-RODS_TAU2=checkout:wheel RODS_TAU2_OLDER=older RODS_TAU2_GOLDEN=golden pytest --run-slow tests/test_tau2_golden.py
+RODS_TAU2=checkout:wheel RODS_TAU2_OLDER=older RODS_TAU2_GOLDEN=golden pytest -m slow tests/test_tau2_golden.py
 """
 
 import gzip

@@ -109,7 +109,10 @@ def test_a_world_that_decides_more_checks_than_it_has_is_a_recorded_failure(reci
         script(*[spoken("x")] * 2), recite, QUESTIONS, CAPITALS._replace(start=start)
     )
     assert failed == 4 and not batch.valid_NG.any()
-    assert "decided more than the 1 checks that it has" in trajectories[0].failure and trajectories[0].passed == (True,)
+    told = "decided more than the 1 checks that it has"
+    assert told in trajectories[0].failure and trajectories[0].passed == (True,)
+    record = play_one(CAPITALS._replace(start=start), QUESTIONS[0], 0, lambda _: Said("", Action(answer="x")))
+    assert told in record.failure and record.rods == (False,)
 
 
 def test_a_world_that_raises_or_leaves_out_an_answer_fails_its_episodes_alone(recite):

@@ -26,7 +26,7 @@ def read_ids(path: str | Path) -> tuple[str, ...]:
 
 def pick(tasks: Sequence[Task], ids: Iterable[str]) -> tuple[Task, ...]:
     """The tasks with these ids, in the order of `ids`. ValueError names an id that no task has."""
-    by_id = {task.id: task for task in tasks}
+    by_id, ids = {task.id: task for task in tasks}, tuple(ids)
     unknown = [one for one in ids if one not in by_id]
     if unknown:
         raise ValueError(f"{len(unknown)} ids of the split are no BFCL task's, the first is {unknown[0]!r}")
@@ -37,7 +37,7 @@ def _rows(path: Path) -> list[Json]:
     text = path.read_text(encoding="utf-8")
     if text.lstrip().startswith("["):
         return strict_json.loads(text, f"{path}")
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
     return [
         strict_json.loads(line, f"{path}, line {number}") if line.startswith("{") else line
         for number, line in lines

@@ -9,6 +9,7 @@ Left out on purpose: dates, paths and other types that JSON has only as text; a 
 """
 
 import collections.abc
+import contextlib
 import dataclasses
 import enum
 import inspect
@@ -182,8 +183,9 @@ def _choices(cls: type[enum.Enum]) -> dict[enum.Enum, Json]:
 
 
 def _union(options: list[Kind]) -> Kind:
-    # 1.0 is an integer as well: where a float may stand, it stays one.
-    reads = [one.read for one in sorted(options, key=lambda one: one.schema.get("type") == "integer")]
+    # 1.0 is an integer as well, and 1 a number: where both may stand, each stays what it is.
+    later = {kind: sorted(options, key=lambda one: one.schema.get("type") == kind) for kind in ("integer", "number")}
+    reads = {kind: [one.read for one in some] for kind, some in later.items()}
     return Kind({"anyOf": [one.schema for one in options]}, partial(_first_fit, reads), all(o.plain for o in options))
 
 
@@ -286,6 +288,9 @@ def _scalar(kind: str, value: Json, name: str) -> Json:
     if kind == "integer" and is_whole(value):
         return int(value)
     _require(value, kind, name)
+    if kind == "number":
+        with contextlib.suppress(OverflowError):  # 20 and 20.0 are one number to a model, and have two texts
+            return float(value)
     return value
 
 
@@ -326,8 +331,8 @@ def _chosen(choices: list[tuple[Json, Any]], value: Json, name: str) -> Any:
     raise ValueError(f"{name} must be one of {', '.join(str(choice) for choice, _ in choices)}")
 
 
-def _first_fit(reads: Sequence[Callable], value: Json, name: str) -> Any:
-    for read in reads:
+def _first_fit(reads: Mapping[str, Sequence[Callable]], value: Json, name: str) -> Any:
+    for read in reads["number" if type(value) is int else "integer"]:
         try:
             return read(value, name)
         except ValueError:

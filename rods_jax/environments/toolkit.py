@@ -168,12 +168,14 @@ def simulator(classes: Mapping[str, type]) -> Callable[[World], Simulator]:
 
 def _start(plans: Mapping[str, _Class], tools: Mapping[str, Method], world: World) -> Simulator:
     objects, own = {}, {}
+    memo: dict[int, Any] = {}  # one for all: what classes have from a base in common, they have in common here
     for name in world.classes:
         plan = plans[name]
         given = world.state.get(name, {})
         keywords = {n: plan.reads[n](v, n) if n in plan.reads else schemas.copy_json(v) for n, v in given.items()}
-        keywords |= {option: value for option, value in world.options.items() if option in plan.parameters}
-        own[name] = copied(plan.shared.attributes, {})
+        options = {option: value for option, value in world.options.items() if option in plan.parameters}
+        keywords |= schemas.copy_json(options)
+        own[name] = copied(plan.shared.attributes, memo)
         with exchanged(plan.shared, own[name]):
             objects[name] = plan.cls(**keywords)
     offered = {n: tool for n, tool in tools.items() if tool.spec.class_name in objects}

@@ -149,10 +149,12 @@ class TelecomUserTools(PhoneChecks):
     @tool(WRITE)
     def set_apn_settings(self, apn_settings: APNSettings | dict) -> str:
         """Sets the access point."""
-        # What is no object is stored too, and every search fails from then on.
+        # What is no object is stored too; it has no name, so that nothing is searched, and every later search fails.
         settings = APN_SETTINGS(apn_settings) if isinstance(apn_settings, dict) else apn_settings
-        self._set(search=True, active_apn_settings=settings)
-        return self._then(f"APN settings set to: {phone.apn(self.device, 'apn_name')}")
+        self._set(active_apn_settings=settings)
+        name = phone.apn(self.device, "apn_name")
+        self.simulate_network_search()
+        return self._then(f"APN settings set to: {name}")
 
     @tool(WRITE)
     def reset_apn_settings(self) -> str:

@@ -7,18 +7,23 @@ Fields come in the order of the shape; a missing one takes its default; numbers 
 raises ValueError.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from rods_jax.environments.tau2.values import Record
 from rods_jax.types import Json
 
 _YES, _NO = ("1", "on", "t", "true", "y", "yes"), ("0", "off", "f", "false", "n", "no")
+_INSIDE = " validation error"  # of a record's text
 Shape = Callable[[Json], Json]
 Field = Shape | tuple[Shape, Json]  # with a default: the field may be missing
 
 
 class ShapeError(ValueError):
     """A value that is not of its shape; the first line is the official one."""
+
+    def __init__(self, text: str, count: int = 1):
+        super().__init__(text)
+        self.count = count  # of what is wrong inside
 
 
 def text(value: Json) -> str:
@@ -73,7 +78,7 @@ def items(inner: Shape) -> Shape:
     def shape(value: Json) -> list[Json]:
         if not isinstance(value, list | tuple):
             raise ShapeError(f"Input should be a valid list, not {value!r}")
-        return [inner(one) for one in value]
+        return _each(inner, value)
 
     return shape
 
@@ -84,7 +89,11 @@ def table(inner: Shape, key: Shape = text) -> Shape:
     def shape(value: Json) -> dict[str, Json]:
         if not isinstance(value, Mapping):
             raise ShapeError(f"Input should be a valid dictionary, not {value!r}")
-        return {key(name): inner(one) for name, one in value.items()}
+        try:
+            return {key(name): inner(one) for name, one in value.items()}
+        except ShapeError:
+            errors = [*_errors(key, value), *_errors(inner, value.values())]
+            raise ShapeError(str(errors[0]), sum(error.count for error in errors)) from None
 
     return shape
 
@@ -96,21 +105,26 @@ def record(name: str, fields: Mapping[str, Field], closed: bool = False) -> Shap
     def shape(value: Json) -> Record:
         if not isinstance(value, Mapping):
             raise ShapeError(f"1 validation error for {name}\n  Input should be a valid dictionary, not {value!r}")
-        unknown = closed and [field for field in value if field not in shapes]
-        if unknown:
-            raise ShapeError(f"1 validation error for {name}\n{unknown[0]}\n  Extra inputs are not permitted")
-        made = Record()
+        made, wrong, count = Record(), [], 0
         for field, (inner, *default) in shapes.items():
-            if field not in value:
-                if not default:
-                    raise ShapeError(f"1 validation error for {name}\n{field}\n  Field required")
+            if field in value:
+                try:
+                    made[field] = inner(value[field])
+                except ShapeError as error:
+                    text = str(error)
+                    wrong.append((field, text.partition("\n")[2] if _INSIDE in text else f"  {text}"))
+                    count += error.count
+            elif default:
                 made[field] = _fresh(default[0])
-                continue
-            try:
-                made[field] = inner(value[field])
-            except ShapeError as error:
-                reason = str(error).partition("\n")[2] if " validation error for " in str(error) else f"  {error}"
-                raise ShapeError(f"1 validation error for {name}\n{field}\n{reason}") from error
+            else:
+                wrong.append((field, "  Field required"))
+                count += 1
+        extra = [field for field in value if closed and field not in shapes]
+        wrong += [(field, "  Extra inputs are not permitted") for field in extra]
+        if wrong:
+            count += len(extra)
+            told = "".join(f"\n{field}\n{reason}" for field, reason in wrong)
+            raise ShapeError(f"{count} validation error{'s' if count > 1 else ''} for {name}{told}", count)
         return made
 
     return shape
@@ -126,6 +140,25 @@ def tagged(field: str, shapes: Mapping[str, Shape]) -> Shape:
         return shapes[tag](value)
 
     return shape
+
+
+def _each(inner: Shape, values: Iterable[Json]) -> list[Json]:
+    """ShapeError: the first of all that are wrong, and how many they are."""
+    try:
+        return [inner(one) for one in values]
+    except ShapeError:
+        errors = _errors(inner, values)
+        raise ShapeError(str(errors[0]), sum(error.count for error in errors)) from None
+
+
+def _errors(inner: Shape, values: Iterable[Json]) -> list[ShapeError]:
+    errors = []
+    for one in values:
+        try:
+            inner(one)
+        except ShapeError as error:
+            errors.append(error)
+    return errors
 
 
 def _fresh(value: Json) -> Json:
