@@ -93,7 +93,7 @@ def read(path: Path, place: Place = Place()) -> tuple[list[Entry], Place]:
 def writing(path: Path, place: Place = Place(), *, wait: bool = True) -> Iterator[Callable[..., None]]:
     """append(*records): the one writer of the journal, which is created where it lacks.
 
-    place: of an earlier `read`, so that only what follows is read again.  InUse: someone else is writing and
+    place: of an earlier `read`, so that only what follows is read again.  After an OSError it appends no more.  InUse: someone else is writing and
     `wait` is false.  JournalError: as for `read`; nothing was written.
     """
     with _held(path, wait) as file:
@@ -104,16 +104,22 @@ def writing(path: Path, place: Place = Place(), *, wait: bool = True) -> Iterato
         if file.seek(0, os.SEEK_END) > place.offset and not _ends_a_line(file):
             file.write(b"\n")  # a crash cut off a line, or only its end
             _, place = read(path, place)
-        check = place.check
+        check, failed = place.check, list[OSError]()
 
         def append(*records: Json) -> None:
             nonlocal check
+            if failed:  # a part of a line may stand there, which the next writer ends
+                raise failed[0]
             text, last = b"", check
             for record in records:
                 payload = json.dumps(record).encode()
                 last = _check(last, payload)
                 text += _line(last, payload) + b"\n"
-            _write(file, path, text)
+            try:
+                _write(file, path, text)
+            except OSError as error:
+                failed.append(error)
+                raise
             check = last
 
         if not check:

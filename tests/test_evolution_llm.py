@@ -132,6 +132,13 @@ def errors(found) -> Counter:
     return Counter(one.error for one in found.rounds[0].outcomes)
 
 
+def withhold(handler, body: dict) -> None:
+    """The server's filter withholds whatever the model wrote."""
+    message = completion("")
+    message["choices"][0]["finish_reason"] = "content_filter"
+    send(handler, message)
+
+
 # ------------------------------------------------------------------------------------------- tests
 def test_a_server_plays_every_role(tmp_path):
     found, ledger, requests = evolved(tmp_path)
@@ -165,6 +172,27 @@ def test_a_verifier_that_sometimes_never_answers_is_counted_and_the_loop_goes_on
     found, _, _ = evolved(tmp_path, replace(PACE, workers=1), {"verifier": 1.5}, verifier=fine)
     assert errors(found) == {"": 3, "pipeline_exception": 1} and len(found.tasks) == 4
     assert found.rounds[0].outcomes[1].detail.startswith("verifier: timeout: ")
+
+
+@pytest.mark.parametrize(
+    "refuses, error",
+    [(withhold, "filtered"), (fail(413), "too_long"), (say("I will not."), "unreadable")],
+)
+def test_a_reflector_that_always_refuses_is_counted_and_the_pairs_go_on_as_they_were(tmp_path, refuses, error):
+    found, ledger, requests = evolved(tmp_path, reflector=refuses)
+    assert found.ended == "" and len(found.rounds) == 2 and len(found.tasks) == 4
+    assert Counter((one.pair, one.error) for one in found.refused_reflections) == {(f"p0{n}", error): 1 for n in range(4)}
+    assert all(one.pair.version == one.latest == 0 for one in found.lineages)
+    assert ledger.spent["reflector"].questions == Counter(map(role_of, requests))["reflector"]
+    again, _, asked = evolved(tmp_path)
+    assert again == found and asked == []
+
+
+def test_a_reflector_whose_settings_are_refused_is_asked_again_by_the_next_call(tmp_path):
+    found, _, _ = evolved(tmp_path, reflector=fail(400))
+    assert found.ended.startswith("nobody answered: reflector: refused: ") and len(found.rounds) == 1
+    again, _, _ = evolved(tmp_path)
+    assert again.ended == "" and again.refused_reflections == () and again.lineages[0].latest == 1
 
 
 def test_a_verifier_that_says_nothing_usable_is_counted(tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from synthesis_toy import TASK, TOY
 
 from rods_jax.environments.workplace.domain import WORKPLACE
-from rods_jax.synthesis.near_duplicates import far_from, nearest, shingle_index, shingles
+from rods_jax.synthesis.near_duplicates import NEAR, far_from, is_near, nearest, shingle_index, shingles
 from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.types import Call, Task, Turn, World
 
@@ -52,6 +52,7 @@ def test_the_index_finds_what_comparing_all_pairs_finds(texts, text):
         assert max(similarities) == 0
     else:
         assert found == (str(similarities.index(max(similarities))), max(similarities))
+    assert is_near(looked_up, shingle_index(tasks)) == (max(similarities) >= NEAR)
 
 
 def test_the_gate_stops_copies_and_slight_changes_only():

@@ -104,16 +104,21 @@ def without_duplicates(
     outcomes: Iterable[Tried], before: Iterable[Task], known: frozenset[str] = frozenset()
 ) -> list[Tried]:
     """In their order: of tasks that are alike the first counts, unless one stood before or its content is known."""
-    seen, kept = set(map(likeness, before)), []
+    seen, kept = {key for task in before for key in _keys(task)}, []
     for one in outcomes:
         if one.task is None or one.error:
             kept.append(one)
-        elif likeness(one.task) in seen or content_hash(one.task) in known:
+        elif not seen.isdisjoint(_keys(one.task)) or content_hash(one.task) in known:
             kept.append(replace(one, error=DUPLICATE, detail=SAME))
         else:
-            seen.add(likeness(one.task))
+            seen.update(_keys(one.task))
             kept.append(one)
     return kept
+
+
+def _keys(task: Task) -> tuple[str, str]:
+    """What no two tasks of a file may share; the second makes their ids."""
+    return likeness(task), content_hash(task)
 
 
 # -------------------------------------------------------------------------------------- what it says

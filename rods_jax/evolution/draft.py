@@ -36,8 +36,11 @@ class Draft:
 
 def read_draft(text: str) -> Draft:
     """A draft in JSON. ValueError: it is none, in one sentence."""
+    record = strict_json.loads(text, "the task")
+    if strict_json.is_deeper(record, strict_json.MAX_NESTING):  # a task file holds it a few levels deeper
+        raise ValueError(f"the task: values are nested more than {strict_json.MAX_NESTING} levels deep")
     try:
-        return decode(Draft, strict_json.loads(text, "the task"))
+        return decode(Draft, record)
     except RecordError as error:
         raise ValueError(f"the task: {error}") from None
 

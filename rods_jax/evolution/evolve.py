@@ -11,7 +11,7 @@ from functools import partial
 from itertools import count
 from typing import NamedTuple
 
-from rods_jax.chat import Generate
+from rods_jax.chat import FILTERED, TOO_LONG, Generate
 from rods_jax.evolution.attempt import (
     Checking,
     Tried,
@@ -26,11 +26,12 @@ from rods_jax.evolution.ledger import Halted, Ledger
 from rods_jax.evolution.lineage import Lineage, Round, after_trying, has_fallen, is_settled, lines_of
 from rods_jax.evolution.pairs import PlanPair, require_apart, require_pair
 from rods_jax.evolution.roles import MakeRoles, Roles
-from rods_jax.synthesis.errors import PIPELINE_EXCEPTION, Rejected
+from rods_jax.synthesis.errors import PIPELINE_EXCEPTION, Rejected, Unanswered
 from rods_jax.threads import in_threads
 from rods_jax.types import Task
 
 PLANS = 3  # tries that a planner has for each pair
+WITHHELD = (FILTERED, TOO_LONG)  # errors of a server that concern the question: a pair goes on without a reflection
 ERRORS = 3.0  # standard errors by which a pair's acceptance may fall after the pilot, until it pauses
 WINDOW = 4  # rounds after the pilot that count for that
 
@@ -68,6 +69,7 @@ class Evolved(NamedTuple):
     rounds: tuple[Round, ...]
     scaled: tuple[Tried, ...]  # after the pilot
     refused_pairs: tuple[RefusedPair, ...]  # of pairs
+    refused_reflections: tuple[RefusedPair, ...]  # after which a pair went on as it was
     paused: tuple[str, ...]  # pairs that did worse after the pilot than in it
     ended: str  # why it ended before it had all its tasks; empty: it has them
 
@@ -95,6 +97,7 @@ def evolve(
     # Plan: one pair after another, each apart from the earlier ones.
     pairs, refusals, ended = plan_pairs(ground, make_roles, pace, ledger)
     lineages, rounds = tuple(map(Lineage, pairs)), tuple[Round, ...]()
+    unreflected = list[RefusedPair]()
     # Pilot: try every pair, keep what did not do worse, and reflect on what failed.
     while not ended:
         outcomes, ended = attempts(f"round-{len(rounds)}", pairs, audits=True)
@@ -106,11 +109,13 @@ def evolve(
         tell(said_of(rounds, lineages))
         if ended or len(rounds) == pace.rounds or is_settled(rounds, pace.patience, pace.min_gain):
             break
-        lineages, pairs, ended = reflected(make_roles, pace, lineages, ledger, len(rounds))
+        lineages, pairs, ended = reflected(make_roles, pace, lineages, ledger, len(rounds), unreflected)
     # Scale: the best versions alone; a pair that does worse than in the pilot pauses.
     scaled, paused, pairs = tuple[Tried, ...](), tuple[str, ...](), [one.pair for one in lineages]
     for block in count():
-        if ended or len(accepted(scaled)) >= pace.tasks:
+        # What an earlier call began is gone through, so that one with fewer tasks takes none away.
+        begun = ledger.begun(f"{pace.seed}/scale-{block}/")
+        if ended or len(accepted(scaled)) >= pace.tasks and not begun:
             break
         outcomes, ended = attempts(f"scale-{block}", pairs, accepted(scaled), audits=False)
         scaled += outcomes
@@ -119,7 +124,8 @@ def evolve(
         pairs = [pair for pair in pairs if pair.name not in paused]
         if not ended and not (pairs and accepted(outcomes)):
             ended = "a whole round brought no task" if pairs else "every pair has paused"
-    return Evolved(lineages, rounds, scaled, refusals, paused, "" if len(accepted(scaled)) >= pace.tasks else ended)
+    ended = "" if len(accepted(scaled)) >= pace.tasks else ended
+    return Evolved(lineages, rounds, scaled, refusals, tuple(unreflected), paused, ended)
 
 
 def accepted(outcomes: Sequence[Tried]) -> list[Task]:
@@ -171,9 +177,12 @@ def plan_pairs(
 
 
 def reflected(
-    make_roles: MakeRoles, pace: Pace, lineages: Sequence[Lineage], ledger: Ledger, number: int
+    make_roles: MakeRoles, pace: Pace, lineages: Sequence[Lineage], ledger: Ledger, number: int, refused: list[RefusedPair]
 ) -> tuple[tuple[Lineage, ...], list[PlanPair], str]:
-    """(lineages, the pairs of the next round, why it ended): a version with another text is a new one."""
+    """(lineages, the pairs of the next round, why it ended): a version with another text is a new one.
+
+    refused: gets why a pair has no reflection.
+    """
     after, pairs = list[Lineage](), list[PlanPair]()
     for one in lineages:
 
@@ -182,9 +191,11 @@ def reflected(
 
         unit = f"{pace.seed}/reflect-{number}/{one.pair.name}"
         try:
-            planned = ledger.do(unit, Planned, lambda backends: _planned(reflect, make_roles(backends)))
+            planned = ledger.do(unit, Planned, lambda backends: _planned(reflect, make_roles(backends), WITHHELD))
         except Halted as stopped:
             return tuple(lineages), pairs, str(stopped)
+        if planned.pair is None:
+            refused.append(RefusedPair(one.pair.name, planned.error, planned.detail))
         new = planned.pair or one.pair  # without a reflection it stays as it is
         changed = lines_of(new) != lines_of(one.pair)
         after.append(one._replace(latest=one.latest + changed))
@@ -192,11 +203,13 @@ def reflected(
     return tuple(after), pairs, ""
 
 
-def _planned(make: Callable[[Roles], PlanPair], roles: Roles) -> Planned:
-    """Halted: no server answers, so that it is asked again later."""
+def _planned(make: Callable[[Roles], PlanPair], roles: Roles, counted: Sequence[str] = ()) -> Planned:
+    """Halted: no server answers, so that it is asked again later.  counted: errors of a server that end it for good."""
     try:
         return Planned(make(roles))
     except Rejected as rejected:
+        if isinstance(rejected, Unanswered) and rejected.reason in counted:
+            return Planned(None, rejected.reason, rejected.detail)
         if rejected.error == PIPELINE_EXCEPTION:
             raise Halted(f"nobody answered: {rejected.detail}") from None
         return Planned(None, rejected.error, rejected.detail)

@@ -94,6 +94,10 @@ class Ledger:
             self._append(*self._held.pop(unit, ()), {"unit": unit, "result": encode(result, VERSIONED)})
         return result
 
+    def begun(self, prefix: str) -> bool:
+        """Whether an earlier call has finished a unit whose key begins so."""
+        return any(unit.startswith(prefix) for unit in self._done)
+
     def _answer(
         self,
         unit: str,

@@ -39,6 +39,7 @@ def report_of(
             for one in evolved.lineages
         ],
         "refused_pairs": dict(Counter(one.error for one in evolved.refused_pairs).most_common()),
+        "refused_reflections": dict(Counter(one.error for one in evolved.refused_reflections).most_common()),
         "overlap": {"mean": sum(overlaps) / max(1, len(overlaps)), "largest": max(overlaps, default=0.0)},
         "coverage": coverage(ground, evolved.tasks),
         "cost": _cost(spent, len(evolved.tasks), prompt_price, completion_price),
@@ -80,6 +81,9 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     pairs, covered, cost = report["pairs"], report["coverage"], report["cost"]
     back = sum(one["rolled_back"] for one in pairs)
     say(console, f"{len(pairs)} pairs, {sum(one['versions'] for one in pairs)} versions, {back} taken back.")
+    if refused := report["refused_reflections"]:
+        why = harmless_text(", ".join(f"{error} {count}" for error, count in refused.items()))
+        say(console, f"Reflections that nobody wrote, so that a pair went on as it was: {why}.", "yellow")
     covering = ", ".join(f"{name} {_share(covered[name])}" for name in ("tools", "clauses", "styles"))
     say(console, f"The tasks cover {covering}, and {covered['tool_pairs']} pairs of tools.")
     if cost["total"]["questions"] and cost["per_task"]:

@@ -21,6 +21,7 @@ class Forest(NamedTuple):
     """Every task that there ever was, human seeds first."""
 
     tasks: list[tuple[Mapping[str, Any], Mapping[str, Any] | None]]  # (task, the record of its synthesis)
+    by_id: Mapping[str, Mapping[str, Any]]  # the tasks
     rows: list[dict[str, Json]]  # one for each of them
     measured: dict[str, list[tuple[int, int, float, float]]]  # (step, epoch, mean reward, variance) of each group
     recorded: bool  # whether the run wrote down who entered and who left
@@ -61,13 +62,13 @@ def forest(seeds: Records, candidates: Records, metrics: Records) -> Forest:
                 "variance": round(seen[-1][3], 4) if seen else None,
             }
         )
-    return Forest(tasks, rows, measured, recorded)
+    return Forest(tasks, {task["id"]: task for task, _ in tasks}, rows, measured, recorded)
 
 
 def described(found: Forest, number: int) -> dict[str, Json]:
     """The task of a row: its measurements, and what changed against its parent. IndexError: there is no such row."""
     (task, record), row = found.tasks[number], found.rows[number]
-    parent = next((one for one, _ in found.tasks if one["id"] == row["parent"]), None)
+    parent = found.by_id.get(row["parent"])
     before, after = ({key: x for key, x in one.items() if key not in _APART} for one in (parent or task, task))
     return row | {
         "turns": task["turns"],

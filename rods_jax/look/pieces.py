@@ -40,6 +40,7 @@ class Source(NamedTuple):
     tables: tuple[Path, ...]  # JSON lines of results, of studies and benchmarks
     read: Callable[[Path], Records]  # a log's objects; none where there is no file
     forest: Callable[[Path], Forest]  # of a run directory
+    kept: Callable[[Path], Mapping[str, Json]]  # a run's task id -> (step, number) of each trajectory of it
 
 
 def source(paths: Sequence[Path]) -> Source:
@@ -53,7 +54,9 @@ def source(paths: Sequence[Path]) -> Source:
     grown = _remembered(
         lambda run: forest(*(read(run / log) for log in trees)), lambda run: [_stamp(run / log) for log in trees]
     )
-    return Source(runs, tables, read, grown)
+    log = "trajectories.jsonl"
+    kept = _remembered(lambda run: _by_task(read(run / log)), lambda run: _stamp(run / log))
+    return Source(runs, tables, read, grown, kept)
 
 
 def _read(path: Path) -> Records:
@@ -211,8 +214,14 @@ def _pool(found: Source, directory: Path) -> Json:
 
 def _task(found: Source, directory: Path, number: int) -> Json:
     task = described(found.forest(directory), number)
-    kept = enumerate(found.read(directory / "trajectories.jsonl"))
-    return task | {"trajectories": [(one["step"], n) for n, one in kept if one["task_id"] == task["id"]]}
+    return task | {"trajectories": found.kept(directory).get(task["id"], [])}
+
+
+def _by_task(trajectories: Records) -> Mapping[str, Json]:
+    kept: dict[str, Json] = {}
+    for number, one in enumerate(trajectories):
+        kept.setdefault(one["task_id"], []).append((one["step"], number))
+    return kept
 
 
 def _trajectories(found: Source, directory: Path) -> Json:
@@ -227,9 +236,8 @@ def _passed(record: Mapping[str, Any]) -> Json:
 
 def _trajectory(found: Source, directory: Path, number: int) -> Json:
     record = found.read(directory / "trajectories.jsonl")[number]
-    turns: Json = next(
-        (task["turns"] for task, _ in found.forest(directory).tasks if task["id"] == record["task_id"]), []
-    )
+    task = found.forest(directory).by_id.get(record["task_id"])
+    turns: Json = task["turns"] if task else []
     codes = {str(code): name.replace("_", " ") for code, name in CODES.items()}
     return {**record, "passed": _passed(record), "turns": turns, "codes": codes}
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from rods_jax.chat import BY_THE_MODEL, Generate, Request
 from rods_jax.synthesis.attempt import Exchange
-from rods_jax.synthesis.errors import PIPELINE_EXCEPTION, Rejected
+from rods_jax.synthesis.errors import Rejected, Unanswered
 from rods_jax.types import Json
 
 ROLES = (
@@ -121,7 +121,7 @@ def asker(backends: Mapping[str, Generate], prompts: Mapping[str, Prompt]) -> As
             usage = reply.prompt_tokens, reply.completion_tokens
             if reply.error not in (None, *BY_THE_MODEL):
                 attempt.log(Exchange(attempt.number, role, prompt.version, reply.error, *usage))
-                raise Rejected(PIPELINE_EXCEPTION, f"{role}: {reply.error}: {reply.detail}")
+                raise Unanswered(role, reply.error, reply.detail)
             try:
                 value = read(read_tags(reply.text, _expand(prompt.returns, count)))
             except ValueError as error:

@@ -53,3 +53,11 @@ class Rejected(Exception):
         self.error = error
         self.detail = detail
         self.functions = tuple(functions)
+
+
+class Unanswered(Rejected):
+    """A server did not answer a role; `reason` is the reply's error, of chat.py."""
+
+    def __init__(self, role: str, reason: str, detail: str):
+        super().__init__(PIPELINE_EXCEPTION, f"{role}: {reason}: {detail}")
+        self.reason = reason

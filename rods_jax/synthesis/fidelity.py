@@ -10,7 +10,7 @@ from rods_jax.environments.protocol import Domain
 from rods_jax.synthesis import errors
 from rods_jax.synthesis.ablation import remembered_ablation
 from rods_jax.synthesis.diversity import diversity
-from rods_jax.synthesis.near_duplicates import NEAR, ShingleIndex, nearest, shingle_index
+from rods_jax.synthesis.near_duplicates import NEAR, is_near, nearest, shingle_index
 from rods_jax.synthesis.profile import extract_profile, longest_chain, profile_match
 from rods_jax.synthesis.values import atoms, is_distinctive
 from rods_jax.task_files import content_hash
@@ -163,7 +163,7 @@ def _diversity(accepted: Sequence[Accepted]) -> dict[str, Json]:
         "call_patterns": calls.patterns,
         "effective_call_patterns": calls.effective_patterns,
         "call_patterns_per_variant": _ratio(calls.patterns, len(variants)),
-        "near_another_variant": _ratio(sum(_is_near(task, among) for task in variants), len(variants)),
+        "near_another_variant": _ratio(sum(is_near(task, among) for task in variants), len(variants)),
         "similarity_to_seed": _mean(to_seed),
         "entity_reuse": _mean(reuse),
     }
@@ -204,11 +204,6 @@ def _leakage(variants: Sequence[Task], held_out: Sequence[Task]) -> dict[str, Js
         "near_duplicates": sum(neighbour.similarity >= NEAR for neighbour, _ in found),
         "closest": closest and {"variant": closest[1], **closest[0]._asdict()},
     }
-
-
-def _is_near(task: Task, index: ShingleIndex) -> bool:
-    found = nearest(task, index)
-    return found is not None and found.similarity >= NEAR
 
 
 def _ratio(part: int, whole: int) -> float | None:

@@ -4,6 +4,7 @@ Sets of shingles are exact, neither hashed nor sampled: pools hold only thousand
 """
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ class ShingleIndex(NamedTuple):
     """Tasks by the shingles that they hold."""
 
     task_ids: tuple[str, ...]
-    sizes: tuple[int, ...]  # shingles of each task
+    shingles: tuple[frozenset[Shingle], ...]  # of each task
     holders: Mapping[Shingle, Sequence[int]]  # positions in `task_ids`
 
 
@@ -51,13 +52,11 @@ def shingles(task: Task) -> frozenset[Shingle]:
 def shingle_index(tasks: Sequence[Task]) -> ShingleIndex:
     """Prepares tasks for `nearest`."""
     holders: dict[Shingle, list[int]] = {}
-    sizes = []
-    for position, task in enumerate(tasks):
-        own = shingles(task)
-        sizes.append(len(own))
+    every = tuple(map(shingles, tasks))
+    for position, own in enumerate(every):
         for shingle in own:
             holders.setdefault(shingle, []).append(position)
-    return ShingleIndex(tuple(task.id for task in tasks), tuple(sizes), holders)
+    return ShingleIndex(tuple(task.id for task in tasks), every, holders)
 
 
 def nearest(task: Task, index: ShingleIndex) -> Neighbour | None:
@@ -68,11 +67,27 @@ def nearest(task: Task, index: ShingleIndex) -> Neighbour | None:
     own = shingles(task)
     shared = Counter(position for shingle in own for position in index.holders.get(shingle, ()))
     found = (
-        Neighbour(index.task_ids[position], count / (len(own) + index.sizes[position] - count))
+        Neighbour(index.task_ids[position], count / (len(own) + len(index.shingles[position]) - count))
         for position, count in sorted(shared.items())
         if index.task_ids[position] != task.id
     )
     return max(found, key=lambda neighbour: neighbour.similarity, default=None)
+
+
+def is_near(task: Task, index: ShingleIndex) -> bool:
+    """Whether `nearest` is a near-duplicate, without a look at every task that shares something.
+
+    A near-duplicate holds the share NEAR of the task's shingles, so that it lacks too few to hold none of the rarest.
+    """
+    own = shingles(task)
+    rarest = sorted(own, key=lambda shingle: len(index.holders.get(shingle, ())))
+    rarest = rarest[: len(own) - math.ceil(NEAR * len(own)) + 1]
+    return any(
+        len(own & index.shingles[position]) / len(own | index.shingles[position]) >= NEAR
+        for shingle in rarest
+        for position in index.holders.get(shingle, ())
+        if index.task_ids[position] != task.id
+    )
 
 
 def far_from(tasks: Sequence[Task]) -> Gate:
