@@ -93,8 +93,9 @@ def read(path: Path, place: Place = Place()) -> tuple[list[Entry], Place]:
 def writing(path: Path, place: Place = Place(), *, wait: bool = True) -> Iterator[Callable[..., None]]:
     """append(*records): the one writer of the journal, which is created where it lacks.
 
-    place: of an earlier `read`, so that only what follows is read again.  After an OSError it appends no more.  InUse: someone else is writing and
-    `wait` is false.  JournalError: as for `read`; nothing was written.
+    place: of an earlier `read`, so that only what follows is read again.  After an OSError it appends no more: a part of
+    a line may stand there, which the next writer ends.  InUse: someone else is writing and `wait` is false.
+    JournalError: as for `read`; nothing was written.
     """
     with _held(path, wait) as file:
         _, place = read(path, place)
@@ -108,7 +109,7 @@ def writing(path: Path, place: Place = Place(), *, wait: bool = True) -> Iterato
 
         def append(*records: Json) -> None:
             nonlocal check
-            if failed:  # a part of a line may stand there, which the next writer ends
+            if failed:
                 raise failed[0]
             text, last = b"", check
             for record in records:

@@ -100,10 +100,12 @@ def test_a_budget_that_ends_in_a_round_ends_with_what_there_is_and_more_of_it_go
     assert len((tmp_path / "asked").read_text().splitlines()) == ledger.spent["verifier"].questions
 
 
-def test_more_tasks_may_be_asked_for_later(tmp_path):
+def test_more_tasks_may_be_asked_for_later_and_fewer_take_none_away(tmp_path):
     first, _ = continued(tmp_path)
     more, _ = continued(tmp_path, replace(PACE, tasks=12))
     assert len(first.tasks) < 12 <= len(more.tasks) and more.tasks[: len(first.tasks)] == first.tasks
+    fewer, _ = continued(tmp_path, replace(PACE, tasks=3))
+    assert fewer.tasks == more.tasks == tuple(read_tasks(tmp_path / "tasks.jsonl"))
     records = read_evaluation(tmp_path / "trials.jsonl")
     assert [one.task_id for one in records] == [task.id for task in more.tasks] and all(
         all(one.rods) for one in records

@@ -181,7 +181,9 @@ def test_a_verifier_that_sometimes_never_answers_is_counted_and_the_loop_goes_on
 def test_a_reflector_that_always_refuses_is_counted_and_the_pairs_go_on_as_they_were(tmp_path, refuses, error):
     found, ledger, requests = evolved(tmp_path, reflector=refuses)
     assert found.ended == "" and len(found.rounds) == 2 and len(found.tasks) == 4
-    assert Counter((one.pair, one.error) for one in found.refused_reflections) == {(f"p0{n}", error): 1 for n in range(4)}
+    assert Counter((one.pair, one.error) for one in found.refused_reflections) == {
+        (f"p0{n}", error): 1 for n in range(4)
+    }
     assert all(one.pair.version == one.latest == 0 for one in found.lineages)
     assert ledger.spent["reflector"].questions == Counter(map(role_of, requests))["reflector"]
     again, _, asked = evolved(tmp_path)

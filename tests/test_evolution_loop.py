@@ -1,5 +1,6 @@
 """Roles by imperfect rules, and the loop that keeps what did not do worse."""
 
+import json
 import random
 from collections import Counter
 from dataclasses import replace
@@ -19,9 +20,10 @@ from rods_jax.evolution.attempt import (
     acceptance,
     agreement,
     attempt,
+    without_duplicates,
 )
 from rods_jax.evolution.author import accepted_tasks
-from rods_jax.evolution.draft import base_of, task_of
+from rods_jax.evolution.draft import base_of, read_draft, task_of
 from rods_jax.evolution.evolve import (
     Pace,
     accepted,
@@ -34,11 +36,12 @@ from rods_jax.evolution.ledger import unwritten
 from rods_jax.evolution.lineage import has_fallen
 from rods_jax.evolution.roles import ALLOW, AVOID, REJECT, TRAJECTORY, Verdict
 from rods_jax.evolution.slips import DUPLICATE, NO_OP, UNSOLVABLE, WRONG_GOAL, Rates, defects, write
+from rods_jax.records import encode
 from rods_jax.synthesis.author import Order, orders_of
 from rods_jax.synthesis.courier.dispatch import at_once
 from rods_jax.synthesis.courier.lines import storable
 from rods_jax.synthesis.errors import Rejected
-from rods_jax.task_files import TaskFileError, content_hash, write_tasks
+from rods_jax.task_files import TaskFileError, content_hash, read_tasks, write_tasks
 
 
 # ------------------------------------------------------------------------------------ imperfect roles
@@ -131,6 +134,26 @@ def test_what_is_accepted_is_gated_apart_and_never_held_out(evolved):
         == len({task.id for task in evolved.tasks})
         == len(evolved.tasks)
     )
+
+
+def test_tasks_that_differ_in_the_users_calls_alone_would_share_an_id_and_are_one():
+    """Both are sound, and one world's agent does the same in them."""
+    one, other = made(SLOW), made(replace(SLOW, gold=SLOW.gold[::-1]))
+    for task in (one, other):
+        require_sound(GROUND, task)
+    assert one != other and one.id == other.id
+    found = without_duplicates([Tried("p00", 0, one), Tried("p00", 0, other)], ())
+    assert [outcome.error for outcome in found] == ["", DUPLICATE]
+
+
+def test_a_draft_that_no_task_file_could_hold_is_refused_as_it_is_read(tmp_path):
+    deep = json.loads("[" * 70 + "]" * 70)
+    with pytest.raises(ValueError, match="nested more than 64 levels deep"):
+        read_draft(json.dumps(encode(replace(SLOW, facts={**SLOW.facts, "x": deep}))))
+    deep = json.loads("[" * 60 + "]" * 60)
+    draft = read_draft(json.dumps(encode(replace(SLOW, facts={**SLOW.facts, "x": deep}))))
+    write_tasks(tmp_path / "tasks.jsonl", [made(draft)])
+    assert read_tasks(tmp_path / "tasks.jsonl") == (made(draft),)
 
 
 PERFECT = Rates(slips={}, taste=0.0, neglects=0.0, misreports=0.0)

@@ -102,6 +102,26 @@ def test_a_last_line_that_is_cut_off_is_passed_over_and_the_next_one_counts(tmp_
     assert records(path) == RECORDS[:2] + ([RECORDS[2]] if whole else []) + RECORDS[3:]
 
 
+def test_after_a_full_disk_a_writer_appends_no_more_and_the_next_one_goes_on(tmp_path, monkeypatch):
+    """The disk takes a part of a line, and is emptied at once: what follows that part would be past reading."""
+    path, write, full = tmp_path / "journal", journal._write, [False, True, False]
+
+    def writes(file, name, text):
+        if full and full.pop(0):
+            write(file, name, text[: len(text) // 2])
+            raise OSError(28, "No space left on device")
+        write(file, name, text)
+
+    monkeypatch.setattr(journal, "_write", writes)
+    with writing(path) as append:  # its first line is the header
+        for record in ("lost", "refused too"):
+            with pytest.raises(OSError, match="No space"):
+                append(record)
+    with writing(path) as append:
+        append("kept")
+    assert [entry.record for entry in read(path)[0]] == ["kept"]
+
+
 def test_who_opens_a_journal_again_and_writes_nothing_changes_nothing(tmp_path):
     path = written(tmp_path / "j.jsonl")
     path.write_bytes(path.read_bytes()[:-9])

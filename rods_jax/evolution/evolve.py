@@ -177,7 +177,12 @@ def plan_pairs(
 
 
 def reflected(
-    make_roles: MakeRoles, pace: Pace, lineages: Sequence[Lineage], ledger: Ledger, number: int, refused: list[RefusedPair]
+    make_roles: MakeRoles,
+    pace: Pace,
+    lineages: Sequence[Lineage],
+    ledger: Ledger,
+    number: int,
+    refused: list[RefusedPair],
 ) -> tuple[tuple[Lineage, ...], list[PlanPair], str]:
     """(lineages, the pairs of the next round, why it ended): a version with another text is a new one.
 
