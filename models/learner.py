@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, SingleDeviceSharding
 
 from rods_jax import processes, sharding
-from rods_jax.config import Config, ConfigError
+from rods_jax.config import Config, ConfigError, rollout_of
 from rods_jax.keys import seed_key
 from rods_jax.run.learner import Learner
 from rods_jax.types import Policy
@@ -31,7 +31,8 @@ def decoder(config: Config, checkpoint: Path | None = None) -> Callable[[int], L
 
     checkpoint: a directory of weights that plays in the place of the config's model, in its compute dtype.
     CheckpointError: its config.json cannot be read.  ConfigError, ValueError, when the vocabulary comes: it is larger
-    than the checkpoint's, adapters are to learn from demonstrations, or the processes cannot share the mesh.
+    than the checkpoint's, adapters are to learn from demonstrations, the processes cannot share the mesh, or an episode
+    may be longer than the model has positions.
     """
     chosen = config.model
     if checkpoint is not None:
@@ -49,6 +50,7 @@ def decoder(config: Config, checkpoint: Path | None = None) -> Callable[[int], L
             )
         if model.lora is not None and config.cold_start is not None:
             raise ConfigError("cold_start must be None where model.lora is given: adapters train on rollouts only")
+        require_positions(config, model)
         parts = describe(config, model, mesh, mesh and mesh.local_mesh)
 
         # `init` gives the whole model's parameters, each with its sharding.
@@ -73,6 +75,18 @@ def decoder(config: Config, checkpoint: Path | None = None) -> Callable[[int], L
         return learner._replace(policy=learner.policy._replace(init=init))
 
     return make
+
+
+def require_positions(config: Config, model: DecoderConfig) -> None:
+    """ConfigError: a prompt and its suffix may be longer than the model has positions, in the run or in a stage."""
+    sizes = {f" in stages.{stage.name}": rollout_of(config, stage) for stage in config.stages} or {"": config.rollout}
+    for where, r in sizes.items():
+        needed = r.max_prompt_tokens + r.max_suffix_tokens
+        if model.max_positions is not None and needed > model.max_positions:
+            raise ConfigError(
+                f"rollout.max_prompt_tokens + rollout.max_suffix_tokens = {needed}{where}, and the model has "
+                f"{model.max_positions} positions"
+            )
 
 
 def mesh_of(config: Config) -> tuple[int, int, int, int]:

@@ -6,6 +6,8 @@ config.py checks single values when it is built, and lengths.py checks lengths.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+import jax
+
 from rods_jax.config import Config, ConfigError
 from rods_jax.curriculum import tasks_of
 from rods_jax.dialogue_files import told
@@ -37,6 +39,12 @@ def check_opens(domain: Domain, tasks: Sequence[Task]) -> None:
         (opening,) = start_episodes(domain.of(task), [task]).openings
         if isinstance(opening, Failure):
             raise ConfigError(f"no episode of task {task.id} can begin: {opening.reason}")
+
+
+def check_devices(config: Config) -> None:
+    """ConfigError: the devices that are found cannot run this."""
+    if config.flash_attention and (found := jax.default_backend()) != "tpu":
+        raise ConfigError(f"flash_attention is a kernel for TPUs, and the devices found are of the kind {found}")
 
 
 def _check_strata(config: Config, tasks: TaskSplits, strata: Sequence[str]) -> None:

@@ -177,8 +177,9 @@ def test_the_decoder_computes_on_a_mesh_what_it_computes_blockwise_on_one_device
 def test_a_run_without_tpus_is_refused_before_it_begins(tmp_path):
     config = replace(RUN, run_dir=str(tmp_path / "run"), flash_attention=True)
     sentence = "flash_attention is a kernel for TPUs, and the devices found are of the kind cpu"
-    with pytest.raises(ConfigError, match=sentence):
-        run.train(config, console=Console(quiet=True))
+    for command in (run.check, run.train):
+        with pytest.raises(ConfigError, match=sentence):
+            command(config, console=Console(quiet=True))
     assert not (tmp_path / "run").exists()
 
 

@@ -182,6 +182,12 @@ def test_the_command_shows_it_all_and_writes_its_figures_alone(tmp_path, monkeyp
     assert found["lengths"].keys() == {"stages.online synthesis", "held_out", "validation"}
     assert found["diversity"]["tasks"] == 24 and found["diversity"]["effective_patterns"] == pytest.approx(24)
     assert found["synthesis"]["seeds"] == 16 and found["flows"]["find_day"]["list_events"] == ["day"]
+    # A file that is not the command's is left as it is, whatever it holds.
+    for text in ("notes", '{"flows": 1}'):
+        figures.write_text(text)
+        with pytest.raises(SystemExit):
+            command.main()
+        assert figures.read_text() == text and "is left as it is" in capsys.readouterr().out
 
 
 def test_a_config_that_synthesises_nothing_rehearses_nothing():

@@ -289,12 +289,34 @@ MESH = ("--mesh", "8", "8", "1", "1")
         (("--topology", "v5e:8x8", *MESH, "--rollout.max-suffix-tokens", "40960"), "the model has 40960 positions"),
         (("--topology", "v5e:8x8", *MESH, "--update.micro-batches", "512"), "update.micro_batches must divide"),
         (("--topology", "h100:9"), "1 to 8 cards of a host"),
+        (("--topology", "h100:8", "--flash-attention"), "flash_attention is a kernel for TPUs"),
         (("--topology", "h100:8", "--efficiency", "2"), "--efficiency must be above 0 and at most 1"),
         (("--topology", "h100:8", "--json", "no/such/folder/x.json"), "there is no folder no/such/folder"),
     ],
 )
 def test_bad_input_is_one_sentence_before_compiling(monkeypatch, capsys, arguments, sentence):
     assert sentence in refused(monkeypatch, capsys, *CONFIG, *arguments)
+
+
+def test_a_cold_start_alone_is_not_planned(monkeypatch, capsys, tmp_path):
+    (tmp_path / "cold.py").write_text(
+        "from dataclasses import replace\nfrom configs.quickstart import CONFIG\nCONFIG = replace(CONFIG, stages=())\n"
+    )
+    arguments = "--config", str(tmp_path / "cold.py"), "--topology", "h100:1"
+    assert "no stages, and the cold start alone" in refused(monkeypatch, capsys, *arguments)
+
+
+def test_the_layout_of_the_config_comes_first(monkeypatch):
+    tried = []
+    monkeypatch.setattr(plan, "search", lambda candidates, *_: tried.extend(candidates) or sys.exit(0))
+    config = "--config", "configs/study_qwen3_4b.py", "--topology"
+    for card, own in (("h100:8", (4, 2, 1, 1)), ("h100:4", None)):
+        tried.clear()
+        monkeypatch.setattr(sys, "argv", ["plan", *config, card])
+        with pytest.raises(SystemExit):
+            plan.main()
+        assert own in (None, tried[0].mesh) and len(tried) > 2
+        assert len({(one.mesh, one.update.micro_batches) for one in tried}) == len(tried)
 
 
 def dispatched_too_large(*_, **__):
@@ -341,16 +363,19 @@ def test_hours_by_hand():
 def test_steps_and_evaluations_of_a_curriculum():
     tasks = TaskSplits(seeds=(TASK,) * 400, held_out=())
     stages = [replace(stage, categories=(TASK.category,)) for stage in QWEN3_4B.stages]
-    assert hours.steps_of(QWEN3_4B, replace(stages[0], epochs=5, synthesis=False), tasks) == 5 * 13
+    assert hours.steps_of(QWEN3_4B, replace(stages[0], epochs=5, synthesis=False), tasks) == [13] * 5
     # 400, 480, 576, 691, 800 tasks: a fifth more each time, up to the capacity of 400.
-    assert hours.steps_of(QWEN3_4B, replace(stages[2], epochs=5, synthesis=True), tasks) == 13 + 15 + 18 + 22 + 25
+    assert hours.steps_of(QWEN3_4B, replace(stages[2], epochs=5, synthesis=True), tasks) == [13, 15, 18, 22, 25]
     both = (replace(stages[0], epochs=5, synthesis=False), replace(stages[2], epochs=5, synthesis=True))
     config, first, second = replace(QWEN3_4B, stages=both), both[0].name, both[1].name
     assert hours.planned_steps(config, tasks) == {first: 65, second: 93}
     assert hours.planned_steps(replace(config, max_steps=70), tasks) == {first: 65, second: 5}
     # 32 tasks x 16 rollouts a step: the 20th reaches 10,000.
     assert hours.planned_steps(replace(config, max_steps=70, max_rollouts=10_000), tasks) == {first: 20, second: 0}
-    assert hours.evaluations_of(replace(QWEN3_4B, evaluation=replace(QWEN3_4B.evaluation, every_epochs=4))) == 1 + 4
+    # Before the first step, after the fourth and the eighth epoch, and at the end; no more than the run reaches.
+    config = replace(config, evaluation=replace(QWEN3_4B.evaluation, every_epochs=4))
+    ends = (None, 4), (70, 3), (10, 2), (52, 2)
+    assert [hours.evaluations_of(replace(config, max_steps=last), tasks) for last, _ in ends] == [n for _, n in ends]
 
 
 def test_a_price_and_an_efficiency_scale_the_whole(capsys, monkeypatch, tmp_path):
@@ -387,6 +412,16 @@ def test_what_does_not_fit_says_what_to_change():
     assert "does not fit: 16.00 GiB of 15.75" in plan.figures_text(one, CHIPS["v5e"])
     fitting = plan.figures_of(step._replace(resident=0.0), Compiled(memory, "", {}, 1.0), CHIPS["v5e"], config)
     assert fitting["fits"] and fitting["advice"] == []
+    # What is one already has no half.
+    alone = replace(config, rollout=replace(config.rollout, concurrent_rollouts=1))
+    for part, tasks, cfg, words in (
+        ("rollouts", 2, config, "--rollout.concurrent-tasks 1:"),
+        ("rollouts", 1, config, "--rollout.concurrent-rollouts"),
+        ("rollouts", 1, alone, "more devices along tensor"),
+        ("evaluation", 4, config, "--evaluation.concurrent-tasks 2:"),
+        ("evaluation", 1, config, "more devices along tensor"),
+    ):
+        assert plan.remedies(step._replace(part=part, tasks=tasks), cfg)[0].startswith(words)
 
 
 @needs_libtpu

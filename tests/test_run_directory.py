@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -272,3 +273,36 @@ def test_what_training_draws_by_functions_is_no_hindrance_to_playing_the_run(tmp
     saved = {"layout": LAYOUT} | plain_values(own)
     (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
     assert run_config(tmp_path / "run", file).rollout == own.rollout
+
+
+def test_adapters_and_sizes_that_a_command_line_gave_are_those_of_the_run(tmp_path):
+    """Alpha changes no shape, so that another one would be exported in silence; nobody who reads a run cuts its steps."""
+    file = tmp_path / "adapted.py"
+    file.write_text(
+        "from dataclasses import replace\n"
+        "from configs.quickstart import CONFIG as QUICKSTART\n"
+        "from models.decoder import LoraConfig\n"
+        "model = replace(QUICKSTART.model, lora=LoraConfig(rank=4, alpha=8.0))\n"
+        "update = replace(QUICKSTART.update, micro_batches=3)\n"
+        "CONFIG = replace(QUICKSTART, cold_start=None, model=model, update=update)\n"
+    )
+    sizes = ["--rollout.tasks-per-step", "4", "--rollout.group-size", "8", "--update.micro-batches", "4"]
+    trained = load_config(file, ["--model.lora.alpha", "64", "--model.lora.targets", "query", *sizes])
+    (tmp_path / "run").mkdir()
+    saved = {"layout": LAYOUT} | plain_values(trained)
+    (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
+    found = run_config(tmp_path / "run", file)
+    assert found.model == trained.model and found.model.lora.alpha == 64.0 and found.rollout == trained.rollout
+    # A file without adapters is not that of this run.
+    file.write_text("from configs.quickstart import CONFIG\n")
+    with pytest.raises(ConfigError, match="its model has lora, and the file's has none"):
+        run_config(tmp_path / "run", file)
+
+
+def test_episodes_longer_than_the_models_positions_are_refused_before_anything_is_built(tmp_path, built):
+    """96 tokens of a prompt and 128 of a suffix."""
+    short = replace(CONFIG, run_dir=str(tmp_path / "run"), model=replace(CONFIG.model, max_positions=223))
+    sentence = "rollout.max_prompt_tokens .* = 224 in stages.online, and the model has 223 positions"
+    with pytest.raises(ConfigError, match=sentence):
+        advance(short, resume=False, console=Console(file=io.StringIO()))
+    assert not (tmp_path / "run").exists()

@@ -74,7 +74,7 @@ def hours(
         size = next((size for size in update_sizes(sizes) if size >= lengths.longest), sizes.max_suffix_tokens)
         parts["update"] += count * next(s for name, s in seconds.items() if name.startswith(f"update, {size:,} "))
         parts["copy"] += count * seconds.get("copy", 0.0)
-    evaluations = evaluations_of(config)
+    evaluations = evaluations_of(config, tasks)
     play, name = plays["evaluation", None]
     episodes = 2 * min(config.evaluation.num_tasks, len(tasks.held_out)) / found.hosts
     parts["evaluation"] = evaluations * (played("evaluation", play, name, episodes) + seconds.get("copy", 0.0))
@@ -135,26 +135,30 @@ def planned_steps(config: Config, tasks: TaskSplits) -> dict[str, int]:
     if config.max_rollouts is not None:  # the step that reaches them is the last
         left = min(left, math.ceil(config.max_rollouts / (r.tasks_per_step * r.group_size)))
     for stage in config.stages:
-        steps[stage.name] = int(min(steps_of(config, stage, tasks), left))
+        steps[stage.name] = int(min(sum(steps_of(config, stage, tasks)), left))
         left -= steps[stage.name]
     return steps
 
 
-def steps_of(config: Config, stage: StageConfig, tasks: TaskSplits) -> int:
-    """Steps of a stage. Its pool grows in each epoch after the first by the most that may be injected."""
-    seeds = len(tasks_of(stage, tasks.seeds))
-    pool, total = seeds, 0
+def steps_of(config: Config, stage: StageConfig, tasks: TaskSplits) -> list[int]:
+    """Steps of a stage's epochs. Its pool grows in each after the first by the most that may be injected."""
+    seeds = pool = len(tasks_of(stage, tasks.seeds))
+    steps = []
     for epoch in range(stage.epochs):
         if epoch and stage.synthesis:
             pool = min(pool + int(config.replay.injection_fraction * pool), seeds + config.replay.capacity)
-        total += math.ceil(pool / config.rollout.tasks_per_step)
-    return total
+        steps.append(math.ceil(pool / config.rollout.tasks_per_step))
+    return steps
 
 
-def evaluations_of(config: Config) -> int:
-    """The number of evaluations: before the first step, every few epochs, and at the end."""
-    epochs = sum(stage.epochs for stage in config.stages)
-    return 1 + math.ceil(epochs / config.evaluation.every_epochs)
+def evaluations_of(config: Config, tasks: TaskSplits) -> int:
+    """The number of evaluations: before the first step, every few epochs that end before the last step, and at the end."""
+    last, total, between = sum(planned_steps(config, tasks).values()), 0, 0
+    epochs = [steps for stage in config.stages for steps in steps_of(config, stage, tasks)]
+    for number, steps in enumerate(epochs, 1):
+        total += steps
+        between += total < last and number % config.evaluation.every_epochs == 0
+    return 1 + between + (last > 0)
 
 
 def hours_text(result: Mapping[str, Any], count: int) -> str:

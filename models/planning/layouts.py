@@ -19,7 +19,7 @@ from .. import counts
 from ..attention import LONGEST
 from ..counts import Cuts, Shape
 from ..decoder import DecoderConfig, parameter_axes
-from ..learner import mesh_of
+from ..learner import mesh_of, require_positions
 from ..policy import callables
 from .ahead_of_time import GIB, Chip, Work, meshes, roofline
 
@@ -31,17 +31,10 @@ def parameter_shapes(model: DecoderConfig) -> Any:
 
 def check_layout(config: Config, model: DecoderConfig, count: int, hosts: int = 1) -> None:
     """ValueError, in one sentence: the layout or the lengths are impossible."""
+    require_positions(config, model)
     mesh = mesh_of(config)
     sharding.create_mesh(*mesh, devices=[None] * count)
     processes.require_shares(mesh[0], config.rollout.tasks_per_step, hosts)
-    for stage in config.stages:
-        r = rollout_of(config, stage)
-        needed = r.max_prompt_tokens + r.max_suffix_tokens
-        if model.max_positions is not None and needed > model.max_positions:
-            raise ConfigError(
-                f"rollout.max_prompt_tokens + rollout.max_suffix_tokens = {needed} in stages.{stage.name}, and the model "
-                f"has {model.max_positions} positions"
-            )
     sharding.parameter_shardings(sharding.abstract_mesh(*mesh), parameter_shapes(model), parameter_axes)
 
 

@@ -38,7 +38,7 @@ from ..decoder import DecoderConfig
 from ..families import read_config
 from ..learner import describe, learner_of, mesh_of
 from . import hours
-from .ahead_of_time import GIB, Chip, Compiled, Slice, compile_step, parse_topology, roofline, slice_of
+from .ahead_of_time import CARDS, GIB, Chip, Compiled, Slice, compile_step, parse_topology, roofline, slice_of
 from .hours import Lengths
 from .layouts import check_layout, layouts, whole_of
 from .programs import Program, Resident, meshes_of, programs, update_program
@@ -72,15 +72,23 @@ def main() -> None:
         chip, count = parse_topology(arguments.topology)
         if arguments.mesh:
             config = replace(config, mesh=tuple(arguments.mesh))
-            check_layout(config, model, count)  # before libtpu is needed, which may be missing
+        # The layout that the config or the command line names comes first.
+        named = [config] if arguments.mesh or config.mesh is not None and math.prod(config.mesh) == count else []
+        for one in named:
+            check_layout(one, model, count)  # before libtpu is needed, which may be missing
+        if not config.stages:
+            raise ConfigError("the config has no stages, and the cold start alone is not planned")
+        if config.flash_attention and arguments.topology.partition(":")[0] in CARDS:
+            raise ConfigError("flash_attention is a kernel for TPUs, and the topology is of cards")
         if not 0 < arguments.efficiency <= 1:
             raise ConfigError(f"--efficiency must be above 0 and at most 1: got {arguments.efficiency}")
         if arguments.json and not arguments.json.absolute().parent.is_dir():
             raise ConfigError(f"--json: there is no folder {arguments.json.parent}")
         found = slice_of(arguments.topology)
-        if arguments.mesh:
-            check_layout(config, model, count, found.hosts)
-        candidates = [config] if arguments.mesh else layouts(config, model, chip, count, found.hosts)
+        for one in named:
+            check_layout(one, model, count, found.hosts)
+        others = () if arguments.mesh else layouts(config, model, chip, count, found.hosts)
+        candidates = [*named, *(one for one in others if one not in named)]
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -142,7 +150,7 @@ def search(
 ) -> tuple[Config, dict[str, Any]]:
     """Tries candidates until every program of one fits: (that one or the last, its figures).  Prints each program's."""
     if len(candidates) > 1:
-        print(f"{len(candidates)} layouts may fit; the fastest on paper comes first")
+        print(f"{len(candidates)} layouts may fit; the config's own comes first, then the fastest on paper")
     for tried, config in enumerate(candidates[:TRIED], 1):
         print(f"\nmesh {' '.join(map(str, mesh_of(config)))} (data, fsdp, tensor, sequence), "
               f"{config.update.micro_batches} micro-batches")  # fmt: skip
@@ -210,13 +218,15 @@ def figures_of(program: Program, compiled: Compiled | None, chip: Chip, config: 
 def remedies(program: Program, config: Config) -> list[str]:
     """What to change, the cheapest first."""
     r, u = config.rollout, config.update
+    apart = "more devices along tensor: weights that are used lie in parts"
     if program.part == "rollouts":
         half = f"--rollout.concurrent-tasks {program.tasks // 2}: half the caches at a time"
         rows = r.concurrent_rollouts or r.group_size
-        fewer = [half] if program.tasks > 1 else [f"--rollout.concurrent-rollouts {rows // 2}: half the rows"]
-        return [*fewer, "more devices along tensor: weights that are used lie in parts"]
+        rowwise = [f"--rollout.concurrent-rollouts {rows // 2}: half the rows"] if rows > 1 else []
+        return [*([half] if program.tasks > 1 else rowwise), apart]
     if program.part == "evaluation":
-        return [f"--evaluation.concurrent-tasks {max(1, program.tasks // 2)}: half the caches at a time"]
+        half = f"--evaluation.concurrent-tasks {program.tasks // 2}: half the caches at a time"
+        return [half if program.tasks > 1 else apart]
     if program.part != "update":
         return ["more devices along data and fsdp: a smaller part of the state each"]
     more = 2 * u.micro_batches

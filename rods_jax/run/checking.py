@@ -3,7 +3,7 @@
 from rich.console import Console
 
 from rods_jax import terminal
-from rods_jax.checks import check_start
+from rods_jax.checks import check_devices, check_start
 from rods_jax.config import Config
 from rods_jax.curriculum import require_hints
 from rods_jax.lengths import check_lengths
@@ -20,6 +20,7 @@ def check(config: Config, console: Console | None = None) -> dict[str, Json]:
     Returns "lengths" as in a run's lengths.json, "flows", "diversity", "synthesis", "memory" (bytes) and "first_step".
     ConfigError, ValueError: as for `train`.
     """
+    check_devices(config)
     console = console or Console()
     make_learner, domain, say = config.learner(config), config.domain(), teller(console)
     require_hints(config, domain)

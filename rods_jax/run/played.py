@@ -5,7 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,6 +93,8 @@ def run_config(directory: Path, path: Path | None) -> Config:
             seed=saved["seed"],
             model=config.model and replace(config.model, **_plain(saved["model"], config.model)),
             rollout=replace(config.rollout, **{k: v for k, v in saved["rollout"].items() if k not in _DRAWN} | sizes),
+            # Nobody who reads a run updates it, and the file's number may not divide the run's sizes.
+            update=replace(config.update, micro_batches=1),
             flash_attention=False,  # what TPUs trained plays and is exported anywhere
         )
     except (KeyError, TypeError, AttributeError) as error:  # another model's keys, or another version's
@@ -117,12 +119,20 @@ def _config_file(directory: Path, saved: Mapping[str, Json]) -> Path:
 
 
 def _plain(resolved: Json, model: Any) -> Json:
-    """Without functions and parts of their own (adapters, the scaling of positions): the config file has them."""
-    return {
-        key: value
-        for key, value in resolved.items()
-        if not isinstance(value, dict) and not callable(getattr(model, key))
-    }
+    """The saved values of a model, those of its parts too (adapters, the scaling of positions); functions are the file's.
+
+    TypeError: the file's model lacks a part.
+    """
+    values: dict[str, Any] = {}
+    for key, value in resolved.items():
+        own = getattr(model, key)
+        if isinstance(value, dict) and own is None:
+            raise TypeError(f"its model has {key}, and the file's has none")
+        if isinstance(value, dict) and is_dataclass(own) and not isinstance(own, type):
+            values[key] = replace(own, **_plain(value, own))
+        elif not isinstance(value, dict) and not callable(own):
+            values[key] = tuple(value) if isinstance(own, tuple) else value
+    return values
 
 
 def begun_with(

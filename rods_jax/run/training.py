@@ -22,8 +22,8 @@ import jax
 from rich.console import Console
 
 from rods_jax import checkpoint, dashboards, files, loop, processes, replay, strict_json, terminal
-from rods_jax.checks import check_start
-from rods_jax.config import Config, ConfigError
+from rods_jax.checks import check_devices, check_start
+from rods_jax.config import Config
 from rods_jax.curriculum import num_epochs, require_hints
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.keys import seed_key
@@ -191,8 +191,7 @@ def enter(config: Config, resume: bool, console: Console, stack: contextlib.Exit
 
     A start that is refused has touched nothing, so that it is simply repeated.
     """
-    if config.flash_attention and (found := jax.default_backend()) != "tpu":
-        raise ConfigError(f"flash_attention is a kernel for TPUs, and the devices found are of the kind {found}")
+    check_devices(config)
     directory, first = Path(config.run_dir), processes.is_first()
     console = console if first else Console(quiet=True)
     make_learner = config.learner(config)  # what is not there is said before anything is built
