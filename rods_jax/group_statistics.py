@@ -193,7 +193,8 @@ def max_variance(rewards_NG: jax.Array, valid_NG: jax.Array, *, keep: int) -> ja
     total_NK = jnp.maximum(chosen_NKG.sum(2), 1)
     mean_NK1 = (jnp.sum(sorted_NG[:, None, :] * chosen_NKG, 2) / total_NK)[..., None]
     variance_NK = jnp.sum(jnp.square(sorted_NG[:, None, :] - mean_NK1) * chosen_NKG, 2) / total_NK
-    split_N = jnp.argmax(variance_NK, axis=1)
+    # What rounding alone sets apart is equal.
+    split_N = jnp.argmax(variance_NK >= (1 - 1e-6) * variance_NK.max(axis=1, keepdims=True), axis=1)
     best_NG = jnp.take_along_axis(chosen_NKG, split_N[:, None, None], axis=1)[:, 0]
     subset_NG = jnp.take_along_axis(best_NG, jnp.argsort(order_NG, axis=1), axis=1)
     odd_N1 = (valid_NG & ~jnp.isfinite(rewards_NG)).any(1, keepdims=True)

@@ -184,4 +184,4 @@ def by_difficulty(table: Table, group_size: int) -> np.ndarray:
     Source: DART (arXiv 2509.23866), which plays tasks less often the better they are mastered; this line is our choice.
     """
     mean_N = np.nan_to_num(table.mean_N, nan=0.0)
-    return np.ceil(group_size * np.minimum(1.0, 1.5 - mean_N)).astype(np.int64)
+    return np.ceil(group_size * np.minimum(1.0, 1.5 - mean_N) - 1e-9).astype(np.int64)  # what rounding adds is none

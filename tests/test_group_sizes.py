@@ -18,6 +18,7 @@ def test_mastered_tasks_are_played_half_as_often():
     # G min(1, 3/2 - m), rounded up.
     assert by_difficulty(seen(0.0, 0.5, 0.6, 0.75, 1.0, NAN), 8).tolist() == [8, 8, 8, 6, 4, 8]
     assert by_difficulty(seen(0.0, 0.9, 1.0, NAN), 5).tolist() == [5, 3, 3, 5]
+    assert by_difficulty(seen(47 / 50), 25).tolist() == [14]  # 25 x 0.56, which rounding makes more than 14
 
 
 @pytest.mark.parametrize("sizes", [[4] * 3, [4, 4, 4, 1], [4, 4, 4, 5], [4.0] * 4])

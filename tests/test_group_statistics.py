@@ -366,3 +366,14 @@ def test_max_variance_by_hand():
     used_NG = jitted_max_variance(rewards_NG, valid_NG, keep=2)
     assert used_NG.tolist() == [[False, True, True, False], [True, True, False, False]]
     assert jitted_max_variance(rewards_NG, valid_NG, keep=4).all()
+
+
+@pytest.mark.parametrize("ones", range(1, G))
+@pytest.mark.parametrize("keep", range(2, G))
+def test_of_equal_variances_of_binary_rewards_the_one_with_most_of_the_best_counts(ones, keep):
+    """Of `keep` rollouts the i best and the others: i (keep - i), as near one half as the group allows, in integers."""
+    rewards_NG = jnp.arange(G)[None] < ones
+    used_NG = jitted_max_variance(rewards_NG.astype(jnp.float32), jnp.ones((1, G), bool), keep=keep)
+    solved = lambda i: min(i, ones) + max(0, ones - (G - (keep - i)))
+    best = max(range(keep + 1), key=lambda i: (solved(i) * (keep - solved(i)), i))
+    assert int((used_NG & rewards_NG).sum()) == solved(best) and int(used_NG.sum()) == keep

@@ -339,7 +339,9 @@ def test_feedback_that_fails_costs_the_patch_and_not_the_seed():
         assert all(not r.patch and reason in r.refused_patches[0] for r in result.rejections)
     down = lambda requests: [Reply("", error=chat.TIMEOUT)]
     result = write(roles_of(Banker(), patcher=down), BANK_TASK, BANK)
-    assert [r.refused_patches for r in result.rejections] == [("Rejected: pipeline_exception: patcher: timeout: ",)] * 3
+    assert [r.refused_patches for r in result.rejections] == [
+        ("Unanswered: pipeline_exception: patcher: timeout: ",)
+    ] * 3
 
 
 @pytest.mark.parametrize("attempts_before", [0, 1, 2])

@@ -19,7 +19,7 @@ from rods_jax.environments.helpdesk.demonstrator import demonstrator
 from rods_jax.environments.helpdesk.domain import helpdesk
 from rods_jax.environments.helpdesk.tasks import build
 from rods_jax.environments.helpdesk.user import Dials
-from rods_jax.rollout import Rollouts
+from rods_jax.rollout import Rollouts, reasons_of
 from rods_jax.types import Policy, RolloutBatch, Trajectory
 
 DOMAIN = helpdesk(Dials(ignores=0.2, misreads=0.1, acts_unasked=0.1, stops_early=0.2, invents=0.1))
@@ -71,7 +71,7 @@ def rollouts(tasks, step, bonus) -> Rollouts:
         passed_NG=grouped([sum(one.passed) for one in demos]).astype(np.int32),
         checks_N=np.array([len(one.passed) for one in demos[::G]], np.int32),
     )
-    return Rollouts(batch, trajectories)
+    return Rollouts(batch, trajectories, reasons=reasons_of(trajectories))
 
 
 def test_what_users_broke_is_counted_and_teaches_nothing():
