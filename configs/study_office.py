@@ -70,6 +70,7 @@ STUDY = Study(
     registered="preregistration.md",
     primary=(("rods", "random"), ("rods", "static")),
     square=SQUARE,
+    asides=(("offline", "random"), ("offline_17", "random"), ("offline_17", "offline")),
     arms=(
         *arms(),
         *rivals(),

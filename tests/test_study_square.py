@@ -42,6 +42,15 @@ def test_the_page_tells_the_effects_and_shows_them(tmp_path):
     assert "Two choices" not in report.section(study, ends(rods=(0.9,)))
 
 
+def test_pairs_that_were_looked_at_later_stand_apart_and_need_two_common_seeds():
+    study = replace(TWELVE, asides=(("rods", "few"), ("other", "few")))
+    told = report.section(study, ends(other=(0.9,))).split("### Compared after a look at the results")[1]
+    assert "| `rods` - `few` | 2 | +0.375 [" in told and "`other` - `few`" not in told
+    assert "after a look" not in report.section(TWELVE, ends())
+
+
 def test_its_arms_are_those_of_the_study():
     with pytest.raises(ConfigError, match="nobody"):
         replace(TWELVE, square=SQUARE._replace(arms=(("rods", "nobody"), ("few", "static"))))
+    with pytest.raises(ConfigError, match="nobody"):
+        replace(TWELVE, asides=(("rods", "nobody"),))

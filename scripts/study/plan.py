@@ -56,6 +56,7 @@ class Study:
     primary: tuple[tuple[str, str], ...] = ()  # contrasts (arm, reference) that are corrected apart from all others
     reference: str = "static"  # of all other registered contrasts
     square: Square | None = None  # two choices at once, told beside the tests
+    asides: tuple[tuple[str, str], ...] = ()  # pairs compared after a look at the results, without a correction
     points: int = 4  # evaluations on the way, at equal shares of the budget, the last at its end
     held_out_rollouts: int = 4  # of each held-out task
     margin: float = 0.03  # of progress, within which two arms count as equivalent
@@ -68,7 +69,7 @@ class Study:
         require(len(set(names)) == len(names), f"the arms of a study have different names: got {names}")
         require(self.config.max_rollouts, "a study's config needs max_rollouts, its budget")
         named = {self.reference, *(name for pair in self.contrasts.values() for one in pair for name in one)}
-        named |= {name for row in (self.square.arms if self.square else ()) for name in row}
+        named |= {name for row in (*(self.square.arms if self.square else ()), *self.asides) for name in row}
         require(named <= set(names), f"contrasts name {', '.join(sorted(named - set(names)))}, which is no arm")
 
     @property

@@ -17,7 +17,7 @@ from rods_jax.files import write_atomically
 from scripts.study import inference
 from scripts.study.draw import draw_contrasts, draw_curves
 from scripts.study.plan import LINES, Lines, Study, by_seed, planned, shared_scores
-from scripts.study.square import Effect, draw_square, effects
+from scripts.study.square import Effect, asides, draw_square, effects
 
 OUTCOMES = {"progress": "progress at the end", "area": "area under the curve", "strict": "whole tasks at the end"}
 
@@ -142,6 +142,11 @@ def section(study: Study, lines: Lines) -> str:
     if study.square and (told := effects(study.square, lines)):
         text += [
             "### Two choices at once, not among the registered contrasts: progress at the end",
+            _table(EFFECT, map(_effect_row, told)),
+        ]
+    if told := asides(study, lines):
+        text += [
+            "### Compared after a look at the results, without a correction: progress at the end",
             _table(EFFECT, map(_effect_row, told)),
         ]
     if claims := [row for arm in study.arms if (row := _claims(lines, arm.name)) is not None]:

@@ -1,4 +1,4 @@
-"""Two choices at once: what each does on average over the other, and whether they depend on each other."""
+"""Beside the registered tests: two choices at once, what each does on average over the other; and pairs looked at later."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from scripts.study import inference
 from scripts.study.draw import COLORS, save
-from scripts.study.plan import Lines, Square, shared_scores
+from scripts.study.plan import Lines, Square, Study, shared_scores
 
 
 class Effect(NamedTuple):
@@ -37,6 +37,16 @@ def effects(square: Square, lines: Lines) -> list[Effect]:
         Effect(" instead of ".join(square.rows), inference.paired_t(rows_CS.mean(0))),
         Effect(" instead of ".join(square.columns), inference.paired_t(columns_RS.mean(0))),
         Effect("how much the first depends on the second", inference.paired_t(rows_CS[0] - rows_CS[1])),
+    ]
+
+
+def asides(study: Study, lines: Lines) -> list[Effect]:
+    """Paired differences at the end, of the study's asides that have two common seeds or more."""
+    scores = {pair: shared_scores(lines, pair) for pair in study.asides}
+    return [
+        Effect(f"`{arm}` - `{reference}`", inference.paired_t(x_2S[0] - x_2S[1]))
+        for (arm, reference), x_2S in scores.items()
+        if x_2S.shape[-1] >= 2
     ]
 
 
