@@ -7,9 +7,11 @@ import random
 import shutil
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -17,7 +19,7 @@ from rich.console import Console
 from models.decoder import DecoderConfig
 from models.families import Pretrained
 from models.learner import decoder
-from rods_jax import checkpoint, grpo
+from rods_jax import checkpoint, grpo, supervised
 from rods_jax.boundary import any_task
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
@@ -36,7 +38,7 @@ from rods_jax.config import (
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.metrics import TIMED, read_metrics
-from rods_jax.preemption import Stopped
+from rods_jax.preemption import HALTED, Stopped
 from rods_jax.rewards import format_reward, progress_reward
 from rods_jax.run import directory as place
 from rods_jax.run import train, training
@@ -212,6 +214,30 @@ def test_a_cold_start_is_stopped_after_a_step_saved_and_resumed_to_the_same_bits
     before, after = (json.loads((run / "cold_start.json").read_text()) for run in (directory, tmp_path / "run"))
     assert before | {"seconds": 0} == after | {"seconds": 0}
     assert not (tmp_path / "run" / "cold_start").exists()
+
+
+def test_a_cold_start_counts_and_says_what_is_not_finite_and_stops_where_it_is_told_to(tmp_path, monkeypatch):
+    """The second step's gradient is said to be none."""
+    step_of = supervised.jit_step
+
+    def ill_at_the_second(policy, optimizer):
+        step, steps = step_of(policy, optimizer), count(1)
+        return lambda state, batch: (*step(state, batch)[:2], jnp.array(next(steps) != 2))
+
+    monkeypatch.setattr(supervised, "jit_step", ill_at_the_second)
+    said = io.StringIO()
+    config = replace(CONFIG, run_dir=str(tmp_path / "run"), update=replace(CONFIG.update, on_nonfinite="stop"))
+    with pytest.raises(Stopped, match=r"of the cold start, which is saved: a gradient was not finite") as stopped:
+        train(config, console=Console(file=said, width=200))
+    assert stopped.value.status == HALTED
+    assert "1 steps of the cold start were skipped so far: a gradient was not finite" in said.getvalue()
+    # Gone on with, it ends, and its record counts the step.
+    monkeypatch.setattr(supervised, "jit_step", step_of)
+    with pytest.raises(Stopped):
+        event = SimpleNamespace(is_set=lambda: (tmp_path / "run" / "cold_start.json").exists())
+        monkeypatch.setattr(training, "stop_requests", lambda seconds: contextlib.nullcontext(event))
+        train(config, resume=True, console=Console(file=said, width=200))
+    assert json.loads((tmp_path / "run" / "cold_start.json").read_text())["skipped"] == 1
 
 
 def test_a_start_that_was_refused_takes_no_directory_and_is_repeated(tmp_path):
