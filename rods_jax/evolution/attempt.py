@@ -104,15 +104,14 @@ def without_duplicates(
     outcomes: Iterable[Tried], before: Iterable[Task], known: frozenset[str] = frozenset()
 ) -> list[Tried]:
     """In their order: of tasks that are alike the first counts, unless one stood before or its content is known."""
-    seen, kept = {key for task in before for key in _keys(task)}, []
+    seen, kept = {*known, *(key for task in before for key in _keys(task))}, []
     for one in outcomes:
-        if one.task is None or one.error:
+        keys = _keys(one.task) if one.task is not None and not one.error else ()
+        if seen.isdisjoint(keys):
+            seen.update(keys)
             kept.append(one)
-        elif not seen.isdisjoint(_keys(one.task)) or content_hash(one.task) in known:
-            kept.append(replace(one, error=DUPLICATE, detail=SAME))
         else:
-            seen.update(_keys(one.task))
-            kept.append(one)
+            kept.append(replace(one, error=DUPLICATE, detail=SAME))
     return kept
 
 

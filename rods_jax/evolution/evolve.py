@@ -97,7 +97,7 @@ def evolve(
     # Plan: one pair after another, each apart from the earlier ones.
     pairs, refusals, ended = plan_pairs(ground, make_roles, pace, ledger)
     lineages, rounds = tuple(map(Lineage, pairs)), tuple[Round, ...]()
-    unreflected = list[RefusedPair]()
+    unreflected = tuple[RefusedPair, ...]()
     # Pilot: try every pair, keep what did not do worse, and reflect on what failed.
     while not ended:
         outcomes, ended = attempts(f"round-{len(rounds)}", pairs, audits=True)
@@ -109,7 +109,8 @@ def evolve(
         tell(said_of(rounds, lineages))
         if ended or len(rounds) == pace.rounds or is_settled(rounds, pace.patience, pace.min_gain):
             break
-        lineages, pairs, ended = reflected(make_roles, pace, lineages, ledger, len(rounds), unreflected)
+        lineages, pairs, refused, ended = reflected(make_roles, pace, lineages, ledger, len(rounds))
+        unreflected += refused
     # Scale: the best versions alone; a pair that does worse than in the pilot pauses.
     scaled, paused, pairs = tuple[Tried, ...](), tuple[str, ...](), [one.pair for one in lineages]
     for block in count():
@@ -125,7 +126,7 @@ def evolve(
         if not ended and not (pairs and accepted(outcomes)):
             ended = "a whole round brought no task" if pairs else "every pair has paused"
     ended = "" if len(accepted(scaled)) >= pace.tasks else ended
-    return Evolved(lineages, rounds, scaled, refusals, tuple(unreflected), paused, ended)
+    return Evolved(lineages, rounds, scaled, refusals, unreflected, paused, ended)
 
 
 def accepted(outcomes: Sequence[Tried]) -> list[Task]:
@@ -177,18 +178,13 @@ def plan_pairs(
 
 
 def reflected(
-    make_roles: MakeRoles,
-    pace: Pace,
-    lineages: Sequence[Lineage],
-    ledger: Ledger,
-    number: int,
-    refused: list[RefusedPair],
-) -> tuple[tuple[Lineage, ...], list[PlanPair], str]:
-    """(lineages, the pairs of the next round, why it ended): a version with another text is a new one.
+    make_roles: MakeRoles, pace: Pace, lineages: Sequence[Lineage], ledger: Ledger, number: int
+) -> tuple[tuple[Lineage, ...], list[PlanPair], tuple[RefusedPair, ...], str]:
+    """(lineages, the pairs of the next round, why some have no reflection, why it ended).
 
-    refused: gets why a pair has no reflection.
+    A version with another text is a new one.
     """
-    after, pairs = list[Lineage](), list[PlanPair]()
+    after, pairs, refusals = list[Lineage](), list[PlanPair](), list[RefusedPair]()
     for one in lineages:
 
         def reflect(roles: Roles) -> PlanPair:
@@ -198,14 +194,14 @@ def reflected(
         try:
             planned = ledger.do(unit, Planned, lambda backends: _planned(reflect, make_roles(backends), WITHHELD))
         except Halted as stopped:
-            return tuple(lineages), pairs, str(stopped)
+            return tuple(lineages), pairs, tuple(refusals), str(stopped)
         if planned.pair is None:
-            refused.append(RefusedPair(one.pair.name, planned.error, planned.detail))
+            refusals.append(RefusedPair(one.pair.name, planned.error, planned.detail))
         new = planned.pair or one.pair  # without a reflection it stays as it is
         changed = lines_of(new) != lines_of(one.pair)
         after.append(one._replace(latest=one.latest + changed))
         pairs.append(replace(new, version=one.latest + 1) if changed else one.pair)
-    return tuple(after), pairs, ""
+    return tuple(after), pairs, tuple(refusals), ""
 
 
 def _planned(make: Callable[[Roles], PlanPair], roles: Roles, counted: Sequence[str] = ()) -> Planned:
