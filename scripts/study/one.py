@@ -210,7 +210,7 @@ def trained(records: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
         np.array([x for record in steps for x in record[name]], float) for name in ("task_mean", "task_variance")
     )
     middle, outside = (means >= 0.25) & (means <= 0.75), (means < 0.25) | (means > 0.75)
-    tenth = max(1, len(steps) // 10)
+    tenth, dropping = max(1, len(steps) // 10), drops_groups(steps)
     entered = {task_id for record in steps for task_id in record.get("entered_ids", ())}
     firsts = [first.mean for task_id, first in first_measurements(steps).items() if task_id in entered]
     pool = ("pool_human", "pool_trial", "pool_active", "zone_hard", "zone_boundary", "zone_mastered", "injected")
@@ -223,7 +223,7 @@ def trained(records: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
         "failed_rollouts": sum(record["failed_rollouts"] for record in steps),
         "skipped_steps": sum(bool(record["skipped"]) for record in steps),
         "zero_variance": [
-            None if drops_groups(steps) else without_variance(part) for part in (steps[:tenth], steps[-tenth:])
+            None if dropping else without_variance(part) for part in (steps[:tenth], steps[-tenth:])
         ],
         "variance": [
             round(float(part.mean()), 5) if part.size else None for part in (variances[middle], variances[outside])

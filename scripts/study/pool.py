@@ -25,7 +25,7 @@ def stretches(run: Path, records: Sequence[Mapping[str, Any]], count: int) -> li
     outcomes = read_outcomes(read_metrics(run / "candidates.jsonl"), read_tasks(run / "tasks/seeds.jsonl"))
     written = [(one.settled, one.candidate) for one in outcomes if one.candidate is not None]
     first, last = first_measurements(records), _last_trained(records)
-    found = []
+    dropping, found = drops_groups(records), []
     for low, high in bounds_of(records, count):
         inside = [record for record in records if low < record["step"] <= high]
         variants = [task for step, task in written if low < step <= high]
@@ -36,7 +36,7 @@ def stretches(run: Path, records: Sequence[Mapping[str, Any]], count: int) -> li
                 "steps": [low + 1, high],
                 "trained_progress": round(float(means.mean()), 4),
                 "in_band": round(float(((means >= BAND[0]) & (means <= BAND[1])).mean()), 4),
-                "zero_variance": None if drops_groups(records) else without_variance(inside),
+                "zero_variance": None if dropping else without_variance(inside),
                 "pool": inside[-1]["pool_human"] + inside[-1]["pool_active"],
                 "boundary": inside[-1]["zone_boundary"],
                 "first_in_band": [sum(BAND[0] <= first[name].mean <= BAND[1] for name in entered), len(entered)],
