@@ -222,9 +222,7 @@ def trained(records: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
         "candidates": sum(record["candidates"] for record in steps),
         "failed_rollouts": sum(record["failed_rollouts"] for record in steps),
         "skipped_steps": sum(bool(record["skipped"]) for record in steps),
-        "zero_variance": [
-            None if dropping else without_variance(part) for part in (steps[:tenth], steps[-tenth:])
-        ],
+        "zero_variance": [None if dropping else without_variance(part) for part in (steps[:tenth], steps[-tenth:])],
         "variance": [
             round(float(part.mean()), 5) if part.size else None for part in (variances[middle], variances[outside])
         ],
