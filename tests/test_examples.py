@@ -131,9 +131,11 @@ def test_the_page_is_followed_to_its_end_and_from_what_it_exported(user, tmp_pat
     assert (tmp_path / "scores" / "trajectories.html").is_file() and (tmp_path / "exported" / "config.json").is_file()
     gold = json.loads((tmp_path / "gold" / "scores.json").read_text())
     assert gold["scores"]["rows"]["all tasks"]["rods"]["mean"] == 1.0
-    # Its own export stands in for the checkpoint that from_checkpoint.py names, with a template that can think.
+    # Its own export stands in for the checkpoint that from_checkpoint.py names, with its positions and a template that can think.
     checkpoint = tmp_path / "checkpoints" / "Qwen3-0.6B"
     shutil.copytree(tmp_path / "exported", checkpoint)
+    settings = json.loads((checkpoint / "config.json").read_text("utf-8"))
+    (checkpoint / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 40_960}), "utf-8")
     template = checkpoint / "chat_template.jinja"
     template.write_text("{%- if enable_thinking is defined %}{%- endif %}" + template.read_text("utf-8"), "utf-8")
     command = ["rods", "check", "--config", "lending_desk/from_checkpoint.py"]
