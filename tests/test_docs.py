@@ -64,6 +64,21 @@ def test_the_link_check_can_tell_right_from_wrong(tmp_path, monkeypatch):
     assert dead(page) == ["#no", "other.md"]
 
 
+def headless(text: str) -> list[str]:
+    """First rows of tables without a line under them that makes them a head: a site shows those as plain text."""
+    tables = re.findall(r"^(?:\|.*\n)+", prose(text) + "\n", re.MULTILINE)
+    return [table.splitlines()[0] for table in tables if not re.match(r".*\n\|[ :|-]+\|\n", table)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_table_has_a_head(page):
+    assert headless(TEXTS[page]) == []
+
+
+def test_a_blank_line_ends_a_table():
+    assert headless("| a |\n| --- |\n| b |\n\n| c |\n| d |\n\n```\n| e |\n```\n| f |") == ["| c |", "| f |"]
+
+
 def test_the_index_names_every_page():
     links = re.findall(r"\]\((\w+/\w+\.md)\)", TEXTS[DOCS / "index.md"])
     pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")} - {"index.md"}
