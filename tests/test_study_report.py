@@ -161,7 +161,8 @@ def test_the_margin_is_one_of_progress_and_an_arm_that_drops_groups_has_no_share
     )
     assert progress.splitlines()[2].split(" | ")[-1] != "- |" and area.splitlines()[2].split(" | ")[-1] == "- |"
     claims = report.section(TWELVE, runs).split("### What the paper claims")[1]
-    assert "| 10%, 40% |" in claims and claims.split("| `few` |")[1].splitlines()[0].split(" | ")[3] == "-"
+    few = claims.split("| `few` |")[1].splitlines()[0].split(" | ")
+    assert "| 0.120, 0.060, 2.0 | 60% of 120 | 10%, 40% |" in claims and few[1:4] == ["-", "60% of 60", "-"]
 
 
 def test_a_verdict_needs_the_corrected_p_and_a_shown_equivalence(monkeypatch):

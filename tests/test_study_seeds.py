@@ -35,6 +35,14 @@ def test_shares_of_groups_and_of_seeds_in_each_third():
     assert last["informative"] == last["stuck"] == 0.0 and last["seeds"] == 0 and last["seeds_stuck"] is None
 
 
+def test_a_run_that_drops_groups_has_no_share_of_them():
+    records = [record(step, a=(0.5, 0.25), b=(0.5, 0.0)) for step in (1, 2, 3)]
+    records[1] |= {"tasks_played": 6, "tasks_kept": 2}  # four more were played, and have no place
+    for part in seeds.parts_of(records, [(3, "b")], unfit=set()):
+        assert part["informative"] is part["stuck"] is None
+    assert part["seeds_stuck"] == 1.0  # seeds are known all the same
+
+
 def test_lines_of_runs_that_are_elsewhere_stay(tmp_path):
     path = tmp_path / "toy_seeds.jsonl"
     assert seeds.merged(path, [{"arm": "rods", "seed": 0, "parts": 1}]) == [{"arm": "rods", "seed": 0, "parts": 1}]

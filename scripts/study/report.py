@@ -243,15 +243,17 @@ def _claims(lines: Lines, arm: str) -> list[str] | None:
     if not own:
         return None
     middle, outside = (np.mean([line["variance"][k] or 0.0 for line in own]) for k in (0, 1))
+    ratio = f"{middle / outside:.1f}" if outside else "-"
     inside, all_of = (sum(line["first_in_band"][k] for line in own) for k in (0, 1))
     zero = [[line["zero_variance"][k] for line in own] for k in (0, 1)]  # null where groups were dropped
+    chosen = None in zero[0]  # what is left of the groups was chosen by their variance, which says nothing then
     zones = [sum(line["pool"][f"zone_{name}"] for line in own) for name in ("hard", "boundary", "mastered")]
     return [
         f"`{arm}`",
         str(len(own)),
-        f"{middle:.3f}, {outside:.3f}, {middle / outside:.1f}" if outside else f"{middle:.3f}, {outside:.3f}, -",
+        "-" if chosen else f"{middle:.3f}, {outside:.3f}, {ratio}",
         f"{inside / all_of:.0%} of {all_of}" if all_of else "-",
-        "-" if None in zero[0] else f"{np.mean(zero[0]):.0%}, {np.mean(zero[1]):.0%}",
+        "-" if chosen else f"{np.mean(zero[0]):.0%}, {np.mean(zero[1]):.0%}",
         f"{zones[1] / max(1, sum(zones)):.0%} of {sum(zones) / len(own):.0f}",
     ]
 

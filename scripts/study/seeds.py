@@ -32,7 +32,7 @@ from rods_jax.types import Json, Task
 from scripts.study.draw import COLORS, save
 from scripts.study.one import RESULT
 from scripts.study.plan import LINES, Planned, Study, config_of, folder_of, load, planned
-from scripts.study.pool import bounds_of, stretches
+from scripts.study.pool import bounds_of, drops_groups, stretches
 from scripts.study.report import STRETCHES, stretch_rows
 
 PARTS = 3  # of a run's steps
@@ -104,7 +104,8 @@ def unfit_of(config: Config, tokenizer: Any, tasks: Sequence[Task]) -> set[str]:
 def parts_of(records: Sequence[Mapping[str, Any]], chosen: Sequence[tuple[int, str]], unfit: set[str]) -> list[Json]:
     """Of each part of a run's steps: shares of the groups that were trained on, and of the tasks that became seeds.
 
-    chosen: (step, task id) of each seed, whose group was played at that step.
+    chosen: (step, task id) of each seed, whose group was played at that step.  A run that drops groups has no shares of
+    groups: its places hold those that were chosen because they differ.
     """
     measured = {
         (record["step"], name): (mean, variance)
@@ -112,9 +113,9 @@ def parts_of(records: Sequence[Mapping[str, Any]], chosen: Sequence[tuple[int, s
         for name, mean, variance in zip(record["task_ids"], record["task_mean"], record["task_variance"], strict=True)
         if mean is not None and variance is not None
     }
-    found = []
+    dropping, found = drops_groups(records), []
     for low, high in bounds_of(records, PARTS):
-        trained = [group for (step, _), group in measured.items() if low < step <= high]
+        trained = [group for (step, _), group in measured.items() if low < step <= high and not dropping]
         seeds = [(name, measured[step, name]) for step, name in chosen if low < step <= high]
         found.append(
             {
