@@ -116,7 +116,7 @@ def recycling(table: Table, rng: np.random.Generator, *, tasks_per_step: int) ->
 
     With `filtering.differing` and a refill it is query recycling (arXiv 2606.10709): what taught is consumed, the rest
     returns.  When consumed tasks return is our choice.  The step before is not known yet (`Table`), so that what taught
-    in it may be drawn once more, and rests after that.
+    in it may be drawn once more, and rests after that.  A group that differed and found no place rests too.
     """
     epoch = len(table.ids) / tasks_per_step
     consumed_N = table.differed_NW[:, 0] & (table.step - table.steps_NW[:, 0] <= epoch)
@@ -148,8 +148,8 @@ def nearest_half(
 ) -> np.ndarray:
     """exp(-|V - 1/2| / width) for `candidates` times a step's tasks, drawn evenly; 0 for all others.
 
-    V is the mean of Beta(1 + S, 1 + n - S) as in `learnability`.  Source: PCL (arXiv 2510.01135), with a posterior in the
-    place of its value model (our choice); `width` is that of DOTS (arXiv 2506.05316).
+    V is the mean of Beta(1 + S, 1 + n - S) as in `learnability`, but all W measurements count alike.  Source: PCL
+    (arXiv 2510.01135), with a posterior in the place of its value model (our choice); `width` is that of DOTS (2506.05316).
     """
     rollouts_N = table.counts_NW.sum(1)
     value_N = (1 + (table.counts_NW * np.nan_to_num(table.means_NW)).sum(1)) / (2 + rollouts_N)

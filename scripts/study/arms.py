@@ -36,7 +36,7 @@ def synthesis(config: Config, *, author: GeneratedBy, signal: Callable = boundar
 def once(config: Config, author: GeneratedBy) -> Config:
     """The first epoch writes what the others take: no refresh (Table 2, static pool).
 
-    A seed is sent once in an epoch, so that there are about a fifth of the variants that `rods` has.
+    A seed is sent once in an epoch, and the quotas hold, so that there are about a seventh of the variants of `rods`.
     """
     made = synthesis(config, author=author, surplus=5.0, max_age=100)
     *before, last = made.stages
@@ -152,8 +152,8 @@ def rivals(author: GeneratedBy = None) -> tuple[Arm, ...]:
 
 
 OFFLINE = (
-    Arm(name="offline", about="a pool made beforehand, twice the seeds", change=partial(with_pool, times=2.0)),
-    Arm(name="offline_17", about="a pool made beforehand, 17 times the seeds", change=partial(with_pool, times=16.0)),
+    Arm(name="offline", about="variants made beforehand, twice the seeds", change=partial(with_pool, times=2.0)),
+    Arm(name="offline_17", about="variants made beforehand, 16 times the seeds", change=partial(with_pool, times=16.0)),
 )
 
 
