@@ -83,9 +83,9 @@ def test_arms_are_ranked_over_the_seeds_that_all_of_them_have():
     only_later = lambda seed: 5.0 * (seed > 5)  # of which `few` has none
     own = [one | {"progress": only_later(one["seed"])} for one in lines() if one["arm"] == "static"]
     rest = [one for one in lines() if one["arm"] != "static"]
-    count, correlation, *_ = report.ranks(TWELVE, own + rest, TWELVE, lines())
+    count, seeds, correlation, _ = report.ranks(TWELVE, own + rest, TWELVE, lines(seeds=5))
     equal = [one | {"progress": 0.0} if one["arm"] == "static" else one for one in lines()]
-    assert (count, correlation) == (4, report.ranks(TWELVE, equal, TWELVE, lines())[1])
+    assert (count, seeds, correlation) == (4, (6, 5), report.ranks(TWELVE, equal, TWELVE, lines(seeds=5))[2])
 
 
 def test_a_contrast_without_two_common_seeds_is_left_out():
@@ -104,11 +104,19 @@ def test_the_page_says_what_the_registered_test_decides_and_nothing_before_the_l
 
 
 def test_the_page_and_its_pictures(tmp_path):
-    report.write_report([(TWELVE, lines()), (replace(TWELVE, name="second"), lines())], Console(quiet=True), tmp_path)
+    second, third = replace(TWELVE, name="second"), replace(TWELVE, name="third")
+    suites = [(TWELVE, lines()), (second, lines()), (third, lines(seeds=5))]
+    report.write_report(suites, Console(quiet=True), tmp_path)
     text = (tmp_path / "toy.md").read_text("utf-8")
     assert "| `static` | 12 of 12 |" in text and "| 1 |" in text  # one collapse
     assert "0.120, 0.060, 2.0 | 60% of 120 | 10%, 40% | 50% of 20 |" in text
-    assert "Over 4 arms: Spearman's correlation of the means is 1.00." in text
+    # `few` has six of the twelve seeds, and the third suite has five of all: all that is ranked is over those.
+    for name, seeds in (("second", 6), ("third", 5)):
+        said = text.split(f"## The same order in toy and {name}?\n\n")[1]
+        assert said.startswith(
+            f"Over 4 arms, with the 6 and {seeds} seeds that all of them have: Spearman's correlation"
+        )
+    assert "Spearman's correlation of the means is 1.00." in text
     assert "| `0123456` | 38 | a processor | 2 | 3.11.7, 0.10.2 |" in text and "| `fedcba9`, changed | 4 |" in text
     names = [f"{study}_{kind}.png" for study in ("toy", "second") for kind in ("curves", "contrasts")]
     assert all((tmp_path / name).stat().st_size > 10_000 and name in text for name in names)

@@ -73,16 +73,19 @@ def _contrast(study: Study, lines: Lines, outcome: str, family: str, arm: str, r
     )
 
 
-def ranks(study: Study, lines: Lines, other: Study, other_lines: Lines) -> tuple[int, float, float, float]:
-    """(arms that both suites have, Spearman's correlation of their means, reliability within each suite)."""
+def ranks(
+    study: Study, lines: Lines, other: Study, other_lines: Lines
+) -> tuple[int, tuple[int, int], float, tuple[float, float]]:
+    """(arms that both suites have, seeds of each suite that all of them have, Spearman's correlation of their means over
+    those, reliability within each suite)."""
     names = [arm.name for arm in study.arms if by_seed(lines, arm.name) and by_seed(other_lines, arm.name)]
     own_AS, other_AS = shared_scores(lines, names), shared_scores(other_lines, names)
-    shared = own_AS.shape[1] and other_AS.shape[1]
+    seeds = own_AS.shape[1], other_AS.shape[1]
     return (
         len(names),
-        inference.rank_correlation(own_AS.mean(1), other_AS.mean(1)) if shared else float("nan"),
-        inference.reliability(own_AS),
-        inference.reliability(other_AS),
+        seeds,
+        inference.rank_correlation(own_AS.mean(1), other_AS.mean(1)) if all(seeds) else float("nan"),
+        (inference.reliability(own_AS), inference.reliability(other_AS)),
     )
 
 
@@ -104,8 +107,7 @@ def write_report(studies: Sequence[tuple[Study, Lines]], console: Console, folde
         if found := contrasts(study, lines):
             draw_contrasts(found, study.margin, folder / f"{study.name}_contrasts.png")
             parts.append(f"![Paired differences with their 95 % intervals]({study.name}_contrasts.png)")
-    if len(studies) > 1:
-        parts.append(between(*studies[0], *studies[1]))
+    parts += [between(*studies[0], *other) for other in studies[1:]]
     write_atomically(page, "\n\n".join(parts) + "\n")
     terminal.say(console, f"written: {page}")
 
@@ -305,8 +307,9 @@ def stretch_rows(lines: Lines, arm: str) -> list[list[str]]:
 
 
 def between(study: Study, lines: Lines, other: Study, other_lines: Lines) -> str:
-    count, correlation, *within = ranks(study, lines, other, other_lines)
-    text = f"## The same order in both suites?\n\nOver {count} arms: "
+    count, seeds, correlation, within = ranks(study, lines, other, other_lines)
+    text = f"## The same order in {study.name} and {other.name}?\n\nOver {count} arms, "
+    text += f"with the {seeds[0]} and {seeds[1]} seeds that all of them have: "
     if count < 3 or np.isnan(correlation):
         return text + "too few have runs in both."
     own, theirs = (f"{one:.2f}" if not np.isnan(one) else "unknown" for one in within)
