@@ -132,7 +132,7 @@ def rivals(author: GeneratedBy = None) -> tuple[Arm, ...]:
         Arm(name="learnability", about="marin's p (1 - p)", change=partial(drawn, weights=samplers.learnability)),
         Arm(
             name="vcrl",
-            about="success varies at least 0.3 of what it can, others by priority",
+            about="drawn by the variance of success, groups without any replaced",
             change=partial(drawn, weights=samplers.variance_priority, keep=filtering.varied, refill=3.0),
         ),
         Arm(
@@ -142,7 +142,7 @@ def rivals(author: GeneratedBy = None) -> tuple[Arm, ...]:
         ),
         Arm(
             name="prompt_replay",
-            about="half of a step by |p - 1/2|",
+            about="half of the mass by |p - 1/2|",
             change=partial(drawn, weights=samplers.prompt_replay),
         ),
         Arm(name="pcl", about="nearest to 1/2 by posterior", change=partial(of_step, weights=samplers.nearest_half)),
