@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rods_jax.chat import MALFORMED_CALL, REFUSED, TOO_LONG, Generate, Reply, Request
+from rods_jax.chat import CUT, MALFORMED_CALL, REFUSED, TOO_LONG, Generate, Reply, Request
 from rods_jax.codecs.grammar import served_call
 from rods_jax.generation import Generator, Sampling, rollout_keys
 from rods_jax.types import Codec, Json, Message, ToolSpec
@@ -35,7 +35,7 @@ def policy_generate(
     Threads that ask at once share batches.  Noise depends on (seed, request, how many equal ones stand before it in the
     same call, position), so that no order of threads changes a reply.  Reply.error "refused": the request has a tool
     without a name, a description or parameters, or another order than user and assistant in turn; "too_long": it has more
-    than `prompt_capacity` tokens.
+    than `prompt_capacity` tokens; "cut": the message did not end within the generator's limit.
     """
     turn, leads = threading.Condition(), False  # one thread leads: it answers for all
     waiting: deque[tuple[Request, str, Future[Reply]]] = deque()
@@ -147,6 +147,8 @@ def _said(codec: Codec, request: Request, prompt: list[int] | str, tokens: list[
     if len(prompt) > capacity:
         return Reply("", error=TOO_LONG, detail=f"the prompt has {len(prompt)} tokens, more than {capacity}")
     text, counts = codec.decode(tokens), (len(prompt), len(tokens))
+    if not tokens or tokens[-1] not in codec.stop_tokens:  # what was cut short may look whole
+        return Reply(text, (), CUT, *counts, detail=f"the message is longer than {len(tokens)} tokens")
     if not request.tools:
         return Reply(text, (), None, *counts)
     action = codec.parse(text)

@@ -13,7 +13,7 @@ from synthesis_toy import TASK, TOY
 
 from models.decoder import DecoderConfig
 from models.policy import callables
-from rods_jax.chat import REFUSED, TOO_LONG, Endpoint, Request, http_generate
+from rods_jax.chat import CUT, REFUSED, TOO_LONG, Endpoint, Request, http_generate
 from rods_jax.codecs.documents import tool_name
 from rods_jax.codecs.qwen import qwen_codec
 from rods_jax.codecs.tokenizer import train_tokenizer
@@ -66,8 +66,8 @@ def test_a_reply_does_not_depend_on_its_batch(backend):
     requests = [say("lend it"), say("add a book", system="You judge."), say("lend it", "to whom?", "to anna")]
     together = backend(temperature=0.0)(requests)
     assert together == [backend(temperature=0.0)([request])[0] for request in requests]
-    assert len({reply.text for reply in together}) > 1 and all(reply.error is None for reply in together)
-    assert [reply.completion_tokens for reply in together] == [ACTION] * 3  # random weights never stop
+    assert len({reply.text for reply in together}) > 1
+    assert [(reply.completion_tokens, reply.error) for reply in together] == [(ACTION, CUT)] * 3  # they never stop
     prompts = [CODEC.encode_prompt((), "lend it"), CODEC.encode_prompt((), "add a book", "You judge.")]
     assert [reply.prompt_tokens for reply in together[:2]] == [len(prompt) for prompt in prompts]
     assert together[2].prompt_tokens > together[0].prompt_tokens + len("to whom?to anna") / 4
@@ -150,8 +150,9 @@ def test_an_untrained_policy_fails_in_every_role_and_breaks_nothing(backend):
 
     def respond(handler, body):
         (reply,) = own([Request(tuple(body["messages"]))])
-        status = 200 if reply.error is None else 400
-        send(handler, completion(reply.text, usage=(reply.prompt_tokens, reply.completion_tokens)), status)
+        answer = completion(reply.text, usage=(reply.prompt_tokens, reply.completion_tokens))
+        answer["choices"][0]["finish_reason"] = "length" if reply.error == CUT else "stop"
+        send(handler, answer, 200 if reply.error in (None, CUT) else 400)
 
     with chat_server(respond) as (url, requests):
         served = write(http_generate(Endpoint(url=url, model="policy")))

@@ -110,6 +110,11 @@ def test_a_policy_of_ours_gets_the_conversation_as_its_codec_writes_it():
     assert _said(CODEC, Request(request.messages), [1], called, 9).text.startswith(
         "<tool_call>"
     )  # without tools as it is
+    # One that was cut off has no stop token. It is nobody's message, even where a part of it can be read.
+    for asked in (request, Request(request.messages)):
+        cut = _said(CODEC, asked, [1, 2], called[:-1], 9)
+        assert (cut.error, cut.calls, cut.completion_tokens) == (chat.CUT, (), len(called) - 1)
+        assert cut.detail == f"the message is longer than {len(called) - 1} tokens" and "light" in cut.text
 
 
 def test_an_untrained_policy_is_a_user():
