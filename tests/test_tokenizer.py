@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from rods_jax.codecs.qwen import qwen_codec
 from rods_jax.codecs.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, load_tokenizer, train_tokenizer
 from rods_jax.files import CheckpointError
 
@@ -18,6 +19,7 @@ def train(texts=TEXTS, vocab_size=300, **keywords):
 
 
 TOKENIZER = train()
+CORRUPTS = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
 
 
 def pieces(text, tokenizer=TOKENIZER):
@@ -133,6 +135,18 @@ def test_a_file_that_is_empty_cut_or_no_object_is_named(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(CheckpointError, match=name):
         load_tokenizer(tmp_path)
+
+
+def test_no_space_is_taken_out_of_what_is_decoded(tmp_path):
+    """Llama 3's file asks transformers to clean up; before its version 5 it does so, and afterwards where it is told twice."""
+    TOKENIZER.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    settings |= {"clean_up_tokenization_spaces": True, CORRUPTS: True}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    loaded = load_tokenizer(tmp_path)
+    tokens = loaded.encode("a , b . do n't", add_special_tokens=False)
+    assert loaded.decode(tokens) == "a, b. don't"
+    assert qwen_codec(loaded).decode(tokens) == "a , b . do n't"
 
 
 def test_a_file_of_another_kind_is_named(tmp_path):

@@ -116,7 +116,8 @@ def template_codec(
     @lru_cache(maxsize=1024)  # a group's rollouts often say the same
     def read(tokens: tuple[int, ...]) -> str:
         said = tokens[:-1] if tokens and tokens[-1] in stop_tokens else tokens
-        return tokenizer.decode(said, skip_special_tokens=False)
+        # "Cleaning up" takes spaces out of what was said; Llama 3's files ask for it.
+        return tokenizer.decode(said, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     # Render and check the frames that every run needs: a wrong template is refused before anything is computed.
     opening(0, ("user",) if system is None else ("system", "user"))
