@@ -45,6 +45,14 @@ def test_a_signature_is_one_line():
     assert tool_name(nothing) == "quit"
 
 
+def test_a_signature_takes_whatever_json_schema_allows():
+    """No properties at all, as tools without parameters have in recorded dialogues, and `true`, which is any value."""
+    assert tool_signature(ToolSpec("quit", "Ends.", {"type": "object"}, "")) == "quit(): Ends."
+    fields = {"a": True, "b": {"type": "array", "items": True}, "c": {"anyOf": [True, {"type": "null"}]}}
+    tool = ToolSpec("f", "Does.", {"type": "object", "properties": fields, "required": ["b"]}, "")
+    assert tool_signature(tool) == "f(a: any = ..., b: array[any], c: any | null = ...): Does."
+
+
 def test_the_sizes_of_a_prompt_of_bfcl():
     """Characters per base task, the mean: what the documents cost, and what the slim ones save."""
     bfcl = pytest.importorskip("rods_jax.environments.bfcl")

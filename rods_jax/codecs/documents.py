@@ -40,15 +40,18 @@ def _fields(schema: Mapping[str, Json]) -> str:
     required = schema.get("required", ())
     return ", ".join(
         f"{name}: {_type(field)}" + ("" if name in required else f" = {_default(field)}")
-        for name, field in schema["properties"].items()
+        for name, field in schema.get("properties", {}).items()
     )
 
 
-def _default(schema: Mapping[str, Json]) -> str:
-    return json.dumps(schema["default"], ensure_ascii=False) if "default" in schema else "..."
+def _default(schema: Json) -> str:
+    known = isinstance(schema, Mapping) and "default" in schema
+    return json.dumps(schema["default"], ensure_ascii=False) if known else "..."
 
 
-def _type(schema: Mapping[str, Json]) -> str:
+def _type(schema: Json) -> str:
+    if not isinstance(schema, Mapping):  # true: any value
+        return "any"
     if "enum" in schema:
         return " | ".join(json.dumps(value, ensure_ascii=False) for value in schema["enum"])
     if "const" in schema:
