@@ -25,7 +25,7 @@ from rods_jax.strict_json import JsonError
 from rods_jax.types import Action, Json, Message, ToolSpec
 
 ROLES = "system", "user", "assistant", "tool"
-SET_ASIDE, UNREADABLE = "of validation tasks", "unreadable"
+SET_ASIDE, UNREADABLE, UNLEARNED = "of validation tasks", "unreadable", "without a message that is learned"
 
 
 class Dialogue(NamedTuple):
@@ -51,7 +51,8 @@ def recorded(
 ) -> Recorded:
     """Reads a file of dialogues; a `ColdStartConfig.dialogues` once its keywords are bound.
 
-    success_only: without those that failed; those whose labels disagree, or that have none, are always left out.
+    success_only: without those that failed; those whose labels disagree, or that have none, are always left out,
+    and so are those of which no message is learned.
     last_turn_only: the loss is on the last message of each line alone (with `observed_weight=0`).
     Those of validation tasks are left out.  ConfigError: the file cannot be read, nothing is left, or a dialogue is of a
     held-out task.  JsonError: a line is no dialogue; the message names file and line.
@@ -76,6 +77,8 @@ def recorded(
             left_out[fate] += 1
         elif (dialogue := _dialogue(line, where, fate == KEPT, last_turn_only)) is None:
             left_out[UNREADABLE] += 1
+        elif not any(dialogue.learned):
+            left_out[UNLEARNED] += 1
         else:
             found.append(dialogue)
     if not found:
@@ -146,5 +149,7 @@ def _action(message: Mapping[str, Json], text: str) -> Action:
 
 def _tool(tool: Json, where: str) -> ToolSpec:
     function = require_object(require_object(tool, where, function=dict)["function"], where, name=str)
+    kinds: dict[str, type] = {"description": str, "parameters": dict, "response": dict}
+    require_object(function, where, **{name: kind for name, kind in kinds.items() if function.get(name) is not None})
     parameters = function.get("parameters") or {"type": "object", "properties": {}}
     return ToolSpec(function["name"], function.get("description") or "", parameters, "", function.get("response") or {})

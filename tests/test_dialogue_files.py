@@ -78,6 +78,15 @@ def test_success_alone_is_learned_and_all_else_is_counted(read):
     assert every.left_out == {"conflict": 2, "unlabelled": 1}
 
 
+def test_a_dialogue_without_a_message_that_is_learned_is_left_out(read):
+    """A batch of such rows alone would have the loss 0 / 0."""
+    silent = [one | {"weight": 0} if one["role"] == "assistant" else one for one in MESSAGES]
+    last = [*MESSAGES[:-2], MESSAGES[-2] | {"weight": 0}]
+    found = read(line(silent, reward=1), line(last, reward=1), line(reward=1))
+    assert found.left_out == {"without a message that is learned": 1} and len(found.dialogues) == 2
+    assert read(line(last, reward=1), line(reward=1), last_turn_only=True).left_out == found.left_out
+
+
 def test_measured_tasks_teach_nothing(read):
     tasks = author_tasks(WORKPLACE, count=2, rng=random.Random(0))
     splits = TaskSplits((), held_out=tasks[:1], validation=tasks[1:])
@@ -100,6 +109,14 @@ def test_measured_tasks_teach_nothing(read):
         (line([*MESSAGES, MESSAGES[0], MESSAGES[6]], reward=1), "line 2: a system message stands after"),
         (line(reward=1) | {"tools": [{"name": "x"}]}, "line 2: it lacks the key function"),
         (line(reward=1) | {"tools": 5}, "line 2: tools must be a list"),
+        (
+            line(reward=1) | {"tools": [{"function": {"name": "f", "description": ["x"]}}]},
+            "line 2: description must be a str",
+        ),
+        (
+            line(reward=1) | {"tools": [{"function": {"name": "f", "parameters": "n"}}]},
+            "line 2: parameters must be an obj",
+        ),
         (line(reward=1, task_id=["t"]), "line 2: task_id must be a name or a number"),
         (line(reward=1, task_id="t", rollout={}), "line 2: rollout must be a name or a number"),
     ],
