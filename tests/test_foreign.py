@@ -3,6 +3,7 @@
 import argparse
 import collections
 import dataclasses
+import functools
 import math
 import threading
 
@@ -12,6 +13,7 @@ import pytest
 from rods_jax.dialogue import Said, gold_player, play
 from rods_jax.environments import toolkit
 from rods_jax.environments.episode import start_episodes
+from rods_jax.environments.isolation import shared_by
 from rods_jax.environments.protocol import Failure
 from rods_jax.environments.scoring import RODS, GoldError, gold_trace
 from rods_jax.types import Action, Call, Task, Turn, World
@@ -224,3 +226,26 @@ def test_a_hint_that_cannot_be_made_does_not_lose_the_rollout():
     batch = start_episodes(domain, [one], RODS._replace(explains_failures=True))
     feedback = batch.act({0: Action(calls=(Call("end", {"how": "exit"}),))})[0]
     assert feedback.observations == ("Error: SystemExit\n(There is no hint: KeyError: 'reason')",)
+
+
+# ----------------------------------------------------------------------- attributes without an end
+class Proxy:
+    """Answers every name with another proxy that can be called, as xmlrpc.client.ServerProxy does."""
+
+    asked: list[str] = []
+
+    def __getattr__(self, name):
+        self.asked.append(name)
+        assert len(self.asked) < 100, "there is no end of it"
+        return Proxy()
+
+    def __call__(self):
+        """Nothing."""
+
+
+def test_an_attribute_that_makes_up_its_own_is_not_followed_without_end():
+    def look(self, seen=[]):
+        return seen
+
+    members = {"server": Proxy(), "look": functools.lru_cache(look)}
+    assert shared_by(type("Client", (), members)).functions == (look,)  # behind its decorator

@@ -118,7 +118,9 @@ def _functions(member: Any) -> Iterator[FunctionType]:
         while one is not None:
             if inspect.isfunction(one):
                 yield one
-            one = getattr(one, "__wrapped__", None) if callable(one) else None
+            # What a `__getattr__` makes up is not followed: it might never end.
+            wraps = callable(one) and inspect.getattr_static(one, "__wrapped__", None) is not None
+            one = one.__wrapped__ if wraps else None
 
 
 def _has_mutable_default(function: Callable) -> bool:
