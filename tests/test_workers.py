@@ -123,6 +123,17 @@ def test_a_worker_that_grows_or_is_killed_is_replaced(workers, expected):
     assert not any(os.path.exists(f"/proc/{pid}") for pid in before)
 
 
+def test_a_worker_that_stands_still_and_reads_nothing_holds_nobody(workers, expected):
+    """Its pipe takes some 200,000 bytes; what is beyond would wait for ever."""
+    workers.start(BATCH)
+    os.kill(workers._workers[0].process.pid, signal.SIGSTOP)
+    long = replace(TASKS[0], turns=(Turn("add" * 1_000_000),))
+    batch = workers.start([long, *TASKS[1:3]])
+    assert batch.openings[0] == Failure("the worker process died with exit code -9")
+    assert not any(isinstance(one, Failure) for one in batch.openings[1:])
+    assert play(workers.start) == expected
+
+
 def test_memory_far_beyond_the_limit_is_refused_inside(workers):
     observed = workers.start(BATCH).act({0: act("leak", megabytes=100_000)})[0]
     assert observed.code == -2 and "Error" in observed.observations[0]

@@ -11,12 +11,14 @@ nothing, so their answers do not depend on the number of workers.
 Left out on purpose: other machines, rescuing the episodes of a lost worker, and two batches at once.
 """
 
+import contextlib
 import multiprocessing
 import resource
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -157,10 +159,9 @@ class Workers:
     def _ask(self, requests: Mapping[int, _Start | _Act]) -> dict[int, Any]:
         """By slot: the answer, or the Failure of all episodes there."""
         for slot, request in requests.items():
-            try:
-                self._living(slot).connection.send(request)
-            except OSError:
-                pass  # the process is dead; `_receive` reports it
+            worker = self._living(slot)
+            with _patience(worker.process, self._seconds), contextlib.suppress(OSError):  # `_receive` reports it
+                worker.connection.send(request)
         return self._receive(requests, self._seconds)
 
     def _receive(self, slots: Iterable[int], seconds: float) -> dict[int, Any]:
@@ -172,7 +173,9 @@ class Workers:
             for slot in [slot for slot, connection in waiting.items() if connection in ready]:
                 connection = waiting.pop(slot)
                 try:
-                    answers[slot] = self._checked(slot, connection.recv())
+                    with _patience(self._living(slot).process, seconds):
+                        answer = connection.recv()
+                    answers[slot] = self._checked(slot, answer)
                 except (EOFError, OSError):
                     answers[slot] = Failure(f"the worker process died with exit code {self._died(slot)}")
             if not ready:
@@ -200,6 +203,17 @@ class Workers:
         worker = self._workers[slot]
         assert worker is not None
         return worker
+
+
+@contextlib.contextmanager
+def _patience(process: BaseProcess, seconds: float) -> Iterator[None]:
+    """Kills the process if the block takes longer: one that stands still would hold whoever uses its pipe."""
+    late = threading.Timer(seconds, process.kill)
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
 
 
 # ------------------------------------------------------------------------------- in the process
