@@ -264,6 +264,10 @@ def test_a_template_that_writes_another_familys_calls_is_refused(family, build, 
             "prints 2 of 3 messages",
         ),
         ("{% for m in messages %}{{ m.content }}\n{% endfor %}", "no token of its own"),
+        *(
+            (PLAIN.replace("m.content", f"m.content{changed}"), "changes what is said, beyond trimming")
+            for changed in (".rstrip()", ".lstrip()", ".strip('\n')", " | upper", "[:9]")
+        ),
         ("{{ messages[0].author.name }}", "cannot be rendered: UndefinedError"),
         ("{{ raise_exception('no system message') }}", "no system message"),
         ("{{ ''.__class__.__mro__ }}", "cannot be rendered: SecurityError"),

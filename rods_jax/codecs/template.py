@@ -23,6 +23,7 @@ from rods_jax.codecs.tokens import encoder
 from rods_jax.types import Action, Call, Codec, Json, Message, ToolSpec
 
 _HOLE = '\t\u241f"\u241f\t'  # stands for a content; its tabs show whether the template trims, its quote how it escapes
+_ODD = '\n\t "Is it <17>?" caf\u00e9 \t\n'
 _TOOL = {"\u241e": 0}  # stands for a tool; templates print one as JSON
 _PRINTED = re.compile('(?P<tab>\t|\\\\t)?\u241f(?P<escape>\\\\)?"\u241f(?:\t|\\\\t)?|(?P<tool>{\\s*"\u241e": 0\\s*})')
 _PROBE = Call("look_up", {"value": 7})
@@ -58,8 +59,8 @@ def template_codec(
     template: variables that the template reads, e.g. enable_thinking.
     date: the day that a template prints as today's.
 
-    ValueError: the template drops messages, writes calls that `parse` does not read, or cannot be rendered.  The
-    codec raises it for tools that the template does not print as JSON.
+    ValueError: the template drops messages or changes what is said, writes calls that `parse` does not read, or cannot be
+    rendered.  The codec raises it for tools that the template does not print as JSON.
     """
     control, find_control, encode = encoder(tokenizer)
     render = renderer(tokenizer, dict(template or {}), date)
@@ -122,6 +123,7 @@ def template_codec(
     # Render and check the frames that every run needs: a wrong template is refused before anything is computed.
     opening(0, ("user",) if system is None else ("system", "user"))
     following(("tool",))
+    _check_contents(render, ["user", "assistant", "tool", "user"] if system is None else ["system", "user"])
     _check_tokens(tokenizer, encode, render)
     if system is None:
         _check_calls(render, end[0], parse)
@@ -189,6 +191,19 @@ def _stop_tokens(tokenizer: Any, end: str, control: Mapping[str, int], stops: Se
     listed = tokenizer.init_kwargs.get("stop_tokens", ())
     named = [control[token] for token in stops if token in control]
     return tuple(dict.fromkeys([own, *([] if eos is None else [eos]), *listed, *named]))
+
+
+def _check_contents(render: Callable[..., str], roles: Sequence[str]) -> None:
+    """ValueError: what the template prints of a content is not what its hole shows."""
+
+    def said(content: str) -> str:
+        return render([{"role": role, "content": "Yes." if role == "assistant" else content} for role in roles])
+
+    count = len(roles) - roles.count("assistant")
+    if "".join(text for text, _ in _filled(_cut(said(_HOLE), count), [_ODD] * count)) != said(_ODD):
+        raise ValueError(
+            "the chat template changes what is said, beyond trimming it or writing it as JSON, which codecs do not follow"
+        )
 
 
 def _check_tokens(tokenizer: Any, encode: Callable[..., list[int]], render: Callable[..., str]) -> None:
