@@ -173,6 +173,26 @@ def test_what_is_no_server_is_refused_in_time(program, words):
         mcp_tools.domain("no", ["/no/such/program"], deadline=5.0)
 
 
+ENDLESS = """
+import json, sys
+for number, line in enumerate(sys.stdin):
+    asked = json.loads(line)
+    found = {"tools": [{"name": f"f{number}", "inputSchema": {"type": "object"}}], "nextCursor": f"{number}"}
+    if asked["method"] == "initialize":
+        version = asked["params"]["protocolVersion"]
+        found = {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": {"name": "x", "version": "1"}}
+    if "id" in asked:
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": found}), flush=True)
+"""
+
+
+def test_a_list_of_tools_without_an_end_is_refused_in_time():
+    began = time.monotonic()
+    with pytest.raises(SessionError, match="the MCP server listed tools for more than 5 s, [0-9]+ so far"):
+        mcp_tools.domain("no", [sys.executable, "-c", ENDLESS], deadline=5.0)
+    assert time.monotonic() - began < 60
+
+
 def test_a_process_that_ends_leaves_no_server_behind():
     code = (
         "import sys; from rods_jax.adapters.mcp_tools import Session\n"

@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -43,7 +44,8 @@ def domain(
     server: the URL of a streamable HTTP endpoint, or a command with its arguments, or a coroutine function that makes a
     server of the SDK, which then runs in this process.  begin: a tool that sets up a session, called with what a task's
     `world.state` holds under the class.  state: a tool that takes no arguments and returns an object, which is compared
-    with the gold's.  Neither is shown to the policy.  deadline: seconds for opening a session, and for each call.
+    with the gold's.  Neither is shown to the policy.  deadline: seconds for opening a session, for
+    the list of tools, and for each call.
     SessionError: the server cannot be asked, or lacks one of these two.
     """
     session = Session(server, deadline)
@@ -120,10 +122,14 @@ class Session:
             raise SessionError(f"the MCP server cannot be asked: {_told(error)}") from error
 
     def tools(self) -> list[Any]:
-        """All tools of all pages."""
-        found, page = [], self._wait("the list of tools", self._client.list_tools)
+        """All tools of all pages. SessionError: they do not end before the deadline."""
+        began, found, page = time.monotonic(), [], self._wait("the list of tools", self._client.list_tools)
         found += page.tools
         while page.next_cursor:
+            if time.monotonic() - began > self._deadline:
+                raise self._break(
+                    f"the MCP server listed tools for more than {self._deadline:g} s, {len(found)} so far"
+                )
             page = self._wait("the list of tools", self._client.list_tools, cursor=page.next_cursor)
             found += page.tools
         return found
