@@ -279,6 +279,15 @@ def test_an_operation_for_the_harness_must_be_there():
         openapi.domain("desk", DOCUMENT, openapi.http("http://127.0.0.1:1"), begin="renew")
 
 
+def test_schemas_that_hold_each_other_ever_again_are_refused_at_once():
+    """Of n such schemas each holds all others: filled in they are n! copies."""
+    everyone = {f"p{n}": {"$ref": f"#/components/schemas/S{n}"} for n in range(12)}
+    named = {f"S{n}": {"properties": everyone} for n in range(12)}
+    paths = {"/a": {"post": {"requestBody": sent({"$ref": "#/components/schemas/S0"})}}}
+    with pytest.raises(ValueError, match="^the \\$ref #/components/schemas/S[0-9]+ is one of more than 10000 of"):
+        openapi.operations({"openapi": "3.0.0", "paths": paths, "components": {"schemas": named}}, "x")
+
+
 def test_a_broken_document_never_raises_anything_else():
     def broken(value, rng):
         if isinstance(value, dict):

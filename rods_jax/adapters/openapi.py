@@ -25,6 +25,7 @@ from rods_jax.environments.toolkit import MAX_RESPONSE_CHARACTERS
 from rods_jax.types import Call, Json, Observation, ToolSpec, World
 
 MAX_TARGET = 8_000  # characters of path and query: what servers should take at least (RFC 9110, section 4.1)
+MAX_REFERENCES = 10_000  # of a path, once all are filled in
 METHODS = ("get", "put", "post", "delete", "patch")
 EPISODE = "rods-episode"  # header that tells a service which requests are of one episode
 
@@ -176,7 +177,8 @@ def operations(document: Mapping[str, Json], class_name: str) -> dict[str, Opera
     """The operations by tool name: the operationId, or method and path, as an identifier.
 
     ValueError, in a sentence that names the operation: no OpenAPI 3, no operation, two of one name, a parameter without
-    a schema, two parameters of one name, a required header, cookie or body that is no JSON, or a $ref to nowhere.
+    a schema, two parameters of one name, a required header, cookie or body that is no JSON, a $ref to nowhere, or more
+    of them than MAX_REFERENCES.
     """
     version = document.get("openapi") if isinstance(document, Mapping) else None
     if not (isinstance(version, str) and version.startswith("3.")):
@@ -185,7 +187,7 @@ def operations(document: Mapping[str, Json], class_name: str) -> dict[str, Opera
     where = "paths"
     try:
         for path, item in document.get("paths", {}).items():
-            item = _resolved(item, document)
+            item = _resolved(item, document, iter(range(MAX_REFERENCES)))
             for method in (one for one in METHODS if one in item):
                 where = f"{method.upper()} {path}"
                 operation = _operation(class_name, path, method, item[method], item.get("parameters", ()))
@@ -260,18 +262,23 @@ def _json_schema(content: Mapping[str, Json]) -> Mapping[str, Json] | None:
     return None if kind is None else kinds[kind].get("schema", {})
 
 
-def _resolved(value: Any, document: Mapping[str, Json], within: tuple[str, ...] = ()) -> Any:
-    """The value with its local $refs filled in and its allOf merged; a schema inside itself may be anything there."""
+def _resolved(value: Any, document: Mapping[str, Json], left: Iterator[int], within: tuple[str, ...] = ()) -> Any:
+    """The value with its local $refs filled in and its allOf merged; a schema inside itself may be anything there.
+
+    left: has an item for each $ref that may still be filled in: schemas that hold each other grow without measure.
+    """
     if isinstance(value, list):
-        return [_resolved(one, document, within) for one in value]
+        return [_resolved(one, document, left, within) for one in value]
     if not isinstance(value, Mapping):
         return value
     if isinstance(reference := value.get("$ref"), str):
         if reference in within:
             return {}
-        return _resolved(_looked_up(reference, document), document, (*within, reference))
-    own = {key: _resolved(one, document, within) for key, one in value.items() if key != "allOf"}
-    return _merged([*_resolved(value["allOf"], document, within), own]) if "allOf" in value else own
+        if next(left, None) is None:
+            raise ValueError(f"the $ref {reference} is one of more than {MAX_REFERENCES} of a path, all filled in")
+        return _resolved(_looked_up(reference, document), document, left, (*within, reference))
+    own = {key: _resolved(one, document, left, within) for key, one in value.items() if key != "allOf"}
+    return _merged([*_resolved(value["allOf"], document, left, within), own]) if "allOf" in value else own
 
 
 def _merged(parts: list[Mapping[str, Json]]) -> dict[str, Json]:
