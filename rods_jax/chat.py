@@ -384,7 +384,7 @@ def _whole(text: str) -> str:
 
 def _integer(digits: str) -> float:
     """An integer of at most MAX_INTEGER_DIGITS digits; a longer one is infinity, which every reader here refuses."""
-    return int(digits) if len(digits) <= strict_json.MAX_INTEGER_DIGITS else math.inf
+    return int(digits) if len(digits.removeprefix("-")) <= strict_json.MAX_INTEGER_DIGITS else math.inf
 
 
 def _count(usage: Json, name: str) -> int:

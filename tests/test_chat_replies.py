@@ -33,6 +33,17 @@ def test_arguments_may_be_an_object(function):
         assert said(message(content=None, **fields)) == Reply("", (Call("f", {"a": 1}),), None, 10, 5)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_number_in_arguments_has_as_many_digits_as_in_a_text(sign):
+    """400 at most, its sign not counted, whether the arguments are an object or text."""
+    longest = sign * (10**400 - 1)
+    for written in ({"n": longest}, json.dumps({"n": longest})):
+        assert said(message(tool_calls=[{"function": {"name": "f", "arguments": written}}])).calls == (
+            Call("f", {"n": longest}),
+        )
+    assert said(message(tool_calls=[{"function": {"name": "f", "arguments": {"n": sign * 10**400}}}])).error
+
+
 @pytest.mark.parametrize("function", [{"name": "f"}, {"name": "f", "arguments": None}, {"name": "f", "arguments": " "}])
 def test_arguments_may_be_absent(function):
     assert said(message(tool_calls=[{"function": function}])).calls == (Call("f"),)
