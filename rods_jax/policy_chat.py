@@ -112,9 +112,9 @@ def policy_generate(
 def _encode(codec: Codec, request: Request) -> list[int] | str:
     """The prompt's tokens, or why there is none."""
     rules, messages = "", list(request.messages)
-    if messages and messages[0]["role"] == "system":
-        rules = messages.pop(0)["content"]
     try:
+        if messages and messages[0]["role"] == "system":
+            rules = messages.pop(0)["content"]
         tools = [_tool(**one["function"]) for one in request.tools]
         first, *later = messages
         replies = [[*group] for _, group in itertools.groupby(later, lambda message: message["role"] == "assistant")]

@@ -124,6 +124,7 @@ def test_an_error_reaches_everyone_who_asked(compiled):
 @pytest.mark.parametrize(
     "request_",
     [Request(()), say("a", "b"), Request(({"role": "tool", "content": "a"},)),
+     Request(({"content": "a"},)), Request(({"role": "system"}, {"role": "user", "content": "a"})),
      Request(say("a").messages, ({"type": "function"},))],
 )  # fmt: skip
 def test_what_it_cannot_answer_is_refused(backend, request_):
