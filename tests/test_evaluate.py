@@ -287,9 +287,11 @@ def test_other_settings_are_refused_by_name(tmp_path):
         ({"player": "gold", "temperature": -1.0}, "--temperature must be a number of at least 0: got -1"),
         ({"player": "gold", "temperature": float("nan")}, "--temperature must be a number of at least 0: got nan"),
         ({"player": "gold", "top_p": 0.0}, "--top-p must be above 0 and at most 1: got 0"),
+        ({"player": "gold", "seed": -1}, "--seed must be at least 0: got -1"),
     ):
         with pytest.raises(ValueError, match=message):
             run(tmp_path / "other", **changes)
+    assert not (tmp_path / "other").exists()  # said before anything is played
 
 
 def test_a_folder_of_others_is_left_as_it_is(tmp_path):

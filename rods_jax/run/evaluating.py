@@ -50,6 +50,8 @@ def evaluate(settings: Evaluation, console: Console | None = None) -> dict[str, 
         raise ValueError("--rollouts and --num-tasks must be at least 1")
     if not 0 <= settings.temperature < math.inf:
         raise ValueError(f"--temperature must be a number of at least 0: got {settings.temperature}")
+    if settings.seed < 0:
+        raise ValueError(f"--seed must be at least 0: got {settings.seed}")
     if settings.top_p is not None and not 0 < settings.top_p <= 1:
         raise ValueError(f"--top-p must be above 0 and at most 1: got {settings.top_p}")
     settings = under_protocol(settings)
