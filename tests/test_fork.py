@@ -60,6 +60,15 @@ def test_a_fork_with_the_same_settings_is_the_same_run(source, tmp_path):
     assert compare(tmp_path / "fork", source) == []
 
 
+def test_a_damaged_checkpoint_is_compared_with_nothing(source, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(source, run)
+    cut = run / "checkpoints" / "2" / "train_state" / "_METADATA"
+    cut.write_bytes(cut.read_bytes()[:100])
+    status, said = differs(capsys, run, source)
+    assert status == 2 and "error: " in said and "_METADATA" in said and "is damaged" in said
+
+
 def test_a_run_goes_on_under_a_version_with_more_keys_as_long_as_they_have_their_defaults(source, tmp_path):
     # `source`, as a version wrote it that did not know these four.
     older = tmp_path / "older"

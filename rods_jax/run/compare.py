@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from rods_jax import checkpoint
 from rods_jax.config import ConfigError
 from rods_jax.fields import differences
-from rods_jax.files import read_object
+from rods_jax.files import CheckpointError, read_object
 from rods_jax.metrics import TIMED, read_metrics
 from rods_jax.types import Json
 
@@ -23,7 +23,10 @@ LOGS = ("metrics", "candidates", "trajectories")
 
 
 def compare(a: Path, b: Path) -> list[str]:
-    """One sentence for each kind of thing that differs, about its first difference. ConfigError: no run."""
+    """One sentence for each kind of thing that differs, about its first difference.
+
+    ConfigError: no run.  CheckpointError: a checkpoint that both hold is damaged.
+    """
     for run in (a, b):
         if not (run / "config.json").exists():
             raise ConfigError(f"{run} holds no run")
@@ -78,7 +81,9 @@ def _steps(directory: Path) -> set[int]:
 
 
 def leaves(path: Path) -> dict[str, Any]:
-    """Every array by its path, whatever devices it lay on, and the parts of the host's record."""
+    """Every array by its path, whatever devices it lay on, and the parts of the host's record. CheckpointError."""
+    if wrong := checkpoint.damage(path):
+        raise CheckpointError(f"{path} is damaged: {wrong}")
     checkpoint.hush()
     state = path.absolute() / "train_state"  # Orbax finds nothing under a relative path
     with ocp.PyTreeCheckpointer() as reader:
