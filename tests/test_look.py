@@ -116,6 +116,13 @@ def test_a_table_of_results_has_a_column_for_each_key(tmp_path):
 
 
 # -------------------------------------------------------------------------- runs as they may be found
+def test_a_link_that_leads_nowhere_hides_no_settings(run):
+    (run / "latest").symlink_to("gone")
+    found = piece(source([run]), "0/settings")
+    names = [name for name, _, _ in found["files"]]
+    assert found["config"]["replay.lower"] == 0.25 and "config.json" in names and "latest" not in names
+
+
 def test_a_run_that_is_being_written_is_shown_as_far_as_it_is(run):
     found = source([run])
     before = piece(found, "runs")["runs"][0]["stamp"]

@@ -268,7 +268,8 @@ def _outcome(found: Source, directory: Path, number: int) -> Json:
 def _settings(found: Source, directory: Path) -> Json:
     """The configuration, what the cold start reached, the summary where there is one, and the files."""
     objects = {name: directory / f"{name}.json" for name in ("config", "cold_start", "summary")}
-    entries = sorted((path.name, path.is_dir(), path.stat().st_size) for path in directory.iterdir())
+    stamps = ((path, _stamp(path)) for path in directory.iterdir())  # None: it has gone, or a link leads nowhere
+    entries = sorted((path.name, path.is_dir(), stamp[1]) for path, stamp in stamps if stamp)
     return {name: _flat(read_object(path)) for name, path in objects.items() if path.is_file()} | {"files": entries}
 
 
