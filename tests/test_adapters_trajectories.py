@@ -1,10 +1,12 @@
 """Played episodes as chat messages and as ATIF: complete, valid, and the same from a run and from an evaluation."""
 
 import json
+import random
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from rollout_toy import TASKS
 from training_toy import CONFIG, few_tasks
 from worlds_toy import asked, rubric
@@ -20,7 +22,10 @@ from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.metrics import open_metrics
 from rods_jax.older import LAYOUT
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED
+from rods_jax.run.evaluating import evaluate
+from rods_jax.run.splits import Evaluation
 from rods_jax.strict_json import JsonError
+from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.task_files import task_to_json, write_tasks
 from rods_jax.types import Action, Call, Step, Trajectory
 
@@ -232,6 +237,20 @@ def test_an_evaluation_is_converted(run, tmp_path):
     convert("atif", tmp_path / "atif.jsonl", run, run / "journal.jsonl", config=CONFIG_FILE)
     documents = lines_of(tmp_path / "atif.jsonl")
     assert len(documents) == 4 and all(one["final_metrics"]["extra"]["progress"] == 1 for one in documents)
+
+
+def test_an_evaluation_of_other_tasks_of_the_same_names_is_refused(run, tmp_path):
+    # Authored tasks of two seeds have the same ids: the words of one would stand beside the calls of the other.
+    for seed in (0, 1):
+        options = {"tasks": "workplace", "num_tasks": 4, "split_seed": seed, "out": tmp_path / str(seed)}
+        evaluate(Evaluation(player="gold", **options), Console(quiet=True))
+    convert("chat", tmp_path / "same.jsonl", journal=tmp_path / "0" / "journal.jsonl", tasks="workplace")
+    words = [line["messages"][0]["content"] for line in lines_of(tmp_path / "same.jsonl")]
+    assert words == [task.turns[0].user for task in author_tasks(WORKPLACE, count=4, rng=random.Random("evaluation/0"))]
+    for where in ({"tasks": "workplace"}, {"run_dir": run, "config": CONFIG_FILE}):
+        with pytest.raises(ValueError, match="is of workplace, seed 1, whose tasks are not those that are named here"):
+            convert("chat", tmp_path / "other.jsonl", journal=tmp_path / "1" / "journal.jsonl", **where)
+    assert not (tmp_path / "other.jsonl").exists()
 
 
 def test_damage_is_named(run, tmp_path):

@@ -26,13 +26,17 @@ from rods_jax.commands.common import program, running
 from rods_jax.dialogue import Record
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.tau2 import data
+from rods_jax.files import require_object
+from rods_jax.held_out import sample_tasks
+from rods_jax.journal import read_log
 from rods_jax.metrics import read_metrics
 from rods_jax.run import tau2_tasks
 from rods_jax.run.directory import read_inputs
+from rods_jax.run.evaluating import digest_of
 from rods_jax.run.played import run_config
 from rods_jax.run.splits import Evaluation, split_of
 from rods_jax.task_files import task_from_json
-from rods_jax.types import Task
+from rods_jax.types import Json, Task
 
 
 def convert(
@@ -93,13 +97,17 @@ def convert(
 def episodes_of(
     run_dir: Path | None, journal: Path | None, tasks: str, config: Path | None
 ) -> tuple[Domain, Sequence[Task], list[Record]]:
-    """Where they were played, of which tasks, and the episodes. ValueError: neither a run nor an evaluation is named."""
+    """Where they were played, of which tasks, and the episodes.
+
+    ValueError: neither a run nor an evaluation is named, or the evaluation played other tasks.
+    """
     if run_dir is None and tasks and journal is not None:
-        return *named_tasks(tasks), trajectories.read_evaluation(journal)
+        return *named_tasks(tasks, journal), trajectories.read_evaluation(journal)
     if run_dir is None or tasks:
         raise ValueError("give --run-dir, or --tasks and the --journal of an evaluation of them")
     settings = run_config(run_dir, config)
     if journal is not None:
+        require_played(journal, read_inputs(run_dir).tasks.held_out)
         return settings.domain(), tasks_of(run_dir), trajectories.read_evaluation(journal)
     parse = settings.codec(load_tokenizer(run_dir / "tokenizer")).parse
     return settings.domain(), tasks_of(run_dir), trajectories.read_run(run_dir / "trajectories.jsonl", parse)
@@ -119,13 +127,30 @@ def tau2_folder(run_dir: Path, domain: Domain, out: Path) -> str:
     return f"{folder}: {len(read)} tasks, {len(splits['train'])} to train on and {len(splits['test'])} to test on"
 
 
-def named_tasks(name: str) -> tuple[Domain, Sequence[Task]]:
-    """The tasks that an evaluation knows by a name. ValueError: no such tasks."""
+def named_tasks(name: str, journal: Path) -> tuple[Domain, Sequence[Task]]:
+    """The tasks that an evaluation knows by a name. ValueError: no such tasks, or it played others."""
     if listing := tau2_tasks.listed(name):
         files, domain, tasks = listing
         return tau2_tasks.silent(files, domain), tasks
-    split = split_of(Evaluation(player="null", tasks=name))
+    count = header_of(journal).get("num_tasks") if name == "workplace" else None
+    split = split_of(Evaluation(player="null", tasks=name, num_tasks=count))
+    if not name.startswith("bfcl-"):  # whose ids are of one task each
+        require_played(journal, split.tasks)
     return split.domain, split.tasks
+
+
+def header_of(journal: Path) -> dict[str, Json]:
+    """The settings of an evaluation, of its journal's first line."""
+    lines = read_log(journal)
+    return require_object(lines[0].record, f"{journal}, line 1") if lines else {}
+
+
+def require_played(journal: Path, tasks: Sequence[Task]) -> None:
+    """ValueError: the evaluation played others. They may have the same ids, as authored tasks of another seed do."""
+    header = header_of(journal)
+    digest = header.get("tasks_sha256")  # an evolution's trials have none
+    if digest is not None and digest != digest_of(sample_tasks(tasks, header["num_tasks"])):
+        raise ValueError(f"{journal} is of {header['tasks']}, whose tasks are not those that are named here")
 
 
 def tasks_of(run_dir: Path) -> list[Task]:

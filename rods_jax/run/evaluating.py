@@ -104,7 +104,7 @@ def header_of(settings: Evaluation, player: str, split: Split, rules: Rules) -> 
         "player": player,
         "protocol": settings.protocol,
         "tasks": split.name,
-        "tasks_sha256": _digest(split.tasks),
+        "tasks_sha256": digest_of(split.tasks),
         "num_tasks": len(split.tasks),
         "rollouts": settings.rollouts,
         "rules": settings.rules,
@@ -250,7 +250,8 @@ def extra_of(settings: Evaluation) -> dict[str, Json]:
     return extra
 
 
-def _digest(tasks: Sequence[Task]) -> str:
+def digest_of(tasks: Sequence[Task]) -> str:
+    """The sha256 of tasks in their order, as a journal and scores.json hold it."""
     return hashlib.sha256(json.dumps([task_to_json(task) for task in tasks]).encode()).hexdigest()
 
 
