@@ -22,6 +22,8 @@ from rods_jax.types import Task
 Weights = Callable[[Table, np.random.Generator], np.ndarray]
 GroupSizes = Callable[[Table, int], np.ndarray]  # (table, G) -> int [N], at least G/2 and at most G
 
+FIRST = 1e30  # a weight with which a task precedes all of weight 1: a gumbel of 53 bits is from -4 to 37
+
 
 # -------------------------------------------------------------------------------------- the draw
 def drawn(state: ReplayState, weights: Weights, *, seed: int, step: int) -> tuple[Task, ...]:
@@ -97,18 +99,22 @@ def learnability(table: Table, rng: np.random.Generator, *, decay: float = 0.7) 
     return p_N * (1 - p_N)
 
 
-def variance_priority(table: Table, rng: np.random.Generator, *, momentum: float = 0.9) -> np.ndarray:
-    """4 m (1 - m) of the W latest means, weighed by momentum^age; 1 for tasks that were never played.
+def variance_priority(
+    table: Table, rng: np.random.Generator, *, tasks_per_step: int, momentum: float = 0.9
+) -> np.ndarray:
+    """A step's tasks drawn evenly; after them, to replace what is dropped, 4 m (1 - m) of the W latest means.
 
-    m is progress, for success is not in the table: the score is 0 where no rollout or every one passed all checks.  With
-    `filtering.varied` and a refill it stands for VCRL (arXiv 2509.19803), whose bank holds what was kept.  The average
-    over W and the weight of new tasks are our choice.
+    m is weighed by momentum^age, and new tasks have 1.  m is progress, for success is not in the table: the score is 0 where
+    no rollout or every one passed all checks.  With `filtering.varied` and a refill it stands for VCRL (arXiv 2509.19803),
+    whose bank holds what was kept.  The average over W and the weight of new tasks are our choice.
     """
     past_W = momentum ** np.arange(table.steps_NW.shape[1]) * (table.steps_NW >= 0)
     mixed_NW = (table.lows_NW < 1) & (table.highs_NW == 1)
     score_NW = np.where(mixed_NW, 4 * np.nan_to_num(table.means_NW) * (1 - np.nan_to_num(table.means_NW)), 0.0)
     share_N = past_W.sum(1)
-    return np.where(table.seen_N, (past_W * score_NW).sum(1) / np.where(share_N > 0, share_N, 1), 1.0)
+    weights_N = np.where(table.seen_N, (past_W * score_NW).sum(1) / np.where(share_N > 0, share_N, 1), 1.0)
+    weights_N[rng.permutation(len(table.ids))[:tasks_per_step]] = FIRST
+    return weights_N
 
 
 def recycling(table: Table, rng: np.random.Generator, *, tasks_per_step: int) -> np.ndarray:

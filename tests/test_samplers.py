@@ -21,7 +21,7 @@ SAMPLERS = [
     samplers.difficulty_pools,
     samplers.thompson,
     samplers.learnability,
-    samplers.variance_priority,
+    partial(samplers.variance_priority, tasks_per_step=2),
     partial(samplers.recycling, tasks_per_step=2),
     samplers.prompt_replay,
     partial(samplers.nearest_half, tasks_per_step=2),
@@ -142,22 +142,36 @@ def test_learnability_is_largest_where_half_is_passed():
     np.testing.assert_allclose(mean, [9 / 110, 25 / 110, 9 / 110], rtol=0.05)
 
 
+def priority(table):
+    return samplers.variance_priority(table, rng(), tasks_per_step=0)
+
+
 def test_a_priority_is_of_tasks_whose_success_varies():
     table = seen(0.5, 0.5, 0.5, 0.5, low=[0, 0, 0.5, 0.5], high=[1, 0.75, 1, 0.5])
-    assert samplers.variance_priority(table, rng()).tolist() == [1.0, 0.0, 1.0, 0.0]  # the last is stuck
+    assert priority(table).tolist() == [1.0, 0.0, 1.0, 0.0]  # the last is stuck
 
 
 def test_variance_priority_is_the_boundary_score():
-    np.testing.assert_allclose(
-        samplers.variance_priority(seen(0.0, 0.25, 0.5, NAN), rng()), [0.0, 0.75, 1.0, 1.0], rtol=1e-12
-    )
+    np.testing.assert_allclose(priority(seen(0.0, 0.25, 0.5, NAN)), [0.0, 0.75, 1.0, 1.0], rtol=1e-12)
 
 
 def test_a_priority_weighs_what_is_older_by_nine_tenths_a_measurement():
     means = np.array([[0.5, 0.0, 0.0]])  # newest first
     mixed = dict(lows_NW=np.zeros((1, 3)), highs_NW=np.ones((1, 3)))
     table = seen(0.0)._replace(means_NW=means, steps_NW=np.array([[9, 8, 7]]), **mixed)
-    np.testing.assert_allclose(samplers.variance_priority(table, rng()), [1 / (1 + 0.9 + 0.81)], rtol=1e-12)
+    np.testing.assert_allclose(priority(table), [1 / (1 + 0.9 + 0.81)], rtol=1e-12)
+
+
+def test_a_step_is_drawn_evenly_and_priority_chooses_what_replaces():
+    """Of six tasks two are stuck: they are drawn first as often as the others, and last of those that replace."""
+    table = seen(0.0, 0.0, 0.5, 0.5, 0.5, 0.5)
+    first = [samplers.variance_priority(table, np.random.default_rng(n), tasks_per_step=3) for n in range(600)]
+    chosen = np.stack(first) == samplers.FIRST
+    assert (chosen.sum(1) == 3).all()
+    np.testing.assert_allclose(chosen.mean(0), 0.5, atol=0.1)  # five standard errors
+    assert {row[n] for row in first for n in (0, 1) if row[n] < samplers.FIRST} == {0.0}
+    # Whatever the chance of a task is, those of the step come before all others.
+    assert np.log(samplers.FIRST) > -np.log(-np.log(1 - 2.0**-53)) + np.log(-np.log(2.0**-54))
 
 
 def test_recycling_takes_out_what_taught_until_an_epoch_has_passed():

@@ -132,8 +132,8 @@ def rivals(author: GeneratedBy = None) -> tuple[Arm, ...]:
         Arm(name="learnability", about="marin's p (1 - p)", change=partial(drawn, weights=samplers.learnability)),
         Arm(
             name="vcrl",
-            about="drawn by the variance of success, groups without any replaced",
-            change=partial(drawn, weights=samplers.variance_priority, keep=filtering.varied, refill=3.0),
+            about="drawn evenly; groups whose success does not vary replaced by those with most variance",
+            change=partial(of_step, weights=samplers.variance_priority, keep=filtering.varied, refill=3.0),
         ),
         Arm(
             name="recycling",
