@@ -22,12 +22,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rods_jax import terminal
 from rods_jax.config import Config, ConfigError, load_config
 from rods_jax.fields import differences, plain_values
+from rods_jax.files import write_atomically
 from rods_jax.preemption import interrupts
-from rods_jax.run.authors import author_of
-from rods_jax.synthesis.near_duplicates import far_from
+from rods_jax.run.authors import author_of, contents_of, rule_based
 from rods_jax.synthesis.offline import fill
-from rods_jax.synthesis.pipeline import RULE_BASED, five_stages
-from rods_jax.task_files import content_hash, write_atomically, write_tasks
+from rods_jax.task_files import write_tasks
 
 OF_THE_POOL = ("seed", "domain", "build_tasks", "synthesis")  # keys of a config that decide what is written
 
@@ -51,9 +50,7 @@ def write_pool(config: Config, out: Path, count: int, rules: bool, workers: int,
     domain = config.domain()
     tasks = config.build_tasks(domain, config.seed)
     if rules:
-        roles = RULE_BASED._replace(gates=(*RULE_BASED.gates, far_from(tasks.held_out)))
-        known = frozenset(map(content_hash, (*tasks.held_out, *tasks.seeds)))
-        write = five_stages(domain, lambda backends: roles)
+        write, known = rule_based(domain, tasks), contents_of(tasks)
     else:
         author = author_of(config.synthesis, domain, tasks)
         known = author.known

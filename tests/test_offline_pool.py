@@ -1,6 +1,7 @@
 """A pool written before training: counted, resumed to the same bytes, read back, and refused where it leaks."""
 
 import json
+import random
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -13,7 +14,8 @@ from rods_jax import journal, replay
 from rods_jax.config import ReplaySettings
 from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import TaskSplits
-from rods_jax.synthesis.author import Synthesis
+from rods_jax.run.authors import rule_based
+from rods_jax.synthesis.author import Order, Synthesis
 from rods_jax.synthesis.offline import fill, with_offline_pool
 from rods_jax.synthesis.pipeline import five_stages
 from rods_jax.task_files import TaskFileError, content_hash, write_tasks
@@ -73,6 +75,18 @@ def test_a_variant_that_two_threads_wrote_is_one_variant_and_one_record_of_a_rej
 def test_a_round_without_a_variant_is_the_last(tmp_path):
     with pytest.raises(RuntimeError, match="round 0 over 3 seeds brought no variant: 0 of 8"):
         filled(tmp_path / "journal", write=lambda order, **_: Synthesis(None))
+
+
+def test_the_rules_write_no_task_that_a_file_would_change():
+    """A tuple is a list once it was read back, and a number as a key a text: a resumed run would have another task."""
+
+    def tupled(rng, classes):
+        state = TOY.sample_state(rng, classes)
+        return state | {"Library": {"books": tuple(state["Library"]["books"])}}
+
+    write = rule_based(TOY._replace(sample_state=tupled), TaskSplits(SEEDS, ()))
+    result = write(Order(SEEDS[0]), rng=random.Random(0), step=0, known_hashes=frozenset(), attempts=1)
+    assert result.candidate is None and [one.error for one in result.rejections] == ["storable"]
 
 
 def test_a_run_trains_on_the_file(tmp_path):
@@ -135,8 +149,6 @@ def test_the_command_writes_refuses_and_goes_on(tmp_path, capsys):
 
 
 def quickstart_part(domain, seed):
-    import random
-
     from rods_jax.synthesis.pipeline import author_tasks
 
     tasks = author_tasks(domain, count=6, rng=random.Random(seed), turns=(2, 2), classes_per_task=(1, 1))
