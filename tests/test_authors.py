@@ -82,6 +82,22 @@ def test_an_author_that_gives_up_without_a_word_has_settled_the_seed(tmp_path):
     assert received(tmp_path, author(silent, attempts=3)) == {(seed.id, 5): Synthesis(None) for seed in SEEDS[:3]}
 
 
+def test_an_author_that_raises_has_its_seed_passed_over_whatever_it_raises(tmp_path):
+    """A file that it lacks is no trouble of the journals, for which every seed would wait."""
+
+    def write(order, **others):
+        if order.seed.id == SEEDS[2].id:  # the newest, which comes first
+            raise FileNotFoundError(2, "No such file or directory", "words.txt")
+        return Synthesis(None)
+
+    with trainer(tmp_path) as ours, workers(tmp_path, author(write)) as told:
+        ours.send(*SEEDS[:2], step=1)
+        ours.send(SEEDS[2], step=2)
+        assert {name for name, _ in ours.receive(2)} == {seed.id for seed in SEEDS[:2]}
+    (sentence,) = told
+    assert sentence.startswith(f"the seed 2/{SEEDS[2].id} is passed over: ") and "words.txt" in sentence
+
+
 def test_what_an_author_asked_is_asked_once_whoever_dies(tmp_path):
     """The same question in both attempts: each keeps its own answer."""
     asked = []

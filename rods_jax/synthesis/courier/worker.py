@@ -228,15 +228,19 @@ def _settle(desk: _Desk, author: Author, seed: Sent, append: Callable[..., None]
     # One attempt a round, so that each failure is written when it ends.
     while True:
         kept = remembered(replies)
-        result = author.write(
-            seed.order,
-            step=seed.step,
-            rng=random.Random(seed.random),
-            known_hashes=desk.known,
-            backends={role: partial(answer, kept, role) for role in author.backends},
-            history=before.rejections,
-            attempts=min(len(before.rejections) + 1, author.attempts),  # one more than have failed
-        )
+        try:
+            result = author.write(
+                seed.order,
+                step=seed.step,
+                rng=random.Random(seed.random),
+                known_hashes=desk.known,
+                backends={role: partial(answer, kept, role) for role in author.backends},
+                history=before.rejections,
+                attempts=min(len(before.rejections) + 1, author.attempts),  # one more than have failed
+            )
+        except OSError as error:  # the author's own, unless the journal refuses: for that, seeds wait
+            append()
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
         new = replace(result, rejections=result.rejections[len(before.rejections) :])
         after = _then(before, new)
         if new.rejections:
