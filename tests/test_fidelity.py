@@ -9,9 +9,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 from synthesis_toy import TASK, TOY
+from worlds_toy import asked, questions
 
 from rods_jax.config import Habits
 from rods_jax.demonstrations import demonstrate
+from rods_jax.environments.mixture import mixture
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.metrics import open_metrics
 from rods_jax.rollout import Rollouts
@@ -111,6 +113,15 @@ def test_profile_match_by_category_with_the_ablation_beside_it():
     assert match["edges"] == pytest.approx((1 + 2 / 3) / 2)
     assert match["ablation_depth"] == 1  # leaving a call out never saw that flow
     assert set(report()["profile_match"]) == {"base"}
+
+
+def test_a_variant_of_a_mixture_is_measured_in_its_own_domain():
+    """A question needs no class, and so nothing else would tell whose it is."""
+    both = mixture("both", [TOY, questions(lambda task, said: True)])
+    seed = replace(asked("q", "Why?"), category="questions/question")
+    again = DispatchedSeed(seed, 1, 1, replace(seed, id="q~1", ancestry=("q",)), (), 0)
+    match = fidelity_report(both, [again], {}, [])["profile_match"]["questions/question"]
+    assert match["variants"] == match["classes"] == match["edges"] == match["ablation_depth"] == 1
 
 
 def test_diversity():

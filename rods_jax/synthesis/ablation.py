@@ -30,7 +30,7 @@ def remembered_ablation(domain: Domain) -> Callable[[Task], Links]:
     def links(task: Task) -> Links:
         key = content_hash(task)
         if key not in known:
-            known[key] = ablation_links(domain, task)
+            known[key] = ablation_links(domain.of(task), task)
         return known[key]
 
     return links

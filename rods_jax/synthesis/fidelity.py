@@ -139,7 +139,8 @@ def _profile_match(domain: Domain, accepted: Sequence[Accepted]) -> dict[str, Js
     rows: dict[str, list[Mapping[str, bool | float]]] = {}
     for outcome, variant in accepted:
         seed = outcome.seed
-        same = profile_match(extract_profile(domain, variant), extract_profile(domain, seed))
+        own = domain.of(seed)
+        same = profile_match(extract_profile(own, variant), extract_profile(own, seed))
         same_ablation = ablation_depth(variant) == ablation_depth(seed)
         rows.setdefault(seed.category, []).append({**same, "ablation_depth": same_ablation})
     return {
