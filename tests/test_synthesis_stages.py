@@ -221,6 +221,14 @@ def test_without_phrases_the_description_speaks():
     assert "_" not in text
 
 
+def test_where_a_tool_describes_nothing_its_name_speaks():
+    """MCP servers may list tools without a description: a request that asks for nothing could not be served."""
+    plain = {name: replace(tool, description="") for name, tool in TOY.tools.items()}
+    lend = executed("lend_book", book_id=Argument(41), borrower=Argument("anna"))
+    text = word_turn(TOY._replace(tools=plain), [lend], random.Random(1))
+    assert 'lend book, using book id 41 and borrower "anna".' in text
+
+
 def test_one_query_per_turn():
     assert len(rewrite(TOY, run(CHAIN), random.Random(0))) == 2
 

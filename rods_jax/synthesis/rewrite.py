@@ -112,9 +112,9 @@ def _word_generically(domain: Domain, call: ExecutedCall, rng: random.Random, hi
 
 
 def _imperative(tool: ToolSpec) -> str:
-    """First sentence of the description, as an order without identifiers: `Starts it.` becomes `start it`."""
+    """First sentence of the description, or the name, as an order without identifiers: `Starts it.` becomes `start it`."""
     sentence = re.split(r"[.;\n](?:\s|$)", tool.description.split("Tool description:")[-1].strip())[0]
-    verb, _, rest = sentence.replace(tool.name, words(tool.name)).replace("_", " ").partition(" ")
+    verb, _, rest = (sentence or tool.name).replace(tool.name, words(tool.name)).replace("_", " ").partition(" ")
     verb = verb.lower()
     if re.search(r"(ss|sh|ch|x)es$", verb):
         verb = verb[:-2]
