@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from synthesis_toy import FINE, PHRASED, STATE, TASK, TOY
 
+from rods_jax.synthesis.arguments import candidate, sources
 from rods_jax.synthesis.augment import augment
 from rods_jax.synthesis.errors import Rejected
 from rods_jax.synthesis.execute import Argument, ExecutedCall, Execution, Reference, execute
@@ -13,7 +14,7 @@ from rods_jax.synthesis.plan import Plan, PlannedCall, sample_plan
 from rods_jax.synthesis.profile import Edge, Profile, extract_profile, profile_match
 from rods_jax.synthesis.rewrite import rewrite, word_turn
 from rods_jax.synthesis.values import can_flow, has_type, mentions, words
-from rods_jax.types import Call, Turn, World
+from rods_jax.types import Call, ToolSpec, Turn, World
 
 
 def run(plan, seed=0, domain=TOY, state=STATE):
@@ -161,6 +162,18 @@ def test_failures_are_typed_and_name_the_tool():
     with pytest.raises(Rejected) as rejected:
         run(Plan(((PlannedCall("deposit_cash"), PlannedCall("add_book")),), frozenset({(0, 1)})))
     assert rejected.value.error == "func_sample_failed"
+
+
+@pytest.mark.parametrize("schema, values", [
+    ({"type": "string", "const": "fast"}, ["fast"]),  # how MCP servers write a Literal of one value
+    ({"type": "array", "items": {"type": "string", "const": "fast"}}, [["fast"]]),
+    ({"type": "array", "items": {"type": "integer", "enum": [7]}}, [[7] * count for count in (2, 3, 4)]),
+])  # fmt: skip
+def test_what_is_enumerated_is_never_invented(schema, values):
+    tool = ToolSpec("pick", "Picks.", {"type": "object", "properties": {"one": schema}}, "Picker")
+    for seed in range(9):
+        found = sources(tool, "one", (), {})
+        assert candidate(TOY._replace(sample_argument=None), tool, "one", random.Random(seed), found) in values
 
 
 def test_that_book_is_the_latest_and_earlier_ones_are_counted():

@@ -66,6 +66,8 @@ def candidate(domain: Domain, tool: ToolSpec, parameter: str, rng: random.Random
 
 def described_choices(schema: Mapping[str, Json]) -> list[Json]:
     """The values of an enumeration: the schema's own, or those that its description lists after "[Enum]:"."""
+    if "const" in schema:
+        return [schema["const"]]
     if "enum" in schema:
         return list(schema["enum"])
     described = re.search(r"\[Enum\]:\s*(\[[^\]]*\]|[^.\[\]]+)", schema.get("description", ""))
@@ -123,6 +125,8 @@ def is_modest(value: Json) -> bool:
 
 
 def _free(rng: random.Random, schema: Mapping[str, Json]) -> Json:
+    if choices := described_choices(schema):
+        return _pick(rng, choices, schema)
     match schema.get("type"):
         case "string":
             return rng.choice(TEXTS)
