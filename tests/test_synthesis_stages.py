@@ -36,6 +36,8 @@ def run(plan, seed=0, domain=TOY, state=STATE):
         ("mail annabel", "anna", False),
         ("buy AAPL and MSFT", ["AAPL", "MSFT"], True),
         ("buy AAPL", ["AAPL", "MSFT"], False),
+        pytest.param("pay 5 now", 10**350, False, id="more than a float holds"),
+        pytest.param(f"pay 1{'0' * 350} now", 10**350, True, id="as much, and named"),
     ],
 )
 def test_text_names_whole_values_only(text, value, named):
@@ -174,6 +176,12 @@ def test_what_is_enumerated_is_never_invented(schema, values):
     for seed in range(9):
         found = sources(tool, "one", (), {})
         assert candidate(TOY._replace(sample_argument=None), tool, "one", random.Random(seed), found) in values
+
+
+@pytest.mark.parametrize("text", ["\u00b2", "7" * 5000], ids=["a power", "more than int() takes"])
+def test_a_text_of_digits_that_is_no_integer_is_passed_over(text):
+    tool = ToolSpec("pick", "Picks.", {"type": "object", "properties": {"one": {"type": "integer"}}}, "Picker")
+    assert sources(tool, "one", ({"note": text, "room": "12"},), {}).related == [12]
 
 
 def test_that_book_is_the_latest_and_earlier_ones_are_counted():

@@ -107,7 +107,7 @@ def _usable(values: Collection[Json], schema: Mapping[str, Json]) -> list[Json]:
     """Those of the schema's type and of modest size, integer keys of JSON objects turned back to integers."""
     usable: list[Json] = []
     for value in values:
-        if schema.get("type") == "integer" and isinstance(value, str) and value.isdigit():
+        if schema.get("type") == "integer" and isinstance(value, str) and value.isdecimal() and is_modest(value):
             value = int(value)
         fits = value not in (None, "", [], {}) and has_type(value, schema) and is_modest(value)
         if fits and value not in usable:

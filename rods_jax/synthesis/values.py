@@ -131,5 +131,5 @@ def mentions(text: str, value: Json) -> bool:
 def _mentions_atom(text: str, atom: Json) -> bool:
     if isinstance(atom, str):
         return re.search(rf"(?<!\w){re.escape(atom)}(?!\w)", text, re.IGNORECASE) is not None
-    written = re.escape(str(int(atom) if float(atom).is_integer() else atom))
+    written = re.escape(str(int(atom) if isinstance(atom, float) and atom.is_integer() else atom))
     return re.search(rf"(?<![\w.-]){written}(?:\.0+)?(?!\w|\.\d)", text.replace(",", " ")) is not None
