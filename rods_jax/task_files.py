@@ -61,17 +61,19 @@ def content_hash(task: Task) -> str:
 
 
 def write_tasks(path: str | Path, tasks: Iterable[Task]) -> None:
-    """Writes all tasks or leaves the file as it was; a task that would not read back equal is refused."""
-    lines = []
+    """Writes all tasks or leaves the file as it was; what would not read back equal is refused, and an id that comes twice."""
+    lines: dict[str, str] = {}
     for task in tasks:
         try:
+            if task.id in lines:
+                raise TaskFileError("an earlier task has its id")
             line = json.dumps(task_to_json(task), allow_nan=False)
             if task_from_json(strict_json.loads(line)) != task:
                 raise TaskFileError("it holds a tuple or a key that is not a string where JSON has none")
         except (TypeError, ValueError, RecursionError) as error:
             raise TaskFileError(f"task {task.id} cannot be written to {path}: {error}") from error
-        lines.append(line + "\n")
-    write_atomically(path, "".join(lines))
+        lines[task.id] = line + "\n"
+    write_atomically(path, "".join(lines.values()))
 
 
 def read_tasks(path: str | Path) -> tuple[Task, ...]:

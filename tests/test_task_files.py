@@ -1,6 +1,7 @@
 """Task files: exact round trip, errors that name file, line and field, nothing half-written."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -163,3 +164,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, value):
         write_tasks(path, [TASK, wrong])
     assert read_tasks(path) == (TASK,)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_would_not_be_read_again_is_not_written(tmp_path):
+    with pytest.raises(TaskFileError, match="task t1 cannot be written to .*: an earlier task has its id"):
+        write_tasks(tmp_path / "tasks.jsonl", [TASK, replace(TASK, scenario="other")])
+    assert not list(tmp_path.iterdir())
