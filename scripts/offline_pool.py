@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rods_jax import terminal
 from rods_jax.config import Config, ConfigError, load_config
 from rods_jax.fields import differences, plain_values
-from rods_jax.files import write_atomically
+from rods_jax.files import read_object, write_atomically
 from rods_jax.preemption import interrupts
 from rods_jax.run.authors import author_of, contents_of, rule_based
 from rods_jax.synthesis.offline import fill
@@ -39,12 +39,12 @@ def write_pool(config: Config, out: Path, count: int, rules: bool, workers: int,
     if config.synthesis is None and not rules:
         raise ConfigError("the config has no synthesis=SynthesisConfig(...): pass --rules for the rule-based author")
     mine = {key: value for key, value in plain_values(config).items() if key in OF_THE_POOL} | {"rules": rules}
-    if journal.exists():
-        if not about.exists():
-            raise ConfigError(f"{about} is missing, so who wrote {journal} is not known: choose another --out")
-        changed = differences(json.loads(about.read_text("utf-8")), json.loads(json.dumps(mine)))
+    if journal.exists() and not about.exists():
+        raise ConfigError(f"{about} is missing, so who wrote {journal} is not known: choose another --out")
+    if about.exists():
+        changed = differences(read_object(about), json.loads(json.dumps(mine)))
         if changed:
-            raise ConfigError(f"{journal} was begun with another {', '.join(changed)}: choose another --out")
+            raise ConfigError(f"{out} was begun with another {', '.join(changed)}: choose another --out")
 
     # Who writes, of what, and what must not come.
     domain = config.domain()

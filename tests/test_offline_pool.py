@@ -129,6 +129,12 @@ def test_the_command_writes_refuses_and_goes_on(tmp_path, capsys):
 
     config, out = load_config("configs/quickstart.py"), tmp_path / "pool.jsonl"
     small = replace(config, build_tasks=quickstart_part)
+    about = tmp_path / "pool.jsonl.config.json"
+    about.write_text('{"mine": 1}')
+    with pytest.raises(ConfigError, match="pool.jsonl was begun with another .*: choose another --out"):
+        write_pool(small, out, 4, rules=True, workers=1, console=Console())
+    assert [path.read_text() for path in tmp_path.iterdir()] == ['{"mine": 1}']
+    about.unlink()
     write_pool(small, out, 4, rules=True, workers=1, console=Console())
     assert len(out.read_text().splitlines()) == 4 and "4 variants of" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="pool.jsonl is there already"):
@@ -136,7 +142,6 @@ def test_the_command_writes_refuses_and_goes_on(tmp_path, capsys):
     out.unlink()
     with pytest.raises(ConfigError, match="was begun with another seed"):
         write_pool(replace(small, seed=1), out, 5, rules=True, workers=1, console=Console())
-    about = tmp_path / "pool.jsonl.config.json"
     about.rename(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="is missing, so who wrote .*journal is not known"):
         write_pool(small, out, 5, rules=True, workers=1, console=Console())
