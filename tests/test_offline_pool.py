@@ -11,11 +11,14 @@ import pytest
 from synthesis_toy import TASK, TOY
 
 from rods_jax import journal, replay
+from rods_jax.chat import BUDGET_EXHAUSTED, Reply
 from rods_jax.config import ReplaySettings
 from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.run.authors import rule_based
+from rods_jax.synthesis.ask import ROLES
 from rods_jax.synthesis.author import Order, Synthesis
+from rods_jax.synthesis.llm import llm_roles
 from rods_jax.synthesis.offline import fill, with_offline_pool
 from rods_jax.synthesis.pipeline import five_stages
 from rods_jax.task_files import TaskFileError, content_hash, write_tasks
@@ -75,6 +78,13 @@ def test_a_variant_that_two_threads_wrote_is_one_variant_and_one_record_of_a_rej
 def test_a_round_without_a_variant_is_the_last(tmp_path):
     with pytest.raises(RuntimeError, match="round 0 over 3 seeds brought no variant: 0 of 8"):
         filled(tmp_path / "journal", write=lambda order, **_: Synthesis(None))
+
+
+def test_a_round_that_a_server_left_unanswered_says_so(tmp_path):
+    spent = lambda requests: [Reply("", error=BUDGET_EXHAUSTED, detail="2000 tokens spent")]
+    write = partial(five_stages(TOY, llm_roles), backends=dict.fromkeys(ROLES, spent))
+    with pytest.raises(RuntimeError, match="pipeline_exception: planner: budget_exhausted: 2000 tokens spent"):
+        filled(tmp_path / "journal", write=write)
 
 
 def test_the_rules_write_no_task_that_a_file_would_change():

@@ -52,7 +52,7 @@ def fill(
     use.  RuntimeError: a whole round has brought no variant, so that more rounds would not either.
     """
     had: set[str] = set()
-    lock, contents, accepted = threading.Lock(), set(known), 0
+    lock, contents, accepted, ended = threading.Lock(), set(known), 0, ""
     with journal.writing(path, wait=False) as append:
         for entry in journal.read(path)[0]:
             settled = _settled(entry.record)
@@ -63,6 +63,7 @@ def fill(
 
         def settle(number: int, seed: Task) -> Settled:
             """Writes a variant of a seed; one that another thread wrote meanwhile is a rejection as any other."""
+            nonlocal ended
             rng = random.Random(random_of(run_seed, number, seed))
             result = write(Order(seed), rng=rng, step=number, known_hashes=contents)
             record = outcome_record(f"{number}/{seed.id}", result)
@@ -73,6 +74,8 @@ def fill(
                     record = outcome_record(record["key"], replace(result, candidate=None, rejections=rejections))
                 contents.update({record["content"]} - {None})
                 append(record)
+                for rejection in record["rejections"][-1:]:
+                    ended = f"; the last attempt ended in {rejection['error']}: {rejection['detail']}"
             return _settled(record)
 
         with ThreadPoolExecutor(workers) as threads:
@@ -93,7 +96,8 @@ def fill(
                 if accepted >= count:
                     return
                 if asked == len(seeds) and accepted == before:
-                    raise RuntimeError(f"round {number} over {asked} seeds brought no variant: {accepted} of {count}")
+                    what = f"round {number} over {asked} seeds brought no variant"
+                    raise RuntimeError(f"{what}: {accepted} of {count}{ended}")
 
 
 def with_offline_pool(
