@@ -1,6 +1,7 @@
 """An author is any function of an order: at once, beside the trainer, and with what the policy said of the seed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,15 @@ def test_an_author_that_raises_has_its_seed_passed_over_whatever_it_raises(tmp_p
         assert {name for name, _ in ours.receive(2)} == {seed.id for seed in SEEDS[:2]}
     (sentence,) = told
     assert sentence.startswith(f"the seed 2/{SEEDS[2].id} is passed over: ") and "words.txt" in sentence
+
+
+def test_a_variant_without_ancestry_is_no_outcome(tmp_path):
+    """The pool refuses it: a line that carries it would end the training, and every resumed run again."""
+    orphan = lambda order, **others: Synthesis(replace(order.seed, id="orphan"))
+    with trainer(tmp_path) as ours, workers(tmp_path, author(orphan)) as told:
+        ours.send(SEEDS[0])
+        wait_until(lambda: told or records(tmp_path / OUTCOMES))
+    assert records(tmp_path / OUTCOMES) == [] and "the variant orphan names no ancestry" in told[0]
 
 
 def test_what_an_author_asked_is_asked_once_whoever_dies(tmp_path):

@@ -241,6 +241,8 @@ def _settle(desk: _Desk, author: Author, seed: Sent, append: Callable[..., None]
         except OSError as error:  # the author's own, unless the journal refuses: for that, seeds wait
             append()
             raise RuntimeError(f"{type(error).__name__}: {error}") from error
+        if result.candidate is not None and not result.candidate.ancestry:  # the pool would refuse it in every run
+            raise ValueError(f"the variant {result.candidate.id} names no ancestry")
         new = replace(result, rejections=result.rejections[len(before.rejections) :])
         after = _then(before, new)
         if new.rejections:
