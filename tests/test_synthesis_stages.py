@@ -170,8 +170,9 @@ def test_failures_are_typed_and_name_the_tool():
     ({"type": "string", "const": "fast"}, ["fast"]),  # how MCP servers write a Literal of one value
     ({"type": "array", "items": {"type": "string", "const": "fast"}}, [["fast"]]),
     ({"type": "array", "items": {"type": "integer", "enum": [7]}}, [[7] * count for count in (2, 3, 4)]),
+    ({"type": "array", "items": {"type": "object"}}, [None]),  # no source has an object
 ])  # fmt: skip
-def test_what_is_enumerated_is_never_invented(schema, values):
+def test_what_is_enumerated_or_has_no_source_is_never_invented(schema, values):
     tool = ToolSpec("pick", "Picks.", {"type": "object", "properties": {"one": schema}}, "Picker")
     for seed in range(9):
         found = sources(tool, "one", (), {})

@@ -138,5 +138,7 @@ def _free(rng: random.Random, schema: Mapping[str, Json]) -> Json:
             return rng.random() < 0.5
         case "array":
             items = [_free(rng, schema.get("items", {"type": "string"})) for _ in range(rng.randint(2, 4))]
+            if None in items:
+                return None
             return list(dict.fromkeys(items)) if all(isinstance(item, str) for item in items) else items
     return None
