@@ -10,7 +10,7 @@ from configs.bfcl_qwen3_4b import CONFIG
 from rods_jax import replay
 from rods_jax.config import ReplaySettings
 from rods_jax.records import decode, encode
-from rods_jax.replay import Outcome
+from rods_jax.replay import Outcome, ReplayState
 from rods_jax.replay.rules import foreseen_scores
 from rods_jax.task_files import VERSIONED
 
@@ -121,6 +121,20 @@ def test_the_standing_remembers_the_best_rollout_of_all_kept_measurements():
         state = replay.observe(state, "human0", 4, 16, step, 0, high, 4)
     found = replay.standing(state, replay.active_tasks(state), 5, ("base",))
     assert found.best_before_N.tolist() == [0.75, 0.0]
+
+
+def test_the_standing_of_a_larger_batch_looks_through_the_pool_no_more_often(monkeypatch):
+    """A pool that was written beforehand has 17,400 tasks: a look for each task of the batch took seconds of each step."""
+    looks = []
+    items = ReplayState.items.fget
+    monkeypatch.setattr(ReplayState, "items", property(lambda state: looks.append(1) or items(state)))
+    state = pool(32)
+    tasks = replay.active_tasks(state)
+    looks.clear()
+    replay.standing(state, tasks[:2], 0, ("base",))
+    of_two = len(looks)
+    replay.standing(state, tasks, 0, ("base",))
+    assert len(looks) == 2 * of_two
 
 
 def test_a_human_seed_that_leaves_frees_no_slot():

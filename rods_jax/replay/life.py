@@ -162,7 +162,7 @@ def eligible(state: ReplayState, task_ids: Sequence[str], step: int) -> list[boo
     cooldown, active = state.settings.cooldown, active_tasks(state)
     queued = [entry.task for entry in state.staged if entry.taken < step - 1]
     counts, limit = traits_of((*active, *queued)), room_of_trait(active, state.settings)
-    items = [_find(state, task_id) for task_id in task_ids]
+    items = _find_all(state, task_ids)
     return [
         (item.seeded is None or step - item.seeded >= cooldown) and has_room(item.task, counts, limit) for item in items
     ]
@@ -176,24 +176,20 @@ def earlier(state: ReplayState, task_id: str, step: int) -> tuple[float, float]:
     return discounted(_find(state, task_id).measurements, step, state.settings.half_life)
 
 
-def best(state: ReplayState, task_id: str) -> float:
-    """The largest share of the checks that a rollout of the kept measurements passed; 0: there is none."""
-    return max((m.high / m.checks for m in _find(state, task_id).measurements if m.checks), default=0.0)
-
-
 def standing(state: ReplayState, tasks: Sequence[Task], step: int, strata: Sequence[str]) -> Standing[np.ndarray]:
     """What the update must know of a batch's tasks: strata, which may be seeds, and what was measured before `step`.
 
     KeyError: a task is not in the pool.  ValueError: its category is none of `strata`.
     """
     ids = [task.id for task in tasks]
-    passed, total = zip(*(earlier(state, task_id, step) for task_id in ids))
+    items = _find_all(state, ids)
+    passed, total = zip(*(discounted(item.measurements, step, state.settings.half_life) for item in items))
     return Standing(
         categories_N=np.array([strata.index(task.category) for task in tasks], np.int32),
         eligible_N=np.array(eligible(state, ids, step)),
         earlier_passed_N=np.array(passed, np.float32),
         earlier_total_N=np.array(total, np.float32),
-        best_before_N=np.array([best(state, task_id) for task_id in ids], np.float32),
+        best_before_N=np.array([_best(item) for item in items], np.float32),
         weights_N=np.ones(len(ids), np.float32),
     )
 
@@ -281,11 +277,22 @@ def _totals(state: ReplayState) -> list[tuple[str, int]]:
     return list(zip(REASONS, counts, strict=True))
 
 
+def _best(item: Item) -> float:
+    """The largest share of the checks that a rollout of the kept measurements passed; 0: there is none."""
+    return max((m.high / m.checks for m in item.measurements if m.checks), default=0.0)
+
+
 def _find(state: ReplayState, task_id: str) -> Item:
     for item in state.items:
         if item.task.id == task_id:
             return item
     raise KeyError(f"task {task_id} is not in the pool")
+
+
+def _find_all(state: ReplayState, task_ids: Sequence[str]) -> list[Item]:
+    """In one look through the pool, which may be large."""
+    items = {item.task.id: item for item in state.items}
+    return [items.get(task_id) or _find(state, task_id) for task_id in task_ids]
 
 
 def _change(state: ReplayState, task_id: str, change: Callable[[Item], Item]) -> ReplayState:
