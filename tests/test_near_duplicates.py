@@ -67,6 +67,12 @@ def test_the_gate_stops_copies_and_slight_changes_only():
     assert far_from(())(TOY, TASK) is None
 
 
+def test_half_of_the_shingles_is_too_near():
+    gate = far_from([task("held", "a b c", "d e f")])
+    assert gate(TOY, task("half", "a b c")) == "shares 50% of its shingles with held"
+    assert gate(TOY, task("a third", "a b c", "x")) is None
+
+
 # --------------------------------------------------------------------------------------- BFCL
 def test_near_duplicates_across_the_bfcl_halves():
     """Near-duplicates cross the split only where long contexts make two tasks quote one simulator output."""
