@@ -8,7 +8,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,16 @@ def require_begun(folder: Path, name: str) -> None:
     """FolderError: as for `require_free`, unless a file of this name shows that the command began the folder before."""
     if not (folder / name).is_file():
         require_free(folder)
+
+
+def require_own(path: Path, keys: Collection[str]) -> None:
+    """FolderError: a file stands there that is no JSON object with these keys, which the command itself would write."""
+    try:
+        own = not path.exists() or set(keys) <= read_object(path).keys()
+    except (OSError, ValueError):
+        own = False
+    if not own:
+        raise FolderError(f"{path} is no file of this command, and is left as it is: name another")
 
 
 def begin(folder: Path) -> None:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rods_jax import strict_json, terminal
-from rods_jax.files import write_atomically
+from rods_jax.files import require_own, write_atomically
 from rods_jax.run.scores_table import METRICS
 from rods_jax.types import Json
 
@@ -56,6 +56,8 @@ def main() -> None:
     try:
         if len({folder.resolve() for folder in settings.folders}) < len(settings.folders):
             raise ValueError("a folder is given twice, which is no second seed")
+        if settings.json is not None:
+            require_own(settings.json, ("players", "rows"))
         result = over_seeds([read_scores(folder) for folder in settings.folders])
         if settings.json is not None:
             write_atomically(settings.json, json.dumps(result, indent=2, allow_nan=False) + "\n")

@@ -29,7 +29,7 @@ from rods_jax.environments.helpdesk.errors import ACTS, CONTRADICTS, IGNORES, IN
 from rods_jax.environments.scoring import RODS
 from rods_jax.environments.turned import back
 from rods_jax.evaluation import bootstrap
-from rods_jax.files import write_atomically
+from rods_jax.files import require_own, write_atomically
 from rods_jax.generation import Sampling
 from rods_jax.run.directory import read_inputs
 from rods_jax.run.played import played, policy_player, run_config
@@ -56,6 +56,8 @@ def main() -> None:
     try:
         if not settings.runs:
             raise ValueError("name the runs whose policies speak for the user")
+        if settings.json is not None:
+            require_own(settings.json, list(map(str, settings.runs)))
         tasks = read_inputs(settings.runs[0]).tasks.held_out[: settings.num_tasks]
         result = {str(run): measured(tasks, conversations_with(run, tasks)) for run in settings.runs}
         if settings.json is not None:

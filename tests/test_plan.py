@@ -291,6 +291,15 @@ def test_bad_input_is_one_sentence_before_compiling(monkeypatch, capsys, argumen
     assert sentence in refused(monkeypatch, capsys, *CONFIG, *arguments)
 
 
+def test_a_file_that_is_not_the_commands_is_left_as_it_is(monkeypatch, capsys, tmp_path):
+    (tmp_path / "notes.json").write_text('{"topology": "mine"}')
+    arguments = "--topology", "h100:8", "--json", str(tmp_path / "notes.json")
+    assert "notes.json is no file of this command, and is left as it is" in refused(
+        monkeypatch, capsys, *CONFIG, *arguments
+    )
+    assert (tmp_path / "notes.json").read_text() == '{"topology": "mine"}'
+
+
 def test_a_cold_start_alone_is_not_planned(monkeypatch, capsys, tmp_path):
     (tmp_path / "cold.py").write_text(
         "from dataclasses import replace\nfrom configs.quickstart import CONFIG\nCONFIG = replace(CONFIG, stages=())\n"

@@ -71,3 +71,11 @@ def test_a_split_file_names_the_held_out_tasks(tmp_path):
     assert written["num_tasks"] == 2 and "val.txt" in written["tasks"]
     assert list(written["disputed"]) == ["multi_turn_base_4"]
     assert written["scores"]["rows"]["all but disputed gold"]["tasks"] == 1
+
+
+def test_a_split_file_is_for_bfcl(tmp_path):
+    """It was passed over where the tasks were others."""
+    settings = Evaluation(player="gold", tasks="workplace", split_file=(tmp_path / "val.txt",), out=tmp_path / "out")
+    with pytest.raises(ValueError, match="--split-file names tasks of BFCL, for --tasks bfcl-held-out: got workplace"):
+        evaluate(settings, Console(quiet=True))
+    assert not (tmp_path / "out").exists()

@@ -53,6 +53,12 @@ def test_each_gate_refuses_what_it_must(gate, task):
     assert gate(TOY, TASK) is None or gate.__name__ == "unseen"
 
 
+def test_a_tool_with_an_odd_name_is_found_in_a_query():
+    odd = TOY._replace(tools={"c++_run": next(iter(TOY.tools.values()))})
+    assert gates.plain_queries(odd, with_turn(2, user="Use c++_run.")) == "turn 2 names c++_run"
+    assert gates.plain_queries(odd, with_turn(2, user="Use cc_run.")) is None
+
+
 def test_gold_must_pass_on_a_world_that_is_not_deterministic():
     serial = iter(range(1000))
 

@@ -32,6 +32,7 @@ from rods_jax import config as configuration
 from rods_jax import sharding
 from rods_jax.config import Config, ConfigError
 from rods_jax.environments.protocol import TaskSplits
+from rods_jax.files import require_own, write_atomically
 from rods_jax.run.learning import learning
 
 from ..decoder import DecoderConfig
@@ -84,6 +85,8 @@ def main() -> None:
             raise ConfigError(f"--efficiency must be above 0 and at most 1: got {arguments.efficiency}")
         if arguments.json and not arguments.json.absolute().parent.is_dir():
             raise ConfigError(f"--json: there is no folder {arguments.json.parent}")
+        if arguments.json:
+            require_own(arguments.json, ("topology", "fits"))
         found = slice_of(arguments.topology)
         for one in named:
             check_layout(one, model, count, found.hosts)
@@ -105,7 +108,7 @@ def main() -> None:
             result["run"] = whole_run(config, model, found, result["programs"], tasks, arguments)
             print("\n" + hours.hours_text(result["run"], found.count))
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", "utf-8")
+        write_atomically(arguments.json, json.dumps(result, indent=2, allow_nan=False) + "\n")
     sys.exit(0 if result["fits"] else 1)
 
 

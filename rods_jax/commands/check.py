@@ -16,7 +16,7 @@ from rich.table import Table
 
 from rods_jax import run, strict_json, terminal
 from rods_jax.commands.common import options_of, program, running
-from rods_jax.files import FolderError, read_object, write_atomically
+from rods_jax.files import require_own, write_atomically
 from rods_jax.types import Json
 
 MAX_ROWS = 24  # of the table of tools; the JSON file has all
@@ -35,23 +35,13 @@ def main() -> None:
     with running(console):
         options, config = options_of(Options, program("check"), __doc__)
         if options.json is not None:
-            _require_own(options.json)
+            require_own(options.json, ("flows", "lengths"))
         found = run.check(config, console)
         _show_flows(found["flows"], console)
         _show_lengths(found["lengths"], console)
         if options.json is not None:
             write_atomically(options.json, strict_json.dumps(found, indent=1) + "\n")
         terminal.say(console, "a run could start with this")
-
-
-def _require_own(path: Path) -> None:
-    """FolderError: a file stands there that this command has not written."""
-    try:
-        own = not path.exists() or {"flows", "lengths"} <= read_object(path).keys()
-    except (OSError, ValueError):
-        own = False
-    if not own:
-        raise FolderError(f"{path} is no file of this command, and is left as it is: name another")
 
 
 def _show_flows(flows: Mapping[str, Mapping[str, list[str]]], console: Console) -> None:

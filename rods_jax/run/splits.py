@@ -104,6 +104,8 @@ class Split(NamedTuple):
 def split_of(settings: Evaluation) -> Split:
     """ValueError: no such tasks."""
     chosen = settings.tasks or settings.player
+    if settings.split_file and not chosen.startswith("bfcl-"):
+        raise ValueError(f"--split-file names tasks of BFCL, for --tasks bfcl-held-out: got {chosen}")
     seed = settings.split_seed
     if chosen == "workplace":
         count = settings.num_tasks or NUM_AUTHORED

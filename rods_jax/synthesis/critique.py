@@ -81,7 +81,7 @@ def plain_queries(domain: Domain, task: Task) -> str | None:
         if not turn.user.strip():
             return f"turn {index} has no query"
         for name in names:
-            if name in turn.user and re.search(rf"(?<!\w){name}(?!\w)", turn.user):
+            if name in turn.user and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", turn.user):
                 return f"turn {index} names {name}"
     return None
 
