@@ -129,8 +129,9 @@ def test_a_rollout_trains_on_it_as_on_any_world():
     first, second = (CODEC.encode_action((), text) for text in texts)
     between = CODEC.encode_messages((Message("user", "wrong"),))
     rollouts = script(first + between + second)
-    batch, trajectories, failed, _ = gather(rollouts, compiled(SCRIPTED, slots=2), (task,), domain)
-    assert failed == 0 and batch.passed_NG.tolist() == [[9, 9]] and batch.checks_N.tolist() == [10]
+    found = gather(rollouts, compiled(SCRIPTED, slots=2), (task,), domain)
+    batch, trajectories = found.batch, found.trajectories
+    assert found.failed == 0 and batch.passed_NG.tolist() == [[9, 9]] and batch.checks_N.tolist() == [10]
     assert [step.text for step in trajectories[0].steps] == texts and batch.rewards_NG.max() == pytest.approx(0.9)
 
 

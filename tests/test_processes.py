@@ -160,7 +160,8 @@ def test_an_order_holds_the_rollouts_of_its_seed_whoever_played_them(tmp_path):
     assert one == two and len({record["task"]["id"] for record in one}) > 1
     for record in one:
         played = [(rollout["task_id"], rollout["rollout"]) for rollout in record["trajectories"]]
-        assert played == [(record["task"]["id"], number) for number in range(4)]
+        assert len(played) in (2, 4)  # `every_other` halves the groups of some tasks
+        assert played == [(record["task"]["id"], number) for number in range(len(played))]
 
 
 @pytest.mark.slow
