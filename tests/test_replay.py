@@ -285,28 +285,18 @@ def test_impossible_measurements_and_unknown_tasks_are_refused():
     for passed, total in ((0, 0), (-1, 4), (5, 4)):
         with pytest.raises(ValueError, match="is no measurement"):
             replay.observe(state, "human0", passed, total, step=0)
+    ghost = dataclasses.replace(human_seeds(1)[0], id="ghost")
     for function, arguments in (
-        (replay.observe, (1, 2, 3)),
-        (replay.mark_seed, (1,)),
-        (replay.earlier, (1,)),
+        (replay.observe, ("ghost", 1, 2, 3)),
+        (replay.mark_seed, ("ghost", 1)),
+        (replay.eligible, (["human0", "ghost"], 1)),
+        (replay.standing, ([ghost], 1, ("base",))),
     ):
         with pytest.raises(KeyError, match="task ghost is not in the pool"):
-            function(state, "ghost", *arguments)
-    with pytest.raises(KeyError, match="task ghost is not in the pool"):
-        replay.eligible(state, ["human0", "ghost"], 1)
+            function(state, *arguments)
 
 
 # ------------------------------------------------------------------------------ memory of measurements
-def test_earlier_measurements_lose_half_their_weight_with_every_half_life():
-    state = replay.create(human_seeds(1), ReplaySettings(half_life=10.0, history=2))
-    assert replay.earlier(state, "human0", 5) == (0.0, 0.0)
-    for passed, step in ((1, 0), (4, 10), (6, 20)):  # the history forgets the first
-        state = replay.observe(state, "human0", passed, 8, step)
-    assert replay.earlier(state, "human0", 30) == (4 / 4 + 6 / 2, 8 / 4 + 8 / 2)
-    alone = dataclasses.replace(state, settings=ReplaySettings())
-    assert replay.earlier(alone, "human0", 30) == (0.0, 0.0)
-
-
 @pytest.mark.parametrize(("half_life", "left"), [(0.0, ["a", "b"]), (10.0, ["b"])])
 def test_a_remembered_mean_outlives_one_noisy_group(half_life, left):
     """a passed half of its turns and is unlucky now; b could never do it. 0 + 40/2 of 80 + 80/2 turns is 1/6, 20/120."""

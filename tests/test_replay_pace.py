@@ -123,6 +123,20 @@ def test_the_standing_remembers_the_best_rollout_of_all_kept_measurements():
     assert found.best_before_N.tolist() == [0.75, 0.0]
 
 
+def test_earlier_measurements_lose_half_their_weight_with_every_half_life():
+    def earlier(state, step):
+        found = replay.standing(state, replay.active_tasks(state), step, ("base",))
+        return found.earlier_passed_N.item(), found.earlier_total_N.item()
+
+    state = replay.create(human_seeds(1), ReplaySettings(half_life=10.0, history=2))
+    assert earlier(state, 5) == (0.0, 0.0)
+    for passed, step in ((1, 0), (4, 10), (6, 20)):  # the history forgets the first
+        state = replay.observe(state, "human0", passed, 8, step)
+    assert earlier(state, 30) == (4 / 4 + 6 / 2, 8 / 4 + 8 / 2)
+    alone = replace(state, settings=ReplaySettings())
+    assert earlier(alone, 30) == (0.0, 0.0)
+
+
 def test_the_standing_of_a_larger_batch_looks_through_the_pool_no_more_often(monkeypatch):
     """A pool that was written beforehand has 17,400 tasks: a look for each task of the batch took seconds of each step."""
     looks = []

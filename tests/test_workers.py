@@ -1,22 +1,18 @@
 """Worker processes: the same answers as in one process, and a lost process is a record."""
 
 import functools
-import io
-import json
 import os
 import signal
 from dataclasses import replace
 from functools import partial
 
 import pytest
-from rich.console import Console
 from workers_toy import broken_domain, make_domain, workplace
 
 from rods_jax.environments.episode import start_episodes
 from rods_jax.environments.protocol import Answer, Failure
 from rods_jax.environments.scoring import RODS
 from rods_jax.environments.workers import WorkerError, Workers
-from rods_jax.run import train
 from rods_jax.types import Action, Call, Task, Turn, World
 
 SECONDS, MEGABYTES = 5, 400
@@ -147,12 +143,8 @@ def test_a_domain_that_cannot_start_is_an_error_at_once():
 @pytest.mark.slow
 def test_a_training_run_is_the_same_with_workers(tmp_path):
     from test_train import CONFIG
+    from test_train import play as trained
 
-    records = []
-    for workers in (0, 2):
-        rollout = replace(CONFIG.rollout, environment_workers=workers)
-        config = replace(CONFIG, domain=workplace, run_dir=str(tmp_path / str(workers)), rollout=rollout)
-        train(config, resume=False, console=Console(file=io.StringIO()))
-        wanted = [json.loads(line) for line in (tmp_path / str(workers) / "metrics.jsonl").read_text().splitlines()]
-        records.append([{k: v for k, v in r.items() if "second" not in k} for r in wanted])
+    rollout = {workers: replace(CONFIG.rollout, environment_workers=workers) for workers in (0, 2)}
+    records = [trained(tmp_path / str(n), domain=workplace, rollout=one) for n, one in rollout.items()]
     assert records[0] == records[1] and len(records[0]) > 5

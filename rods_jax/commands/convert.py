@@ -10,7 +10,7 @@ A run keeps a few trajectories of every tenth step.  --journal names the journal
 every episode: on the run's tasks, or on those that --tasks names as the evaluation did.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -107,7 +107,7 @@ def episodes_of(
         raise ValueError("give --run-dir, or --tasks and the --journal of an evaluation of them")
     settings = run_config(run_dir, config)
     if journal is not None:
-        require_played(journal, read_inputs(run_dir).tasks.held_out)
+        require_played(journal, read_header(journal), read_inputs(run_dir).tasks.held_out)
         return settings.domain(), tasks_of(run_dir), trajectories.read_evaluation(journal)
     parse = settings.codec(load_tokenizer(run_dir / "tokenizer")).parse
     return settings.domain(), tasks_of(run_dir), trajectories.read_run(run_dir / "trajectories.jsonl", parse)
@@ -132,22 +132,21 @@ def named_tasks(name: str, journal: Path) -> tuple[Domain, Sequence[Task]]:
     if listing := tau2_tasks.listed(name):
         files, domain, tasks = listing
         return tau2_tasks.silent(files, domain), tasks
-    count = header_of(journal).get("num_tasks") if name == "workplace" else None
+    header = {} if name.startswith("bfcl-") else read_header(journal)  # ids of BFCL are of one task each
+    count = header.get("num_tasks") if name == "workplace" else None
     split = split_of(Evaluation(player="null", tasks=name, num_tasks=count))
-    if not name.startswith("bfcl-"):  # whose ids are of one task each
-        require_played(journal, split.tasks)
+    require_played(journal, header, split.tasks)
     return split.domain, split.tasks
 
 
-def header_of(journal: Path) -> dict[str, Json]:
+def read_header(journal: Path) -> dict[str, Json]:
     """The settings of an evaluation, of its journal's first line."""
     lines = read_log(journal)
     return require_object(lines[0].record, f"{journal}, line 1") if lines else {}
 
 
-def require_played(journal: Path, tasks: Sequence[Task]) -> None:
+def require_played(journal: Path, header: Mapping[str, Json], tasks: Sequence[Task]) -> None:
     """ValueError: the evaluation played others. They may have the same ids, as authored tasks of another seed do."""
-    header = header_of(journal)
     digest = header.get("tasks_sha256")  # an evolution's trials have none
     if digest is not None and digest != digest_of(sample_tasks(tasks, header["num_tasks"])):
         raise ValueError(f"{journal} is of {header['tasks']}, whose tasks are not those that are named here")

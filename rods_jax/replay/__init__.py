@@ -24,7 +24,6 @@ from rods_jax.replay.life import (
     begin_epoch,
     counts,
     create,
-    earlier,
     eligible,
     enter_stage,
     epoch_batches,
@@ -51,7 +50,7 @@ from rods_jax.replay.table import Table, table
 
 __all__ = [
     "REASONS", "Away", "Events", "Item", "Measurement", "Outcome", "ReplayState", "Retired", "Staged",
-    "Table", "active_tasks", "all_tasks", "begin_epoch", "counts", "create", "earlier", "eligible", "enter_stage",
+    "Table", "active_tasks", "all_tasks", "begin_epoch", "counts", "create", "eligible", "enter_stage",
     "epoch_batches", "epoch_order", "from_place", "learn", "mark_seed", "observe", "spread", "stage", "standing",
     "table", "wanted",
 ]  # fmt: skip

@@ -168,14 +168,6 @@ def eligible(state: ReplayState, task_ids: Sequence[str], step: int) -> list[boo
     ]
 
 
-def earlier(state: ReplayState, task_id: str, step: int) -> tuple[float, float]:
-    """(checks passed, all checks) that were measured before `step`; their weight halves every `half_life` steps.
-
-    (0, 0) without a half-life. KeyError: the task is not in the pool.
-    """
-    return discounted(_find(state, task_id).measurements, step, state.settings.half_life)
-
-
 def standing(state: ReplayState, tasks: Sequence[Task], step: int, strata: Sequence[str]) -> Standing[np.ndarray]:
     """What the update must know of a batch's tasks: strata, which may be seeds, and what was measured before `step`.
 
