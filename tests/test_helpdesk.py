@@ -145,7 +145,7 @@ def test_variants_keep_the_shape_and_take_no_held_out_composition():
         assert not is_held_out(composition_of(task)) and composition_of(task) != composition_of(seed)
         known = frozenset([content_hash(task)])
         second = write(Order(seed), step=3, rng=random.Random(0), known_hashes=known)
-        assert second.candidate != task and [one.error for one in second.rejections][:1] == ["is_new"]
+        assert second.candidate != task and [one.error for one in second.rejections][:1] == ["unseen"]
         assert (
             write(Order(seed), step=3, rng=random.Random(0), known_hashes=known, history=second.rejections).rejections
             == second.rejections

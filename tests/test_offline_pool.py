@@ -72,7 +72,7 @@ def test_a_variant_that_two_threads_wrote_is_one_variant_and_one_record_of_a_rej
     settled = list(pool)
     again = list(fill(tmp_path / "journal", None, SEEDS[:2], count=1, run_seed=0, known=frozenset()))
     assert again[: len(settled)] == settled and len(again) == 2
-    assert sorted((one.candidate is None, one.errors) for one in again) == [(False, ()), (True, ("is_new",))]
+    assert sorted((one.candidate is None, one.errors) for one in again) == [(False, ()), (True, ("unseen",))]
 
 
 def test_a_round_without_a_variant_is_the_last(tmp_path):

@@ -128,7 +128,7 @@ def test_content_that_another_worker_wrote_meanwhile_is_refused_and_the_next_att
         go_on.set()
         results = ours.receive(2)
     result = results[SEEDS[0].id, step]
-    assert [rejection.error for rejection in result.rejections][:1] == ["is_new"]
+    assert [rejection.error for rejection in result.rejections][:1] == ["unseen"]
     assert result.candidate is not None and content_hash(result.candidate) != content_hash(first)
     (begun,) = [path for path in (tmp_path / WORK).iterdir() if len(records(path))]
     questions = sum("question" in record for record in records(begun))
@@ -146,7 +146,7 @@ def test_an_author_that_repeats_what_is_known_ends_after_its_attempts(tmp_path):
     with trainer(tmp_path) as ours, workers(tmp_path, Author(same, {}, 3, known)):
         ours.send(SEEDS[0], step=1)
         result = ours.receive(1)[SEEDS[0].id, 1]
-    assert result.candidate is None and [one.error for one in result.rejections] == ["is_new"] * 3 and len(written) == 3
+    assert result.candidate is None and [one.error for one in result.rejections] == ["unseen"] * 3 and len(written) == 3
 
 
 def test_what_json_cannot_hold_is_refused_by_a_gate():

@@ -208,7 +208,7 @@ def test_an_author_writes_other_faults_of_the_same_structure():
     assert again.ancestry == (seed.id, first.id) and again.world.state["telecom"]["id"].count("|") == 2
     # What is known is a counted rejection, and the next draw is taken.
     second = wrote(kin, known_hashes=frozenset([content_hash(first)]))
-    assert second.candidate != first and [one.error for one in second.rejections] == ["is_new"]
+    assert second.candidate != first and [one.error for one in second.rejections] == ["unseen"]
     assert (
         task_files.task_from_json(json.loads(json.dumps(task_files.task_to_json(first)))) == first
     )  # it can be stored

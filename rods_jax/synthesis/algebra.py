@@ -9,6 +9,7 @@ from rods_jax.chat import Generate
 from rods_jax.environments.protocol import Domain
 from rods_jax.synthesis.attempt import Rejection
 from rods_jax.synthesis.author import Order, Synthesis, Write
+from rods_jax.synthesis.errors import UNSEEN
 from rods_jax.task_files import content_hash
 from rods_jax.types import Task
 
@@ -44,7 +45,7 @@ def variants_by(vary: Callable[[Task, random.Random], Task], domain: Domain) -> 
                 root = (seed.ancestry or (seed.id,))[0]
                 named = replace(made, id=f"{root}~{step}-{content[:8]}", ancestry=(*seed.ancestry, seed.id))
                 return Synthesis(named, rejections)
-            rejections = (*rejections, Rejection(number, "is_new", "same content as a known task"))
+            rejections = (*rejections, Rejection(number, UNSEEN, "same content as a known task"))
         return Synthesis(None, rejections)
 
     return write

@@ -22,7 +22,7 @@ from rods_jax.synthesis.attempt import Rejection
 from rods_jax.synthesis.author import Order, Write
 from rods_jax.synthesis.courier.dispatch import random_of
 from rods_jax.synthesis.courier.lines import outcome_record
-from rods_jax.synthesis.critique import is_new
+from rods_jax.synthesis.errors import UNSEEN
 from rods_jax.task_files import TaskFileError, content_hash, read_tasks, task_from_json
 from rods_jax.types import Task
 
@@ -69,7 +69,7 @@ def fill(
             record = outcome_record(f"{number}/{seed.id}", result)
             with lock:
                 if record["content"] in contents:
-                    late = Rejection(len(result.rejections), is_new.__name__, "another thread wrote the same meanwhile")
+                    late = Rejection(len(result.rejections), UNSEEN, "another thread wrote the same meanwhile")
                     rejections = (*result.rejections, late)
                     record = outcome_record(record["key"], replace(result, candidate=None, rejections=rejections))
                 contents.update({record["content"]} - {None})

@@ -25,7 +25,7 @@ REMEDIES: Mapping[str, str] = {
     "gold_passes": "make the tools deterministic: gold played again led elsewhere",
     "modest_arguments": "let Domain.sample_argument draw shorter values",
     "same_profile": "give the tools wordings that name every argument: Domain.phrases",
-    "unseen": "let states and arguments vary more: Domain.sample_state, Domain.sample_argument",
+    errors.UNSEEN: "let states and arguments vary more: Domain.sample_state, Domain.sample_argument",
     "storable": "let states and arguments hold plain JSON alone: lists, and keys that are text",
     "far_from_held_out": "let states, arguments and wordings vary more: variants resemble held-out tasks",
 }

@@ -40,6 +40,7 @@ from rods_jax.synthesis.courier.lines import (
     read_attempts,
     read_sent,
 )
+from rods_jax.synthesis.errors import UNSEEN
 from rods_jax.task_files import content_hash
 
 # Errors that do not concern the question; it is asked again later.
@@ -253,7 +254,7 @@ def _settle(desk: _Desk, author: Author, seed: Sent, append: Callable[..., None]
             return
         # Another seed wrote the same: the attempt has failed, also by an author that repeats.
         if after.candidate is not None:
-            late = Rejection(len(before.rejections), "is_new", "another seed wrote the same meanwhile")
+            late = Rejection(len(before.rejections), UNSEEN, "another seed wrote the same meanwhile")
             failed = Synthesis(None, (late,), () if new.rejections else new.exchanges)
             append(attempts_record(failed))
             before, replies = _then(before, failed), []
