@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from forks import forks
 
-STEPS, SETTLED = 2_000, 200
+STEPS, SETTLED = 3_000, 1_000  # the allocator and the pools of threads fill up for some hundred steps
 
 
 @pytest.mark.slow
-def test_2000_steps_leak_nothing(tmp_path):
+def test_3000_steps_leak_nothing(tmp_path):
     with forks("training_toy") as start:
         start("soak", str(tmp_path / "run"), str(tmp_path / "compiled"), STEPS).join(3600)
     rows = json.loads((tmp_path / "run.json").read_text())
@@ -26,10 +26,11 @@ def test_2000_steps_leak_nothing(tmp_path):
         f"{programs[-1] - programs[epoch == 0][-1]} later"
     )
     assert last < 1.02 * first
-    for held in (files, threads, tasks):  # more while a checkpoint is written
-        early, late = held[SETTLED : SETTLED + 200], held[-200:]
-        assert np.median(late) <= np.median(early)
-        assert late.min() <= early.min() or held is tasks  # a pool of XLA's may begin its last thread late
+    # How long a checkpoint is being written hangs on the disk; what stays open counts, so the least of each.
+    for held in (files, threads):
+        assert held[-200:].min() <= held[SETTLED : SETTLED + 200].min()
+    # A pool of XLA's may begin its last thread late.
+    assert np.median(tasks[-200:]) <= tasks[SETTLED : SETTLED + 200].max()
     assert writers.max() <= 128  # its pool begins threads as writes coincide, up to the limit that Orbax sets
     assert programs[-1] == programs[epoch == 0][-1]
 

@@ -144,7 +144,8 @@ def soak(directory: str, cache: str, steps: int) -> None:
     def watched(position, pending, *arguments):
         result = settle(position, pending, *arguments)
         if pending is not None:
-            memory = next(line for line in Path("/proc/self/status").open() if line.startswith("VmRSS"))
+            # Pages of files, programs among them, come and go with what else the machine does.
+            memory = next(line for line in Path("/proc/self/status").open() if line.startswith("RssAnon"))
             held = int(memory.split()[1]), len(os.listdir("/proc/self/fd")), threading.active_count()
             names = list(thread_names())
             writers = names.count("ts_pool_worker")  # tensorstore's
