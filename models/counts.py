@@ -87,6 +87,8 @@ def played_step(c: DecoderConfig, prompts_N: Any, suffixes_NG: Any, *, reference
 
     prompts_N, suffixes_NG: tokens, without padding; a prompt counts once per task.  Frozen weights need no gradient.
     """
+    # A batch's lengths are int32, which products of the model's size pass.
+    prompts_N, suffixes_NG = (np.asarray(lengths, np.float64) for lengths in (prompts_N, suffixes_NG))
     prompts = forward(c, Shape(1, 1, prompts_N, 0))
     suffixes = forward(c, Shape(1, 1, prompts_N[:, None], suffixes_NG))
     weights = np.sum(prompts.prompt_layers) + np.sum(suffixes.suffix_layers) + np.sum(suffixes.vocabulary)

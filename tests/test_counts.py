@@ -53,6 +53,15 @@ def test_a_played_step_is_counted_rollout_by_rollout_without_padding():
     assert played(reference=False) == pytest.approx(4 * once) and played(reference=True) == pytest.approx(5 * once)
 
 
+def test_a_batchs_own_lengths_of_32_bits_count_a_large_step():
+    """One prompt of 2,000 tokens and a suffix of 1,000 of a policy of 4B: its products pass 2^31 many times."""
+    config, lengths = presets.QWEN3_4B, (np.array([2000], np.int32), np.array([[1000]], np.int32))
+    layers = 2 * 36 * (2 * 2560 * 4096 + 2 * 2560 * 1024 + 3 * 2560 * 9728) * 3000
+    attention = 4 * 36 * 32 * 128 * 3000 * 3001 / 2
+    by_hand = 4 * (layers + attention + 2 * 2560 * 151_936 * 1000)
+    assert counts.played_step(config, *lengths, reference=False) == pytest.approx(by_hand)
+
+
 def test_adapters_alone_spare_the_gradients_of_the_weights():
     whole = replace(presets.TINY_QWEN3, lora=None)
     adapted = replace(whole, lora=LoraConfig(rank=3, alpha=1.0, targets=("query",)))
