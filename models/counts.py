@@ -78,8 +78,14 @@ def forward(c: DecoderConfig, shape: Shape, *, shared: bool = True, tile: int = 
 
 
 def update(c: DecoderConfig, shape: Shape, *, reference: bool, shared: bool = True) -> Flops:
-    """FLOPs that an update needs: the forward pass, the backward pass (twice as many), and the reference's forward pass."""
-    return Flops(*((3 + reference) * part for part in forward(c, shape, shared=shared)))
+    """FLOPs that an update needs: the forward pass, the backward pass (twice as many), and the reference's forward pass.
+
+    Frozen weights need no gradient.
+    """
+    attention = 3 + reference
+    weights = attention - (c.lora is not None)
+    passes = weights, attention, weights, attention, weights
+    return Flops(*(a * b for a, b in zip(passes, forward(c, shape, shared=shared), strict=True)))
 
 
 def played_step(c: DecoderConfig, prompts_N: Any, suffixes_NG: Any, *, reference: bool) -> float:
@@ -104,14 +110,14 @@ def executed_update(
 
     Attention has 2 products in the forward pass, and 5 in the backward pass, which recomputes the scores.  Flash
     attention has 7 there, because both of its kernels compute the scores and the weights' gradient.  A layer recomputes
-    all products but `down` and those in `keep`.  The vocabulary's logits are recomputed.
+    all products but `down` and those in `keep`.  The vocabulary's logits are recomputed.  Frozen weights get no gradient.
     """
     # The share of a layer's products that the backward pass recomputes.
     once = sum(inputs * outputs for name, (inputs, outputs) in matrices(c).items() if name in ("down", *c.keep))
     again = 1 - once / layer_weights(c)
-    # In units of a forward pass: forward is 1, backward 2, then what is recomputed, then the reference's.
-    attention = (4.5 if flash_attention else 3.5) + reference
-    layers, vocabulary = 3 + again + reference, 4.0 + reference
+    # In units of a forward pass: forward is 1, backward 2 (inputs, weights), then what is recomputed, then the reference's.
+    attention, spared = (4.5 if flash_attention else 3.5) + reference, c.lora is not None
+    layers, vocabulary = 3 + again + reference - spared, 4.0 + reference - spared
     passes = layers, attention, layers, attention, vocabulary
     return Flops(*(a * b for a, b in zip(passes, forward(c, shape, tile=tile), strict=True)))
 
@@ -197,9 +203,14 @@ def adapters(c: DecoderConfig) -> int:
     return c.layers * c.lora.rank * sum(sum(sizes[name]) for name in c.lora.targets)
 
 
+def trained_parameters(c: DecoderConfig) -> int:
+    """Elements of what trains: the adapters alone, or everything."""
+    return adapters(c) or parameters(c)
+
+
 def state(c: DecoderConfig, *, reference: bool, stored: int = 1) -> Held:
     """Bytes of a train state: float32 weights, AdamW's two moments, the reference, and with adapters a bfloat16 base."""
-    trained = 4.0 * (adapters(c) or parameters(c)) / stored
+    trained = 4.0 * trained_parameters(c) / stored
     base = 0.0 if c.lora is None else 2.0 * parameters(c) / stored
     return Held(parameters=trained + base, optimizer=2 * trained, reference=trained * reference)
 
@@ -208,14 +219,16 @@ def update_bytes(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batch
     """Bytes read from and written to one device's memory: weights, activations, logits, optimizer state.
 
     shape: of a micro-batch.  A pass reads weights and activations.  There are four: forward, the recomputed forward, and
-    backward, which counts twice.  The reference's is a fifth.  The backward pass also writes a gradient.
+    backward, which counts twice.  The reference's is a fifth.  The backward pass also writes a gradient.  Of frozen weights
+    it has none, and counts once.
     """
-    passes = 4 + reference
+    frozen = c.lora is not None
+    passes = 4 + reference - frozen
     tokens = shape.tasks * (shape.prompt / cuts.prompts + shape.group_size * shape.suffix / cuts.suffixes)
-    weights = parameters(c) / cuts.tensor * (passes + 1) * itemsize(c)
+    weights = parameters(c) / cuts.tensor * (passes + (not frozen)) * itemsize(c)
     activations = activation_bytes(c, tokens) / cuts.tensor * passes
     logits = shape.tasks * shape.group_size * shape.suffix * c.vocab_size / cuts.vocabulary * 4
-    optimizer = 4.0 * parameters(c) / cuts.stored * (7 + 2 * micro_batches)
+    optimizer = 4.0 * trained_parameters(c) / cuts.stored * (7 + 2 * micro_batches)
     return micro_batches * (weights + activations + logits * (6 + 2 * reference)) + optimizer
 
 
@@ -227,7 +240,7 @@ def update_memory(c: DecoderConfig, shape: Shape, *, reference: bool, micro_batc
     TPUs took at most 21 % more.
     """
     # With several micro-batches, their sum is a second gradient.
-    gradients = 4.0 * (adapters(c) or parameters(c)) / cuts.stored * (1 + (micro_batches > 1))
+    gradients = 4.0 * trained_parameters(c) / cuts.stored * (1 + (micro_batches > 1))
     prompts, suffixes = shape.tasks * shape.prompt, shape.tasks * shape.group_size * shape.suffix
     tokens = prompts / cuts.prompts + suffixes / cuts.suffixes
     heads, size = c.query_heads * c.head_width, itemsize(c)
@@ -251,6 +264,6 @@ def logits_memory(c: DecoderConfig, cuts: Cuts) -> float:
 
 
 def update_exchange(c: DecoderConfig, *, reference: bool, micro_batches: int, cuts: Cuts) -> float:
-    """Bytes that one device receives: every pass gathers the weights, the backward pass scatters their gradient."""
-    passes = 2 + reference + 1
+    """Bytes that one device receives: every pass gathers the weights, the backward pass scatters their gradient, if any."""
+    passes = 2 + reference + (c.lora is None)
     return micro_batches * passes * parameters(c) / cuts.tensor * itemsize(c) * (1 - cuts.tensor / cuts.stored)

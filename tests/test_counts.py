@@ -70,7 +70,21 @@ def test_adapters_alone_spare_the_gradients_of_the_weights():
         counts.played_step(whole, *lengths, reference=False) - counts.played_step(adapted, *lengths, reference=False),
         counts.forward(whole, Shape(1, 2, 5, 3)),
     )
-    assert spared == pytest.approx(parts.prompt_layers + parts.suffix_layers + parts.vocabulary)
+    products = parts.prompt_layers + parts.suffix_layers + parts.vocabulary
+    assert spared == pytest.approx(products)
+    # A plan's update spares the same, and what is moved for it.
+    needed = [counts.update(c, Shape(1, 2, 5, 3), reference=True) for c in (whole, adapted)]
+    executed = [counts.executed_update(c, Shape(1, 2, 5, 3), reference=True, tile=1) for c in (whole, adapted)]
+    assert [a.total - b.total for a, b in (needed, executed)] == pytest.approx([products, products])
+    assert needed[0].suffix_attention == needed[1].suffix_attention
+    how = dict(reference=True, micro_batches=4, cuts=counts.Cuts(stored=2))
+    received = [counts.update_exchange(c, **how) for c in (whole, adapted)]
+    assert received == [4 * n * counts.parameters(whole) * 4 / 2 for n in (4, 3)]
+    moved = [counts.update_bytes(c, Shape(1, 2, 5, 3), **how) for c in (whole, adapted)]
+    # Weights are read by a pass less and no gradient of theirs is written; 15 arrays are the adapters' instead of theirs.
+    weights = 4 * 2 * counts.parameters(whole) * 4 + 4 * counts.activation_bytes(whole, 11)
+    optimizer = 4 * (counts.parameters(whole) - counts.adapters(adapted)) / 2 * 15
+    assert moved[0] - moved[1] == pytest.approx(weights + optimizer)
 
 
 def compiled_flops(function, *arguments) -> float:
