@@ -153,6 +153,13 @@ def test_the_count_for_cards_says_what_holds_the_memory():
     assert act["memory"]["caches"] > 0 == act["memory"]["gradients"]
 
 
+def test_an_export_of_adapters_holds_the_merged_weights_beside_the_base():
+    config = replace(twin(QWEN3_4B, lora=LoraConfig(rank=2, alpha=2.0)), mesh=(1, 1, 1, 1))
+    _, result = plan.search([config], plan.model_of(config), ahead_of_time.slice_of("h100:1"), ("export",))
+    model, memory = plan.model_of(config), result["programs"][0]["memory"]
+    assert memory["parameters"] == 4 * counts.adapters(model) + (2 + 2) * counts.parameters(model)  # both in bfloat16
+
+
 @pytest.mark.parametrize("mesh, cut", [((1, 2, 1, 1), 2), ((1, 1, 1, 2), 1)])
 def test_a_sequence_axis_cuts_no_state(mesh, cut):
     config = replace(twin(QWEN3_4B), mesh=mesh)

@@ -4,7 +4,7 @@
     rollouts     start, admit, act, observe: for each set of lengths that a stage has
     evaluation   the same for the held-out tasks, one rollout each
     update       for each size that a stage's suffixes are cut to
-    export       one tensor at a time
+    export       one tensor at a time; adapters merged before
 
 scripts.plan compiles this list for a TPU slice and counts it for GPUs.  A test trains, evaluates and exports, and finds no
 program of that size that is not on it.  Left out on purpose: the cold start, which trains small policies.
@@ -148,7 +148,9 @@ def state_programs(there: Resident, parts: Parts, learn: Learning, whole: Any) -
         yield moving("copy", "state", parts.copy, (whole,), copied, state + frozen - device_bytes(whole))
     largest = max(jax.tree.leaves(whole), key=lambda x: x.size)
     tensor = largest.size / (1 if largest.ndim == 2 else largest.shape[0]) * 4
-    everywhere = held._replace(optimizer=0.0, reference=0.0, activations=2 * tensor)  # a layer, then all of it
+    # Adapters are merged into a copy of the base; then a layer of a parameter is written, whole on every device.
+    parameters = held.parameters + frozen
+    everywhere = held._replace(parameters=parameters, optimizer=0.0, reference=0.0, activations=2 * tensor)
     yield moving("export", "export", None, (whole,), everywhere)
 
 
