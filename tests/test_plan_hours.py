@@ -54,6 +54,17 @@ def test_steps_and_evaluations_of_a_curriculum():
     assert [hours.evaluations_of(replace(config, max_steps=last), tasks) for last, _ in ends] == [n for _, n in ends]
 
 
+def test_a_device_that_is_half_a_chip_costs_half_of_one():
+    config = replace(twin(QUICKSTART), mesh=(1, 1, 1, 1), max_steps=2)
+    tasks = TaskSplits(seeds=(TASK,) * 9, held_out=(TASK,) * 5)
+    chip, lengths = ahead_of_time.CHIPS["tpu7x"], hours.Lengths(10, 3, 5, 0, 16)
+    model, found = plan.model_of(config), Slice(chip, 8)
+    reports = plan.search([config], model, found)[1]["programs"]
+    run = hours.hours(config, model, found, reports, tasks, lengths, 0.5, 3.0)
+    assert run["chip_hours"] == pytest.approx(4 * run["hours"]["total"])  # 8 devices are 4 chips
+    assert run["cost"] == pytest.approx(3 * run["chip_hours"])
+
+
 def test_a_price_and_an_efficiency_scale_the_whole(capsys, monkeypatch, tmp_path):
     some = lambda domain, seed: TaskSplits(seeds=(TASK,) * 9, held_out=(TASK,) * 5)
     monkeypatch.setattr(

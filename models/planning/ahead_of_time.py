@@ -32,6 +32,7 @@ class Chip(NamedTuple):
     flops: float  # bf16, a second
     bandwidth: float  # bytes a second, of its own memory
     exchange: float  # bytes a second, all links of the interconnect together
+    of_a_chip: float = 1.0  # the share of a chip, as it is rented, that the device is
 
 
 # Published at cloud.google.com/tpu/docs, a page for each; usable memory is what the compiler names as available.
@@ -39,9 +40,8 @@ CHIPS = {
     "v5e": Chip(15.75 * GIB, 197e12, 819e9, 200e9),
     "v5p": Chip(95.74 * GIB, 459e12, 2765e9, 600e9),
     "v6e": Chip(31.25 * GIB, 918e12, 1640e9, 448e9),
-    "tpu7x": Chip(94.75 * GIB, 1153.5e12, 3690e9, 600e9),  # half a chip
+    "tpu7x": Chip(94.75 * GIB, 1153.5e12, 3690e9, 600e9, of_a_chip=0.5),
 }
-DEVICES_PER_CHIP = {"tpu7x": 2}
 # Published in NVIDIA's datasheets (SXM, without sparsity; NVLink in one direction); usable memory is 95 % of what a card
 # reports, as with XLA_PYTHON_CLIENT_MEM_FRACTION=0.95. These are counted, not compiled for.
 CARDS = {
@@ -80,7 +80,7 @@ def parse_topology(topology: str) -> tuple[Chip, int]:
     if name in CARDS and re.fullmatch("[1-8]", grid):
         return CARDS[name], int(grid)
     if name in CHIPS and re.fullmatch(r"\d+(x\d+){1,2}", grid) and "0" not in grid.split("x"):
-        return CHIPS[name], math.prod(map(int, grid.split("x"))) * DEVICES_PER_CHIP.get(name, 1)
+        return CHIPS[name], round(math.prod(map(int, grid.split("x"))) / CHIPS[name].of_a_chip)
     raise ValueError(
         f"the topology must be one of {', '.join(CHIPS)} and a grid, as v5e:8x8, or one of {', '.join(CARDS)} and 1 to "
         f"8 cards of a host, as h100:8: got {topology}"

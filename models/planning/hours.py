@@ -79,13 +79,14 @@ def hours(
     episodes = 2 * min(config.evaluation.num_tasks, len(tasks.held_out)) / found.hosts
     parts["evaluation"] = evaluations * (played("evaluation", play, name, episodes) + seconds.get("copy", 0.0))
     total = sum(parts.values()) / 3600
+    chip_hours = total * found.count * found.chip.of_a_chip
     return {
         "steps": steps,
         "evaluations": evaluations,
         "stated": lengths._asdict() | {"efficiency": efficiency, "price": price},
         "hours": {part: value / 3600 for part, value in parts.items()} | {"total": total},
-        "chip_hours": total * found.count,
-        "cost": None if price is None else total * found.count * price,
+        "chip_hours": chip_hours,
+        "cost": None if price is None else chip_hours * price,
     }
 
 
