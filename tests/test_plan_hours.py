@@ -15,6 +15,7 @@ from models.counts import Shape
 from models.learner import describe
 from models.planning import ahead_of_time, hours, plan, programs
 from models.planning.ahead_of_time import Slice
+from rods_jax import filtering
 from rods_jax.config import rollout_of
 from rods_jax.environments.protocol import TaskSplits
 
@@ -52,6 +53,35 @@ def test_steps_and_evaluations_of_a_curriculum():
     config = replace(config, evaluation=replace(QWEN3_4B.evaluation, every_epochs=4))
     ends = (None, 4), (70, 3), (10, 2), (52, 2)
     assert [hours.evaluations_of(replace(config, max_steps=last), tasks) for last, _ in ends] == [n for _, n in ends]
+
+
+def test_refilled_steps_play_as_many_tasks_as_they_may():
+    tasks = TaskSplits(seeds=(TASK,) * 50, held_out=())
+    stage = replace(QWEN3_4B.stages[0], categories=(TASK.category,), epochs=10)
+    rollout = replace(QWEN3_4B.rollout, tasks_per_step=8, group_size=4, refill=2.5)
+    config, name = replace(QWEN3_4B, stages=(stage,), rollout=rollout), stage.name
+    assert hours.planned_tasks(config, tasks) == {name: 10 * 7 * 8}  # 50 tasks in 7 steps of 8
+    refilled = replace(config, rollout=replace(rollout, keep=filtering.mixed))
+    # Up to 20 tasks a step, of an epoch 60; 5 steps play 100; 300 rollouts of 4 are reached by the fourth step of 20.
+    limits = ({}, 10 * 60), ({"max_steps": 5}, 5 * 20), ({"max_rollouts": 300}, 4 * 20)
+    assert [hours.planned_tasks(replace(refilled, **limit), tasks) for limit, _ in limits] == [
+        {name: n} for _, n in limits
+    ]
+
+
+def test_validation_tasks_are_played_where_they_choose_a_checkpoint():
+    config = replace(twin(QUICKSTART), mesh=(1, 1, 1, 1), max_steps=2)
+    config = replace(config, evaluation=replace(config.evaluation, num_tasks=6))
+    tasks = TaskSplits(seeds=(TASK,) * 9, held_out=(TASK,) * 5, validation=(TASK,) * 8)
+    model, found = plan.model_of(config), Slice(ahead_of_time.CHIPS["v5e"], 1)
+    reports = plan.search([config], model, found)[1]["programs"]
+    lengths = hours.Lengths(10, 3, 5, 0, 16)
+
+    def evaluation(best: int) -> float:
+        chosen = replace(config, retention=replace(config.retention, best=best))
+        return hours.hours(chosen, model, found, reports, tasks, lengths, 0.5, None)["hours"]["evaluation"]
+
+    assert evaluation(1) == pytest.approx(evaluation(0) * (2 * 5 + 6) / (2 * 5))
 
 
 def test_a_device_that_is_half_a_chip_costs_half_of_one():

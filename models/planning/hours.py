@@ -1,10 +1,10 @@
 """The hours and the cost of a whole run, from its programs' rooflines and from stated lengths of episodes.
 
     steps         those of each stage's epochs; its pool grows by what may be injected
-    rollouts      of a step: every prompt once, every message token by token in as many rows as there are, every answer
-                  of an environment in chunks
+    rollouts      of all tasks that are played, with `rollout.keep` as many as may be: every prompt once, every message token
+                  by token in as many rows as there are, every answer of an environment in chunks
     copy, update  of a step: as compiled, for the longest suffix that is stated
-    evaluation    every held-out task twice, sampled and greedy
+    evaluation    every held-out task twice, sampled and greedy; every validation task once, if they choose a checkpoint
 
 Every time is the roofline's, divided by an efficiency: the share of the datasheet's peaks that the run reaches.  Left out
 on purpose: environments, checkpoints, compilation and starts, which overlap or are short; synthesis, which needs machines
@@ -64,20 +64,20 @@ def hours(
 
     plays = players_of(config, describe(config, model, *meshes_of(config, found)))
     parts = dict.fromkeys(("rollouts", "copy", "update", "evaluation"), 0.0)
-    steps = planned_steps(config, tasks)
+    steps, all_played = planned_steps(config, tasks), planned_tasks(config, tasks)
     for stage in config.stages:
         sizes, count = rollout_of(config, stage), steps[stage.name]
         (play, name) = plays["rollouts", sizes]
-        parts["rollouts"] += count * played(
-            "rollouts", play, name, sizes.tasks_per_step * sizes.group_size / found.hosts
-        )
+        parts["rollouts"] += played("rollouts", play, name, all_played[stage.name] * sizes.group_size / found.hosts)
         size = next((size for size in update_sizes(sizes) if size >= lengths.longest), sizes.max_suffix_tokens)
         parts["update"] += count * next(s for name, s in seconds.items() if name.startswith(f"update, {size:,} "))
         parts["copy"] += count * seconds.get("copy", 0.0)
     evaluations = evaluations_of(config, tasks)
     play, name = plays["evaluation", None]
-    episodes = 2 * min(config.evaluation.num_tasks, len(tasks.held_out)) / found.hosts
-    parts["evaluation"] = evaluations * (played("evaluation", play, name, episodes) + seconds.get("copy", 0.0))
+    validation = tasks.validation if config.retention.best else ()
+    held_out, chosen_by = (min(config.evaluation.num_tasks, len(some)) for some in (tasks.held_out, validation))
+    evaluated = played("evaluation", play, name, (2 * held_out + chosen_by) / found.hosts)
+    parts["evaluation"] = evaluations * (evaluated + (1 + bool(validation)) * seconds.get("copy", 0.0))
     total = sum(parts.values()) / 3600
     chip_hours = total * found.count * found.chip.of_a_chip
     return {
@@ -141,14 +141,31 @@ def planned_steps(config: Config, tasks: TaskSplits) -> dict[str, int]:
     return steps
 
 
-def steps_of(config: Config, stage: StageConfig, tasks: TaskSplits) -> list[int]:
-    """Steps of a stage's epochs. Its pool grows in each after the first by the most that may be injected."""
+def planned_tasks(config: Config, tasks: TaskSplits) -> dict[str, int]:
+    """The most tasks that each stage plays: in every step as many as a refill allows, until its epochs or the limits end."""
+    r, steps, played = config.rollout, planned_steps(config, tasks), dict[str, int]()
+    most = r.tasks_per_step if r.keep is None else int(r.refill * r.tasks_per_step)  # of a step
+    left: float = math.inf
+    if config.max_rollouts is not None:
+        left = math.ceil(config.max_rollouts / (most * r.group_size)) * most
+    for stage in config.stages:
+        epochs = most * sum(steps_of(config, stage, tasks, most))
+        played[stage.name] = int(min(most * steps[stage.name], epochs, left))
+        left -= played[stage.name]
+    return played
+
+
+def steps_of(config: Config, stage: StageConfig, tasks: TaskSplits, size: int | None = None) -> list[int]:
+    """Steps of a stage's epochs. Its pool grows in each after the first by the most that may be injected.
+
+    size: tasks that a step plays; None: those that it learns from.
+    """
     seeds = pool = len(tasks_of(stage, tasks.seeds))
     steps = []
     for epoch in range(stage.epochs):
         if epoch and stage.synthesis:
             pool = min(pool + int(config.replay.injection_fraction * pool), seeds + config.replay.capacity)
-        steps.append(math.ceil(pool / config.rollout.tasks_per_step))
+        steps.append(math.ceil(pool / (size or config.rollout.tasks_per_step)))
     return steps
 
 
