@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import TypedDict
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -130,6 +131,15 @@ def test_memory_by_hand():
     assert 12 * parameters <= found["state"] <= 12 * parameters + 64
     rows = r.tasks_per_step * (r.group_size * r.max_suffix_tokens + r.max_prompt_tokens)
     assert found["caches"] == rows * 2 * model.layers * model.key_value_heads * model.head_width * 4
+
+
+def test_frozen_weights_lie_on_the_device_too():
+    learner = CONFIG.learner(CONFIG)(1024)
+    frozen = ({"base": jax.ShapeDtypeStruct((1000, 10), jnp.bfloat16)},)
+    plain = forecast.memory(CONFIG, learner, learning(CONFIG, learner))
+    with_base = forecast.memory(CONFIG, learner._replace(frozen=frozen), learning(CONFIG, learner))
+    more = {name: with_base[name] - plain[name] for name in plain}
+    assert more == {"parameters": 20_000, "state": 20_000, "caches": 0}
 
 
 def test_the_first_step_by_hand():

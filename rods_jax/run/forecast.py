@@ -79,15 +79,16 @@ def begins_with(config: Config, learner: Learner) -> str:
 
 
 def memory(config: Config, learner: Learner, learn: Learning) -> dict[str, int]:
-    """Bytes: `parameters` and all `state` on a device; `caches`, those of rollouts at their limits in this process."""
+    """Bytes: `parameters` and all `state` on a device, frozen weights in both; `caches`, those of rollouts at their limits
+    in this process."""
     r = config.rollout
     slots, rows = places_of(config, learner, r)
     actor = learner.actor(rows)
     suffixes = jax.eval_shape(lambda: actor.empty(slots, rows, r.max_suffix_tokens))
     prompts = jax.eval_shape(lambda: actor.empty(slots, 1, r.max_prompt_tokens))  # a prompt is cached once per task
     return {
-        "parameters": _bytes_of(learn.state.params),
-        "state": _bytes_of(learn.state),
+        "parameters": _bytes_of((learn.state.params, learner.frozen)),
+        "state": _bytes_of((learn.state, learner.frozen)),
         "caches": _bytes_of(suffixes) + _bytes_of(prompts),
     }
 
