@@ -115,6 +115,19 @@ def test_a_world_that_decides_more_checks_than_it_has_is_a_recorded_failure(reci
     assert told in record.failure and record.rods == (False,)
 
 
+def test_an_episode_without_checks_is_a_recorded_failure(recite):
+    def start(tasks, rules):
+        first, *others = CAPITALS.start(tasks, rules).openings
+        return CAPITALS.start(tasks, rules)._replace(openings=(first._replace(num_checks=0), *others))
+
+    domain = CAPITALS._replace(start=start)
+    batch, trajectories, failed, *_ = gather(script(spoken("Paris"), spoken("Rome")), recite, QUESTIONS, domain)
+    told = "the world opened an episode without checks"
+    assert failed == 1 and batch.valid_NG.tolist() == [[False, True], [True, True]] and trajectories[0].failure == told
+    record = play_one(domain, QUESTIONS[0], 0, lambda _: Said("", Action(answer="x")))
+    assert record.failure == told and record.official == (False,)
+
+
 def test_a_world_that_raises_or_leaves_out_an_answer_fails_its_episodes_alone(recite):
     def start(tasks, rules):
         batch = CAPITALS.start(tasks, rules)

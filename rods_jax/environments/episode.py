@@ -193,7 +193,10 @@ def _start(domain: Domain, tasks: Sequence[Task], rules: Rules) -> EpisodeBatch:
 
 
 def _guarded(start: Callable[[], EpisodeBatch], count: int) -> EpisodeBatch:
-    """The batch of a world of somebody's own: what it raises, and what it leaves out, fails the episodes concerned."""
+    """The batch of a world of somebody's own: what it raises, and what it leaves out, fails the episodes concerned.
+
+    So does an episode without checks: no share of them can be passed.
+    """
     try:
         batch = start()
         if len(batch.openings) != count:
@@ -213,7 +216,9 @@ def _guarded(start: Callable[[], EpisodeBatch], count: int) -> EpisodeBatch:
         except BaseException as error:
             return dict.fromkeys(actions, Failure(told(error)))
 
-    return batch._replace(act=act)
+    empty = Failure("the world opened an episode without checks")
+    openings = [empty if isinstance(one, Opening) and one.num_checks < 1 else one for one in batch.openings]
+    return batch._replace(openings=tuple(openings), act=act)
 
 
 def _joined(parts: Sequence[tuple[Sequence[int], EpisodeBatch]], count: int) -> EpisodeBatch:
