@@ -78,9 +78,9 @@ def decoder(config: Config, checkpoint: Path | None = None) -> Callable[[int], L
 
 
 def require_positions(config: Config, model: DecoderConfig) -> None:
-    """ConfigError: a prompt and its suffix may be longer than the model has positions, in the run or in a stage."""
-    sizes = {f" in stages.{stage.name}": rollout_of(config, stage) for stage in config.stages} or {"": config.rollout}
-    for where, r in sizes.items():
+    """ConfigError: a prompt and its suffix may be longer than the model has positions, in a stage or in an evaluation."""
+    sizes = {f" in stages.{stage.name}": rollout_of(config, stage) for stage in config.stages}
+    for where, r in (sizes | {" in evaluations": config.rollout}).items():
         needed = r.max_prompt_tokens + r.max_suffix_tokens
         if model.max_positions is not None and needed > model.max_positions:
             raise ConfigError(

@@ -300,9 +300,11 @@ def test_adapters_and_sizes_that_a_command_line_gave_are_those_of_the_run(tmp_pa
 
 
 def test_episodes_longer_than_the_models_positions_are_refused_before_anything_is_built(tmp_path, built):
-    """96 tokens of a prompt and 128 of a suffix."""
+    """96 tokens of a prompt and 128 of a suffix; evaluations play with the rollout's limits, whatever those of stages are."""
     short = replace(CONFIG, run_dir=str(tmp_path / "run"), model=replace(CONFIG.model, max_positions=223))
     sentence = "rollout.max_prompt_tokens .* = 224 in stages.online, and the model has 223 positions"
-    with pytest.raises(ConfigError, match=sentence):
-        advance(short, resume=False, console=Console(file=io.StringIO()))
-    assert not (tmp_path / "run").exists()
+    brief = replace(short, stages=(replace(short.stages[0], max_suffix_tokens=64),))
+    for config, told in ((short, sentence), (brief, sentence.replace("stages.online", "evaluations"))):
+        with pytest.raises(ConfigError, match=told):
+            advance(config, resume=False, console=Console(file=io.StringIO()))
+        assert not (tmp_path / "run").exists()
