@@ -76,6 +76,18 @@ def test_the_newest_policy_leaves_in_either_type(run, tmp_path):
     assert state_of(run) == before  # a reader changes nothing
 
 
+def test_an_exported_policy_has_the_positions_of_the_longest_stage(tmp_path):
+    """A model without a limit of its own; 96 tokens of a prompt and 160 of a suffix, which are 128 elsewhere."""
+    file = tmp_path / "long.py"
+    file.write_text(
+        "from dataclasses import replace\nfrom tests.training_toy import CONFIG\n"
+        "CONFIG = replace(CONFIG, stages=(replace(CONFIG.stages[0], max_suffix_tokens=160),))\n"
+    )
+    config = configuration.load_config(file)
+    export(run_of(tmp_path / "run", config), tmp_path / "to", file)
+    assert json.loads((tmp_path / "to" / "config.json").read_text())["max_position_embeddings"] == 96 + 160
+
+
 def test_a_mesh_holds_a_part_and_exports_the_same(run, tmp_path):
     """No device ever holds more than its cut of the parameters: neither optimizer nor reference policy is read."""
     config = replace(TOY, mesh=(2, 4, 1, 1), model=replace(TOY.model, layers=2))
