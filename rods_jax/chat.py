@@ -396,5 +396,5 @@ def _tidy(reply: Reply, key: str | None) -> Reply:
     """The reply with a short detail, and without the key that a server may have repeated in it."""
     hide = lambda value: strict_json.replaced(value, key, "***") if key else value
     calls = tuple(Call(hide(call.name), hide(call.arguments)) for call in reply.calls)
-    detail = " ".join(hide(reply.detail).split())[:MAX_DETAIL]
+    detail = " ".join(_whole(hide(reply.detail)).split())[:MAX_DETAIL]
     return replace(reply, text=hide(reply.text), calls=calls, detail=detail, reasoning=hide(reply.reasoning))

@@ -91,6 +91,11 @@ def test_an_error_beside_http_200_is_told_apart_by_its_code(problem, error):
     assert said(json.dumps({"error": problem}).encode()).error == error
 
 
+def test_an_errors_text_can_stand_in_a_journal():
+    """Half of a surrogate pair could not be read again."""
+    assert said(b'{"error": {"code": 401, "message": "no \\ud800"}}').detail == "HTTP 401: no ?"
+
+
 def test_what_stands_beside_the_message_spoils_nothing():
     good = json.dumps(message(content="hi")).encode()
     beside = good.replace(b'"id"', b'"logprobs": [NaN, 1e999, ' + b"9" * 5_000 + b'], "id": 1, "id"')
