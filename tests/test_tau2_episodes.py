@@ -5,20 +5,23 @@ import json
 from collections import Counter
 
 import pytest
+from chat_server import chat_server, say
 from tau2_golden import files as golden_files
 from tau2_golden import needs_rows, rows, sha16
 from tau2_toy import CRITERIA, entry, write
 
 from rods_jax import task_files
 from rods_jax.adapters.trajectories import chat, user_chat
+from rods_jax.chat import Endpoint
 from rods_jax.dialogue import Said, play
-from rods_jax.environments.conversation import Spoken, Talk, UserFailed, scripted
+from rods_jax.environments.conversation import AGENT, Heard, Line, Spoken, Talk, UserFailed, scripted
 from rods_jax.environments.scoring import RODS
 from rods_jax.environments.tau2 import data
 from rods_jax.environments.tau2.disputed import DISPUTED, disputed
 from rods_jax.environments.tau2.episodes import check_names, entries, episode_task, lines_of, make, recorded, tau2
 from rods_jax.environments.tau2.messages import task_from_json
 from rods_jax.environments.tau2.scoring import OFFICIAL, STRICT, TRANSFER
+from rods_jax.run.tau2_tasks import served_user
 from rods_jax.types import Action, Call, Turn
 
 CREATE = Call("create_task", {"user_id": "ada", "title": "Call Bob"})
@@ -187,6 +190,24 @@ def test_the_official_orchestrators_scripts():
         "agent_stop": 26,
     }
     assert reasons == endings
+
+
+@pytest.mark.parametrize(
+    "named, tools, told",
+    [
+        ({}, ["check_notifications", "dismiss_notification"], "Speak or look."),
+        ({"user_tools": None}, ["check_notifications", "dismiss_notification"], "Speak or look."),
+        ({"user_tools": ["dismiss_notification"]}, ["dismiss_notification"], "Speak or look."),
+        ({"user_tools": []}, [], "Speak."),
+    ],
+)
+def test_a_served_user_is_offered_the_tools_that_its_task_names(files, named, tools, told):
+    with chat_server(say("Hello.")) as (url, requests):
+        user = served_user(files, "mock", Endpoint(url=url, model="u"), seed=0)
+        assert user(Heard(episode_task("mock", entry(**named)), (Line(AGENT, "Hi."),))) == Spoken("Hello.")
+        (asked,) = requests
+    assert [one["function"]["name"] for one in asked.get("tools", ())] == tools
+    assert asked["messages"][0]["content"].startswith(f"{told}\n\n<scenario>")
 
 
 # ----------------------------------------------------------------------------------- what is learned from

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from rods_jax.chat import Endpoint, http_generate
 from rods_jax.dialogue import Act, Record, Said, null_player, play
-from rods_jax.environments.conversation import STOP, Spoken, User, scripted
+from rods_jax.environments.conversation import STOP, Heard, Spoken, User, scripted
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import RODS
 from rods_jax.environments.tau2 import data
 from rods_jax.environments.tau2.disputed import disputed
 from rods_jax.environments.tau2.domains import DOMAINS
-from rods_jax.environments.tau2.episodes import split_tasks, tau2, told
+from rods_jax.environments.tau2.episodes import split_tasks, tau2, told, user_tools
 from rods_jax.environments.tau2.judge import agreeing, model_judge
 from rods_jax.environments.tau2.messages import task_from_json
 from rods_jax.environments.tau2.scoring import OFFICIAL, STRICT, TRANSFER
@@ -86,9 +86,14 @@ def needs_judge(task: Task, domain: str) -> bool:
 
 
 def served_user(files: data.Files, domain: str, endpoint: Endpoint, seed: int) -> User:
-    """A model that reads the scenario of its task, and has the user's tools where the domain gives it some."""
-    known = DOMAINS[domain](files)
-    return model_user(http_generate(endpoint, seed=seed), partial(told, known), known.user_tools(), endpoint.url)
+    """A model that reads the scenario of its task, and has the tools that the task gives its user."""
+    known, generate = DOMAINS[domain](files), http_generate(endpoint, seed=seed)
+
+    def user(heard: Heard) -> Spoken:
+        tools = user_tools(known, heard.task)
+        return model_user(generate, partial(told, known), tools, endpoint.url)(heard)
+
+    return user
 
 
 # --------------------------------------------------------------------------------------- the floors

@@ -53,7 +53,13 @@ def tau2(name: str, files: Files, user: User, rules: ScoringRules = STRICT, judg
 
 def told(domain: TauDomain, task: Task) -> str:
     """What the user's model is told."""
-    return user_prompt(domain.files, task_from_json(_entry(task)), domain.user is not None)
+    return user_prompt(domain.files, task_from_json(_entry(task)), bool(user_tools(domain, task)))
+
+
+def user_tools(domain: TauDomain, task: Task) -> tuple[ToolSpec, ...]:
+    """Those that a task's user is offered: the domain's, or those of them that the task names."""
+    named = task_from_json(_entry(task)).user_tools
+    return tuple(tool for tool in domain.user_tools() if named is None or tool.name in named)
 
 
 def _entry(task: Task) -> Mapping[str, Json]:
