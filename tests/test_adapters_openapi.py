@@ -165,6 +165,12 @@ def test_the_document_becomes_tools(desk):
     assert dropped["required"] == ["number"]
 
 
+def test_a_schema_may_be_true_and_a_description_null():
+    own = {"type": "object", "properties": {"a": True, "b": {"type": "string", "description": None}}}
+    found = openapi.operations(changed([*TICKETS, "post", "requestBody"], sent(own)), "desk")
+    assert found["openTicket"].spec.parameters["properties"] == {"a": {}, "b": {"type": "string"}}
+
+
 def test_gold_passes_and_half_of_it_does_not(desk):
     check_gold(desk, [TASK])
     record = play(desk, TASK, 0, gold_player(TASK))

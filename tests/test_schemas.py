@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import (
     Annotated,
     Any,
@@ -23,9 +24,12 @@ import pytest
 
 pydantic = pytest.importorskip("pydantic")
 
+from rods_jax.adapters.mcp_tools import spec_of  # noqa: E402
 from rods_jax.codecs.documents import tool_line, tool_signature  # noqa: E402
 from rods_jax.environments import toolkit  # noqa: E402
-from rods_jax.environments.schemas import kind_of  # noqa: E402
+from rods_jax.environments.schemas import foreign, kind_of  # noqa: E402
+from rods_jax.synthesis.arguments import sources  # noqa: E402
+from rods_jax.synthesis.values import schema_fields  # noqa: E402
 from rods_jax.types import Call, World  # noqa: E402
 
 
@@ -332,3 +336,50 @@ def test_a_default_that_its_own_hint_forbids_is_refused():
 
     with pytest.raises(TypeError, match="X.f: parameter 'x' has the default 'a', which its type hint does not"):
         toolkit.tool_specs(X)
+
+
+# ------------------------------------------------------------------------------- schemas of others
+ODD = {
+    "type": "object",
+    "title": None,
+    "properties": {
+        "any": True,
+        "never": False,
+        "list": {"type": "array", "items": True},
+        "pair": {"type": "array", "items": [{"type": "string", "description": None}, True]},
+        "one": {"anyOf": [{"type": "integer", "enum": None}, {"const": None}], "default": None},
+    },
+    "additionalProperties": False,
+}
+
+
+def test_somebody_elses_schema_becomes_one_as_ours():
+    assert foreign(ODD) == {
+        "type": "object",
+        "properties": {
+            "any": {},
+            "never": {"not": {}},
+            "list": {"type": "array", "items": {}},
+            "pair": {"type": "array", "prefixItems": [{"type": "string"}, {}]},
+            "one": {"anyOf": [{"type": "integer"}, {"const": None}], "default": None},
+        },
+        "additionalProperties": False,
+    }
+
+
+def test_values_are_found_for_the_tools_of_a_server_with_such_schemas():
+    listed = SimpleNamespace(name="note", description=None, input_schema=ODD, output_schema={"properties": {"n": True}})
+    tool = spec_of(listed, "Desk")
+    seen = [{"any": "x", "list": ["x", 1], "pair": ["x", 2], "one": 3}]
+    found = {name: sources(tool, name, seen, {}).matching for name in ("any", "list", "pair", "one")}
+    assert found == {"any": ["x"], "list": [["x", 1]], "pair": [["x", 2]], "one": [3]}
+    assert [*schema_fields(tool.response)] == ["n"]
+
+
+def test_keys_of_a_models_mapping_are_described_without_references():
+    class Shelf(pydantic.BaseModel):
+        books: dict[Colour, int]
+
+    keys = {"enum": ["red", "blue"], "type": "string"}
+    books = {"additionalProperties": INTEGER, "propertyNames": keys, "type": "object"}
+    assert kind_of(Shelf, "x").schema == {"properties": {"books": books}, "required": ["books"], "type": "object"}

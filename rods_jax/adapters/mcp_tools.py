@@ -20,6 +20,7 @@ from typing import Any
 from rods_jax import strict_json
 from rods_jax.adapters import require
 from rods_jax.environments.protocol import Domain
+from rods_jax.environments.schemas import foreign
 from rods_jax.environments.toolkit import MAX_RESPONSE_CHARACTERS
 from rods_jax.types import Call, Json, Observation, ToolSpec, World
 
@@ -62,8 +63,10 @@ def domain(
 
 def spec_of(tool: Any, class_name: str, prefix: str = "") -> ToolSpec:
     """What a server's listing says of a tool, as the policy sees it."""
-    parameters = {"type": "object", "properties": {}, "required": []} | dict(tool.input_schema)
-    return ToolSpec(prefix + tool.name, tool.description or "", parameters, class_name, dict(tool.output_schema or {}))
+    parameters = {"type": "object", "properties": {}, "required": []} | foreign(tool.input_schema)
+    return ToolSpec(
+        prefix + tool.name, tool.description or "", parameters, class_name, foreign(tool.output_schema or {})
+    )
 
 
 class _Simulator:

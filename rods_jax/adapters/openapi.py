@@ -21,6 +21,7 @@ from urllib.parse import quote, urlencode
 
 from rods_jax import strict_json, wire
 from rods_jax.environments.protocol import Domain
+from rods_jax.environments.schemas import foreign
 from rods_jax.environments.toolkit import MAX_RESPONSE_CHARACTERS
 from rods_jax.types import Call, Json, Observation, ToolSpec, World
 
@@ -217,8 +218,8 @@ def _operation(class_name: str, path: str, method: str, item: Mapping[str, Json]
     if lost := [one for one in re.findall(r"\{(\w+)\}", path) if places.get(one) != "path"]:
         raise ValueError(f"{where} does not say what {lost[0]} in its path is")
     said = ". ".join(part.strip().rstrip(".") for key in ("summary", "description") if (part := item.get(key)))
-    schema = {"type": "object", "properties": properties, "required": required}
-    return Operation(ToolSpec(name, said or where, schema, class_name, _response(item)), method, path, places)
+    schema = foreign({"type": "object", "properties": properties, "required": required})
+    return Operation(ToolSpec(name, said or where, schema, class_name, foreign(_response(item))), method, path, places)
 
 
 def _given(where: str, parameters: Iterable[Mapping[str, Json]]) -> Iterator[tuple[str, str, Json, bool]]:

@@ -91,6 +91,16 @@ def as_json(value: Any) -> Json:
     return json.loads(json.dumps(value, default=plain, allow_nan=False))
 
 
+def foreign(schema: Json) -> dict[str, Json]:
+    """Somebody else's schema, as ours are: true is {}, what is null is left out, and a list of items is `prefixItems`."""
+    if not isinstance(schema, Mapping):
+        return {"not": {}} if schema is False else {}
+    told = {key: value for key, value in schema.items() if value is not None or key in ("const", "default")}
+    if isinstance(told.get("items"), list):
+        told["prefixItems"] = told.pop("items")
+    return _each(told, foreign)
+
+
 def copy_json(value: Json) -> Json:
     """A deep copy of a JSON value, several times faster than `copy.deepcopy`; every simulator's start needs it."""
     if isinstance(value, SCALARS):  # first, because most values are, and the check for a Mapping is slow
@@ -262,21 +272,26 @@ def _model(cls: Any, where: str) -> Kind:
 
 def _inlined(schema: Json, definitions: Mapping[str, Json]) -> Json:
     """Without references, which chat templates do not resolve, and without titles, which repeat the names."""
+    if not isinstance(schema, Mapping):
+        return schema
     if "$ref" in schema:
         rest = {key: value for key, value in schema.items() if key != "$ref"}
         return _inlined(definitions[schema["$ref"].rsplit("/", 1)[1]] | rest, definitions)
-    again = partial(_inlined, definitions=definitions)
-    inlined = {}
+    kept = {key: value for key, value in schema.items() if key not in ("$defs", "title")}
+    return _each(kept, partial(_inlined, definitions=definitions))
+
+
+def _each(schema: Mapping[str, Json], change: Callable[[Json], Json]) -> dict[str, Json]:
+    """The schema, with every schema right inside it changed; additionalProperties may be a boolean, and stays it."""
+    changed = dict(schema)
     for key, value in schema.items():
-        if key == "properties":
-            value = {name: again(item) for name, item in value.items()}
-        elif key in ("anyOf", "allOf", "oneOf", "prefixItems"):
-            value = list(map(again, value))
-        elif key in ("items", "additionalProperties") and isinstance(value, Mapping):
-            value = again(value)
-        if key not in ("$defs", "title"):
-            inlined[key] = value
-    return inlined
+        if key in ("properties", "$defs") and isinstance(value, Mapping):
+            changed[key] = {name: change(inner) for name, inner in value.items()}
+        elif key in ("anyOf", "allOf", "oneOf", "prefixItems") and isinstance(value, list):
+            changed[key] = list(map(change, value))
+        elif key in ("items", "propertyNames") or key == "additionalProperties" and isinstance(value, Mapping):
+            changed[key] = change(value)
+    return changed
 
 
 def _name(hint: Any) -> str:
