@@ -201,6 +201,12 @@ def test_what_a_policy_writes_is_an_observation(desk, call, text):
     assert simulator.state() == {"desk": TASK.world.state["desk"]}
 
 
+def test_a_redirect_is_followed_by_nobody_and_fails_the_call():
+    moved = openapi.domain("desk", DOCUMENT, lambda world: lambda *_: (307, ""))
+    seen = moved.simulator(TASK.world).call(Call("openTicket", {"title": "x"}))
+    assert (seen.text, seen.ok) == ("Error 307: ", False)
+
+
 def test_a_service_that_is_gone_fails_the_rollout():
     with service() as url:
         gone = openapi.domain("desk", DOCUMENT, openapi.http(url, timeout=20.0), begin="reset", state="read_state")

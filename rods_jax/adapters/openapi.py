@@ -105,7 +105,7 @@ class _Simulator:
             self._succeed(begin, {"body": own} if "whole" in known[begin].places.values() else own)
 
     def call(self, call: Call) -> Observation:
-        """The service's answer; a status of 400 or above is a failed call. Raises what `connect` raises."""
+        """The service's answer; a status other than 200 to 299 is a failed call. Raises what `connect` raises."""
         if call.name not in self._offered:
             return Observation(f"Error: unknown tool {call.name}", ok=False)
         answer = self._ask(call.name, call.arguments)
@@ -136,7 +136,7 @@ class _Simulator:
         except ValueError as error:
             return Observation(f"Error: {error}", ok=False)
         status, text = self._send(*request)
-        return Observation(text) if 200 <= status < 400 else Observation(f"Error {status}: {text}", ok=False)
+        return Observation(text) if 200 <= status < 300 else Observation(f"Error {status}: {text}", ok=False)
 
 
 def request_of(operation: Operation, arguments: Mapping[str, Json]) -> tuple[str, str, Json]:
