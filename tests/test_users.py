@@ -35,12 +35,12 @@ HEARD = Heard(TASK, LINES)
 
 
 def answering(*replies: Reply):
-    """(a model that gives these replies, the requests so far)."""
+    """(a model that gives these replies, one to all requests of a call, and what it was asked so far)."""
     asked: list[Request] = []
 
     def generate(requests):
-        asked.extend(requests)
-        return [replies[len(asked) - 1]]
+        asked.append(requests[-1])
+        return [replies[len(asked) - 1]] * len(requests)
 
     return generate, asked
 
@@ -76,6 +76,15 @@ def test_the_model_is_asked_from_its_own_side_with_its_own_calls():
 def test_what_becomes_of_a_reply(replies, spoken):
     generate, asked = answering(*replies)
     assert model_user(generate, lambda task: "-")(HEARD) == spoken and len(asked) == len(replies)
+
+
+def test_the_second_try_has_noise_of_its_own():
+    """A policy of ours says the same to the same, but for equal requests of one call."""
+
+    def generate(requests):
+        return [Reply("" if place == 0 else "Yes.") for place, _ in enumerate(requests)]
+
+    assert model_user(generate, lambda task: "-")(HEARD) == Spoken("Yes.")
 
 
 def test_a_user_behind_a_server_calls_its_tools():

@@ -37,8 +37,8 @@ def model_user(
     def user(heard: Heard) -> Spoken:
         system = {"role": "system", "content": instructions(heard.task)}
         request = Request((system, *seen_by(heard.lines)), functions)
-        for _ in range(TRIES):
-            (reply,) = generate([request])
+        for number in range(1, TRIES + 1):
+            *_, reply = generate([request] * number)  # a policy's noise differs between equal ones of a call alone
             if reply.error == chat.TOO_LONG:
                 return Spoken(ended=Reason.CONTEXT_WINDOW)
             if reply.error not in (None, *chat.BY_THE_MODEL):
