@@ -242,6 +242,8 @@ def test_a_plan_that_cannot_be_read_is_counted_and_the_others_go_on(tmp_path):
         ),
         ({"patches": [["Desk", ["moon"], 1]]}, "unknown_name", "Desk.moon: no such field"),
         ({"extra": 1}, "unreadable", "unknown field extra"),
+        ({"words": " "}, "unreadable", "the user's words are empty, or would end the dialogue"),
+        ({"words": "Bye. ###STOP###"}, "unreadable", "the user's words are empty, or would end the dialogue"),
     ],
 )
 def test_a_draft_that_names_what_does_not_exist_is_counted(tmp_path, changes, error, detail):
@@ -284,7 +286,7 @@ def test_texts_are_read_strictly():
         with pytest.raises(ValueError, match="each part has 1 to 40 lines"):
             lines_in(text)
     assert [act.call.name for act in read_calls('[["user", {"name": "run_test"}]]', 1)] == ["run_test"]
-    for text in ("", "[]", "{}", '[["user"]]', "[1]", "nonsense"):
+    for text in ("", "[]", "{}", '[["user"]]', "[1]", "nonsense", '[["assistant", {"name": "run_test"}]]'):
         with pytest.raises(ValueError):
             read_calls(text, 1)
 

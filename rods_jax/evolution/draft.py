@@ -7,7 +7,7 @@ from typing import Any
 
 from rods_jax import strict_json
 from rods_jax.environments.checker import Checker, checker_option
-from rods_jax.environments.conversation import AGENT
+from rods_jax.environments.conversation import AGENT, OUT_OF_SCOPE, STOP, TRANSFER, without_thought
 from rods_jax.evolution.ground import Act, Ground
 from rods_jax.records import RecordError, decode
 from rods_jax.synthesis.errors import Rejected
@@ -40,9 +40,13 @@ def read_draft(text: str) -> Draft:
     if strict_json.is_deeper(record, strict_json.MAX_NESTING):  # a task file holds it a few levels deeper
         raise ValueError(f"the task: values are nested more than {strict_json.MAX_NESTING} levels deep")
     try:
-        return decode(Draft, record)
+        draft = decode(Draft, record)
     except RecordError as error:
         raise ValueError(f"the task: {error}") from None
+    ends = any(word in draft.words for word in (STOP, TRANSFER, OUT_OF_SCOPE))
+    if ends or not without_thought(draft.words).strip():
+        raise ValueError("the task: the user's words are empty, or would end the dialogue")
+    return draft
 
 
 def world_of(ground: Ground, base: World, draft: Draft) -> World:

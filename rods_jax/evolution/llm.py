@@ -139,6 +139,8 @@ def read_calls(text: str, looks_left: int) -> tuple[Act, ...]:
         raise ValueError(str(error)) from None
     if not 0 < len(calls) <= MAX_CALLS:
         raise ValueError(f"write the task, or 1 to {MAX_CALLS} calls")
+    if any(act.who not in (AGENT, USER) for act in calls):
+        raise ValueError(f"who calls is {AGENT} or {USER}")
     return calls
 
 
