@@ -285,6 +285,8 @@ def converse(generate: Generate) -> Act:
                 conversation[:] = map(_without_reasoning, conversation)
             role = message.role if message.role in ("system", "assistant") else "user"
             conversation.append({"role": role, "content": message.content})
+        while unanswered:  # calls that the world did not answer
+            conversation.append(_result(unanswered.pop(0), "Not run."))
         (reply,) = generate([chat.Request(tuple(conversation), tuple(tools))])
         if reply.error == chat.TOO_LONG and answered:
             return Stop(truncated=f"{reply.error}: {reply.detail}")

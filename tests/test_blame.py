@@ -26,7 +26,7 @@ from rods_jax.evaluation import score
 from rods_jax.rewards import PARSE_ERROR
 from rods_jax.run.advice import EARLY, advice, calls_of, left_in_text
 from rods_jax.run.players import converse, served
-from rods_jax.types import Call, Task, Turn, World
+from rods_jax.types import Call, Message, Task, Turn, World
 
 DOCS = Path(__file__).parent.parent / "docs" / "reference" / "blame.md"
 TASK = next(task for task in TASKS if task.turns[0].gold and len(task.turns) > 1)
@@ -337,6 +337,22 @@ def test_of_several_calls_those_that_can_be_read_are_kept():
         asked = [call["id"] for one in request["messages"] for call in one.get("tool_calls", ())]
         answered = [one["tool_call_id"] for one in request["messages"] if one["role"] == "tool"]
         assert asked == answered
+
+
+def test_calls_that_a_world_did_not_answer_get_a_result_that_says_so():
+    """A gymnasium environment stops at the first call that it refuses."""
+    asked = []
+
+    def generate(requests):
+        asked.extend(requests)
+        return [chat.Reply("", (Call("act"), Call("fly"), Call("act")))]
+
+    act = converse(generate)
+    act([Message("user", "Go.")])
+    act([Message("tool", "seen"), Message("tool", "Error: call act.")])
+    names = [one["id"] for one in asked[1].messages[1]["tool_calls"]]
+    results = zip(names, ("seen", "Error: call act.", "Not run."), strict=True)
+    assert [(one["tool_call_id"], one["content"]) for one in asked[1].messages[2:]] == [*results]
 
 
 def test_who_stops_reading_a_served_player_ends_its_episodes():

@@ -265,7 +265,10 @@ def _conversing(client: Any, model: str) -> Player:
                 continue
             while unanswered:  # calls that closed their turn; servers insist on a result of each
                 conversation.append(_result(unanswered.pop(0), "Not run."))
-            conversation.append({"role": "user", "content": message.content})
+            role = message.role if message.role in ("system", "assistant") else "user"
+            conversation.append({"role": role, "content": message.content})
+        while unanswered:  # calls behind one that cannot be read
+            conversation.append(_result(unanswered.pop(0), "Not run."))
         try:
             offered = {"tools": tools} if tools else {}
             reply = client.chat.completions.create(model=model, messages=conversation, **offered)
