@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from synthesis_toy import FINE, PHRASED, STATE, TASK, TOY
 
-from rods_jax.synthesis.arguments import candidate, sources
+from rods_jax.synthesis.arguments import candidate, described_choices, sources
 from rods_jax.synthesis.augment import augment
 from rods_jax.synthesis.errors import Rejected
 from rods_jax.synthesis.execute import Argument, ExecutedCall, Execution, Reference, execute
@@ -164,6 +164,22 @@ def test_failures_are_typed_and_name_the_tool():
     with pytest.raises(Rejected) as rejected:
         run(Plan(((PlannedCall("deposit_cash"), PlannedCall("add_book")),), frozenset({(0, 1)})))
     assert rejected.value.error == "func_sample_failed"
+
+
+@pytest.mark.parametrize(
+    "listed, choices",
+    [
+        ('["on", "off"]', ["on", "off"]),
+        ("['on', 'off, soon']", ["on", "off, soon"]),  # as Python writes it
+        ("[on, off]", ["on", "off"]),
+        ("on, off. As it was", ["on", "off"]),
+        ("'on', 'off'", ["on", "off"]),
+        ('"on"', ["on"]),
+        ("5", ["5"]),
+    ],
+)
+def test_a_description_lists_its_choices(listed, choices):
+    assert described_choices({"type": "string", "description": f"How. [Enum]: {listed}"}) == choices
 
 
 @pytest.mark.parametrize("schema, values", [

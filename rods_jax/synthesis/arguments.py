@@ -3,14 +3,13 @@
 Beyond a value's JSON type nothing is checked here: the simulator judges it, by running the call.
 """
 
-import json
 import random
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rods_jax.environments.protocol import Domain
-from rods_jax.synthesis.values import can_flow, fields, has_type
+from rods_jax.synthesis.values import can_flow, fields, has_type, parse_output
 from rods_jax.types import Json, ToolSpec
 
 MAX_STRING = 200  # characters of an argument, RODS section 5 stage IV
@@ -73,10 +72,13 @@ def described_choices(schema: Mapping[str, Json]) -> list[Json]:
     described = re.search(r"\[Enum\]:\s*(\[[^\]]*\]|[^.\[\]]+)", schema.get("description", ""))
     if described is None:
         return []
-    try:
-        return json.loads(described[1])
-    except ValueError:
-        return [choice.strip(" \"'") for choice in described[1].split(",") if choice.strip(" \"'")]
+    listed = parse_output(described[1])
+    if isinstance(listed, list):
+        return listed
+    text = described[1].strip(" []")
+    quoted = re.findall(r"'[^']*'|\"[^\"]*\"", text)  # as Python writes a list
+    choices = quoted if text.startswith(("'", '"')) and quoted else text.split(",")
+    return [choice.strip(" \"'") for choice in choices if choice.strip(" \"'")]
 
 
 def _pick(rng: random.Random, choices: Sequence[Json], schema: Mapping[str, Json]) -> Json:
