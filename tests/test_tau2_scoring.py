@@ -53,6 +53,11 @@ def test_nothing_done_fails_every_part(mock):
     assert (found.databases, found.assertions, found.actions) == ((False, True), (False,), (False,))
 
 
+def test_a_task_that_lists_no_component_is_won_and_one_without_a_list_has_two(mock):
+    assert (score(mock, "Goodbye.", of=task(reward_basis=[])).reward, task(reward_basis=[]).criteria.basis) == (1.0, ())
+    assert task(reward_basis=None).criteria.basis == ("DB", "COMMUNICATE")
+
+
 def test_components_that_a_task_does_not_list_are_diagnostics(mock):
     found = score(mock, SAY, of=task(communicate_info=["1250.50"], reward_basis=["COMMUNICATE"]))
     assert found.reward == 1.0 and found.components == {"COMMUNICATE": 1.0} and found.databases == (False, True)

@@ -123,6 +123,7 @@ def _criteria(reader: "_Reader", entry: Json) -> Criteria:
         name: reader.list(fields, name) for name in ("actions", "env_assertions", "communicate_info", "nl_assertions")
     }
     actions, assertions, communicate, statements = lists.values()
+    basis = reader.list(fields, "reward_basis")
     return Criteria(
         None if actions is None else tuple(reader.gold(one) for one in actions),
         None
@@ -130,7 +131,7 @@ def _criteria(reader: "_Reader", entry: Json) -> Criteria:
         else tuple(Assertion(*reader.method(one), one.get("assert_value", True)) for one in assertions),
         None if communicate is None else tuple(communicate),
         None if statements is None else tuple(statements),
-        tuple(reader.list(fields, "reward_basis") or Criteria().basis),
+        Criteria().basis if basis is None else tuple(basis),
     )
 
 
