@@ -235,6 +235,13 @@ def test_noise_follows_from_what_was_said():
     assert without_thought("<think>never closed") == "" and without_thought("a</think>b") == "b"
 
 
+def test_a_history_that_ends_with_a_users_result_goes_on_with_the_user():
+    history = (Line(AGENT, "Hi."), Line(USER, "", (CALL,)), Line(USER, "lit", result=True))
+    talk = Talk(TASK, room(history=history))
+    opening = talk.open(scripted([says("-"), says("It is lit.")]))  # its call was its first message
+    assert talk.lines[-1] == Line(USER, "It is lit.") and opening.user.endswith("user: It is lit.")
+
+
 def test_a_history_is_told_in_the_first_message():
     history = (Line(AGENT, "Hi."), Line(USER, "Light it."), Line(AGENT, "", (CALL,)), Line(AGENT, "lit", result=True))
     opening = Talk(TASK, room(history=history)).open(scripted([]))

@@ -148,9 +148,9 @@ class Talk:
         self.reason: Reason | None = None
 
     def open(self, user: User) -> Opening:
-        """Lets the user speak first, unless the history ends with its words. UserFailed: it ends the conversation."""
+        """Lets the user speak first, unless the history leaves the turn to the agent. UserFailed: it ends the conversation."""
         last = self.lines[-1]
-        if last.who == AGENT and last.is_words:
+        if (last.who == AGENT and last.is_words) or (last.who == USER and last.result):
             self._listen(user)
         if self.reason is not None:
             raise UserFailed(f"the conversation was over before the agent spoke: {self.reason}")
