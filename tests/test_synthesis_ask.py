@@ -6,13 +6,15 @@ from dataclasses import replace
 from datetime import date
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthesis_toy import FINE, TASK, TOY
 
-from rods_jax.synthesis.ask import ROLES, excerpt, load_prompts, read_tags, tagless_json
+from rods_jax.chat import Reply
+from rods_jax.synthesis.ask import ROLES, Prompt, asker, excerpt, load_prompts, read_tags, tagless_json
 from rods_jax.synthesis.backends import scripted
 from rods_jax.synthesis.errors import Rejected
 from rods_jax.synthesis.llm import llm_roles
@@ -68,6 +70,19 @@ def test_tags_are_read_strictly():
     ):  # fmt: skip
         with pytest.raises(ValueError):
             read_tags(bad, ("a", "b"))
+
+
+def test_an_empty_reply_goes_back_in_words_because_servers_refuse_an_empty_message():
+    asked = []
+
+    def generate(requests):
+        asked.extend(requests)
+        return [Reply("" if len(asked) == 1 else "<a>1</a>")]
+
+    ask = asker({"r": generate}, {"r": Prompt(("x",), ("a",), "Do.")})
+    asking = SimpleNamespace(number=0, log=lambda exchange: None)
+    assert ask(asking, "r", {"x": 1}, lambda parts: parts["a"], failed="f") == "1"
+    assert asked[1].messages[2] == {"role": "assistant", "content": "(nothing that can be read)"}
 
 
 PIECES = st.lists(st.sampled_from(["<a>", "</a>", "<b>", "</b>", "<think>", "</think>", " ", "x", "\n"]), max_size=9)

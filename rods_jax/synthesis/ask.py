@@ -127,8 +127,9 @@ def asker(backends: Mapping[str, Generate], prompts: Mapping[str, Prompt]) -> As
             except ValueError as error:
                 attempt.log(Exchange(attempt.number, role, prompt.version, f"unusable: {error}"[:300], *usage))
                 problem, kind = str(error)[:1_000], getattr(error, "error", failed)
+                said = reply.text[:MAX_REPLY_CHARACTERS] or "(nothing that can be read)"  # servers refuse an empty one
                 correction = (
-                    {"role": "assistant", "content": reply.text[:MAX_REPLY_CHARACTERS]},
+                    {"role": "assistant", "content": said},
                     {"role": "user", "content": f"This reply cannot be used: {problem}. Reply again, in full."},
                 )
             else:
