@@ -70,6 +70,17 @@ def test_it_is_said_early_that_no_check_is_passed():
     assert sentence.startswith("step 6: no rollout of 3 steps passed a check") and "checkpoint" in sentence
 
 
+def test_steps_whose_groups_were_all_dropped_do_not_say_that_no_check_is_passed():
+    """Every group passed all checks, so that the filter left none to learn from."""
+    said: list[str] = []
+    write = warnings(said.append)
+    for step in (1, 2, 3):
+        write(step, {**step_values(valid=0), "progress_mean": 0.0})
+    for step in (4, 5):  # fruitless, and too few to say so
+        write(step, {**step_values(), "progress_mean": 0.0})
+    assert said == []
+
+
 def test_a_step_without_one_valid_rollout_is_said_with_its_reasons():
     said: list[str] = []
     write = warnings(said.append)

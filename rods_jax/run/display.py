@@ -118,12 +118,13 @@ def warnings(say: Callable[[str], None]) -> MetricWriter:
         nonlocal fruitless, without_variance, said_failed, said_free
         if "task_mean" not in values:
             return
-        fruitless = fruitless + 1 if values.get("progress_mean") == 0 else 0
-        if fruitless == FRUITLESS:
-            say(
-                f"step {step}: no rollout of {FRUITLESS} steps passed a check, and no reward teaches what never happens: "
-                "begin with a checkpoint, or with a longer cold start on more practice tasks"
-            )
+        if values["valid_rollouts"]:  # else all have failed or were dropped, perhaps because they passed every check
+            fruitless = fruitless + 1 if values.get("progress_mean") == 0 else 0
+            if fruitless == FRUITLESS:
+                say(
+                    f"step {step}: no rollout of {FRUITLESS} steps passed a check, and no reward teaches what never "
+                    "happens: begin with a checkpoint, or with a longer cold start on more practice tasks"
+                )
         without_variance = without_variance + 1 if float(values["zero_variance"]) == 1 else 0
         if without_variance == PATIENCE:
             say(f"step {step}: no group had variance in {PATIENCE} steps: nothing is being learned from rewards")
