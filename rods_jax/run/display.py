@@ -20,6 +20,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from rods_jax.config import Config
+from rods_jax.curriculum import num_epochs
+from rods_jax.loop import Position
 from rods_jax.metrics import MetricWriter
 
 Show = Callable[..., None]
@@ -59,10 +62,10 @@ def cold_start_display(console: Console, max_steps: int, target: float) -> Itera
 
 
 @contextmanager
-def training_display(console: Console, num_epochs: int, tasks_per_step: int, start: int) -> Iterator[MetricWriter]:
+def training_display(console: Console, config: Config, start: Position) -> Iterator[MetricWriter]:
     """A MetricWriter that draws step, reward, zones, pool, and the time left if the pool keeps its size."""
-    progress = _bar(console)
-    task = progress.add_task("RODS", total=None, completed=start)
+    progress, total = _bar(console), all_steps(config, start)
+    task = progress.add_task("RODS", total=None, completed=start.step)
     held_out: list[float] = []
     lost = dict.fromkeys(("failed", "truncated"), 0)  # rollouts, so far
     began = time.perf_counter()
@@ -76,9 +79,7 @@ def training_display(console: Console, num_epochs: int, tasks_per_step: int, sta
     with Live(progress, console=console, refresh_per_second=4) if console.is_terminal else _nothing() as live:
 
         def write(step: int, values: Mapping[str, Any]) -> None:
-            size = sum(values[f"pool_{kind}"] for kind in ("human", "trial", "active"))
-            left = (num_epochs - 1 - values["epoch"]) * -(-size // tasks_per_step)
-            progress.update(task, completed=step, total=step + left)
+            progress.update(task, completed=step, total=total(step, values))
             for name in lost:
                 lost[name] += values.get(f"{name}_rollouts", 0)
             if "held_out_progress" in values:
@@ -93,6 +94,22 @@ def training_display(console: Console, num_epochs: int, tasks_per_step: int, sta
                 )
 
         yield write
+
+
+def all_steps(config: Config, start: Position) -> Callable[[int, Mapping[str, Any]], int]:
+    """(step, its record) -> the run's last step, if the pool keeps its size and each step plays one batch."""
+    size, epoch = config.rollout.tasks_per_step, start.epoch
+    before = start.step - start.place // size  # steps before this epoch
+
+    def total(step: int, values: Mapping[str, Any]) -> int:
+        nonlocal epoch, before
+        if values["epoch"] != epoch:
+            epoch, before = values["epoch"], step - 1
+        pool = sum(values[f"pool_{kind}"] for kind in ("human", "trial", "active"))
+        last = max(step, before + (num_epochs(config) - epoch) * -(-pool // size))
+        return min(last, config.max_steps or last)
+
+    return total
 
 
 def _line(values: Mapping[str, Any], held_out: list[float], lost: Mapping[str, int]) -> str:

@@ -24,7 +24,7 @@ from rich.console import Console
 from rods_jax import checkpoint, dashboards, files, loop, processes, replay, strict_json, terminal
 from rods_jax.checks import check_devices, check_start
 from rods_jax.config import Config
-from rods_jax.curriculum import num_epochs, require_hints
+from rods_jax.curriculum import require_hints
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.keys import seed_key
 from rods_jax.lengths import check_lengths, scores_apart
@@ -108,9 +108,7 @@ def advance(
         show_elsewhere = stack.enter_context(
             dashboards.shown(boards, run.directory, run.say) if run.first else nowhere()
         )
-        display = stack.enter_context(
-            training_display(run.console, num_epochs(config), config.rollout.tasks_per_step, start.step)
-        )
+        display = stack.enter_context(training_display(run.console, config, start))
         dispatch: Synthesize = lambda *orders: ()  # the first process alone has an author, or sends orders to others
         if run.first:
             dispatch = stack.enter_context(
