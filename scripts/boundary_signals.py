@@ -179,7 +179,7 @@ def foresight(records: Sequence[Mapping]) -> dict[str, float]:
     """
     last, pairs = {}, []
     for record in records:
-        for name, mean, variance in zip(*(record.get(key, ()) for key in ("task_ids", "task_mean", "task_variance"))):
+        for name, mean, variance in zip(*(record.get(key) or () for key in ("task_ids", "task_mean", "task_variance"))):
             if mean is None or variance is None:  # too few of its rollouts were valid
                 continue
             if name in last:

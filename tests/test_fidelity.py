@@ -58,7 +58,8 @@ def report(**changes):
 
 def test_a_step_without_a_finite_reward_measures_nothing():
     """As a log has it: a step that was skipped, and a group of which too few rollouts were valid, have null."""
-    records = [{"step": 2, "task_ids": ["copy", "other"], "task_mean": [None, 0.8]}]
+    records = [{"step": 1, "task_ids": None, "task_mean": None}]
+    records += [{"step": 2, "task_ids": ["copy", "other"], "task_mean": [None, 0.8]}]
     records += [{"step": 5, "task_ids": ["copy", "other"], "task_mean": [0.25, 0.1]}]
     found = first_measurements(records)
     assert found == {"copy": FirstMeasurement(5, 0.25), "other": FirstMeasurement(2, 0.8)}

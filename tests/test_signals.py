@@ -268,6 +268,7 @@ def test_foresight_by_hand():
         {"step": 1, "task_ids": list("abcde"), "task_mean": [0.5, 0.4, 0.3, 0.4, 0.9], "task_variance": [0.0, 0.25, 0.1, 0.0, 0.1]},
         {"step": 2, "task_ids": list("edcba"), "task_mean": [0.5] * 5, "task_variance": [0.2, 0.0, 0.1, 0.25, 0.0]},
         {"step": 3},
+        {"step": 4, "task_ids": None, "task_mean": None, "task_variance": None},
     ]  # fmt: skip
     found = foresight(records)
     assert found["pairs"] == 4 and found["all"] == pytest.approx(4 * 0.35 / 4)  # e was outside the band

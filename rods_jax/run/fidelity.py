@@ -64,7 +64,7 @@ def first_measurements(records: Sequence[Mapping[str, Any]]) -> dict[str, FirstM
     """Task id -> the first step that measured it, and its mean reward there."""
     measured: dict[str, FirstMeasurement] = {}
     for record in records:
-        for name, mean in zip(record.get("task_ids", ()), record.get("task_mean", ())):
+        for name, mean in zip(record.get("task_ids") or (), record.get("task_mean") or ()):
             if mean is not None:
                 measured.setdefault(name, FirstMeasurement(record["step"], mean))
     return measured
