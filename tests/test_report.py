@@ -160,6 +160,13 @@ def test_held_out_points_are_drawn_where_they_were_measured():
     assert {"0.60", "0.80", "format ", "full "} <= {text.get_text() for text in axes.texts}
 
 
+def test_a_stage_may_have_any_name(tmp_path):
+    records = [{"step": step, "stage": name, "progress_mean": 0.5} for step, name in ((1, "a$_$b"), (2, r"$\frac$"))]
+    _write(tmp_path, records)
+    write_report(tmp_path)
+    assert {"a$_$b ", r"$\frac$ "} <= {text.get_text() for text in _axes(draw_reward, records).texts}
+
+
 def test_the_stacks_add_up_and_are_named():
     for draw, names, top in (
         (draw_zones, ["hard", "boundary", "mastered"], 30),

@@ -312,7 +312,7 @@ def _mark_stages(axes: Axes, records: Records) -> None:
             starts.setdefault(record["stage"], record["step"])
     for name, start in starts.items() if len(starts) > 1 else ():
         axes.axvline(start, color=MUTED, linewidth=0.9, linestyle=":")
-        axes.text(start, 1.04, f"{name} ", color=MUTED, fontsize=9, rotation=90, ha="right", va="top")
+        axes.text(start, 1.04, f"{name} ", color=MUTED, fontsize=9, rotation=90, ha="right", va="top", parse_math=False)
 
 
 def _save(path: Path, records: Records, rows: Sequence[Sequence[Draw]], size: tuple[float, float]) -> None:
