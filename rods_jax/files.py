@@ -63,7 +63,7 @@ def require_own(path: Path, keys: Collection[str]) -> None:
     except (OSError, ValueError):
         own = False
     if not own:
-        raise FolderError(f"{path} is no file of this command, and is left as it is: name another")
+        raise FolderError(f"{path} is no file of this command, and is left as it is: move it away, or name another")
 
 
 def begin(folder: Path) -> None:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from rods_jax.commands.report import report as report_of
+from rods_jax.files import FolderError
 from rods_jax.metrics import open_metrics
 from rods_jax.run import reporting
 from rods_jax.run.reporting import (
@@ -92,8 +93,15 @@ def test_only_the_end_of_a_run_says_that_it_is_finished_and_a_later_report_keeps
     assert not write_report(tmp_path)["finished"]
     (tmp_path / "summary.json").write_text('{"steps": 5}')  # of an older version, which wrote it at the end
     assert write_report(tmp_path)["finished"]
-    (tmp_path / "summary.json").write_text("torn")
-    assert not write_report(tmp_path)["finished"]
+
+
+@pytest.mark.parametrize("text", ['{"accuracy": 0.5}', "[5]", "torn"])
+def test_a_summary_that_no_report_wrote_is_left_as_it_is(tmp_path, text):
+    _write(tmp_path, _records(4))  # other programs write a metrics.jsonl with steps too
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(FolderError, match="summary.json is no file of this command, and is left as it is"):
+        write_report(tmp_path)
+    assert (tmp_path / "summary.json").read_text() == text and not (tmp_path / "plots").exists()
 
 
 def test_held_out_tasks_without_a_score_are_counted_in_words(tmp_path):

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from rods_jax import strict_json
 from rods_jax.environments.protocol import Domain
-from rods_jax.files import read_object, require_object, write_atomically
+from rods_jax.files import read_object, require_object, require_own, write_atomically
 from rods_jax.metrics import finished_summary, read_metrics
 from rods_jax.run.fidelity import print_fidelity, write_fidelity
 from rods_jax.strict_json import JsonError
@@ -86,11 +86,15 @@ def report(
 
 
 def write_report(run_dir: str | Path, finished: bool = False) -> dict[str, Any]:
-    """Draws the plots, writes and returns the summary, as for `report`. ValueError: there is nothing to draw."""
+    """Draws the plots, writes and returns the summary, as for `report`.
+
+    ValueError: there is nothing to draw.  FolderError: a summary.json stands there that no report wrote; it stays.
+    """
     run_dir = Path(run_dir)
     records = read_records(run_dir / "metrics.jsonl")
     if not records:
         raise ValueError(f"{run_dir / 'metrics.jsonl'} holds no step yet")
+    require_own(run_dir / "summary.json", ("steps",))
     (run_dir / "plots").mkdir(exist_ok=True)
     variance = partial(draw_variance, band=band_of(run_dir))
     with matplotlib.rc_context(STYLE):
