@@ -129,7 +129,7 @@ def joined(groups: Sequence[Rollouts], rounds: Sequence[Rollouts]) -> Rollouts:
     width = max(group.batch.suffix_tokens_NGS.shape[-1] for group in rounds)
     columns = zip(*(_widened(group.batch, width) for group in groups))
     flops = [one.flops for one in rounds if one.flops is not None]
-    totals = {name: sum(getattr(one, name) for one in rounds) for name in ("failed", "truncated", "generated", "read")}
+    totals = {name: sum(getattr(one, name) for one in rounds) for name in ("truncated", "generated", "read")}
     return Rollouts(
         RolloutBatch(*map(np.concatenate, columns)),
         tuple(one for group in groups for one in group.trajectories),

@@ -53,12 +53,16 @@ class Rollouts(NamedTuple):
 
     batch: RolloutBatch[np.ndarray]
     trajectories: tuple[Trajectory, ...]  # N * G, task by task
-    failed: int = 0  # by their environments
     truncated: int = 0  # by a limit
     generated: int = 0  # tokens of the policy
     read: int = 0  # tokens of prompts, once per task, and of observations
     flops: float | None = None  # that the step needs, as far as the learner counts them
     reasons: Mapping[str, Mapping[str, int]] = MappingProxyType({})  # how often which; see REASONS
+
+    @property
+    def failed(self) -> int:
+        """How many were failed by their environments."""
+        return sum(self.reasons.get("failures", {}).values())
 
 
 REASONS = {"failures": "failure", "ended": "ended", "blame": "blame"}  # name -> the field of a trajectory
@@ -169,7 +173,6 @@ def collect(
     return Rollouts(
         to_batch(prompts, lengths_N, rows, trajectories, player.sizes.max_suffix_tokens, reward),
         trajectories,
-        failed=sum(t.failure is not None for t in trajectories),
         truncated=sum(t.truncated is not None for t in trajectories),
         reasons=reasons_of(trajectories),
     )

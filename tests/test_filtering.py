@@ -51,11 +51,9 @@ def played(outcomes: dict[str, tuple[int, ...]], sizes: list[int], failing: froz
             for one in tasks
             for g in range(G)
         )
-        lost = [one for one in trajectories if one.failure]
         return Rollouts(
             batch,
             trajectories,
-            failed=len(lost),
             generated=10 * n,
             read=n,
             flops=100.0 * n,
@@ -238,9 +236,9 @@ def test_the_filter_sees_valid_rollouts_alone():
 
 
 def test_a_steps_failures_and_cut_episodes_are_those_of_all_its_rounds():
-    rounds = [
-        Rollouts(played({"1": MIXED}, [])([task("1")]).batch, (), failed=f, truncated=t) for f, t in ((1, 4), (2, 8))
-    ]
+    batch = played({"1": MIXED}, [])([task("1")]).batch
+    reasons = {"failures": {"no disk": 1}}, {"failures": {"no disk": 1, "no machine": 1}, "ended": {"stop": 5}}
+    rounds = [Rollouts(batch, (), truncated=t, reasons=some) for t, some in zip((4, 8), reasons)]
     found = joined(rounds[:1], rounds)
     assert (found.failed, found.truncated) == (3, 12)
 

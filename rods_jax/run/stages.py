@@ -60,7 +60,6 @@ def collector(config: Config, start: Callable[..., EpisodeBatch], learner: Learn
         prompts_N, suffixes_NG = rollouts.batch.prompt_lengths_N, rollouts.batch.suffix_lengths_NG
         generated = int(rollouts.batch.action_mask_NGS.sum())
         counted: dict[str, float] = {
-            "failed": rollouts.failed,
             "truncated": rollouts.truncated,
             "generated": generated,
             "read": int(prompts_N.sum() + suffixes_NG.sum()) - generated,
