@@ -1,18 +1,22 @@
 """Seeds a step and the queue's bound: numbers by hand, and the paper's third stage simulated."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from queue_simulation import AUTHORS, UNPACED, simulate
 from replay_toy import begin, human_seeds, ids_of, pool_of, stage, task_named
 
 from configs.bfcl_qwen3_4b import CONFIG
 from rods_jax import replay
+from rods_jax.boundary import Seeds
 from rods_jax.config import ReplaySettings
 from rods_jax.records import decode, encode
 from rods_jax.replay import Outcome, ReplayState
 from rods_jax.replay.rules import foreseen_scores
 from rods_jax.task_files import VERSIONED
+from rods_jax.types import Dropped
 
 
 def pool(seeds=10, **settings):
@@ -155,3 +159,22 @@ def test_a_human_seed_that_leaves_frees_no_slot():
     state = replay.create(human_seeds(10), ReplaySettings(retire_seeds=True, capacity=1, injection_fraction=0.5))
     state = replay.observe(state, "human0", 10, 10, 0)
     assert replay.wanted(state, 0, 1) == 1  # one slot, although half of nine are four
+
+
+@pytest.mark.parametrize("count", [2, 20])
+def test_a_step_looks_through_the_pool_as_often_however_many_tasks_it_has(monkeypatch, count):
+    """Once, for all that was measured: a pool may hold thousands of tasks."""
+    state = replay.create(human_seeds(30), ReplaySettings())
+    tasks, looks, items = replay.active_tasks(state)[:count], [], ReplayState.items.fget
+    monkeypatch.setattr(ReplayState, "items", property(lambda pool: (looks.append(1), items(pool))[1]))
+    whole_N, seeds = np.full(count, 4), Seeds(np.array([-1]), 0)
+    feedback = SimpleNamespace(
+        passed_N=whole_N - 1, total_N=whole_N, low_N=whole_N - 4, high_N=whole_N, checks_N=whole_N, seeds=seeds
+    )
+    dropped = [Dropped(f"human{count + n}", 1, 2, 0, 1, 1, 0.5, 0.25) for n in range(count // 2)]
+    state, chosen = replay.learn(state, tasks, feedback, step=3, left=0, dropped=dropped)
+    assert len(looks) == 1 and chosen == ()
+    measured = {item.task.id: item.measurements for item in state.seeds if item.measurements}
+    assert measured == {task.id: ((3, 4, 3, 0, 4, 4),) for task in tasks} | {
+        one.task_id: ((1, 2, 3, 0, 1, 1),) for one in dropped
+    }

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from rods_jax.replay.life import mark_seed, observe
+from rods_jax.replay.life import mark_seed, observe_all
 from rods_jax.replay.pace import spread, wanted
-from rods_jax.replay.state import ReplayState
+from rods_jax.replay.state import Measurement, ReplayState
 from rods_jax.types import Dropped, Task
 
 
@@ -41,12 +41,12 @@ def learn(
     dropped: tasks that were played, and not learnt from.
     KeyError: a task is not in the pool.
     """
-    for one in dropped:
-        state = observe(state, one.task_id, one.passed, one.total, step, one.low, one.high, one.checks)
+    found = [(o.task_id, Measurement(o.passed, o.total, step, o.low, o.high, o.checks)) for o in dropped]
     columns = (feedback.passed_N, feedback.total_N, feedback.low_N, feedback.high_N, feedback.checks_N)
     for task, passed, total, *extremes in zip(tasks, *(column.tolist() for column in columns), strict=True):
         if total:  # else too few rollouts were valid, which is no measurement
-            state = observe(state, task.id, passed, total, step, *extremes)
+            found.append((task.id, Measurement(passed, total, step, *extremes)))
+    state = observe_all(state, found)
     best_first = [tasks[index] for index in feedback.seeds.indices_k.tolist() if index >= 0]
     chosen = spread(best_first, wanted(state, step, left))
     for task in chosen:

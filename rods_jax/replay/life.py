@@ -1,6 +1,6 @@
 """The life of a task in the pool, verb by verb: staged, injected, measured, retired."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -130,24 +130,30 @@ def begin_epoch(state: ReplayState, epoch: int, step: int) -> tuple[ReplayState,
 def observe(
     state: ReplayState, task_id: str, passed: int, total: int, step: int, low: int = 0, high: int = 0, checks: int = 0
 ) -> ReplayState:
-    """Records that `passed` of `total` (> 0) checks of the task's rollouts succeeded at `step`: `low` to `high` of
-    each rollout's `checks`.
+    """`observe_all` of one task."""
+    return observe_all(state, [(task_id, Measurement(*map(int, (passed, total, step, low, high, checks))))])
 
-    Raises KeyError when the task is not in the pool: read a step's results before the next epoch begins.
+
+def observe_all(state: ReplayState, found: Iterable[tuple[str, Measurement]]) -> ReplayState:
+    """Records what was measured of tasks of the pool, in one look through it, for it may be large.
+
+    KeyError: a task is not in the pool: read a step's results before the next epoch begins.  ValueError: no measurement.
     """
-    if not 0 <= passed <= total or total == 0:
-        raise ValueError(f"task {task_id}: {passed} passed checks of {total} is no measurement")
-    measurement = Measurement(*map(int, (passed, total, step, low, high, checks)))
+    by_task: dict[str, list[Measurement]] = {}
+    for task_id, one in found:
+        if not 0 <= one.passed <= one.total or one.total == 0:
+            raise ValueError(f"task {task_id}: {one.passed} passed checks of {one.total} is no measurement")
+        by_task.setdefault(task_id, []).append(one)
 
     def measured(item: Item) -> Item:
-        return replace(item, measurements=(*item.measurements, measurement)[-state.settings.history :])
+        return replace(item, measurements=(*item.measurements, *by_task[item.task.id])[-state.settings.history :])
 
-    return _change(state, task_id, measured)
+    return _change(state, by_task, measured)
 
 
 def mark_seed(state: ReplayState, task_id: str, step: int) -> ReplayState:
     """Sends a task as a seed: its cooldown starts; KeyError when it is not in the pool."""
-    state = _change(state, task_id, lambda item: replace(item, seeded=int(step)))
+    state = _change(state, [task_id], lambda item: replace(item, seeded=int(step)))
     return replace(state, away=(*state.away, Away(task_id, int(step))))
 
 
@@ -274,21 +280,16 @@ def _best(item: Item) -> float:
     return max((m.high / m.checks for m in item.measurements if m.checks), default=0.0)
 
 
-def _find(state: ReplayState, task_id: str) -> Item:
-    for item in state.items:
-        if item.task.id == task_id:
-            return item
-    raise KeyError(f"task {task_id} is not in the pool")
-
-
-def _find_all(state: ReplayState, task_ids: Sequence[str]) -> list[Item]:
+def _find_all(state: ReplayState, task_ids: Collection[str]) -> list[Item]:
     """In one look through the pool, which may be large."""
     items = {item.task.id: item for item in state.items}
-    return [items.get(task_id) or _find(state, task_id) for task_id in task_ids]
+    if missing := [task_id for task_id in task_ids if task_id not in items]:
+        raise KeyError(f"task {missing[0]} is not in the pool")
+    return [items[task_id] for task_id in task_ids]
 
 
-def _change(state: ReplayState, task_id: str, change: Callable[[Item], Item]) -> ReplayState:
-    new = change(_find(state, task_id))
-    seeds = tuple(new if item.task.id == task_id else item for item in state.seeds)
-    slots = tuple(new if item is not None and item.task.id == task_id else item for item in state.slots)
+def _change(state: ReplayState, task_ids: Collection[str], change: Callable[[Item], Item]) -> ReplayState:
+    new = {item.task.id: change(item) for item in _find_all(state, task_ids)}
+    seeds = tuple(new.get(item.task.id, item) for item in state.seeds)
+    slots = tuple(item and new.get(item.task.id, item) for item in state.slots)
     return replace(state, seeds=seeds, slots=slots)
