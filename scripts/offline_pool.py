@@ -33,6 +33,8 @@ OF_THE_POOL = ("seed", "domain", "build_tasks", "synthesis")  # keys of a config
 
 def write_pool(config: Config, out: Path, count: int, rules: bool, workers: int, console: Console) -> None:
     """Writes or goes on writing.  ConfigError: nothing to write with, or the journal is another configuration's."""
+    if count < 1 or workers < 1:
+        raise ConfigError("--count and --workers must be at least 1")
     journal, about = out.with_name(out.name + ".journal"), out.with_name(out.name + ".config.json")
     if out.exists():
         raise ConfigError(f"{out} is there already: choose another --out")

@@ -56,6 +56,8 @@ def main() -> None:
     try:
         if not settings.runs:
             raise ValueError("name the runs whose policies speak for the user")
+        if settings.num_tasks < 1:
+            raise ValueError("--num-tasks must be at least 1")
         if settings.json is not None:
             require_own(settings.json, list(map(str, settings.runs)))
         tasks = read_inputs(settings.runs[0]).tasks.held_out[: settings.num_tasks]
@@ -84,7 +86,7 @@ def measured(tasks: Sequence[Task], records: Sequence[Record]) -> dict[str, Json
     """Errors in a conversation, by kind and together; conversations that broke are counted, and in no mean."""
     whole = [(task, record) for task, record in zip(tasks, records, strict=True) if not record.failure]
     if not records:
-        raise ValueError("there are no conversations: --num-tasks must be at least 1")
+        raise ValueError("there are no conversations: the run has no held-out tasks")
     if not whole:
         raise ValueError(f"every conversation broke, the first by {records[0].failure}")
     found = [

@@ -17,6 +17,7 @@ from rich.console import Console
 from rods_jax import terminal
 from rods_jax.commands.common import program
 from rods_jax.config import ConfigError, load_config
+from rods_jax.fields import require
 from rods_jax.preemption import interrupts
 from rods_jax.run.authors import work, work_on_ray
 
@@ -33,6 +34,8 @@ def synthesize(run: Path, config: Path, workers: int = 8, ray_tasks: int = 0) ->
     terminal.outlive_output()
     console = Console()
     try:
+        require(workers >= 1, "--workers must be at least 1")
+        require(ray_tasks >= 0, "--ray-tasks must not be negative")
         with interrupts():  # nobody waits for the threads: nothing is lost, and a reply may take minutes
             if ray_tasks:
                 work_on_ray(config, run, workers, ray_tasks)

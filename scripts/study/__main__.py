@@ -29,6 +29,7 @@ from rich.table import Table
 from rods_jax import terminal
 from rods_jax.commands.common import running
 from rods_jax.config import ConfigError
+from rods_jax.fields import require
 from rods_jax.journal import writing_log
 from rods_jax.preemption import SAVED, Stopped, stop_requests
 from rods_jax.types import Json
@@ -65,6 +66,8 @@ class Settings:
 def main() -> None:
     settings, console = tyro.cli(Settings, description=__doc__), Console()
     with running(console):
+        enough = settings.jobs >= 1 and (settings.most is None or settings.most >= 1)
+        require(enough, "--jobs and --most must be at least 1")
         study = load(settings.config)
         if settings.run is not None:
             line = train_and_measure(study, named(study, settings.run), Console(stderr=True))
