@@ -139,7 +139,7 @@ def plain_values(config: Any) -> Json:
             "keywords": plain_values(config.keywords),
         }
     if callable(config):
-        return f"{config.__module__}:{config.__qualname__}"
+        return f"{config.__module__}:{getattr(config, '__qualname__', type(config).__qualname__)}"
     if isinstance(config, float) and not math.isfinite(config):
         return str(config)
     return config if isinstance(config, (bool, int, float, type(None))) else str(config)

@@ -299,6 +299,14 @@ def test_the_resolved_config_is_json(path, config):
     assert record["stages"][0]["categories"] == ["base"]
 
 
+def test_an_object_that_can_be_called_is_written_as_its_class():
+    class Keep:
+        def __call__(self, passed, checks):
+            return True
+
+    assert plain_values(Keep()) == f"{__name__}:{Keep.__qualname__}"
+
+
 def test_infinity_is_written_as_a_word_that_is_the_same_again(config):
     """JSON has none, and a run whose settings cannot be read again cannot go on."""
     unclipped = dataclasses.replace(config, update=dataclasses.replace(config.update, dual_clip=math.inf))
