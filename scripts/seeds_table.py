@@ -89,6 +89,8 @@ def over_seeds(results: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
         if changed := [key for key in (*SAME, *ALSO_SAME) if other.get(key) != first.get(key)]:
             values = f"{first.get(changed[0])} and {other.get(changed[0])}"
             raise ValueError(f"evaluations of another {', '.join(changed)} make no one row: {values}")
+        if odd := first["scores"]["rows"].keys() ^ other["scores"]["rows"].keys():
+            raise ValueError(f"evaluations of another set of rows make no one row: {', '.join(sorted(odd))}")
     rows = {}
     for name in first["scores"]["rows"]:
         rows[name] = {}
@@ -110,7 +112,7 @@ def print_table(result: Mapping[str, Json], console: Console) -> None:
     terminal.say(console, f"sha256 of the tasks: {result['tasks_sha256']}")
     table = Table("mean (sd) [range]", *METRICS.values(), box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name, row in result["rows"].items():
-        table.add_row(name, *(terminal.harmless_text(_shown(row[metric])) for metric in METRICS))
+        table.add_row(*map(terminal.harmless_text, (name, *(_shown(row[metric]) for metric in METRICS))))
     console.print(table)
 
 

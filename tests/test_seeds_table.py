@@ -34,6 +34,15 @@ def test_what_differs_is_named():
         over_seeds([])
 
 
+def test_a_category_may_have_any_name_and_all_have_the_same_rows(capsys):
+    odd = result(0.2)
+    odd["scores"]["rows"]["[/red]"] = odd["scores"]["rows"]["all tasks"]
+    print_table(over_seeds([odd]), Console(width=200))
+    assert "[/red]" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"another set of rows make no one row: \[/red\]"):
+        over_seeds([odd, result(0.1)])
+
+
 def test_folders_without_scores_are_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no finished evaluation"):
         read_scores(tmp_path)
