@@ -13,6 +13,7 @@ from rods_jax.curriculum import tasks_of
 from rods_jax.dialogue_files import told
 from rods_jax.environments.episode import start_episodes
 from rods_jax.environments.protocol import STRATA, Domain, Failure, TaskSplits
+from rods_jax.held_out import TOTALS
 from rods_jax.synthesis.near_duplicates import NEAR, nearest, shingle_index
 from rods_jax.task_files import content_hash
 from rods_jax.types import MEASURED, Task
@@ -24,7 +25,7 @@ def check_start(config: Config, tasks: TaskSplits, strata: Sequence[str] = tuple
     """Compares a configuration with its tasks, before anything is written or computed; returns what to say.
 
     strata: the domain's.  ConfigError: a stage cannot draw a batch, a part that a setting needs is empty, a task is in
-    two parts, or a task or a stage names a stratum that the domain has not.
+    two parts, a task or a stage names a stratum that the domain has not, or a stratum has the name of a score.
     """
     _check_strata(config, tasks, strata)
     _check_parts(config, tasks)
@@ -48,6 +49,8 @@ def check_devices(config: Config) -> None:
 
 
 def _check_strata(config: Config, tasks: TaskSplits, strata: Sequence[str]) -> None:
+    if taken := [name for name in TOTALS if name in strata]:
+        raise ConfigError(f"the stratum {taken[0]!r} has the name of a score of all held-out tasks: choose another")
     named = {task.category: f"task {task.id}" for some in tasks for task in some}
     named |= {name: f"stages.{stage.name}.categories" for stage in config.stages for name in stage.categories or ()}
     for name, where in named.items():

@@ -53,6 +53,10 @@ def set_aside(tasks: Sequence[Task], count: int, seed: int) -> tuple[tuple[Task,
 
 
 # --------------------------------------------------------------------------------------- what they add up to
+# Of all tasks; those of a category bear its name.
+TOTALS = "progress", "solved", "failed", "greedy", "greedy_solved", "unfit", "fitting", "fitting_greedy_solved"
+
+
 def scores(
     name: str,
     tasks: Sequence[Task],

@@ -9,6 +9,7 @@ from training_toy import CONFIG
 from rods_jax.checks import check_start
 from rods_jax.config import ColdStartConfig, ConfigError, Habits, RetentionConfig, StageConfig
 from rods_jax.environments.protocol import STRATA, TaskSplits
+from rods_jax.held_out import TOTALS, scores
 from rods_jax.rewards import progress_reward
 from rods_jax.types import Call, Task, Turn, World
 
@@ -113,3 +114,15 @@ def test_a_stratum_that_the_domain_has_not_is_named():
     with pytest.raises(ConfigError, match="task seed_0 names the stratum 'easy': the domain's are base, "):
         check_start(CONFIG, easy)
     assert check_start(CONFIG, easy, (*STRATA, "easy")) == ()
+
+
+@pytest.mark.parametrize("name", ["progress", "solved", "failed", "greedy", "greedy_solved", "unfit", "fitting"])
+def test_a_stratum_cannot_be_called_as_a_score_of_all_tasks_is(name):
+    with pytest.raises(ConfigError, match=f"the stratum '{name}' has the name of a score of all held-out tasks"):
+        check_start(CONFIG, TASKS, (*STRATA, name))
+
+
+def test_the_names_of_scores_are_all_of_them():
+    unfit = {SEEDS[0].id}
+    found = scores("of", [replace(task, category="it") for task in SEEDS[:2]], [0.5, 1.0], [0.5, 1.0], unfit)
+    assert {f"of_{name}" for name in (*TOTALS, "it", "greedy_solved_it")} == found.keys()
