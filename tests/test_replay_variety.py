@@ -7,6 +7,7 @@ from replay_toy import begin, human_seeds, ids_of, pool_of, stage, task_named
 
 from rods_jax import replay
 from rods_jax.config import ReplaySettings
+from rods_jax.replay import life
 from rods_jax.types import Call, Turn, World
 
 
@@ -112,3 +113,13 @@ def test_batches_depend_on_seed_and_epoch_alone():
     assert first != replay.epoch_batches(state, seed=0, epoch=4, batch_size=5)
     with pytest.raises(ValueError, match="a batch of 31 .* pool of 30"):
         replay.epoch_batches(state, seed=0, epoch=0, batch_size=31)
+
+
+def test_traits_are_counted_only_where_a_share_bounds_them(monkeypatch):
+    """Counting them takes longer than all else that a step asks of a pool of thousands."""
+    state, counted, traits_of = replay.create(human_seeds(3), ReplaySettings()), [], life.traits_of
+    monkeypatch.setattr(life, "traits_of", lambda tasks: traits_of(counted.append(len(tasks)) or tasks))
+    assert replay.eligible(state, ["human0", "human2"], step=1) == [True, True]
+    bounded = dataclasses.replace(state, settings=ReplaySettings(max_share=0.5))
+    assert replay.eligible(bounded, ["human0", "human2"], step=1) == [False, False]  # all three have the same class
+    assert counted == [0, 3]

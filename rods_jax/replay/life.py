@@ -1,5 +1,6 @@
 """The life of a task in the pool, verb by verb: staged, injected, measured, retired."""
 
+import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
@@ -167,7 +168,8 @@ def eligible(state: ReplayState, task_ids: Sequence[str], step: int) -> list[boo
     # Traits of the pool and of the queue, without those variants.
     cooldown, active = state.settings.cooldown, active_tasks(state)
     queued = [entry.task for entry in state.staged if entry.taken < step - 1]
-    counts, limit = traits_of((*active, *queued)), room_of_trait(active, state.settings)
+    limit = room_of_trait(active, state.settings)
+    counts = traits_of(() if limit == math.inf else (*active, *queued))
     items = _find_all(state, task_ids)
     return [
         (item.seeded is None or step - item.seeded >= cooldown) and has_room(item.task, counts, limit) for item in items
