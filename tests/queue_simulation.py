@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from replay_toy import observe
 
 from rods_jax import replay
 from rods_jax.boundary import boundary_score, partition, select_seeds
@@ -76,7 +77,7 @@ def simulate(
             passed_N = rng.binomial(ROLLOUTS * TURNS, chance_N).astype(np.int32)
             eligible_N = np.array(replay.eligible(state, [task.id for task in batch], step))
             for task, passed in zip(batch, passed_N.tolist(), strict=True):
-                state = replay.observe(state, task.id, passed, ROLLOUTS * TURNS, step)
+                state = observe(state, task.id, passed, ROLLOUTS * TURNS, step)
 
             # Select seeds, and send as many as are wanted.
             categories_N = np.array([tuple(STRATA).index(task.category) for task in batch])

@@ -27,6 +27,11 @@ def begin(state, epoch, step=0):
     return replay.begin_epoch(state, epoch, step)
 
 
+def observe(state, task_id, passed, total, step, low=0, high=0, checks=0):
+    """Records one measurement of one task."""
+    return replay.observe(state, [(task_id, replay.Measurement(passed, total, step, low, high, checks))])
+
+
 def pool_of(num_seeds=10, names=(), **changes):
     """A pool in epoch 1 in which the named generated tasks are on trial."""
     settings = ReplaySettings(**({"capacity": 8, "injection_fraction": 1.0} | changes))

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from grpo_toy import objective_with
-from replay_toy import begin, stage
+from replay_toy import begin, observe, stage
 from synthesis_model import LOOSE, Model, seed_of, tags
 from synthesis_toy import TASK, TOY
 
@@ -271,7 +271,7 @@ def test_without_retirement_everything_that_was_injected_stays():
         state = stage(state, [task(f"g{i}", ancestry=("h0",)) for i in range(5)], 0)
         state, first = begin(state, 1)
         for item in list(state.items):
-            state = replay.observe(state, item.task.id, 0 if item.task.id in ("g0", "h0") else 20, 20, 1)
+            state = observe(state, item.task.id, 0 if item.task.id in ("g0", "h0") else 20, 20, 1)
         state, second = begin(state, 2)
         pools[config] = first, [(entry.task_id, entry.reason) for entry in second.retired], state
     (first, retired, _), (other_first, other_retired, state) = pools.values()

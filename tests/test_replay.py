@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from replay_toy import begin, human_seeds, ids_of, pool_of, stage, task_named
+from replay_toy import begin, human_seeds, ids_of, observe, pool_of, stage, task_named
 
 from rods_jax import replay
 from rods_jax.config import ReplaySettings
@@ -59,11 +59,11 @@ def test_the_candidates_of_seeds_at_the_boundary_enter_first_by_option():
     state = stage(state, [task_named(name, (seed,)) for name, seed in seeds.items()], epoch=0)
     for step, measured in ((1, (5, 9, 1)), (2, (5, 7, 1))):  # human2 has moved since its candidates were made
         for seed, passed in zip(("human1", "human2", "human3"), measured):
-            state = replay.observe(state, seed, passed, 10, step)
+            state = observe(state, seed, passed, 10, step)
     state = stage(state, [task_named("late", ("human1",))], epoch=1)  # not due yet
     state, first = begin(state, 1)
     assert first.injected == ("even", "newer", "older")
-    state = replay.observe(state, "human1", 10, 10, step=3)
+    state = observe(state, "human1", 10, 10, step=3)
     state, second = begin(state, 2)
     assert second.injected == ("hard", "late")
 
@@ -79,7 +79,7 @@ def test_the_boundary_is_that_of_the_policy_which_will_play_the_candidates(last_
     state = replay.create(human_seeds(4), settings)
     ids = [task.id for task in replay.active_tasks(state)]
     for seed, passed, step in zip(ids, (1, 3, 4, 8), (0, 0, last_step, last_step)):
-        state = replay.observe(state, seed, passed, 10, step)
+        state = observe(state, seed, passed, 10, step)
     state = stage(state, [task_named(name, (seed,)) for name, seed in zip("abcd", ids)], epoch=0)
     assert "".join(begin(state, 1)[1].injected) == expected
 
@@ -96,7 +96,7 @@ def test_the_cap_is_measured_after_retirement():
     state = pool_of(6, ["a", "b", "c", "d"], injection_fraction=1.0)
     state = stage(state, [task_named(f"n{i}") for i in range(20)], epoch=1)
     for name in "abcd":
-        state = replay.observe(state, name, 100, 100, step=1)
+        state = observe(state, name, 100, 100, step=1)
     state = dataclasses.replace(state, settings=ReplaySettings(capacity=8, injection_fraction=0.5))
     state, events = begin(state, 2)
     assert len(events.retired) == 4
@@ -124,7 +124,7 @@ def test_an_epoch_begins_once():
     ],
 )
 def test_retirement_is_strict_on_integers(passed, total, reason):
-    state = replay.observe(pool_of(names=["a"]), "a", passed, total, step=1)
+    state = observe(pool_of(names=["a"]), "a", passed, total, step=1)
     state, events = begin(state, 2)
     assert [entry.reason for entry in events.retired] == ([reason] if reason else [])
     assert ("a" in ids_of(state)) == (reason is None)
@@ -134,9 +134,9 @@ def test_retirement_is_strict_on_integers(passed, total, reason):
 
 
 def test_the_latest_measurement_decides_and_only_at_the_next_epoch():
-    state = replay.observe(pool_of(names=["a"]), "a", 0, 10, step=1)
+    state = observe(pool_of(names=["a"]), "a", 0, 10, step=1)
     assert "a" in ids_of(state)
-    state = replay.observe(state, "a", 5, 10, step=2)
+    state = observe(state, "a", 5, 10, step=2)
     assert "a" in ids_of(begin(state, 2)[0])
 
 
@@ -150,8 +150,8 @@ def test_the_latest_measurement_decides_and_only_at_the_next_epoch():
 )
 def test_what_every_rollout_half_solves_leaves_where_that_is_asked_for(low, high, checks, reason):
     for retire_stuck in (False, True):
-        state = replay.observe(pool_of(2, ["a"], retire_stuck=retire_stuck), "a", 8, 16, 1, low, high, checks)
-        state = replay.observe(state, "human0", 8, 16, 1, 1, 1, 2)  # a human seed stays
+        state = observe(pool_of(2, ["a"], retire_stuck=retire_stuck), "a", 8, 16, 1, low, high, checks)
+        state = observe(state, "human0", 8, 16, 1, 1, 1, 2)  # a human seed stays
         state, events = begin(state, 2)
         assert [entry.reason for entry in events.retired] == ([reason] if reason and retire_stuck else [])
         assert replay.counts(state)["retired_stuck"] == len(events.retired) and "human0" in ids_of(state)
@@ -160,22 +160,22 @@ def test_what_every_rollout_half_solves_leaves_where_that_is_asked_for(low, high
 def test_a_state_of_a_version_with_fewer_reasons_goes_on_counting():
     state = dataclasses.replace(pool_of(2, ["a"], retire_stuck=True), retired_counts=(3, 1, 0, 0, 2))
     assert replay.counts(state)["retired_stuck"] == 0
-    state, _ = begin(replay.observe(state, "a", 8, 16, 1, 1, 1, 2), 2)
+    state, _ = begin(observe(state, "a", 8, 16, 1, 1, 1, 2), 2)
     assert state.retired_counts == (3, 1, 0, 0, 2, 1)
 
 
 def test_trial_becomes_active_with_its_first_measurement():
     state = pool_of(2, ["a", "b"])
     assert replay.counts(state) | {"pool_human": 2, "pool_trial": 2, "pool_active": 0} == replay.counts(state)
-    state = replay.observe(state, "a", 3, 10, step=1)
+    state = observe(state, "a", 3, 10, step=1)
     assert replay.counts(state) | {"pool_human": 2, "pool_trial": 1, "pool_active": 1} == replay.counts(state)
 
 
 def test_human_seeds_are_kept_unless_the_switch_lets_mastered_ones_go():
     for retire_seeds, expected in ((False, ["human0", "human1"]), (True, ["human0"])):
         state = replay.create(human_seeds(2), ReplaySettings(retire_seeds=retire_seeds))
-        state = replay.observe(state, "human0", 0, 10, step=1)
-        state = replay.observe(state, "human1", 10, 10, step=1)
+        state = observe(state, "human0", 0, 10, step=1)
+        state = observe(state, "human1", 10, 10, step=1)
         assert ids_of(begin(state, 1)[0]) == expected
 
 
@@ -184,7 +184,7 @@ def test_a_full_pool_defers_or_prunes_the_lowest_scores():
     for replace, survivors in ((False, "abcd"), (True, "axyd")):
         state = pool_of(10, "abcd", capacity=4, replace=replace)
         for step, (name, passed) in enumerate(scores.items()):
-            state = replay.observe(state, name, passed, 100, step)
+            state = observe(state, name, passed, 100, step)
         state = stage(state, [task_named("x"), task_named("y")], epoch=1)
         state, events = begin(state, 2)
         assert "".join(ids_of(state)[10:]) == survivors
@@ -195,7 +195,7 @@ def test_a_full_pool_defers_or_prunes_the_lowest_scores():
 
 def test_items_on_trial_are_not_pruned():
     state = pool_of(10, "abcd", capacity=4, replace=True)
-    state = replay.observe(state, "c", 50, 100, step=1)
+    state = observe(state, "c", 50, 100, step=1)
     state = stage(state, [task_named("x"), task_named("y")], epoch=1)
     state, events = begin(state, 2)
     assert [entry.task_id for entry in events.retired] == ["c"]
@@ -205,7 +205,7 @@ def test_items_on_trial_are_not_pruned():
 def test_the_ring_takes_the_next_free_slot():
     state = pool_of(4, "abcd", capacity=4)
     for name in "bd":
-        state = replay.observe(state, name, 0, 10, step=1)
+        state = observe(state, name, 0, 10, step=1)
     state = stage(state, [task_named("x")], epoch=1)
     state, _ = begin(state, 2)
     assert [item and item.task.id for item in state.slots] == ["a", "x", "c", None]
@@ -235,7 +235,7 @@ def test_ancestry_separates_human_from_generated():
 def test_zones_are_inclusive_at_both_edges_of_the_band():
     state = replay.create(human_seeds(6), ReplaySettings())
     for i, passed in enumerate((15, 16, 68, 69, 80)):  # of 80; 16 is 0.20, 68 is 0.85; the sixth is unmeasured
-        state = replay.observe(state, f"human{i}", passed, 80, step=0)
+        state = observe(state, f"human{i}", passed, 80, step=0)
     found = replay.counts(state)
     assert (found["zone_hard"], found["zone_boundary"], found["zone_mastered"]) == (1, 2, 2)
 
@@ -243,14 +243,14 @@ def test_zones_are_inclusive_at_both_edges_of_the_band():
 def test_only_the_last_measurements_are_kept():
     state = replay.create(human_seeds(1), ReplaySettings(history=2))
     for step in range(4):
-        state = replay.observe(state, "human0", step, 4, step)
+        state = observe(state, "human0", step, 4, step)
     assert state.seeds[0].measurements == (replay.Measurement(2, 4, 2), replay.Measurement(3, 4, 3))
 
 
 def test_only_the_last_retirements_are_kept_but_all_are_counted():
     state = pool_of(4, "abcd", log_size=3)
     for name in "abcd":
-        state = replay.observe(state, name, 0, 10, step=1)
+        state = observe(state, name, 0, 10, step=1)
     state, events = begin(state, 2)
     assert [entry.task_id for entry in state.retired] == ["b", "c", "d"]
     assert len(events.retired) == replay.counts(state)["retired_hard"] == 4
@@ -284,10 +284,10 @@ def test_impossible_measurements_and_unknown_tasks_are_refused():
     state = replay.create(human_seeds(1), ReplaySettings())
     for passed, total in ((0, 0), (-1, 4), (5, 4)):
         with pytest.raises(ValueError, match="is no measurement"):
-            replay.observe(state, "human0", passed, total, step=0)
+            observe(state, "human0", passed, total, step=0)
     ghost = dataclasses.replace(human_seeds(1)[0], id="ghost")
     for function, arguments in (
-        (replay.observe, ("ghost", 1, 2, 3)),
+        (observe, ("ghost", 1, 2, 3)),
         (replay.mark_seed, ("ghost", 1)),
         (replay.eligible, (["human0", "ghost"], 1)),
         (replay.standing, ([ghost], 1, ("base",))),
@@ -302,7 +302,7 @@ def test_a_remembered_mean_outlives_one_noisy_group(half_life, left):
     """a passed half of its turns and is unlucky now; b could never do it. 0 + 40/2 of 80 + 80/2 turns is 1/6, 20/120."""
     state = pool_of(names=["a", "b"], half_life=half_life, lower=0.16)
     for step, (a, b) in ((0, (40, 0)), (10, (0, 0))):
-        state = replay.observe(replay.observe(state, "a", a, 80, step), "b", b, 80, step)
+        state = observe(observe(state, "a", a, 80, step), "b", b, 80, step)
     state, events = begin(state, 2)
     assert [entry.task_id for entry in events.retired] == left
     assert [entry.last for entry in events.retired] == [replay.Measurement(0, 80, 10)] * len(left)
@@ -311,7 +311,7 @@ def test_a_remembered_mean_outlives_one_noisy_group(half_life, left):
 def test_zones_and_pruning_see_the_same_mean():
     state = pool_of(10, "ab", capacity=2, replace=True, half_life=10.0)
     for step, (a, b) in ((0, (10, 90)), (10, (50, 50))):  # r = 45/150 and 95/150: b's score is the higher one
-        state = replay.observe(replay.observe(state, "a", a, 100, step), "b", b, 100, step)
+        state = observe(observe(state, "a", a, 100, step), "b", b, 100, step)
     assert replay.counts(state)["zone_boundary"] == 2
     state, events = begin(stage(state, [task_named("x")], 1), 2)
     assert [entry.task_id for entry in events.retired] == ["a"]
@@ -341,7 +341,7 @@ class Pool(RuleBasedStateMachine):
     @rule(data=st.data(), passed=st.integers(0, 20))
     def observe(self, data, passed):
         if ids := ids_of(self.state):
-            self.state = replay.observe(self.state, data.draw(st.sampled_from(ids)), passed, 20, self.step)
+            self.state = observe(self.state, data.draw(st.sampled_from(ids)), passed, 20, self.step)
             self.step += 1
 
     @rule(data=st.data())

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from queue_simulation import AUTHORS, UNPACED, simulate
-from replay_toy import begin, human_seeds, ids_of, pool_of, stage, task_named
+from replay_toy import begin, human_seeds, ids_of, observe, pool_of, stage, task_named
 
 from configs.bfcl_qwen3_4b import CONFIG
 from rods_jax import replay
@@ -56,7 +56,7 @@ def test_what_will_be_too_old_by_then_is_asked_for_again():
 def test_tasks_that_will_leave_make_room_and_a_smaller_pool():
     state, _ = begin(stage(pool(10, injection_fraction=0.5, capacity=5), [task_named(n) for n in "abcde"], 0), 1)
     assert replay.wanted(state, 1, 1) == 0  # every slot is taken
-    state = replay.observe(replay.observe(state, "a", 0, 10, 1), "b", 10, 10, 1)
+    state = observe(observe(state, "a", 0, 10, 1), "b", 10, 10, 1)
     assert replay.wanted(state, 1, 1) == 2  # half of 13 are 6, and 2 slots
     assert replay.wanted(replace(state, settings=replace(state.settings, replace=True)), 1, 1) == 5
 
@@ -115,14 +115,14 @@ def test_a_variant_is_stale_only_beyond_its_age_and_so_is_a_seed_that_is_away():
 def test_the_policys_slope_is_that_of_the_human_seeds_alone():
     state = pool_of(1, ["a"])
     for step, (human, variant) in enumerate(((5, 0), (5, 4))):
-        state = replay.observe(replay.observe(state, "human0", human, 10, step), "a", variant, 10, step)
+        state = observe(observe(state, "human0", human, 10, step), "a", variant, 10, step)
     assert foreseen_scores(state)["a"] == pytest.approx(4 * 0.4 * 0.6)
 
 
 def test_the_standing_remembers_the_best_rollout_of_all_kept_measurements():
     state = replay.create(human_seeds(2), ReplaySettings())
     for step, high in enumerate((1, 3, 2)):
-        state = replay.observe(state, "human0", 4, 16, step, 0, high, 4)
+        state = observe(state, "human0", 4, 16, step, 0, high, 4)
     found = replay.standing(state, replay.active_tasks(state), 5, ("base",))
     assert found.best_before_N.tolist() == [0.75, 0.0]
 
@@ -135,7 +135,7 @@ def test_earlier_measurements_lose_half_their_weight_with_every_half_life():
     state = replay.create(human_seeds(1), ReplaySettings(half_life=10.0, history=2))
     assert earlier(state, 5) == (0.0, 0.0)
     for passed, step in ((1, 0), (4, 10), (6, 20)):  # the history forgets the first
-        state = replay.observe(state, "human0", passed, 8, step)
+        state = observe(state, "human0", passed, 8, step)
     assert earlier(state, 30) == (4 / 4 + 6 / 2, 8 / 4 + 8 / 2)
     alone = replace(state, settings=ReplaySettings())
     assert earlier(alone, 30) == (0.0, 0.0)
@@ -157,7 +157,7 @@ def test_the_standing_of_a_larger_batch_looks_through_the_pool_no_more_often(mon
 
 def test_a_human_seed_that_leaves_frees_no_slot():
     state = replay.create(human_seeds(10), ReplaySettings(retire_seeds=True, capacity=1, injection_fraction=0.5))
-    state = replay.observe(state, "human0", 10, 10, 0)
+    state = observe(state, "human0", 10, 10, 0)
     assert replay.wanted(state, 0, 1) == 1  # one slot, although half of nine are four
 
 

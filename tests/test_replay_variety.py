@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from replay_toy import begin, human_seeds, ids_of, pool_of, stage, task_named
+from replay_toy import begin, human_seeds, ids_of, observe, pool_of, stage, task_named
 
 from rods_jax import replay
 from rods_jax.config import ReplaySettings
@@ -62,7 +62,7 @@ def test_tasks_of_which_there_are_enough_do_not_become_seeds():
 # -------------------------------------------------------------------------------- curriculum stages
 def test_a_stage_replaces_the_seeds_and_nothing_else():
     state = pool_of(4, ["a", "b"], log_size=3)
-    state = replay.observe(state, "a", 0, 10, step=1)
+    state = observe(state, "a", 0, 10, step=1)
     state, _ = begin(stage(state, [task_named("c"), task_named("d")], epoch=1), 2)
     state = stage(state, [task_named("e")], epoch=2)
     new = replay.enter_stage(state, [task_named("human9", ()), task_named("human2", ())])
@@ -73,13 +73,13 @@ def test_a_stage_replaces_the_seeds_and_nothing_else():
 
 def test_a_seed_that_stays_keeps_what_was_measured_and_a_new_one_has_nothing():
     state = replay.create(human_seeds(3), ReplaySettings(cooldown=13))
-    state = replay.mark_seed(replay.observe(state, "human1", 3, 4, step=5), "human1", 5)
+    state = replay.mark_seed(observe(state, "human1", 3, 4, step=5), "human1", 5)
     state = replay.enter_stage(state, human_seeds(6)[1:])
     assert state.seeds[0] == replay.Item(human_seeds(2)[1], (replay.Measurement(3, 4, 5),), 5)
     assert state.seeds[1:] == tuple(map(replay.Item, human_seeds(6)[2:]))
     assert replay.eligible(state, ["human1"], 6) == [False] and replay.eligible(state, ["human5"], 6) == [True]
     with pytest.raises(KeyError, match="human0 is not in the pool"):
-        replay.observe(state, "human0", 1, 4, step=6)
+        observe(state, "human0", 1, 4, step=6)
     again = replay.enter_stage(replay.enter_stage(state, []), human_seeds(2))
     assert again.seeds == tuple(map(replay.Item, human_seeds(2)))  # one that was away begins anew
 
@@ -89,7 +89,7 @@ def test_all_tasks_are_the_seeds_the_pool_and_the_queue():
     state = stage(state, [task_named("c")], epoch=1)
     assert [task.id for task in replay.all_tasks(state)] == ["human0", "human1", "a", "b", "c"]
     assert replay.all_tasks(state)[:3] == replay.active_tasks(state)
-    state, _ = begin(replay.observe(state, "a", 0, 10, step=1), 2)
+    state, _ = begin(observe(state, "a", 0, 10, step=1), 2)
     assert [task.id for task in replay.all_tasks(state)] == ["human0", "human1", "b", "c"]  # a left
     assert replay.all_tasks(replay.create([], ReplaySettings())) == ()
 

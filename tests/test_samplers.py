@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from replay_toy import human_seeds, pool_of
+from replay_toy import human_seeds, observe, pool_of
 from test_filtering import CONFIG as FILTERED
 from test_filtering import run
 
@@ -53,8 +53,8 @@ def rng():
 def test_the_table_holds_the_latest_measurements_newest_first_without_those_of_the_step_before():
     state = replay.create(human_seeds(3), ReplaySettings(history=3))
     for step, passed in ((1, 4), (2, 8), (5, 12)):
-        state = replay.observe(state, "human1", passed, 16, step, low=passed // 8, high=2, checks=2)
-    state = replay.observe(state, "human2", 3, 16, 2)  # as an earlier version measured
+        state = observe(state, "human1", passed, 16, step, low=passed // 8, high=2, checks=2)
+    state = observe(state, "human2", 3, 16, 2)  # as an earlier version measured
     table = replay.table(state, 5)
     assert table.ids == ("human0", "human1", "human2") and table.categories == ("base",) * 3
     np.testing.assert_array_equal(table.means_NW, [[NAN, NAN], [0.5, 0.25], [NAN, NAN]])
@@ -64,8 +64,8 @@ def test_the_table_holds_the_latest_measurements_newest_first_without_those_of_t
     np.testing.assert_array_equal(table.steps_NW, [[-1, -1], [2, 1], [-1, -1]])
     assert table.seen_N.tolist() == [False, True, False]
     # What step 5 measures is known from step 7 on, whether it was read before step 6 was played or after.
-    before = replay.observe(replay.create(human_seeds(1), state.settings), "human0", 8, 16, 1, 1, 1, 2)
-    after = replay.observe(before, "human0", 4, 16, 5, 0, 1, 2)
+    before = observe(replay.create(human_seeds(1), state.settings), "human0", 8, 16, 1, 1, 1, 2)
+    after = observe(before, "human0", 4, 16, 5, 0, 1, 2)
     for a, b in zip(replay.table(before, 6), replay.table(after, 6), strict=True):
         np.testing.assert_array_equal(a, b)
     assert replay.table(after, 7).mean_N[0] == 0.25

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from rods_jax.replay.life import mark_seed, observe_all
+from rods_jax.replay.life import mark_seed, observe
 from rods_jax.replay.pace import spread, wanted
 from rods_jax.replay.state import Measurement, ReplayState
 from rods_jax.types import Dropped, Task
@@ -46,7 +46,7 @@ def learn(
     for task, passed, total, *extremes in zip(tasks, *(column.tolist() for column in columns), strict=True):
         if total:  # else too few rollouts were valid, which is no measurement
             found.append((task.id, Measurement(passed, total, step, *extremes)))
-    state = observe_all(state, found)
+    state = observe(state, found)
     best_first = [tasks[index] for index in feedback.seeds.indices_k.tolist() if index >= 0]
     chosen = spread(best_first, wanted(state, step, left))
     for task in chosen:

@@ -128,14 +128,7 @@ def begin_epoch(state: ReplayState, epoch: int, step: int) -> tuple[ReplayState,
     return state, Events(tuple(retired), tuple(task.id for task in injected), ages)
 
 
-def observe(
-    state: ReplayState, task_id: str, passed: int, total: int, step: int, low: int = 0, high: int = 0, checks: int = 0
-) -> ReplayState:
-    """`observe_all` of one task."""
-    return observe_all(state, [(task_id, Measurement(*map(int, (passed, total, step, low, high, checks))))])
-
-
-def observe_all(state: ReplayState, found: Iterable[tuple[str, Measurement]]) -> ReplayState:
+def observe(state: ReplayState, found: Iterable[tuple[str, Measurement]]) -> ReplayState:
     """Records what was measured of tasks of the pool, in one look through it, for it may be large.
 
     KeyError: a task is not in the pool: read a step's results before the next epoch begins.  ValueError: no measurement.
