@@ -4,10 +4,13 @@ import re
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 from training_toy import CONFIG
 
+from rods_jax import run
 from rods_jax.checks import check_start
 from rods_jax.config import ColdStartConfig, ConfigError, Habits, RetentionConfig, StageConfig
+from rods_jax.environments import toolkit
 from rods_jax.environments.protocol import STRATA, TaskSplits
 from rods_jax.held_out import TOTALS, scores
 from rods_jax.rewards import progress_reward
@@ -126,3 +129,28 @@ def test_the_names_of_scores_are_all_of_them():
     unfit = {SEEDS[0].id}
     found = scores("of", [replace(task, category="it") for task in SEEDS[:2]], [0.5, 1.0], [0.5, 1.0], unfit)
     assert {f"of_{name}" for name in (*TOTALS, "it", "greedy_solved_it")} == found.keys()
+
+
+class Lamp:
+    def turn(self, on):
+        """Turns it."""
+
+
+@pytest.mark.parametrize("start", [run.check, run.train])
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"domain": lambda: toolkit.domain("lamps", {"Lamp": Lamp})},
+            "domain: Lamp.turn: parameter 'on' has no type hint",
+        ),
+        (
+            {"build_tasks": lambda domain, seed: SEEDS},
+            "build_tasks must return TaskSplits(seeds=..., held_out=...): got a tuple",
+        ),
+    ],
+)
+def test_what_a_function_of_the_configuration_gets_wrong_is_one_sentence(tmp_path, start, changes, sentence):
+    config = replace(CONFIG, run_dir=str(tmp_path / "run"), **changes)
+    with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
+        start(config, console=Console(quiet=True))

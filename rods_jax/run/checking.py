@@ -8,7 +8,7 @@ from rods_jax.config import Config
 from rods_jax.curriculum import require_hints
 from rods_jax.lengths import check_lengths
 from rods_jax.run.authors import author_of, teller
-from rods_jax.run.directory import build
+from rods_jax.run.directory import build, world
 from rods_jax.run.forecast import forecast, sentences
 from rods_jax.run.learning import learning
 from rods_jax.types import Json
@@ -22,7 +22,7 @@ def check(config: Config, console: Console | None = None) -> dict[str, Json]:
     """
     check_devices(config)
     console = console or Console()
-    make_learner, domain, say = config.learner(config), config.domain(), teller(console)
+    make_learner, domain, say = config.learner(config), world(config), teller(console)
     require_hints(config, domain)
     inputs = build(config, domain, console)
     for sentence in check_start(config, inputs.tasks, tuple(domain.strata)):

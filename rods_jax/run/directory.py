@@ -91,6 +91,14 @@ def alone(directory: Path) -> Iterator[None]:
 
 
 # ------------------------------------------------------------------------------ what a run is made of
+def world(config: Config) -> Domain:
+    """The configuration's domain.  ConfigError: a member of its classes cannot become a tool, and why."""
+    try:
+        return config.domain()
+    except TypeError as error:
+        raise ConfigError(f"domain: {error}") from error
+
+
 def look(
     config: Config, domain: Domain, directory: Path, resume: bool, console: Console, held: contextlib.ExitStack
 ) -> tuple[bool, Inputs]:
@@ -106,10 +114,15 @@ def look(
 
 
 def build(config: Config, domain: Domain, console: Console) -> Inputs:
-    """The tasks and the tokenizer of a run that begins, in memory alone."""
+    """The tasks and the tokenizer of a run that begins, in memory alone.
+
+    ConfigError: what build_tasks returns is no `TaskSplits`, or an episode cannot begin.  GoldError: as `check_gold`.
+    """
     with console.status("building the tasks"):
         started = time.perf_counter()
         tasks = config.build_tasks(domain, config.seed)
+        sentence = f"build_tasks must return TaskSplits(seeds=..., held_out=...): got a {type(tasks).__name__}"
+        configuration.require(isinstance(tasks, TaskSplits), sentence)
         check_gold(domain, [task for some in tasks for task in some])
         check_opens(domain, tasks.seeds)
         tokenizer = config.tokenizer(corpus(domain, tasks.practice or tasks.seeds))

@@ -193,7 +193,7 @@ def enter(config: Config, resume: bool, console: Console, stack: contextlib.Exit
     directory, first = Path(config.run_dir), processes.is_first()
     console = console if first else Console(quiet=True)
     make_learner = config.learner(config)  # what is not there is said before anything is built
-    domain, say = config.domain(), teller(console)
+    domain, say = place.world(config), teller(console)
     seen: list[Inputs] = []  # one in the first process; all others read it when it is written
     require_hints(config, domain)
 
