@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from training_toy import CONFIG, play, toy
 
 from rods_jax import dashboards
@@ -18,6 +19,7 @@ from rods_jax.dashboards import NAMES, named, prepared, shown
 from rods_jax.fields import plain_values
 from rods_jax.metrics import read_metrics
 from rods_jax.preemption import Stopped
+from rods_jax.run import check
 
 VALUES = {
     "reward_mean": np.float32(0.5),
@@ -237,6 +239,14 @@ def test_a_resumed_run_goes_on_in_the_same_curve(tmp_path, name):
                 write(step, VALUES | {"reward_mean": np.float32(step / 8)})
         assert said == []
     assert curve_of(tmp_path) == [(step, step / 8) for step in range(1, 7)]
+
+
+def test_a_check_refuses_what_a_start_refuses_for_a_missing_package(tmp_path):
+    def missing(directory):
+        raise ImportError("pip install '.[wandb]'")
+
+    with pytest.raises(ImportError, match="pip install"):
+        check(toy(tmp_path / "run", writers=(missing,)), Console(quiet=True))
 
 
 @pytest.mark.slow

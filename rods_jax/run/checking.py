@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from rods_jax import terminal
+from rods_jax import dashboards, terminal
 from rods_jax.checks import check_devices, check_start
 from rods_jax.config import Config
 from rods_jax.curriculum import require_hints
@@ -18,8 +18,9 @@ def check(config: Config, console: Console | None = None) -> dict[str, Json]:
     """Plays gold twice, measures lengths, rehearses synthesis, and foresees memory and the first step; says it all.
 
     Returns "lengths" as in a run's lengths.json, "flows", "diversity", "synthesis", "memory" (bytes) and "first_step".
-    ConfigError, ValueError: as for `train`.
+    ConfigError, ValueError, ImportError: as for `train`.
     """
+    dashboards.prepared(config)
     check_devices(config)
     console = console or Console()
     make_learner, domain, say = config.learner(config), world(config), teller(console)
