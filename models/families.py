@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rods_jax.files import CheckpointError
+from rods_jax.files import CheckpointError, require_checkpoint
 
 from .decoder import DecoderConfig, LoraConfig
 from .rotary import RopeScaling
@@ -66,6 +66,7 @@ class Pretrained:
 
 def read_config(directory: str | Path) -> DecoderConfig:
     """The decoder that a checkpoint's config.json describes. Raises CheckpointError."""
+    require_checkpoint(Path(directory))
     path = Path(directory) / "config.json"
     values = read_json_file(path)
     try:

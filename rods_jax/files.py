@@ -29,6 +29,13 @@ class CheckpointError(ValueError):
     """A run's or a model's checkpoint that is not there or cannot be read, in one sentence that names file and key."""
 
 
+def require_checkpoint(folder: Path) -> None:
+    """CheckpointError: there is no such folder; the sentence has the command that fetches a checkpoint into it."""
+    if not folder.is_dir():
+        remedy = f"hf download NAME --local-dir {folder}"
+        raise CheckpointError(f"no checkpoint at {folder}: name another directory, or get one with `{remedy}`")
+
+
 # ------------------------------------------------------------------------------------- new folders
 def is_unfinished(folder: Path) -> bool:
     """Whether an interrupted command of ours left it."""

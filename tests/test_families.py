@@ -217,6 +217,11 @@ def test_what_the_decoder_does_not_compute_is_refused_by_name(changes, message, 
 def test_a_config_that_is_missing_or_incomplete_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="is no checkpoint: .*config.json"):
         read_config(tmp_path)
+    absent = tmp_path / "absent"
+    with pytest.raises(
+        CheckpointError, match=f"^no checkpoint at {absent}: .*`hf download NAME --local-dir {absent}`$"
+    ):
+        read_config(absent)
     path = tmp_path / "config.json"
     for key in ("model_type", "num_hidden_layers", "rope_theta"):
         path.write_text(json.dumps({k: v for k, v in HUB["QWEN3_4B"].items() if k != key}))

@@ -89,7 +89,7 @@ def test_without_data_checkpoint_or_user_one_sentence_says_so(mock, tmp_path, mo
         match=r"no episode of task call\d+ can begin: the user cannot answer: http://127.0.0.1:9/v1: connect",
     ):
         run.check(config, Console(quiet=True))
-    with pytest.raises(ValueError, match="nowhere is no checkpoint: config.json"):
+    with pytest.raises(ValueError, match="no checkpoint at nowhere: .*hf download NAME --local-dir nowhere"):
         run.check(replace(config, model=replace(config.model, directory="nowhere")), Console(quiet=True))
     monkeypatch.setenv("RODS_TAU2", str(tmp_path))
     with pytest.raises(ValueError, match="holds no data of tau2-bench: name a checkout"):

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rods_jax.files import CheckpointError
+from rods_jax.files import CheckpointError, require_checkpoint
 
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that PyTorch is missing: nothing here needs it
 
@@ -99,9 +99,7 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
     CheckpointError: there is no such directory, or the file that is missing or cannot be read.
     """
     directory = Path(directory)
-    if not directory.is_dir():
-        remedy = f"hf download NAME --local-dir {directory}"
-        raise CheckpointError(f"no checkpoint at {directory}: name another directory, or get one with `{remedy}`")
+    require_checkpoint(directory)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         _read_object(directory / name, required=name == "tokenizer.json")
     ends = _end_tokens(directory / "generation_config.json")
