@@ -34,6 +34,7 @@ from rods_jax.fields import (
     require,
     said_of,
 )
+from rods_jax.files import shown
 from rods_jax.older import advice, saved_config
 from rods_jax.types import Codec, Trajectory
 
@@ -362,7 +363,7 @@ def from_file(path: str | Path, kind: type[Any] = Config) -> Any:
         raise ConfigError(f"{path}, {line_of(path, error)}: {advice(said_of(error))}") from error
     config = getattr(module, "CONFIG", None)
     if not isinstance(config, kind):
-        raise ConfigError(f"{path} must end in CONFIG = {kind.__name__}(...): got {config!r}")
+        raise ConfigError(f"{path} must end in CONFIG = {kind.__name__}(...): got {shown(config)}")
     return dataclasses.replace(config, file=str(Path(path).resolve()))
 
 

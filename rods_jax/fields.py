@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from rods_jax.files import shown
 from rods_jax.types import Json
 
 
@@ -23,7 +24,7 @@ def check_types(key: str, config: Any) -> None:
     for name, annotation in _type_hints(type(config)).items():
         value = getattr(config, name)
         if not _matches(value, annotation):
-            raise ConfigError(f"{_join(key, name)} must be {_named(annotation)}: got {value!r}")
+            raise ConfigError(f"{_join(key, name)} must be {_named(annotation)}: got {shown(value)}")
 
 
 _type_hints: Callable[[type], dict[str, Any]] = functools.cache(typing.get_type_hints)

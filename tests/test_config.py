@@ -259,6 +259,12 @@ def test_a_stage_may_have_lengths_of_its_own(config):
         dataclasses.replace(stage, max_prompt_tokens=0)
 
 
+def test_a_long_value_is_cut_in_the_message(config):
+    for key, what in (("domain", "a function"), ("update", "UpdateConfig")):
+        with pytest.raises(ConfigError, match=rf"^{key} must be {what}: got Config\(name='.{{44}}\.\.\.$"):
+            dataclasses.replace(config, **{key: config})
+
+
 def test_two_stages_of_one_name_are_refused(config):
     with pytest.raises(ConfigError, match="stages must have different names"):
         dataclasses.replace(config, stages=config.stages[:1] * 2)
