@@ -58,6 +58,12 @@ def task(name, *turns):
     return Task(name, "s", "base", World(("Clock",), {}), tuple(turns))
 
 
+def test_a_class_that_the_domain_lacks_is_named():
+    other = replace(task("t", Turn("Tick.", (Call("tick"),))), world=World(("Clok",), {}))
+    with pytest.raises(GoldError, match="fails: t: ValueError: the domain has no class Clok: its classes are Clock$"):
+        check_gold(CLOCK, [other])
+
+
 TICK, READ, STAMP = Turn("t", (Call("tick"),)), Turn("r", (Call("read"),)), Turn("s", (Call("stamp_it"),))
 
 

@@ -170,6 +170,8 @@ def _start(plans: Mapping[str, _Class], tools: Mapping[str, Method], world: Worl
     objects, own = {}, {}
     memo: dict[int, Any] = {}  # one for all: what classes have from a base in common, they have in common here
     for name in world.classes:
+        if name not in plans:
+            raise ValueError(f"the domain has no class {name}: its classes are {', '.join(plans)}")
         plan = plans[name]
         given = world.state.get(name, {})
         keywords = {n: plan.reads[n](v, n) if n in plan.reads else schemas.copy_json(v) for n, v in given.items()}
