@@ -28,15 +28,19 @@ from rods_jax.sharding import AXES, batch_shardings
 from rods_jax.types import Json, RolloutBatch, Standing
 
 
-def start(coordinator: str, num_processes: int | None = None, process_id: int | None = None) -> None:
+def start(coordinator: str | None, num_processes: int | None = None, process_id: int | None = None) -> None:
     """Joins the run's processes, before anything else asks for devices.
 
     coordinator: HOST:PORT of the first process, which every other process reaches; "auto": asks the cluster (TPU
-    slices, SLURM and others that jax.distributed knows) for all three.  ValueError: one of them is missing.
+    slices, SLURM and others that jax.distributed knows) for all three; None: this process is a run of its own.
+    ValueError: one of them is missing.
     A process that ends alone, by an error of its own, makes the others end after 60 seconds.
     """
     initialize = partial(jax.distributed.initialize, shutdown_timeout_seconds=60)
-    if coordinator == "auto":
+    if coordinator is None:
+        if num_processes is not None or process_id is not None:
+            raise ValueError("--num-processes and --process-id need --coordinator HOST:PORT")
+    elif coordinator == "auto":
         initialize()
     elif num_processes is None or process_id is None:
         raise ValueError("--coordinator HOST:PORT needs --num-processes and --process-id too")

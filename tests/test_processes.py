@@ -182,3 +182,21 @@ def test_two_processes_killed_go_on_as_two_and_as_one(runs, tmp_path):
         assert "resumed at step 2" in first
     assert_equal_runs(directory / "one", two)
     assert_equal_runs(directory / "one", one)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ((None, 2, None), "--num-processes and --process-id need --coordinator HOST:PORT"),
+        ((None, None, 0), "--num-processes and --process-id need --coordinator HOST:PORT"),
+        (("host:1", 2, None), "--coordinator HOST:PORT needs --num-processes and --process-id too"),
+    ],
+)
+def test_half_of_the_three_flags_is_refused(given, sentence):
+    """Without the refusal a process that was to be one of two would be a run of its own."""
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        processes.start(*given)
+
+
+def test_a_process_without_flags_is_a_run_of_its_own():
+    assert processes.start(None) is None and not processes.jax.distributed.is_initialized()

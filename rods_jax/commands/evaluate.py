@@ -26,8 +26,7 @@ def main() -> None:
     terminal.outlive_output()
     console = Console(stderr=settings.json)
     try:
-        if settings.coordinator is not None:
-            processes.start(settings.coordinator, settings.num_processes, settings.process_id)
+        processes.start(settings.coordinator, settings.num_processes, settings.process_id)
         console = console if processes.is_first() else Console(quiet=True)
         with interrupts():
             result = evaluate(settings, console)

@@ -33,8 +33,7 @@ def export(
     process_id: int | None = None,
 ) -> None:
     """Reads the run, writes `to`, which must be new or empty, and says what it holds."""
-    if coordinator is not None:
-        processes.start(coordinator, num_processes, process_id)
+    processes.start(coordinator, num_processes, process_id)
     processes.on_first(lambda: files.require_free(to))
     settings = replace(run_config(run_dir, config), mesh=mesh)
     tokenizer = load_tokenizer(run_dir / "tokenizer")

@@ -60,8 +60,8 @@ def main(console: Console | None = None, train: Callable[..., Any] = train) -> N
     with running(console, f"; what fits a TPU slice, and what to change: {plan}"):
         options, config = options_of(Options, program("train"), __doc__)
         require_limits()
+        processes.start(options.coordinator, options.num_processes, options.process_id)
         if options.coordinator is not None:
-            processes.start(options.coordinator, options.num_processes, options.process_id)
             processes.require_same(settings_of(config, options))
         source = None
         if options.fork is not None or options.source is not None:
