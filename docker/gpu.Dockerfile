@@ -1,7 +1,8 @@
 # A host with NVIDIA cards: the wheels bring CUDA and cuDNN, so the host needs the driver and the NVIDIA container toolkit alone.
 #
 #   docker build -f docker/gpu.Dockerfile -t rods_jax:gpu .
-#   docker run --gpus all -v "$PWD/runs:/app/runs" -v "$PWD/checkpoints:/app/checkpoints:ro" \
+#   mkdir -p runs && chmod a+rwx runs    # docker would make it root's, and the container's user, 1000, could not write
+#   docker run --gpus all -e XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 -v "$PWD/runs:/app/runs" -v "$PWD/checkpoints:/app/checkpoints:ro" \
 #     rods_jax:gpu train --config configs/gpu_qwen3_06b.py
 FROM python:3.12-slim-bookworm
 

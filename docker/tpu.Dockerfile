@@ -5,6 +5,9 @@
 #   docker run --privileged --ulimit memlock=-1 --net host -v /mnt/runs:/app/runs -v "$PWD/checkpoints:/app/checkpoints:ro" \
 #     rods_jax:tpu train --config configs/bfcl_qwen3_4b.py --coordinator auto --mesh 16 2 1 2 --update.micro-batches 16 \
 #     --rollout.concurrent-tasks 1 --rollout.concurrent-rollouts 8 --evaluation.concurrent-tasks 4
+#
+# /mnt/runs must let user 1000 write.  On Python 3.12 constraints.txt gives another jax and libtpu than those with which this layout
+# was compiled: ask scripts.plan first, or begin from python:3.11-slim-bookworm.
 FROM python:3.12-slim-bookworm
 
 RUN useradd --create-home --uid 1000 rods && install --directory --owner 1000 /app /app/runs /venv
