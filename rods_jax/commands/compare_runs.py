@@ -3,7 +3,7 @@
     python -m scripts.compare_runs runs/a runs/b
 
 Compares settings, metrics, trajectories, candidates, and the arrays and pools of the checkpoints that both hold, bit
-for bit; seconds are left out. Exit status 0: no difference, 1: there is one, 2: one of them is no run.
+for bit; what a clock measured is left out. Exit status 0: no difference, 1: there is one, 2: one of them is no run.
 """
 
 import sys
