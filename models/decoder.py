@@ -64,11 +64,11 @@ class DecoderConfig:
     lora: LoraConfig | None = None
 
     def __post_init__(self):
-        if self.query_heads % self.key_value_heads:
-            raise ValueError(
-                f"model.query_heads must be a multiple of model.key_value_heads: "
-                f"got {self.query_heads} and {self.key_value_heads}"
-            )
+        for name in ("layers", "width", "query_heads", "key_value_heads", "head_width", "feed_forward", "vocab_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.{name} must be above 0: got {getattr(self, name)}")
+        if (q := self.query_heads) % (k := self.key_value_heads):
+            raise ValueError(f"model.query_heads must be a multiple of model.key_value_heads: got {q} and {k}")
         if self.head_width % 2:
             raise ValueError(f"model.head_width must be even for rotary positions: got {self.head_width}")
         if self.compute_dtype not in ("float32", "bfloat16"):

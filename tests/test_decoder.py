@@ -169,3 +169,6 @@ def test_the_update_and_the_prefill_do_not_grow_with_depth(batch):
 def test_impossible_shapes_are_refused():
     with pytest.raises(ValueError, match="query_heads"):
         DecoderConfig(vocab_size=8, layers=1, width=8, query_heads=3, key_value_heads=2, head_width=4, feed_forward=8)
+    for key in ("layers", "width", "key_value_heads", "head_width", "feed_forward", "vocab_size"):
+        with pytest.raises(ValueError, match=f"^model.{key} must be above 0: got 0$"):
+            replace(CONFIG, **{key: 0})
