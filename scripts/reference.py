@@ -113,7 +113,8 @@ def configuration() -> str:
         "# Every key of the configuration", "",
         "A configuration is a Python file that ends in `CONFIG = Config(...)`. On the command line a key is its dotted",
         "name with dashes: `--rollout.group-size 4`, `--stages.0.epochs 2`. A value of the wrong type or range is refused",
-        "by name before anything is computed.", "", "This page is generated: `python -m scripts.reference`.", "",
+        "by name before anything is computed. A function is set in the file alone, and so is a section that is `None` there.", "",
+        "This page is generated: `python -m scripts.reference`.", "",
     ]  # fmt: skip
     for where, kind in SECTIONS.items():
         summary = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")
