@@ -154,3 +154,11 @@ def test_what_a_function_of_the_configuration_gets_wrong_is_one_sentence(tmp_pat
     config = replace(CONFIG, run_dir=str(tmp_path / "run"), **changes)
     with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
         start(config, console=Console(quiet=True))
+
+
+def test_a_fault_within_a_function_of_the_configuration_keeps_its_place(tmp_path):
+    def domain():
+        return len(5)
+
+    with pytest.raises(TypeError, match="has no len"):
+        run.check(replace(CONFIG, run_dir=str(tmp_path / "run"), domain=domain), console=Console(quiet=True))

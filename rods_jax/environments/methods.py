@@ -1,6 +1,6 @@
 """Which members of a class are its tools, and what their parameters are.
 
-A public member that could be meant as a tool and cannot be one is a TypeError: none is left out in silence.
+A public member that could be meant as a tool and cannot be one is an error: none is left out in silence.
 Left out on purpose: properties, nested classes and data, which are state or vocabulary and no tools.
 """
 
@@ -19,6 +19,10 @@ _NO_TOOLS = (type, property, functools.cached_property)
 _HEAP = 1 << 9  # the flag of classes that are written in Python
 
 
+class NoTool(TypeError):
+    """A member of a class cannot become a tool, in one sentence that says why."""
+
+
 class Method(NamedTuple):
     """A tool, and how its arguments are read."""
 
@@ -27,17 +31,21 @@ class Method(NamedTuple):
 
 
 def methods(cls: type) -> Iterator[Method]:
-    """The tools of a class, in order of definition. TypeError names what cannot be one, and says why."""
+    """The tools of a class, in order of definition. NoTool names what cannot be one, and says why."""
     for base in cls.__mro__[:-1]:
         if not base.__flags__ & _HEAP:
-            raise TypeError(f"{cls.__name__} is a {base.__name__}, whose contents are no attributes: keep one on self")
+            raise NoTool(f"{cls.__name__} is a {base.__name__}, whose contents are no attributes: keep one on self")
     if inspect.isabstract(cls):
         names = sorted(cls.__abstractmethods__)  # type: ignore[attr-defined]  # every abstract class has it
-        raise TypeError(f"{cls.__name__} is abstract: define {', '.join(names)}")
+        raise NoTool(f"{cls.__name__} is abstract: define {', '.join(names)}")
     members = {name: member for base in reversed(cls.__mro__[:-1]) for name, member in vars(base).items()}
     for name, member in members.items():
         if not (name.startswith("_") or isinstance(member, _NO_TOOLS)) and _is_callable(member):
-            yield _method(cls, name, member)
+            try:
+                method = _method(cls, name, member)
+            except TypeError as error:
+                raise NoTool(str(error)) from error
+            yield method
 
 
 def resolved(hint: Any, function: Callable, cls: type, where: str) -> Any:

@@ -28,6 +28,7 @@ from rods_jax.codecs.tokenizer import load_tokenizer
 from rods_jax.config import Config, ConfigError
 from rods_jax.demonstrations import corpus
 from rods_jax.environments.gold import check_gold
+from rods_jax.environments.methods import NoTool
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.files import CheckpointError
 from rods_jax.metrics import read_metrics
@@ -95,7 +96,7 @@ def world(config: Config) -> Domain:
     """The configuration's domain.  ConfigError: a member of its classes cannot become a tool, and why."""
     try:
         return config.domain()
-    except TypeError as error:
+    except NoTool as error:
         raise ConfigError(f"domain: {error}") from error
 
 
