@@ -305,14 +305,6 @@ def test_the_resolved_config_is_json(path, config):
     assert record["stages"][0]["categories"] == ["base"]
 
 
-def test_an_object_that_can_be_called_is_written_as_its_class():
-    class Keep:
-        def __call__(self, passed, checks):
-            return True
-
-    assert plain_values(Keep()) == f"{__name__}:{Keep.__qualname__}"
-
-
 def test_infinity_is_written_as_a_word_that_is_the_same_again(config):
     """JSON has none, and a run whose settings cannot be read again cannot go on."""
     unclipped = dataclasses.replace(config, update=dataclasses.replace(config.update, dual_clip=math.inf))
@@ -335,9 +327,6 @@ def test_differences_are_the_keys_that_differ(config):
     assert differences(plain_values(config), plain_values(changed)) == (
         "seed", "build_tasks.keywords.num_tasks", "cold_start", "stages.1.epochs", "replay.upper"
     )  # fmt: skip
-    assert differences({"a": 1}, {"b": 1}) == ("a", "b")
-    assert differences({"a": 1}, {"a": True}) == ("a",)
-    assert differences({"a": [1]}, {"a": [1, 2]}) == ("a",)
 
 
 def test_defaults_are_the_published_ones():

@@ -252,7 +252,7 @@ def sound(recite):
     [
         ("trace", "Broken: the disk is full"),
         ("gold", "GoldError: "),
-        ("classes", "KeyError: "),
+        ("classes", "ValueError: the domain has no class Nowhere"),
         ("construction", "Broken: the disk is full"),
         ("call", "Broken: the disk is full"),
         ("state", "Broken: the disk is full"),

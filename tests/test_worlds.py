@@ -105,10 +105,9 @@ def test_a_world_that_decides_more_checks_than_it_has_is_a_recorded_failure(reci
         batch = CAPITALS.start(tasks, rules)
         return batch._replace(act=lambda actions: {p: Answer(1, (), (), True, (True,) * too_many) for p in actions})
 
-    batch, trajectories, failed, *_ = gather(
-        script(*[spoken("x")] * 2), recite, QUESTIONS, CAPITALS._replace(start=start)
-    )
-    assert failed == 4 and not batch.valid_NG.any()
+    found = gather(script(*[spoken("x")] * 2), recite, QUESTIONS, CAPITALS._replace(start=start))
+    batch, trajectories = found[:2]
+    assert found.failed == 4 and not batch.valid_NG.any()
     told = "decided more than the 1 checks that it has"
     assert told in trajectories[0].failure and trajectories[0].passed == (True,)
     record = play_one(CAPITALS._replace(start=start), QUESTIONS[0], 0, lambda _: Said("", Action(answer="x")))
@@ -121,9 +120,14 @@ def test_an_episode_without_checks_is_a_recorded_failure(recite):
         return CAPITALS.start(tasks, rules)._replace(openings=(first._replace(num_checks=0), *others))
 
     domain = CAPITALS._replace(start=start)
-    batch, trajectories, failed, *_ = gather(script(spoken("Paris"), spoken("Rome")), recite, QUESTIONS, domain)
+    found = gather(script(spoken("Paris"), spoken("Rome")), recite, QUESTIONS, domain)
+    batch, trajectories = found[:2]
     told = "the world opened an episode without checks"
-    assert failed == 1 and batch.valid_NG.tolist() == [[False, True], [True, True]] and trajectories[0].failure == told
+    assert (
+        found.failed == 1
+        and batch.valid_NG.tolist() == [[False, True], [True, True]]
+        and trajectories[0].failure == told
+    )
     record = play_one(domain, QUESTIONS[0], 0, lambda _: Said("", Action(answer="x")))
     assert record.failure == told and record.official == (False,)
 
@@ -138,14 +142,14 @@ def test_a_world_that_raises_or_leaves_out_an_answer_fails_its_episodes_alone(re
         raise SystemExit(3)
 
     two = script(spoken("Paris"), spoken("Rome"))
-    batch, trajectories, failed, *_ = gather(two, recite, QUESTIONS, CAPITALS._replace(start=start))
-    assert failed == 2 and batch.rewards_NG[1].tolist() == [1, 1]
+    found = gather(two, recite, QUESTIONS, CAPITALS._replace(start=start))
+    batch, trajectories = found[:2]
+    assert found.failed == 2 and batch.rewards_NG[1].tolist() == [1, 1]
     assert [one.failure for one in trajectories] == ["the world gave no answer"] * 2 + [None] * 2
     for broken in (falls, lambda tasks, rules: CAPITALS.start(tasks[:1], rules)):
-        _, trajectories, failed, *_ = gather(two, recite, QUESTIONS, CAPITALS._replace(start=broken))
-        assert failed == 4 and (
-            "SystemExit" in trajectories[0].failure or "opened 1 episodes for 4" in trajectories[0].failure
-        )
+        found = gather(two, recite, QUESTIONS, CAPITALS._replace(start=broken))
+        failure = found.trajectories[0].failure
+        assert found.failed == 4 and ("SystemExit" in failure or "opened 1 episodes for 4" in failure)
     assert not start_episodes(CAPITALS, []).openings and not start_episodes(WORKPLACE, []).openings
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from rods_jax.chat import Generate
 from rods_jax.environments.protocol import Domain
-from rods_jax.synthesis.attempt import Rejection
+from rods_jax.synthesis.attempt import UNSEEN, Rejection
 from rods_jax.synthesis.author import Order, Synthesis, Write
-from rods_jax.synthesis.errors import UNSEEN
 from rods_jax.task_files import content_hash
 from rods_jax.types import Task
 

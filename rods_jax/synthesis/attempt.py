@@ -12,6 +12,8 @@ from rods_jax.environments.protocol import Domain, Simulator
 from rods_jax.synthesis.profile import Profile
 from rods_jax.types import Json, Task, World
 
+UNSEEN = "unseen"  # a Rejection's error: the content is a known task's, as the gate critique.is_new finds too
+
 
 @dataclass(frozen=True)
 class Rejection:

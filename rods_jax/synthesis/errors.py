@@ -23,8 +23,6 @@ PIPELINE_EXCEPTION = "pipeline_exception"  # anything else, a server that does n
 STRUCTURE_LOST = "structure_lost"  # values flow between other calls than in the seed
 LAYOUT_TOO_LONG = "layout_too_long"  # the seed has more turns than a planner is asked for; none is cut away
 
-UNSEEN = "unseen"  # its content is that of a known task: the gate critique.is_new, and every other place that looks
-
 JUDGE = "judge"  # the finished task was refused, and refining it was impossible or in vain
 
 PATCHABLE = (PARAM_GEN_FAILED, DECOMPOSE_FAILED, FUNC_SAMPLE_FAILED, VM_EXEC_FAILED)

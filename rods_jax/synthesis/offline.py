@@ -18,11 +18,10 @@ from typing import NamedTuple
 
 from rods_jax import journal
 from rods_jax.environments.protocol import Domain, TaskSplits
-from rods_jax.synthesis.attempt import Rejection
+from rods_jax.synthesis.attempt import UNSEEN, Rejection
 from rods_jax.synthesis.author import Order, Write
 from rods_jax.synthesis.courier.dispatch import random_of
 from rods_jax.synthesis.courier.lines import outcome_record
-from rods_jax.synthesis.errors import UNSEEN
 from rods_jax.task_files import TaskFileError, content_hash, read_tasks, task_from_json
 from rods_jax.types import Task
 

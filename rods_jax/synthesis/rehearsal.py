@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from rods_jax.synthesis import errors
+from rods_jax.synthesis.attempt import UNSEEN
 from rods_jax.synthesis.author import Order, Write
 from rods_jax.task_files import content_hash
 from rods_jax.types import Task
@@ -25,7 +26,7 @@ REMEDIES: Mapping[str, str] = {
     "gold_passes": "make the tools deterministic: gold played again led elsewhere",
     "modest_arguments": "let Domain.sample_argument draw shorter values",
     "same_profile": "give the tools wordings that name every argument: Domain.phrases",
-    errors.UNSEEN: "let states and arguments vary more: Domain.sample_state, Domain.sample_argument",
+    UNSEEN: "let states and arguments vary more: Domain.sample_state, Domain.sample_argument",
     "storable": "let states and arguments hold plain JSON alone: lists, and keys that are text",
     "far_from_held_out": "let states, arguments and wordings vary more: variants resemble held-out tasks",
 }

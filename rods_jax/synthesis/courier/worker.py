@@ -27,7 +27,7 @@ from rods_jax.chat import (
     Request,
 )
 from rods_jax.journal import InUse, JournalError, Place
-from rods_jax.synthesis.attempt import Rejection
+from rods_jax.synthesis.attempt import UNSEEN, Rejection
 from rods_jax.synthesis.author import Author, Synthesis
 from rods_jax.synthesis.backends import question_key, read_reply, remembered
 from rods_jax.synthesis.courier.lines import (
@@ -40,7 +40,6 @@ from rods_jax.synthesis.courier.lines import (
     read_attempts,
     read_sent,
 )
-from rods_jax.synthesis.errors import UNSEEN
 from rods_jax.task_files import content_hash
 
 # Errors that do not concern the question; it is asked again later.
