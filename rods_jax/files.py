@@ -64,7 +64,12 @@ def require_begun(folder: Path, name: str) -> None:
 
 
 def require_own(path: Path, keys: Collection[str]) -> None:
-    """FolderError: a file stands there that is no JSON object with these keys, which the command itself would write."""
+    """FolderError: a file stands there that is no JSON object with these keys, which the command itself would write.
+
+    So it is where there is no folder to write it into.
+    """
+    if not path.parent.is_dir():
+        raise FolderError(f"{path} cannot be written: there is no folder {path.parent}")
     try:
         own = not path.exists() or set(keys) <= read_object(path).keys()
     except (OSError, ValueError):

@@ -206,3 +206,14 @@ def test_a_config_that_synthesises_nothing_rehearses_nothing():
     assert forecast.rehearsed(replace(CONFIG, stages=stages), tasks, CONFIG.domain()) is None
     found = run.check(replace(CONFIG, stages=stages, build_tasks=few_tasks), Console(quiet=True))
     assert found["synthesis"] is None and jax.tree.leaves(found["memory"])
+
+
+def test_a_place_that_is_not_there_is_refused_before_anything_is_built(tmp_path, monkeypatch, capsys):
+    config = tmp_path / "config.py"
+    config.write_text("from training_toy import CONFIG\n")
+    monkeypatch.setattr(sys, "argv", ["check", "--config", str(config), "--json", "no/such/folder/x.json"])
+    monkeypatch.setattr(run, "check", pytest.fail)
+    with pytest.raises(SystemExit) as end:
+        command.main()
+    said = " ".join(capsys.readouterr().out.split())
+    assert end.value.code == 2 and "x.json cannot be written: there is no folder no/such/folder" in said

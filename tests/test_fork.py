@@ -169,3 +169,13 @@ def test_half_a_fork_is_refused(arguments, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         train.main()
     assert end.value.code == 2 and "a fork needs both --fork NEW and --from RUN@STEP" in capsys.readouterr().out
+
+
+def test_a_fork_with_a_second_step_is_refused_before_it_is_made(source, tmp_path, monkeypatch, capsys):
+    new = tmp_path / "new"
+    fork = ["--fork", str(new), "--from", f"{source}@2", "--resume-step", "1"]
+    monkeypatch.setattr(sys, "argv", ["train", "--config", "tests/training_toy.py", *fork])
+    with pytest.raises(SystemExit) as end:
+        train.main()
+    assert end.value.code == 2 and not new.exists()
+    assert "a fork begins at the step of --from: leave --resume-step out" in capsys.readouterr().out

@@ -191,6 +191,9 @@ def test_tasks_are_exported_as_tau2_bench_has_them_and_read_back(directory, tmp_
         assert read.criteria.basis == ("DB",) and task.turns[0].user in read.instructions["reason_for_call"]
         played = [(sides[one.side], Call(one.name, one.arguments)) for one in read.criteria.actions]
         assert [call for who, call in played if who == AGENT] == [*task.turns[0].gold]
+    for part in ({"passed": True}, {"tasks": "workplace"}, {"journal": directory / "journal.jsonl"}):
+        with pytest.raises(ValueError, match="--to tau2 writes all tasks of a run"):
+            convert("tau2", tmp_path / "some", directory, config=ROOT / "configs/helpdesk.py", **part)
     with pytest.raises(ValueError, match="is there already"):
         convert("tau2", tmp_path / "out", directory, config=ROOT / "configs/helpdesk.py")
 

@@ -83,8 +83,6 @@ def main() -> None:
             raise ConfigError("flash_attention is a kernel for TPUs, and the topology is of cards")
         if not 0 < arguments.efficiency <= 1:
             raise ConfigError(f"--efficiency must be above 0 and at most 1: got {arguments.efficiency}")
-        if arguments.json and not arguments.json.absolute().parent.is_dir():
-            raise ConfigError(f"--json: there is no folder {arguments.json.parent}")
         if arguments.json:
             require_own(arguments.json, ("topology", "fits"))
         found = slice_of(arguments.topology)

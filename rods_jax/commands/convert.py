@@ -69,8 +69,10 @@ def convert(
     if to != "chat" and (side == "user" or each_turn):
         raise ValueError("--side and --each-turn are of --to chat alone")
     if to == "tau2":
-        if run_dir is None:
-            raise ValueError("--to tau2 writes the tasks of a run: give its --run-dir")
+        if run_dir is None or journal or tasks or passed:
+            raise ValueError(
+                "--to tau2 writes all tasks of a run: give its --run-dir, and no --journal, --tasks or --passed"
+            )
         terminal.say(Console(), tau2_folder(run_dir, run_config(run_dir, config).domain(), out))
         return
     domain, known, records = episodes_of(run_dir, journal, tasks, config)

@@ -65,6 +65,8 @@ def main(console: Console | None = None, train: Callable[..., Any] = train) -> N
             processes.require_same(settings_of(config, options))
         source = None
         if options.fork is not None or options.source is not None:
+            if options.resume_step is not None:
+                raise ConfigError("a fork begins at the step of --from: leave --resume-step out")
             config, source = forked(config, options.fork, options.source)
         if options.profile is not None and options.profile < 1:
             raise ConfigError(f"--profile counts steps from 1: got {options.profile}")
