@@ -283,14 +283,19 @@ def update_step(
         "grad_norm": grad_norm,
         "skipped": ~finite,
         "valid_rollouts": whole.valid_NG.sum(),
-        "reward_mean": jnp.sum(whole.rewards_NG, where=whole.valid_NG) / jnp.maximum(whole.valid_NG.sum(), 1),
-        "progress_mean": passed_N.sum() / jnp.maximum(total_N.sum(), 1),
+        "reward_mean": _mean(jnp.sum(whole.rewards_NG, where=whole.valid_NG), whole.valid_NG.sum()),
+        "progress_mean": _mean(passed_N.sum(), total_N.sum()),
         "zero_variance": jnp.mean(statistics.variance_N == 0),
         "batch_hard": jnp.sum((zones_N == HARD) & observed_N),
         "batch_boundary": jnp.sum(zones_N == BOUNDARY),
         "batch_mastered": jnp.sum(zones_N == MASTERED),
     }
     return state, Feedback(statistics, passed_N, total_N, low_N, high_N, whole.checks_N, zones_N, seeds, metrics)
+
+
+def _mean(total: jax.Array, count: jax.Array) -> jax.Array:
+    """NaN where nothing was counted: a mean of 0 would say that all had failed."""
+    return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
 
 
 def first_seen(num_tasks: int) -> Standing[np.ndarray]:

@@ -1,11 +1,13 @@
-"""The panel of a run: how far it is."""
+"""The panel of a run: how far it is, and the line of a step."""
 
+import math
 from dataclasses import replace
 
+import pytest
 from training_toy import CONFIG
 
 from rods_jax.loop import Position
-from rods_jax.run.display import all_steps
+from rods_jax.run.display import _line, all_steps
 
 
 def _config(epochs, max_steps=None):
@@ -32,3 +34,9 @@ def test_the_last_step_follows_the_pool_the_limit_and_an_epoch_that_took_fewer_s
     total = all_steps(_config(epochs=2), Position(None, None))
     assert total(2, _record(2, steps_of_epoch=1)) == 1 + 3  # a filter has played all tasks in the first step
     assert all_steps(_config(epochs=2, max_steps=5), Position(None, None))(1, _record(1)) == 5
+
+
+@pytest.mark.parametrize(("progress", "said"), [(0.25, "reward 0.25  "), (math.nan, "reward -  ")])
+def test_a_step_that_measured_nothing_has_no_reward(progress, said):
+    zones = dict.fromkeys(("zone_hard", "zone_boundary", "zone_mastered", "pool_staged"), 0)
+    assert said in _line(_record(1) | zones | {"progress_mean": progress}, [], {"failed": 0, "truncated": 0})

@@ -92,6 +92,17 @@ def test_means_and_zones_are_of_valid_rollouts_and_of_groups_that_count():
     assert feedback.metrics["batch_hard"] == 6  # two groups are too small to count
 
 
+@pytest.mark.parametrize(("first", "reward"), [(0, np.nan), (1, 0.5)])
+def test_a_mean_of_nothing_is_no_number(first, reward):
+    params = {name: np.ones((V, 16), np.float32) for name in ("embedding", "unembedding")}
+    batch = make_batch(BAG_OF_WORDS, params)
+    valid_NG = np.zeros((N, G), bool)
+    valid_NG[0, :first] = True  # one rollout of the first group at most, which does not make the group count
+    state, feedback = updated(batch._replace(valid_NG=valid_NG, rewards_NG=np.full((N, G), 0.5, np.float32)))
+    np.testing.assert_array_equal(feedback.metrics["reward_mean"], np.float32(reward))
+    assert np.isnan(feedback.metrics["progress_mean"]) and np.isfinite(feedback.metrics["loss"])
+
+
 def test_mean_centred_advantages_and_the_band_are_the_settings():
     batch = make_batch(BAG_OF_WORDS, {name: np.ones((V, 16), np.float32) for name in ("embedding", "unembedding")})
     _, std = updated(batch)

@@ -1,5 +1,6 @@
 """Truncated episodes, and runs that cannot learn: counted, said, and left out of the loss where one asks for it."""
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -75,7 +76,7 @@ def test_steps_whose_groups_were_all_dropped_do_not_say_that_no_check_is_passed(
     said: list[str] = []
     write = warnings(said.append)
     for step in (1, 2, 3):
-        write(step, {**step_values(valid=0), "progress_mean": 0.0})
+        write(step, {**step_values(valid=0), "progress_mean": math.nan})
     for step in (4, 5):  # fruitless, and too few to say so
         write(step, {**step_values(), "progress_mean": 0.0})
     assert said == []

@@ -3,6 +3,7 @@
 Without a terminal, single lines are printed.  Left out on purpose: anything that slows a step down.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -115,7 +116,8 @@ def all_steps(config: Config, start: Position) -> Callable[[int, Mapping[str, An
 def _line(values: Mapping[str, Any], held_out: list[float], lost: Mapping[str, int]) -> str:
     parts = []
     if "progress_mean" in values:
-        parts.append(f"epoch {values['epoch']}  reward {float(values['progress_mean']):.2f}")
+        progress = float(values["progress_mean"])
+        parts.append(f"epoch {values['epoch']}  reward {'-' if math.isnan(progress) else f'{progress:.2f}'}")
         zones = "/".join(str(values[f"zone_{zone}"]) for zone in ("hard", "boundary", "mastered"))
         parts.append(f"hard/boundary/mastered {zones}")
     pool = (
@@ -135,8 +137,9 @@ def warnings(say: Callable[[str], None]) -> MetricWriter:
         nonlocal fruitless, without_variance, said_failed, said_free
         if "task_mean" not in values:
             return
-        if values["valid_rollouts"]:  # else all have failed or were dropped, perhaps because they passed every check
-            fruitless = fruitless + 1 if values.get("progress_mean") == 0 else 0
+        progress = float(values.get("progress_mean", math.nan))
+        if not math.isnan(progress):  # else all have failed or were dropped, perhaps because they passed every check
+            fruitless = fruitless + 1 if progress == 0 else 0
             if fruitless == FRUITLESS:
                 say(
                     f"step {step}: no rollout of {FRUITLESS} steps passed a check, and no reward teaches what never "

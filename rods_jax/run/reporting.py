@@ -134,7 +134,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 def summarize(records: Records) -> dict[str, Any]:
     """The run in a few numbers; training figures are means over the first and last tenth of the steps."""
-    summary: dict[str, Any] = {"steps": len(_series(records, "progress_mean")[0])}
+    summary: dict[str, Any] = {"steps": sum("progress_mean" in record for record in records)}
     _, held_out = _series(records, "held_out_progress")
     if held_out.size:
         first, last = float(held_out[0]), float(held_out[-1])
