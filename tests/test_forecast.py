@@ -209,7 +209,7 @@ def test_a_config_that_synthesises_nothing_rehearses_nothing():
 
 
 def test_a_place_that_is_not_there_is_refused_before_anything_is_built(tmp_path, monkeypatch, capsys):
-    config = tmp_path / "config.py"
+    config = tmp_path / "toy.py"
     config.write_text("from training_toy import CONFIG\n")
     monkeypatch.setattr(sys, "argv", ["check", "--config", str(config), "--json", "no/such/folder/x.json"])
     monkeypatch.setattr(run, "check", pytest.fail)
