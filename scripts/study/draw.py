@@ -25,11 +25,16 @@ BUDGETS = {
 
 
 def draw_curves(study: Study, lines: Sequence[Mapping[str, Json]], path: Path) -> None:
-    """What each arm reaches for three budgets: the mean of its seeds, and each seed thinly."""
+    """What each arm reaches for three budgets: the mean of its seeds; of the primary arms each seed too, thinly.
+
+    A budget is the median of the seeds, because a run that was stopped overnight has the night's minutes.
+    """
+    primary = {name for pair in study.primary for name in pair} or {arm.name for arm in study.arms}
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, len(BUDGETS), sharey=True)
         for axes, (budget, (label, unit)) in zip(panels, BUDGETS.items(), strict=True):
+            longest = 0.0
             for number, arm in enumerate(study.arms):
                 own = [line["way"] for line in lines if line["arm"] == arm.name]
                 if not own:
@@ -37,14 +42,18 @@ def draw_curves(study: Study, lines: Sequence[Mapping[str, Json]], path: Path) -
                 color, style = COLORS[number % len(COLORS)], STYLES[number // len(COLORS) % len(STYLES)]
                 x_SP = np.array([[one[budget] / unit for one in way] for way in own])
                 y_SP = np.array([[one["progress"] for one in way] for way in own])
-                axes.plot(x_SP.T, y_SP.T, color=color, linewidth=0.6, alpha=0.35)
-                name = f"{arm.name} ({len(own)})"
-                axes.plot(x_SP.mean(0), y_SP.mean(0), style, color=color, linewidth=2.2, label=name)
-            axes.set(xlabel=label)
+                x_P, y_P, name = np.median(x_SP, 0), y_SP.mean(0), f"{arm.name} ({len(own)})"
+                longest = max(longest, x_P[-1])
+                if arm.name in primary:
+                    axes.plot(x_SP.T, y_SP.T, color=color, linewidth=0.6, alpha=0.4)
+                    axes.plot(x_P, y_P, style, color=color, linewidth=2.4, markersize=6, label=name, zorder=3)
+                else:
+                    axes.plot(x_P, y_P, style, color=color, linewidth=1.1, markersize=3.5, label=name)
+            axes.set(xlabel=label, xlim=(-0.03 * longest, 1.15 * longest))
         panels[0].set(title=f"{study.name}: held-out progress (seeds)", ylabel="share of checks passed")
-        panels[-1].legend(loc="lower right", fontsize=8)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
 
-    save(path, (12.4, 4.6), draw)
+    save(path, (13.6, 4.8), draw)
 
 
 def draw_contrasts(found: Sequence[Any], margin: float, path: Path) -> None:
