@@ -327,6 +327,11 @@ def rollout_of(config: Config, stage: StageConfig) -> RolloutConfig:
         raise ConfigError(f"stages.{stage.name}: {error}") from error
 
 
+def most_tasks(r: RolloutConfig) -> int:
+    """Tasks that a step plays at most: with `keep`, until enough of them are kept."""
+    return r.tasks_per_step if r.keep is None else int(r.refill * r.tasks_per_step)
+
+
 # ------------------------------------------------------------------------- reading and comparing
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The CONFIG of a config file, with `--rollout.group-size 4` and the like applied.

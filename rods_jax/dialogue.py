@@ -274,19 +274,11 @@ def converse(generate: Generate) -> Act:
 
     def act(messages: Sequence[Message]) -> Said | Stop:
         nonlocal num_calls, answered
-        for message in messages:
-            tools.extend(map(_function, message.tools))
-            if message.role == "tool" and unanswered:
-                conversation.append(_result(unanswered.pop(0), message.content))
-                continue
-            while unanswered:  # calls that closed their turn; servers insist on a result of each
-                conversation.append(_result(unanswered.pop(0), "Not run."))
-            if message.role == "user":  # thoughts go back within a turn, and are forgotten after it
-                conversation[:] = map(_without_reasoning, conversation)
-            role = message.role if message.role in ("system", "assistant") else "user"
-            conversation.append({"role": role, "content": message.content})
-        while unanswered:  # calls that the world did not answer
-            conversation.append(_result(unanswered.pop(0), "Not run."))
+        if any(
+            message.role == "user" for message in messages
+        ):  # thoughts go back within a turn, and are forgotten after it
+            conversation[:] = map(_without_reasoning, conversation)
+        hear(messages, conversation, tools, unanswered)
         (reply,) = generate([chat.Request(tuple(conversation), tuple(tools))])
         if reply.error == chat.TOO_LONG and answered:
             return Stop(truncated=f"{reply.error}: {reply.detail}")
@@ -299,6 +291,28 @@ def converse(generate: Generate) -> Act:
         return Said(reply.text, _action(reply), reply.completion_tokens, reply.reasoning)
 
     return act
+
+
+def hear(messages: Sequence[Message], conversation: list[Any], tools: list[Any], unanswered: list[str]) -> None:
+    """Adds what a served model is told next: released tools, the results of its calls, and messages by their roles.
+
+    unanswered: ids of its latest calls, none of which is left.  Servers insist on a result of each: one that closed its
+    turn, or that the world did not answer, was not run.
+    """
+
+    def close() -> None:
+        conversation.extend(_result(call, "Not run.") for call in unanswered)
+        unanswered.clear()
+
+    for message in messages:
+        tools.extend(map(_function, message.tools))
+        if message.role == "tool" and unanswered:
+            conversation.append(_result(unanswered.pop(0), message.content))
+            continue
+        close()
+        role = message.role if message.role in ("system", "assistant") else "user"
+        conversation.append({"role": role, "content": message.content})
+    close()
 
 
 def _function(tool: ToolSpec) -> dict:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from rods_jax import replay as pool
-from rods_jax.config import Config, StageConfig, UpdateConfig, rollout_of
+from rods_jax.config import Config, StageConfig, UpdateConfig, most_tasks, rollout_of
 from rods_jax.curriculum import num_epochs, stage_of, tasks_of
 from rods_jax.filtering import Filtered, play_until_full
 from rods_jax.grpo import Feedback
@@ -158,7 +158,7 @@ def _play(config: Config, stages: Stages, position: Position, stage: StageConfig
         sizes = [size_of[task.id] for task in some]
         return _without_user_errors(config.update, stages.collect(params, some, position.step, stage, sizes))
 
-    cap = r.tasks_per_step if r.keep is None else int(r.refill * r.tasks_per_step)
+    cap = most_tasks(r)
     if r.weights is None:
         tasks = pool.from_place(order, position.place, min(cap, len(order)))
     else:

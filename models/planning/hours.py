@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rods_jax.config import Config, StageConfig, rollout_of
+from rods_jax.config import Config, StageConfig, most_tasks, rollout_of
 from rods_jax.curriculum import tasks_of
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.rollout import Player
@@ -144,7 +144,7 @@ def planned_steps(config: Config, tasks: TaskSplits) -> dict[str, int]:
 def planned_tasks(config: Config, tasks: TaskSplits) -> dict[str, int]:
     """The most tasks that each stage plays: in every step as many as a refill allows, until its epochs or the limits end."""
     r, steps, played = config.rollout, planned_steps(config, tasks), dict[str, int]()
-    most = r.tasks_per_step if r.keep is None else int(r.refill * r.tasks_per_step)  # of a step
+    most = most_tasks(r)
     left: float = math.inf
     if config.max_rollouts is not None:
         left = math.ceil(config.max_rollouts / (most * r.group_size)) * most

@@ -21,7 +21,7 @@ from rods_jax.adapters.episodes import Act, batches, checks_of
 from rods_jax.adapters.mcp_tools import Session, spec_of
 from rods_jax.codecs.grammar import answer, read_message, served_call, unreadable
 from rods_jax.dialogue import Act as Player
-from rods_jax.dialogue import Said, Stop, play
+from rods_jax.dialogue import Said, Stop, hear, play
 from rods_jax.environments import toolkit
 from rods_jax.environments.episode import readable
 from rods_jax.environments.protocol import Answer, Domain, Opening, Rules, Stratum
@@ -258,17 +258,7 @@ def _conversing(client: Any, model: str) -> Player:
     unanswered: list[str] = []  # the latest calls
 
     def act(messages: Sequence[Message]) -> Said | Stop:
-        for message in messages:
-            tools.extend(map(_function, message.tools))
-            if message.role == "tool" and unanswered:
-                conversation.append(_result(unanswered.pop(0), message.content))
-                continue
-            while unanswered:  # calls that closed their turn; servers insist on a result of each
-                conversation.append(_result(unanswered.pop(0), "Not run."))
-            role = message.role if message.role in ("system", "assistant") else "user"
-            conversation.append({"role": role, "content": message.content})
-        while unanswered:  # calls behind one that cannot be read
-            conversation.append(_result(unanswered.pop(0), "Not run."))
+        hear(messages, conversation, tools, unanswered)
         try:
             offered = {"tools": tools} if tools else {}
             reply = client.chat.completions.create(model=model, messages=conversation, **offered)
@@ -293,12 +283,3 @@ def _action(choice: Any) -> Action:
         except ValueError as error:
             return unreadable(str(error), tuple(calls))
     return Action(calls=tuple(calls)) if calls else read_message(answer, choice.message.content or "")
-
-
-def _function(tool: ToolSpec) -> dict[str, Any]:
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    return {"type": "function", "function": function}
-
-
-def _result(call: str, content: str) -> dict[str, str]:
-    return {"role": "tool", "tool_call_id": call, "content": content}
