@@ -20,6 +20,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": dict(query_key_norm=False, query_key_value_bias=True),
     "llama": dict(query_key_norm=False, query_key_value_bias=False),
 }
+_HEAD_DIMS = {"qwen3": 128}  # where config.json does not have the key
 _CLASSES = {"qwen3": "Qwen3ForCausalLM", "qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
 
 # DecoderConfig's fields as config.json calls them.
@@ -107,8 +108,9 @@ def config_from_json(values: Mapping[str, Any]) -> DecoderConfig:
     tied = values.get("tie_word_embeddings", False)
     if not isinstance(tied, bool):
         raise ValueError(f"tie_word_embeddings must be true or false: got {tied!r}")
-    # Without head_dim, the heads divide the model's width among them.
-    own_width = values.get("head_dim") is not None
+    # Without head_dim, and without a default of its family, the heads divide the model's width among them.
+    values = {"head_dim": _HEAD_DIMS.get(family)} | dict(values)
+    own_width = values["head_dim"] is not None
     if not own_width and sizes["width"] % sizes["query_heads"]:
         raise ValueError(
             f"hidden_size must be a multiple of num_attention_heads where head_dim is not given: got {sizes}"

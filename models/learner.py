@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, SingleDeviceSharding
 
 from rods_jax import processes, sharding
-from rods_jax.config import Config, ConfigError, rollout_of
+from rods_jax.config import Config, ConfigError, positions_of
 from rods_jax.keys import seed_key
 from rods_jax.run.learner import Learner
 from rods_jax.types import Policy
@@ -78,13 +78,11 @@ def decoder(config: Config, checkpoint: Path | None = None) -> Callable[[int], L
 
 
 def require_positions(config: Config, model: DecoderConfig) -> None:
-    """ConfigError: a prompt and its suffix may be longer than the model has positions, in a stage or in an evaluation."""
-    sizes = {f" in stages.{stage.name}": rollout_of(config, stage) for stage in config.stages}
-    for where, r in (sizes | {" in evaluations": config.rollout}).items():
-        needed = r.max_prompt_tokens + r.max_suffix_tokens
+    """ConfigError: a prompt and its suffix may be longer than the model has positions, in a part of the run."""
+    for where, needed in positions_of(config).items():
         if model.max_positions is not None and needed > model.max_positions:
             raise ConfigError(
-                f"rollout.max_prompt_tokens + rollout.max_suffix_tokens = {needed}{where}, and the model has "
+                f"the longest prompt and suffix of {where} have {needed} tokens together, and the model has "
                 f"{model.max_positions} positions"
             )
 

@@ -327,6 +327,19 @@ def rollout_of(config: Config, stage: StageConfig) -> RolloutConfig:
         raise ConfigError(f"stages.{stage.name}: {error}") from error
 
 
+def rollouts_of(config: Config) -> dict[str, RolloutConfig]:
+    """The rollouts of a run by where they are played: in each stage, and in its evaluations."""
+    stages = {f"stages.{stage.name}": rollout_of(config, stage) for stage in config.stages}
+    return stages | {"evaluations": config.rollout}
+
+
+def positions_of(config: Config) -> dict[str, int]:
+    """The most tokens of a prompt and its suffix, by where they are read: as `rollouts_of`, and in the cold start."""
+    most = {where: r.max_prompt_tokens + r.max_suffix_tokens for where, r in rollouts_of(config).items()}
+    c = config.cold_start
+    return most if c is None else most | {"cold_start": config.rollout.max_prompt_tokens + max(c.suffix_sizes)}
+
+
 def most_tasks(r: RolloutConfig) -> int:
     """Tasks that a step plays at most: with `keep`, until enough of them are kept."""
     return r.tasks_per_step if r.keep is None else int(r.refill * r.tasks_per_step)

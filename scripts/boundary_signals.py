@@ -175,7 +175,8 @@ def seeds_of(scores_N, zones_N) -> np.ndarray:
 def foresight(records: Sequence[Mapping]) -> dict[str, float]:
     """How well a task's mean and its variance, at one visit, foretell its variance at the next; in the band only.
 
-    Correlations, and the next 4 Var R of the quarter that each ranks highest; all: of all tasks in the band.
+    Correlations, and the next 4 Var R of the quarter that each ranks highest; all: of all tasks in the band.  Fewer than
+    four pairs have no quarter, and their number alone is told.
     """
     last, pairs = {}, []
     for record in records:
@@ -185,9 +186,11 @@ def foresight(records: Sequence[Mapping]) -> dict[str, float]:
             if name in last:
                 pairs.append((*last[name], variance))
             last[name] = mean, variance
-    mean, variance, later = np.array(pairs).T
+    mean, variance, later = np.array(pairs).reshape(-1, 3).T
     band = (BAND["lower"] <= mean) & (mean <= BAND["upper"])
     later = 4 * later[band]
+    if len(later) < 4:
+        return {"pairs": len(later)}
     result = {"pairs": len(later), "all": later.mean()}
     for name, rank in {"bound": mean * (1 - mean), "observed": variance}.items():
         best = np.argsort(-rank[band], kind="stable")[: len(later) // 4]

@@ -138,6 +138,14 @@ def test_the_presets_are_the_shapes_of_the_hub(preset):
     assert config_from_json(HUB[preset]) == getattr(presets, preset)
 
 
+def test_heads_whose_width_is_not_said_have_their_familys():
+    """Qwen3's is 128 where the key is not there; other families divide the model's width."""
+    for preset, width in (("QWEN3_4B", 128), ("QWEN2_5_7B", 3584 // 28), ("LLAMA_3_1_8B", 4096 // 32)):
+        unsaid = {key: value for key, value in HUB[preset].items() if key != "head_dim"}
+        assert config_from_json(unsaid) == getattr(presets, preset) and getattr(presets, preset).head_width == width
+    assert config_from_json(HUB["QWEN3_4B"] | {"head_dim": None}).head_width == 2560 // 32
+
+
 @pytest.mark.parametrize(
     "preset, millions",  # as the model cards count them, in units that show every layer
     [

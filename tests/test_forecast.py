@@ -155,6 +155,19 @@ def test_the_first_step_by_hand():
     assert forecast.measured_peak(lambda: next(ticks)) == 2 * forecast.MATMUL**3 / 2
 
 
+def test_a_stage_with_lengths_of_its_own_counts_with_them():
+    """384 tokens of a suffix in the place of 192."""
+    stage, others = CONFIG.stages[0], CONFIG.stages[1:]
+    config = replace(CONFIG, stages=(replace(stage, max_suffix_tokens=384), *others))
+    learner = SimpleNamespace(flops=None, mesh=None)
+    lengths = {f"stages.{stage.name}": {"mean": {"prompt": 10.0, "suffix": 20.0, "action": 3.0}}}
+    assert forecast.first_step(config, config.domain(), learner, lengths)["tokens_at_most"] == 12 * (48 + 8 * 384)
+    learner = config.learner(config)(1024)
+    caches = [forecast.memory(one, learner, learning(one, learner))["caches"] for one in (CONFIG, config)]
+    rows = [12 * (48 + 8 * suffix) for suffix in (192, 384)]
+    assert caches[0] * rows[1] == caches[1] * rows[0]
+
+
 @pytest.mark.parametrize("cold", [True, False])
 def test_what_the_policy_begins_with(cold):
     config = CONFIG if cold else replace(CONFIG, cold_start=None)

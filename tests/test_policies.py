@@ -25,6 +25,8 @@ from rods_jax import grpo
 from rods_jax.codecs.tokenizer import checkpoint_tokenizer, load_tokenizer, train_tokenizer
 from rods_jax.config import ConfigError
 from rods_jax.run import train
+from rods_jax.run.directory import require_same_inputs
+from rods_jax.run.learner import frozen_inputs
 from rods_jax.types import RolloutBatch
 
 LORA = LoraConfig(rank=2, alpha=4.0, targets=("query", "value", "down"))
@@ -95,6 +97,20 @@ def test_adapters_train_alone_and_leave_as_whole_weights(base, tmp_path):
     assert sorted(path.name for path in (tmp_path / "adapters").iterdir()) == [
         "adapter_config.json", "adapter_model.safetensors",
     ]  # fmt: skip
+
+
+def test_other_frozen_weights_are_another_input_of_a_run(base, tmp_path):
+    """The digest is of the weights, wherever they lie; a checkpoint of an earlier version has none."""
+    changed, params = tmp_path / "changed", weights.load_weights(base, read_config(base))
+    params["layers"]["gate"] = params["layers"]["gate"].at[1, 2, 3].add(0.5)
+    weights.save_weights(changed, params, read_config(base), load_tokenizer(base))
+    config, other = of(base, lora=LORA), of(changed, lora=LORA)
+    meshed = replace(config, mesh=(2, 2, 2, 1))
+    then, again, cut, now = (frozen_inputs(decoder(one)(200)) for one in (config, config, meshed, other))
+    assert then == again == cut and set(then) == {"frozen weights"} and frozen_inputs(decoder(of(base))(200)) == {}
+    require_same_inputs(now, {"tasks": "as before"}, tmp_path)
+    with pytest.raises(ConfigError, match="frozen weights changed since the checkpoint was written"):
+        require_same_inputs(now, then, tmp_path)
 
 
 def test_on_a_mesh_what_trains_and_what_is_made_of_it_lie_as_the_table_says(base):

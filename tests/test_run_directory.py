@@ -17,7 +17,7 @@ from rich.console import Console
 from training_toy import CONFIG, toy
 
 from rods_jax import checkpoint, files
-from rods_jax.config import ConfigError, load_config
+from rods_jax.config import ColdStartConfig, ConfigError, Habits, load_config
 from rods_jax.fields import plain_values
 from rods_jax.files import MARK, CheckpointError, FolderError
 from rods_jax.older import LAYOUT
@@ -302,9 +302,18 @@ def test_adapters_and_sizes_that_a_command_line_gave_are_those_of_the_run(tmp_pa
 def test_episodes_longer_than_the_models_positions_are_refused_before_anything_is_built(tmp_path, built):
     """96 tokens of a prompt and 128 of a suffix; evaluations play with the rollout's limits, whatever those of stages are."""
     short = replace(CONFIG, run_dir=str(tmp_path / "run"), model=replace(CONFIG.model, max_positions=223))
-    sentence = "rollout.max_prompt_tokens .* = 224 in stages.online, and the model has 223 positions"
+    sentence = "of stages.online have 224 tokens together, and the model has 223 positions"
     brief = replace(short, stages=(replace(short.stages[0], max_suffix_tokens=64),))
-    for config, told in ((short, sentence), (brief, sentence.replace("stages.online", "evaluations"))):
+    taught = ColdStartConfig(
+        learning_rate=1e-3, habits=Habits(), batch_size=4, suffix_sizes=(128, 200), max_steps=4, target_reward=0.9,
+        evaluate_every=2,
+    )  # fmt: skip
+    learning = replace(brief, model=replace(CONFIG.model, max_positions=224), cold_start=taught)
+    for config, told in (
+        (short, sentence),
+        (brief, sentence.replace("stages.online", "evaluations")),
+        (learning, "of cold_start have 296 tokens together, and the model has 224 positions"),
+    ):
         with pytest.raises(ConfigError, match=told):
             advance(config, resume=False, console=Console(file=io.StringIO()))
         assert not (tmp_path / "run").exists()

@@ -274,3 +274,10 @@ def test_foresight_by_hand():
     assert found["pairs"] == 4 and found["all"] == pytest.approx(4 * 0.35 / 4)  # e was outside the band
     assert found["observed r"] == pytest.approx(1) and found["observed best quarter"] == pytest.approx(1)
     assert found["bound best quarter"] == 0  # a, at 1/2, never varies
+
+
+def test_a_run_that_measured_hardly_a_task_twice_foretells_nothing():
+    once = {"step": 1, "task_ids": list("abcde"), "task_mean": [0.5] * 5, "task_variance": [0.1] * 5}
+    assert foresight([once]) == foresight([]) == {"pairs": 0}
+    again = {"step": 2, "task_ids": list("abc"), "task_mean": [0.5] * 3, "task_variance": [0.1] * 3}
+    assert foresight([once, again]) == {"pairs": 3}

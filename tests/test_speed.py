@@ -1,6 +1,7 @@
 """Tokens, seconds and FLOPs of a step, and a trace of one."""
 
 import gzip
+import io
 import json
 import sys
 from types import SimpleNamespace
@@ -8,12 +9,15 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
+from training_toy import toy
 
 from models.planning.ahead_of_time import CARDS, CHIPS
 from rods_jax.commands import train as command
 from rods_jax.loop import Stages
 from rods_jax.run.profile import profiled
 from rods_jax.run.speed import PEAKS, peak_of, speeds
+from rods_jax.run.training import advance
 
 STEP = {"tokens_generated": 60, "seconds_rollout": 2.0, "seconds_step": 4.0, "flops": 3e12}
 
@@ -66,6 +70,13 @@ def test_steps_of_a_trace_count_from_1(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         command.main(train=lambda *_, **__: pytest.fail("it began"))
     assert "--profile counts steps from 1: got 0" in capsys.readouterr().out
+
+
+def test_a_step_that_is_not_played_is_said_to_have_no_trace(tmp_path):
+    said = io.StringIO()
+    advance(toy(tmp_path / "run", max_steps=1), resume=False, console=Console(file=said, width=200), profile=2)
+    assert "no trace was written: step 2 is none of the steps 1 to 1 of this run" in said.getvalue()
+    assert not (tmp_path / "run" / "profile").exists()
 
 
 def test_the_command_passes_the_step_on(monkeypatch):

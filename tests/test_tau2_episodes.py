@@ -210,6 +210,14 @@ def test_a_served_user_is_offered_the_tools_that_its_task_names(files, named, to
     assert asked["messages"][0]["content"].startswith(f"{told}\n\n<scenario>")
 
 
+def test_a_users_row_has_the_tools_that_its_task_names(files):
+    task = episode_task("mock", entry(user_tools=["dismiss_notification"]))
+    domain = tau2("mock", files, scripted([Spoken("Thanks. ###STOP###")]))
+    record = play(domain, task, 0, lambda messages: Said("Hi.", Action(answer="Hi.")))
+    (tool,) = user_chat(record, task, domain)["tools"]
+    assert tool["function"]["name"] == "dismiss_notification"
+
+
 # ----------------------------------------------------------------------------------- what is learned from
 def test_both_sides_of_a_recorded_dialogue_are_written(files):
     """A task of tau2-bench has no turns: the words are the record's, the tools and instructions the domain's."""

@@ -375,3 +375,9 @@ def test_domain_names_its_classes_and_refuses_a_shared_tool_name():
 def test_domain_refuses_a_wording_that_does_not_fit_its_tool(phrases, complaint):
     with pytest.raises(ValueError, match=complaint):
         toolkit.domain("tally", {"Counter": Counter}, phrases=phrases)
+
+
+@pytest.mark.parametrize("classes", [[Counter], {"Counter": Counter()}, Counter])
+def test_domain_wants_names_and_classes(classes):
+    with pytest.raises(TypeError, match=r"classes must map names to classes, as .* does: got"):
+        toolkit.domain("tally", classes)

@@ -114,7 +114,7 @@ def user_chat(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
     reading = _reading(record, domain)
     told = {"role": "system", "content": reading.instructions(task)}
     messages = [told, *seen_by(view(USER, record.lines))]
-    tools = [*map(function_schema, reading.user_tools())]
+    tools = [*map(function_schema, reading.user_tools(task))]
     return {"messages": messages, "tools": tools} | _labels(record, task, domain)
 
 

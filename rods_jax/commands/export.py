@@ -17,7 +17,7 @@ from rich.console import Console
 from rods_jax import files, processes, terminal
 from rods_jax.codecs.tokenizer import load_tokenizer
 from rods_jax.commands.common import program, running
-from rods_jax.config import ConfigError, rollout_of
+from rods_jax.config import ConfigError, positions_of
 from rods_jax.run.played import newest, run_config
 
 
@@ -41,8 +41,7 @@ def export(
     if learner.export is None:
         raise ConfigError("the run's learner does not say how its policy is written")
     step, params = newest(run_dir, learner)
-    limits = [settings.rollout, *(rollout_of(settings, stage) for stage in settings.stages)]
-    positions = max(r.max_prompt_tokens + r.max_suffix_tokens for r in limits)
+    positions = max(positions_of(settings).values())
     learner.export(to, params, tokenizer, max_positions=positions, base=adapters, dtype=dtype)
     if processes.is_first():
         terminal.say(Console(), f"{to}: the policy of {run_dir} at step {step}")

@@ -133,7 +133,7 @@ class Reading(NamedTuple):
 
     policy: Callable[[Task], str]  # what the agent must follow
     instructions: Callable[[Task], str]  # what the user is told
-    user_tools: Callable[[], tuple[ToolSpec, ...]]
+    user_tools: Callable[[Task], tuple[ToolSpec, ...]]  # that the user may call
     checks: Callable[[Task], tuple[str, ...]]  # what each check asks for, in their order
     slips: Callable[[Task, Sequence[Line], str], Sequence[Slip]]  # of all lines, and why they ended
     tau2_entry: Callable[[Task], Json] | None = None  # the task as tau2-bench's files have it

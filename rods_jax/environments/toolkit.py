@@ -208,8 +208,11 @@ def domain(
     """A Domain of `classes`; the rest is what only their author can know (see Domain).
 
     Raises ValueError for a tool name that two classes share, and for a wording whose tool is
-    unknown or whose fields are not the tool's required parameters and some of its optional ones.
+    unknown or whose fields are not the tool's required parameters and some of its optional ones;
+    TypeError where `classes` does not map their names to classes.
     """
+    if not (isinstance(classes, Mapping) and all(isinstance(cls, type) for cls in classes.values())):
+        raise TypeError(f'classes must map names to classes, as {{"Shop": Shop}} does: got {classes!r}')
     tools = {name: method.spec for name, method in _tools(classes).items()}
     for tool_name, wordings in phrases.items():
         if tool_name not in tools:

@@ -1,6 +1,7 @@
 """The other side of a domain's conversations: there a policy learns to be the user, and an agent talks to it.
 
-    turned(domain, make, agent, demonstrator)      a Domain like any other: cold starts, runs, evaluations and exports take it
+    turned(domain, tools, make, agent, demonstrator)
+                                                   a Domain like any other: cold starts, runs, evaluations and exports take it
     agent_by(demonstrator)                         the domain's own demonstrator as the agent whom the user talks to
     demonstrator_of(user)                          a user as the one who shows how it is done
 
@@ -28,7 +29,7 @@ from rods_jax.environments.conversation import (
     conversations,
 )
 from rods_jax.environments.protocol import Domain, Reading, Slip
-from rods_jax.types import Action, Call, Message, Observation, Task
+from rods_jax.types import Action, Call, Message, Observation, Task, ToolSpec
 
 Act = Callable[[Sequence[Message]], Action]  # what came back -> the next action
 Demonstrator = Callable[[Task, Habits, random.Random], Act]
@@ -42,13 +43,22 @@ _REASONS: Mapping[str, Reason] = {
 }
 
 
-def turned(domain: Domain, make: Callable[[Task], Conversation], agent: User, demonstrator: Demonstrator) -> Domain:
-    """The user's side of a domain that has a `reading`.  make: its world of a task; who speaks for its user is not asked."""
+def turned(
+    domain: Domain,
+    tools: Sequence[ToolSpec],
+    make: Callable[[Task], Conversation],
+    agent: User,
+    demonstrator: Demonstrator,
+) -> Domain:
+    """The user's side of a domain that has a `reading`.
+
+    tools: all that its users have.  make: its world of a task; who speaks for its user is not asked.
+    """
     own = domain.reading
     assert own is not None
     return Domain(
         f"{domain.name} user",
-        {tool.name: tool for tool in own.user_tools()},
+        {tool.name: tool for tool in tools},
         domain.simulator,
         strata=domain.strata,
         start=conversations(partial(_turn, own, make, agent)),
@@ -56,7 +66,7 @@ def turned(domain: Domain, make: Callable[[Task], Conversation], agent: User, de
         reading=Reading(
             policy=own.instructions,
             instructions=own.policy,
-            user_tools=partial(tuple, [*domain.tools.values()]),
+            user_tools=partial(_agent_tools, make),
             checks=_checks,
             slips=partial(_turned_slips, own),
         ),
@@ -85,7 +95,7 @@ def _turn(reading: Reading, make: Callable[[Task], Conversation], agent: User, t
         return all(whole), not reading.user_errors(task, lines, reason)
 
     return own._replace(
-        tools=reading.user_tools(),
+        tools=reading.user_tools(task),
         user=partial(_greeted, own.greeting, agent),
         call=call,
         num_checks=2,
@@ -96,6 +106,10 @@ def _turn(reading: Reading, make: Callable[[Task], Conversation], agent: User, t
         stop_words=own.agent_stop_words,
         agent_stop_words=own.stop_words,
     )
+
+
+def _agent_tools(make: Callable[[Task], Conversation], task: Task) -> tuple[ToolSpec, ...]:
+    return make(task).tools
 
 
 def _checks(task: Task) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def cold_start(
         )
         step, reward, skipped, seconds, started = 0, 0.0, 0, 0.0, time.perf_counter()
         if checkpoints.latest_step() is not None:
-            step, state, host = checkpoint.restore(checkpoints, state)
+            step, state, host = checkpoint.restore(checkpoints, state, tell=partial(say, console))
             require_same_inputs(inputs, host["inputs"], directory)
             checkpoint.forget(checkpoints, step, RetentionConfig(latest=1))
             reward, seconds, skipped = host["reward"], host["seconds"], host.get("skipped", 0)

@@ -173,8 +173,11 @@ def inputs_of(directory: Path, codec: Codec) -> dict[str, str]:
 
 
 def require_same_inputs(now: Mapping[str, str], then: Mapping[str, str], directory: Path) -> None:
-    """ConfigError: a resumed run would read other tasks or other tokens than before."""
-    changed = [name for name in now if now[name] != then[name]]
+    """ConfigError: a resumed run would read other tasks, tokens or frozen weights than before.
+
+    Checkpoints of earlier versions have no digest of frozen weights.
+    """
+    changed = [name for name in now if now[name] != then.get(name, now[name])]
     if changed:
         raise ConfigError(f"{directory}: {', '.join(changed)} changed since the checkpoint was written")
 

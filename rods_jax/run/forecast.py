@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rods_jax.config import Config
+from rods_jax.config import Config, rollout_of, rollouts_of
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.held_out import sample_tasks
 from rods_jax.run.authors import contents_of, rule_based
@@ -79,9 +79,9 @@ def begins_with(config: Config, learner: Learner) -> str:
 
 
 def memory(config: Config, learner: Learner, learn: Learning) -> dict[str, int]:
-    """Bytes: `parameters` and all `state` on a device, frozen weights in both; `caches`, those of rollouts at their limits
-    in this process."""
-    r = config.rollout
+    """Bytes: `parameters` and all `state` on a device, frozen weights in both; `caches`, those of the longest rollouts at
+    their limits in this process."""
+    r = max(rollouts_of(config).values(), key=lambda r: r.max_prompt_tokens + r.max_suffix_tokens)
     slots, rows = places_of(config, learner, r)
     actor = learner.actor(rows)
     suffixes = jax.eval_shape(lambda: actor.empty(slots, rows, r.max_suffix_tokens))
@@ -100,7 +100,8 @@ def first_step(config: Config, domain: Domain, learner: Learner, lengths: Mappin
     """
     if not config.stages:
         return None
-    r, stage = config.rollout, config.stages[0]
+    stage = config.stages[0]
+    r = rollout_of(config, stage)
     shape = r.tasks_per_step, r.group_size
     mean = lengths[f"stages.{stage.name}"]["mean"] or {"prompt": 0, "suffix": 0}
     prompts_N, suffixes_NG = np.full(shape[0], mean["prompt"]), np.full(shape, mean["suffix"])

@@ -4,10 +4,13 @@ A configuration's `learner` is called with the configuration and gives `make`; `
 The first call refuses whatever needs no vocabulary to be refused.  `models/learner.py` makes the Learner of a decoder.
 """
 
+import hashlib
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from rods_jax.types import Policy
@@ -48,3 +51,22 @@ def on_one_device(policy: Policy) -> Learner:
     shapes = jax.eval_shape(policy.init, jax.random.key(0))
     placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
     return Learner(policy, placed, actor=lambda group_size: policy)
+
+
+def frozen_inputs(learner: Learner) -> dict[str, str]:
+    """A digest of the weights that a run reads and never saves: nothing where all are trained."""
+    if not learner.frozen:
+        return {}
+    sums = [int(one) for one in jax.tree.leaves(_sums_of_bits(learner.frozen))]
+    return {"frozen weights": hashlib.sha256(json.dumps(sums).encode()).hexdigest()}
+
+
+@jax.jit
+def _sums_of_bits(tree: Any) -> Any:
+    """The sum of each array's bits, read as integers, modulo 2^32: of no order, and so the same however it is cut."""
+
+    def summed(x: jax.Array) -> jax.Array:
+        bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
+        return jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)
+
+    return jax.tree.map(summed, tree)

@@ -38,7 +38,7 @@ from rods_jax.run.cold_start import cold_start
 from rods_jax.run.directory import Inputs, inputs_of, require_same_inputs
 from rods_jax.run.display import training_display, warnings
 from rods_jax.run.forecast import forecast, sentences
-from rods_jax.run.learner import Learner
+from rods_jax.run.learner import Learner, frozen_inputs
 from rods_jax.run.learning import Learning, cache_compilations, learning, updating
 from rods_jax.run.measure import evaluation
 from rods_jax.run.profile import profiled
@@ -151,6 +151,8 @@ def advance(
             stages = profiled(stages, profile, run.directory / "profile", run.say)
         step = loop.train(config, tuple(run.domain.strata), run.tasks.seeds, run.tasks.held_out, stages, start).step
         checkpoints.wait_until_finished()
+        if profile is not None and not start.step < profile <= step:
+            run.say(f"no trace was written: step {profile} is none of the steps {start.step + 1} to {step} of this run")
         if halted():
             raise Stopped(HALTED, f"stopped at step {step}, which is saved: step {skipped[0]} was not finite")
         if asked_to_stop():
@@ -220,7 +222,7 @@ def enter(config: Config, resume: bool, console: Console, stack: contextlib.Exit
     codec = config.codec(tokenizer)
     if first:
         files.write_atomically(directory / "lengths.json", strict_json.dumps(lengths, indent=1) + "\n")
-    inputs = inputs_of(directory, codec)
+    inputs = inputs_of(directory, codec) | frozen_inputs(learner)
     return Run(
         config, directory, console, first, domain, tasks, tokenizer, codec, inputs, lengths, learner, learn, author
     )

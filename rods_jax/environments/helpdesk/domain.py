@@ -35,14 +35,14 @@ def helpdesk(dials: Dials = Dials(), model: Generate | None = None) -> Domain:
     )
 
 
-def user_tools() -> tuple[ToolSpec, ...]:
+def user_tools(task: Task) -> tuple[ToolSpec, ...]:
     return USER_TOOLS
 
 
 def customer(dials: Dials = Dials()) -> Domain:
     """The other side: its demonstrator is the user with these rates, and an agent without bad habits talks to it."""
     domain, user = helpdesk(dials), by_rules(dials)
-    return turned(domain, partial(_make, user), agent_by(demonstrator), demonstrator_of(user))
+    return turned(domain, USER_TOOLS, partial(_make, user), agent_by(demonstrator), demonstrator_of(user))
 
 
 def _make(user: User, task: Task) -> Conversation:
