@@ -219,8 +219,20 @@ def test_a_plan_that_cannot_be_read_is_counted_and_the_others_go_on(tmp_path):
         ("p02", "unknown_name"): 3,
     }
     assert [one.pair.name for one in found.lineages] == ["p00", "p03"] and found.tasks
-    (tmp_path / "none").mkdir()
-    none, _, _ = evolved(tmp_path / "none", planner=say("no"))
+
+
+def test_a_plan_that_a_filter_withholds_is_counted_and_the_others_go_on(tmp_path):
+    planner = in_turn(withhold, withhold, withhold, *[WELL["planner"]] * 3)
+    found, _, requests = evolved(tmp_path, planner=planner)
+    assert [(one.pair, one.error) for one in found.refused_pairs] == [("p00", "filtered")] * 3
+    assert [one.pair.name for one in found.lineages] == ["p01", "p02", "p03"] and found.tasks
+    assert all(data_of(body)["refusals"] == [] for body in requests if role_of(body) == "planner")
+    again, _, asked = evolved(tmp_path)
+    assert again == found and asked == []
+
+
+def test_planners_who_make_no_pair_end_it(tmp_path):
+    none, _, _ = evolved(tmp_path, planner=say("no"))
     assert none.ended == "no pair was made" and len(none.refused_pairs) == 12
 
 

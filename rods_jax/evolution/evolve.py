@@ -31,7 +31,7 @@ from rods_jax.threads import in_threads
 from rods_jax.types import Task
 
 PLANS = 3  # tries that a planner has for each pair
-WITHHELD = (FILTERED, TOO_LONG)  # errors of a server that concern the question: a pair goes on without a reflection
+WITHHELD = (FILTERED, TOO_LONG)  # errors of a server that concern the question: they are counted, and the loop goes on
 ERRORS = 3.0  # standard errors by which a pair's acceptance may fall after the pilot, until it pauses
 WINDOW = 4  # rounds after the pilot that count for that
 
@@ -172,7 +172,8 @@ def plan_pairs(
             if planned.pair is not None:
                 pairs.append(planned.pair)
                 break
-            told.append(planned.detail)
+            if planned.error not in WITHHELD:
+                told.append(planned.detail)
             refusals.append(RefusedPair(name, planned.error, planned.detail))
     return pairs, tuple(refusals), "" if pairs else "no pair was made"
 
@@ -192,7 +193,7 @@ def reflected(
 
         unit = f"{pace.seed}/reflect-{number}/{one.pair.name}"
         try:
-            planned = ledger.do(unit, Planned, lambda backends: _planned(reflect, make_roles(backends), WITHHELD))
+            planned = ledger.do(unit, Planned, lambda backends: _planned(reflect, make_roles(backends)))
         except Halted as stopped:
             return tuple(lineages), pairs, tuple(refusals), str(stopped)
         if planned.pair is None:
@@ -204,12 +205,12 @@ def reflected(
     return tuple(after), pairs, tuple(refusals), ""
 
 
-def _planned(make: Callable[[Roles], PlanPair], roles: Roles, counted: Sequence[str] = ()) -> Planned:
-    """Halted: no server answers, so that it is asked again later.  counted: errors of a server that end it for good."""
+def _planned(make: Callable[[Roles], PlanPair], roles: Roles) -> Planned:
+    """Halted: no server answers, so that it is asked again later."""
     try:
         return Planned(make(roles))
     except Rejected as rejected:
-        if isinstance(rejected, Unanswered) and rejected.reason in counted:
+        if isinstance(rejected, Unanswered) and rejected.reason in WITHHELD:
             return Planned(None, rejected.reason, rejected.detail)
         if rejected.error == PIPELINE_EXCEPTION:
             raise Halted(f"nobody answered: {rejected.detail}") from None
