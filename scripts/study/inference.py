@@ -100,7 +100,8 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
 def reliability(scores_AS: np.ndarray, *, splits: int = 2000, seed: int = 0) -> float:
     """Mean rank correlation of the arms between two random halves of the seeds, stepped up to all by Spearman-Brown.
 
-    Where it is low, a rank correlation between suites says nothing.  nan for fewer than four seeds.
+    Where it is low, a rank correlation between suites says nothing.  nan for fewer than four seeds, and for orders that
+    are each other's reverse in every split.
     """
     if scores_AS.shape[1] < 4:
         return float("nan")
@@ -111,4 +112,4 @@ def reliability(scores_AS: np.ndarray, *, splits: int = 2000, seed: int = 0) -> 
         for order in orders
     ]
     mean = float(np.nanmean(found)) if not np.isnan(found).all() else float("nan")
-    return 2 * mean / (1 + mean)
+    return 2 * mean / (1 + mean) if mean > -1 else float("nan")
