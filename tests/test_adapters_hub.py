@@ -93,3 +93,9 @@ def test_nothing_is_written_where_a_task_would_change(path):
         with pytest.raises(TaskFileError):
             hub_tasks.write(path, [TASK, replace(OTHER, world=World(("Files",), {"Files": wrong}))])
         assert not list(path.parent.iterdir())
+
+
+def test_two_tasks_of_one_id_are_not_written_because_nobody_could_read_them(path):
+    with pytest.raises(TaskFileError, match="task t1 cannot be written to .*: an earlier task has its id"):
+        hub_tasks.write(path, [TASK, replace(OTHER, id="t1")])
+    assert not list(path.parent.iterdir())

@@ -54,8 +54,9 @@ def task_of(row: Json) -> Task:
 
 # ----------------------------------------------------------------------------------------- files
 def write(path: str | Path, tasks: Iterable[Task]) -> None:
-    """Writes all tasks, as the name ends: .jsonl or .parquet. TaskFileError: one of them would not read back equal."""
-    rows = []
+    """Writes all tasks, as the name ends: .jsonl or .parquet. TaskFileError: one of them would not read back equal, or
+    an id comes twice."""
+    rows: dict[str, dict[str, Json]] = {}
     for task in tasks:
         row = row_of(task)
         try:
@@ -64,11 +65,13 @@ def write(path: str | Path, tasks: Iterable[Task]) -> None:
             raise TaskFileError(f"task {task.id} cannot be written to {path}: {error}") from error
         if not same:
             raise TaskFileError(f"task {task.id} cannot be written to {path}: it would read back as another task")
-        rows.append(row)
+        if task.id in rows:
+            raise TaskFileError(f"task {task.id} cannot be written to {path}: an earlier task has its id")
+        rows[task.id] = row
     if _is_parquet(path):
-        _write_parquet(Path(path), rows)
+        _write_parquet(Path(path), [*rows.values()])
     else:
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows.values()))
 
 
 def read(path: str | Path) -> tuple[Task, ...]:
