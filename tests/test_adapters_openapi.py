@@ -275,6 +275,10 @@ TICKETS = ("paths", "/tickets")
             "DELETE /tickets/{number} does not say what number in its path is",
         ),
         (
+            changed([*TICKETS, "get", "parameters", 0, "style"], "deepObject"),
+            "GET /tickets wants label in the style deepObject, in which nothing is sent here",
+        ),
+        (
             changed([*TICKETS, "post", "parameters"], [{"name": "title", "in": "query", "schema": {}}]),
             "POST /tickets has two parameters title",
         ),
@@ -284,6 +288,34 @@ def test_what_cannot_become_a_tool_is_said_in_a_sentence(document, complaint):
     with pytest.raises(ValueError) as error:
         openapi.operations(document, "desk")
     assert str(error.value).startswith(complaint) and "\n" not in str(error.value)
+
+
+def parameter(name, place="query", **how):
+    return {"name": name, "in": place, "required": place == "path", "schema": {}} | how
+
+
+@pytest.mark.parametrize(
+    "how, value, target",
+    [
+        ({}, ["a b", "c,d"], "/x?l=a+b&l=c%2Cd"),  # by default each item is a pair of its own
+        ({"explode": False}, ["a b", "c,d"], "/x?l=a+b,c%2Cd"),
+        ({"style": "form", "explode": False}, [], "/x"),
+        ({"explode": False}, 3, "/x?l=3"),
+        ({}, {"R": 100, "G": [1]}, "/x?R=100&G=%5B1%5D"),
+    ],
+)
+def test_lists_and_objects_are_sent_as_the_document_says(how, value, target):
+    paths = {"/x": {"get": {"operationId": "x", "parameters": [parameter("l", **how)]}}}
+    found = openapi.operations({"openapi": "3.0.3", "paths": paths}, "desk")
+    assert openapi.request_of(found["x"], {"l": value}) == ("GET", target, None)
+
+
+def test_a_list_in_a_path_has_commas():
+    paths = {"/x/{l}": {"get": {"operationId": "x", "parameters": [parameter("l", "path")]}}}
+    found = openapi.operations({"openapi": "3.0.3", "paths": paths}, "desk")
+    assert openapi.request_of(found["x"], {"l": [1, "a,b"]}) == ("GET", "/x/1,a%2Cb", None)
+    with pytest.raises(ValueError, match="argument l cannot be ''"):
+        openapi.request_of(found["x"], {"l": []})
 
 
 def test_an_operation_for_the_harness_must_be_there():

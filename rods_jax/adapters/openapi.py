@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, quote_plus
 
 from rods_jax import strict_json, wire
 from rods_jax.environments.protocol import Domain
@@ -28,6 +28,7 @@ from rods_jax.types import Call, Json, Observation, ToolSpec, World
 MAX_TARGET = 8_000  # characters of path and query: what servers should take at least (RFC 9110, section 4.1)
 MAX_REFERENCES = 10_000  # of a path, once all are filled in
 METHODS = ("get", "put", "post", "delete", "patch")
+STYLES = {"path": "simple", "query": "form"}  # how lists are written: those that hold where none is named
 EPISODE = "rods-episode"  # header that tells a service which requests are of one episode
 
 Send = Callable[[str, str, Json], tuple[int, str]]  # (method, path and query, body or None) -> (status, text)
@@ -39,7 +40,7 @@ class Operation(NamedTuple):
     spec: ToolSpec
     method: str
     path: str
-    places: Mapping[str, str]  # parameter -> "path", "query", "body", or "whole": it is all of the body
+    places: Mapping[str, str]  # parameter -> "path", "query", "joined" there, "body", or "whole": it is all of the body
 
 
 class ServiceError(RuntimeError):
@@ -149,24 +150,36 @@ def request_of(operation: Operation, arguments: Mapping[str, Json]) -> tuple[str
         raise ValueError(f"unknown argument {unknown[0]}")
     if missing := [name for name in needed if name not in arguments]:
         raise ValueError(f"missing argument {missing[0]}")
-    given = {place: {n: v for n, v in arguments.items() if places[n] == place} for place in ("path", "query", "body")}
+    kinds = ("path", "query", "joined", "body")
+    given = {place: {n: v for n, v in arguments.items() if places[n] == place} for place in kinds}
     path = operation.path
     for name, value in given["path"].items():
-        part = _text(value)
+        part = ",".join(quote(_text(item), safe="", errors="replace") for item in _items(value))
         if part in ("", ".", ".."):  # another path than the operation's
             raise ValueError(f"argument {name} cannot be {part!r}")
-        path = path.replace(f"{{{name}}}", quote(part, safe="", errors="replace"))
-    query = [(name, _text(item)) for name, value in given["query"].items() for item in _items(value)]
+        path = path.replace(f"{{{name}}}", part)
+    pairs = [(key, [item]) for name, value in given["query"].items() for key, item in _pairs(name, value)]
+    pairs += [(name, items) for name, value in given["joined"].items() if (items := _items(value))]
+    query = "&".join(f"{_quoted(key)}={','.join(map(_quoted, items))}" for key, items in pairs)
     whole = next((value for name, value in arguments.items() if places[name] == "whole"), None)
     body = given["body"] if "body" in places.values() else whole
-    target = path + ("?" + urlencode(query, errors="replace") if query else "")
+    target = path + ("?" + query if query else "")
     if len(target) > MAX_TARGET:
         raise ValueError(f"the arguments are too long for an address of {MAX_TARGET} characters")
     return operation.method.upper(), target, body
 
 
+def _pairs(name: str, value: Json) -> list[tuple[str, Json]]:
+    """What a query says of a parameter: each item of a list by its name, each field of an object by the field's own."""
+    return [*value.items()] if isinstance(value, Mapping) else [(name, item) for item in _items(value)]
+
+
 def _items(value: Json) -> list[Json]:
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _quoted(value: Json) -> str:
+    return quote_plus(_text(value), errors="replace")
 
 
 def _text(value: Json) -> str:
@@ -178,8 +191,8 @@ def operations(document: Mapping[str, Json], class_name: str) -> dict[str, Opera
     """The operations by tool name: the operationId, or method and path, as an identifier.
 
     ValueError, in a sentence that names the operation: no OpenAPI 3, no operation, two of one name, a parameter without
-    a schema, two parameters of one name, a required header, cookie or body that is no JSON, a $ref to nowhere, or more
-    of them than MAX_REFERENCES.
+    a schema or in another style than the usual ones, two parameters of one name, a required header, cookie or body that
+    is no JSON, a $ref to nowhere, or more of them than MAX_REFERENCES.
     """
     version = document.get("openapi") if isinstance(document, Mapping) else None
     if not (isinstance(version, str) and version.startswith("3.")):
@@ -232,8 +245,11 @@ def _given(where: str, parameters: Iterable[Mapping[str, Json]]) -> Iterator[tup
             continue
         if not isinstance(parameter.get("schema"), Mapping):
             raise ValueError(f"{where} does not say what type {name} has")
+        if (style := parameter.get("style") or STYLES[place]) != STYLES[place]:
+            raise ValueError(f"{where} wants {name} in the style {style}, in which nothing is sent here")
         described = {"description": parameter["description"]} if parameter.get("description") else {}
-        yield name, place, dict(parameter["schema"]) | described, needed or place == "path"
+        sent = "joined" if place == "query" and parameter.get("explode") is False else place
+        yield name, sent, dict(parameter["schema"]) | described, needed or place == "path"
 
 
 def _body(where: str, item: Mapping[str, Json]) -> Iterator[tuple[str, str, Json, bool]]:
