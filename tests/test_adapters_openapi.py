@@ -318,6 +318,21 @@ def test_a_list_in_a_path_has_commas():
         openapi.request_of(found["x"], {"l": []})
 
 
+def test_what_stands_beside_a_reference_counts_from_3_1_on():
+    """FastAPI writes a description and a default so; of OpenAPI 3.0 all of it is to be ignored."""
+    schema = {"$ref": "#/components/schemas/C", "description": "Of the paint.", "default": "red"}
+    paths = {"/x": {"get": {"operationId": "x", "parameters": [parameter("c", schema=schema)]}}}
+    document = {"paths": paths, "components": {"schemas": {"C": {"type": "string", "description": "A colour."}}}}
+    told = [
+        openapi.operations(document | {"openapi": version}, "desk")["x"].spec.parameters["properties"]["c"]
+        for version in ("3.0.3", "3.1.0")
+    ]
+    assert told == [
+        {"type": "string", "description": "A colour."},
+        {"type": "string", "description": "Of the paint.", "default": "red"},
+    ]
+
+
 def test_an_operation_for_the_harness_must_be_there():
     with pytest.raises(ValueError, match="the OpenAPI document of desk has no operation renew"):
         openapi.domain("desk", DOCUMENT, openapi.http("http://127.0.0.1:1"), begin="renew")

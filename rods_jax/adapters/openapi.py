@@ -293,7 +293,11 @@ def _resolved(value: Any, document: Mapping[str, Json], left: Iterator[int], wit
             return {}
         if next(left, None) is None:
             raise ValueError(f"the $ref {reference} is one of more than {MAX_REFERENCES} of a path, all filled in")
-        return _resolved(_looked_up(reference, document), document, left, (*within, reference))
+        named = _resolved(_looked_up(reference, document), document, left, (*within, reference))
+        beside = {key: one for key, one in value.items() if key != "$ref"}
+        if not beside or not isinstance(named, Mapping) or document["openapi"].startswith("3.0"):  # there it means nothing
+            return named
+        return _merged([named, _resolved(beside, document, left, within)])
     own = {key: _resolved(one, document, left, within) for key, one in value.items() if key != "allOf"}
     return _merged([*_resolved(value["allOf"], document, left, within), own]) if "allOf" in value else own
 
