@@ -275,6 +275,10 @@ TICKETS = ("paths", "/tickets")
             "DELETE /tickets/{number} does not say what number in its path is",
         ),
         (
+            {"openapi": "3.0.3", "paths": {"/x/{ticket-id}": {"get": {}}}},
+            "GET /x/{ticket-id} does not say what ticket-id in its path is",
+        ),
+        (
             changed([*TICKETS, "get", "parameters", 0, "style"], "deepObject"),
             "GET /tickets wants label in the style deepObject, in which nothing is sent here",
         ),

@@ -228,7 +228,7 @@ def _operation(class_name: str, path: str, method: str, item: Mapping[str, Json]
             raise ValueError(f"{where} has two parameters {parameter}")
         properties[parameter], places[parameter] = schema, place
         required += [parameter] if needed else []
-    if lost := [one for one in re.findall(r"\{(\w+)\}", path) if places.get(one) != "path"]:
+    if lost := [one for one in re.findall(r"\{([^{}]+)\}", path) if places.get(one) != "path"]:
         raise ValueError(f"{where} does not say what {lost[0]} in its path is")
     said = ". ".join(part.strip().rstrip(".") for key in ("summary", "description") if (part := item.get(key)))
     schema = foreign({"type": "object", "properties": properties, "required": required})
@@ -295,8 +295,8 @@ def _resolved(value: Any, document: Mapping[str, Json], left: Iterator[int], wit
             raise ValueError(f"the $ref {reference} is one of more than {MAX_REFERENCES} of a path, all filled in")
         named = _resolved(_looked_up(reference, document), document, left, (*within, reference))
         beside = {key: one for key, one in value.items() if key != "$ref"}
-        if not beside or not isinstance(named, Mapping) or document["openapi"].startswith("3.0"):  # there it means nothing
-            return named
+        if not beside or not isinstance(named, Mapping) or document["openapi"].startswith("3.0"):
+            return named  # in 3.0 what stands beside it means nothing
         return _merged([named, _resolved(beside, document, left, within)])
     own = {key: _resolved(one, document, left, within) for key, one in value.items() if key != "allOf"}
     return _merged([*_resolved(value["allOf"], document, left, within), own]) if "allOf" in value else own
