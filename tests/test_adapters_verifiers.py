@@ -79,6 +79,13 @@ def test_checks_may_be_others():
     assert record.rods == (False, True)
 
 
+@pytest.mark.parametrize("num_checks, passed", [(20, 14), (5, 3)])
+def test_the_reward_is_a_share_of_as_many_checks_as_there_are(num_checks, passed):
+    domain, tasks = verifiers_env.domain("sums", SumTaskset(vf.TasksetConfig()).take(1), num_checks=num_checks)
+    record = play(domain, tasks[0], 0, lambda messages: Said("5", Action(answer="5")))
+    assert (len(record.rods), sum(record.rods), record.failure) == (num_checks, passed, "")  # 0.7 of them
+
+
 def test_a_reward_that_breaks_or_is_no_share_is_a_failure():
     class Broken(SumTask):
         @vf.reward

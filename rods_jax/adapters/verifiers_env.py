@@ -35,18 +35,20 @@ def domain(
     name: str,
     taskset: Any,
     *,
-    judge: Callable[[Any], Sequence[bool]] = lambda trace: checks_of(trace.reward, 10),
+    judge: Callable[[Any], Sequence[bool]] | None = None,
     num_checks: int = 10,
     deadline: float = 30.0,
 ) -> tuple[Domain, tuple[Task, ...]]:
     """A Domain of a verifiers.v1.Taskset, and its tasks.
 
-    judge: the checks of a scored trace, as many as `num_checks`.  deadline: seconds for each call of a tool.
+    judge: the checks of a scored trace, as many as `num_checks`; None: the share of them that its reward is.
+    deadline: seconds for each call of a tool.
     ValueError: a task needs what this module leaves out, or the taskset has no end.
     """
     vf = require("verifiers.v1", "verifiers")
     if not taskset.bounded:
         raise ValueError(f"{type(taskset).__name__} has no end: bound it with take(n)")
+    judged = judge or (lambda trace: checks_of(trace.reward, num_checks))
     foreign = list(taskset)
     for one in foreign:
         _require_playable(vf, one)
@@ -57,7 +59,7 @@ def domain(
 
     def begin(task: Task, rules: Rules) -> tuple[Opening, Act]:
         one = foreign[task.world.options["index"]]
-        talk = _Talk(vf, one, opened(one), judge, rules, deadline)
+        talk = _Talk(vf, one, opened(one), judged, rules, deadline)
         return Opening(tuple(talk.tools.specs.values()), task.turns[0].user, num_checks), talk.act
 
     tools = opened(foreign[0]).specs if foreign else {}
