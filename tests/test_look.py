@@ -115,6 +115,17 @@ def test_a_table_of_results_has_a_column_for_each_key(tmp_path):
     assert table == {"columns": ["arm", "score.mean", "n"], "rows": [["a", 0.5, None], ["b", None, [1, 2]]], "total": 2}
 
 
+def test_a_table_that_grows_has_another_stamp(tmp_path):
+    (tmp_path / "study.jsonl").write_text('{"arm": "a"}\n')
+    found = source([tmp_path / "study.jsonl"])
+    before = piece(found, "runs")
+    with (tmp_path / "study.jsonl").open("a") as file:
+        file.write('{"arm": "b"}\n')
+    after = piece(found, "runs")
+    assert before["tables"] == after["tables"] == ["study.jsonl"] and [one[1] for one in after["stamp"]] == [26]
+    assert before["stamp"] != after["stamp"]
+
+
 # -------------------------------------------------------------------------- runs as they may be found
 def test_a_link_that_leads_nowhere_hides_no_settings(run):
     (run / "latest").symlink_to("gone")

@@ -190,6 +190,16 @@ def test_every_metric_can_be_chosen_and_the_curves_follow_a_run_that_trains(serv
     page.complaints.clear()  # of the browser, that nobody answers
 
 
+def test_a_table_follows_its_file(served, tmp_path):
+    (tmp_path / "study.jsonl").write_text('{"arm": "slow"}\n')
+    page = served(tmp_path / "study.jsonl")
+    page.click("#tab-Tables")
+    page.until("document.querySelectorAll('.row').length === 1")
+    with (tmp_path / "study.jsonl").open("a") as file:
+        file.write('{"arm": "fast"}\n')
+    page.until("document.querySelectorAll('.row').length === 2")
+
+
 def test_a_trajectory_shows_its_turns_and_how_likely_each_token_was(served, runs):
     page = served(runs / "many")
     page.press("3")

@@ -121,11 +121,12 @@ def addresses(found: Source) -> Iterator[str]:
 
 # --------------------------------------------------------------------------------------- of all runs
 def _runs(found: Source) -> Json:
-    """Which runs and tables there are, how far each is, what is missing; the stamp changes with the files."""
+    """Which runs and tables there are, how far each is, what is missing; the stamps change with the files."""
     names = [path.name for path in found.runs]
     return {
         "runs": [_standing(path, path.name if names.count(path.name) == 1 else str(path)) for path in found.runs],
         "tables": [path.name for path in found.tables],
+        "stamp": [_stamp(path) for path in found.tables],
     }
 
 

@@ -46,7 +46,7 @@ const KEYS = [["j, ↓ / k, ↑", "next / previous row"], ["→, l, Enter / ←,
       fill(which, state.runs.map((run, i) => el("option", {value: i, selected: i === state.run}, run.name)));
     }
     standing();
-    const now = JSON.stringify(found.problem ? stamp : [found.runs.map(run => run.stamp), found.tables]);
+    const now = JSON.stringify(found.problem ? stamp : [found.runs.map(run => run.stamp), found.stamp]);
     const changed = now !== stamp && !found.problem;
     stamp = found.problem ? stamp : now;
     return changed;
