@@ -1,5 +1,6 @@
 """The page of a run in a real browser: what a person clicks, types and reads, and what hostile text does not do."""
 
+import json
 import threading
 from functools import partial
 
@@ -213,6 +214,23 @@ def test_a_trajectory_shows_its_turns_and_how_likely_each_token_was(served, runs
     assert page.js(shade.format(0)) != page.js(shade.format(1))
     page.press("j")
     page.until("document.querySelector('.detail').innerText.includes('No log-probabilities are recorded here.')")
+
+
+def test_all_of_a_message_is_shown_whatever_of_its_tokens_is_kept(served, tmp_path):
+    """A run keeps the first tokens alone, and a character of several tokens has no text in any of them."""
+    write_run(tmp_path / "run")
+    path = tmp_path / "run" / "trajectories.jsonl"
+    kept = json.loads(path.read_text("utf-8").splitlines()[0])
+    kept["steps"][0]["text"], kept["steps"][1]["text"] = "caf\u00e9!", "one two three"
+    kept |= {"tokens": [["caf", "\ufffd", "\ufffd", "!"], ["one", " two"]], "log_probs": [[-0.1] * 4, [-0.1] * 2]}
+    path.write_text(json.dumps(kept) + "\n", "utf-8")
+    page = served(tmp_path / "run")
+    page.press("3")
+    page.until("document.querySelector('.row')")
+    page.press("j")
+    page.until("document.querySelectorAll('.said .token').length === 6")
+    said = page.js("[...document.querySelectorAll('.said')].map(one => one.textContent)")
+    assert said == ["caf\u00e9!", "caf\ufffd\ufffd!", "one two three"]
 
 
 def test_hostile_text_stays_text_in_every_view(served, runs):

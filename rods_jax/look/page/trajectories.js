@@ -32,13 +32,16 @@ function trajectoriesView(state) {
       words && passed === false ? el("details", {}, el("summary", {}, "gold"), words.gold.length ? words.gold.map(gold => pre("→ " + call(gold))) : quiet("a plain answer")) : null);
   }
 
-  // Unlikely tokens are shaded; the unlikeliest stand below in words, for whoever does not hover.
+  // Unlikely tokens are shaded; the unlikeliest stand below in words, for whoever does not hover.  A run keeps the first
+  // tokens alone: the rest of the text follows them.  A character of several tokens is in none: the text stands above.
   function message(step, tokens, logProbs, codes) {
     const paired = (tokens ?? []).map((text, i) => [text, logProbs[i]]);
     const unlikely = [...paired].sort((a, b) => a[1] - b[1]).slice(0, 3).filter(([, x]) => x < Math.log(0.5));
     const sum = paired.reduce((all, [, x]) => all + x, 0);
+    const told = paired.map(([text]) => text).join(""), whole = step.text.startsWith(told);
     return el("div", {class: "message"},
-      paired.length ? el("pre", {class: "said"}, paired.map(([text, x]) => token(text, x))) : pre(step.text, "said"),
+      paired.length && whole ? null : pre(step.text, "said"),
+      paired.length ? el("pre", {class: "said"}, paired.map(([text, x]) => token(text, x)), whole ? step.text.slice(told.length) : null) : null,
       quiet(codes[step.code] ?? step.code, paired.length ? `; ${paired.length} tokens, log-probability ${num(sum)}` : "",
         unlikely.length ? "; least likely: " + unlikely.map(([text, x]) => `${JSON.stringify(text)} ${num(x)}`).join(", ") : ""),
       step.observations.map(text => pre(text, "back")));
