@@ -107,6 +107,18 @@ def test_trajectories_synthesis_settings_and_differences(run, tmp_path):
     assert [one["name"] for one in piece(found, "runs")["runs"]] == ["run", "other"]
 
 
+def test_a_conversation_opens_with_what_its_user_said_and_not_with_the_words_of_the_task(run):
+    said = [("agent", "Hello?", False), ("user", "My lamp is dark.", False), ("agent", "Is it plugged in?", False)]
+    said += [("user", "It is.", False)]
+    lines = [{"who": who, "text": text, "calls": [], "result": result, "ok": True} for who, text, result in said]
+    step = {"turn": 0, "text": "Is it plugged in?", "code": 1, "observations": ["user: It is."], "num_lines": 2}
+    kept = {"task_id": "seed_0", "rollout": 0, "passed": [True], "steps": [step], "lines": lines, "reward": 1.0}
+    with open_metrics(run / "trajectories.jsonl", resume_step=1) as write:
+        write(2, kept)
+    first, second = (piece(source([run]), f"0/trajectory/{number}")["turns"] for number in (0, 2))
+    assert second == [first[0] | {"user": "My lamp is dark."}, first[1]] and first[0]["user"] != "My lamp is dark."
+
+
 def test_a_table_of_results_has_a_column_for_each_key(tmp_path):
     (tmp_path / "study.jsonl").write_text(
         '{"arm": "a", "score": {"mean": 0.5}}\n{"arm": "b", "n": [1, 2]}\n{"arm": "torn'

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from rods_jax import journal
+from rods_jax.environments.conversation import USER
 from rods_jax.evaluation import CODES
 from rods_jax.files import read_object, require_object
 from rods_jax.look.ancestry import Forest, described, forest
@@ -238,9 +239,17 @@ def _passed(record: Mapping[str, Any]) -> Json:
 def _trajectory(found: Source, directory: Path, number: int) -> Json:
     record = found.read(directory / "trajectories.jsonl")[number]
     task = found.forest(directory).by_id.get(record["task_id"])
-    turns: Json = task["turns"] if task else []
+    turns = _opened(task["turns"], record) if task else []
     codes = {str(code): name.replace("_", " ") for code, name in CODES.items()}
     return {**record, "passed": _passed(record), "turns": turns, "codes": codes}
+
+
+def _opened(turns: Sequence[Json], record: Mapping[str, Any]) -> Sequence[Json]:
+    """The turns; the first of a conversation with what its user said, which may be other words than the task's."""
+    lines = record.get("lines") or ()
+    before = lines[: len(lines) - sum(step.get("num_lines", 0) for step in record["steps"])]
+    said = [one["text"] for one in before if one["who"] == USER and not (one["calls"] or one["result"])]
+    return [turns[0] | {"user": "\n".join(said)}, *turns[1:]] if said else turns
 
 
 def _synthesis(found: Source, directory: Path) -> Json:
