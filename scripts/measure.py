@@ -56,7 +56,9 @@ def _summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if not seconds:
         return results[-1]
     peak = max(result["peak_bytes"] for result in results if "peak_bytes" in result)
-    return results[-1] | {"median_seconds": statistics.median(seconds), "seconds": seconds, "peak_bytes": peak}
+    loads = [result["load_before"] for result in results if "load_before" in result]
+    pooled = {"median_seconds": statistics.median(seconds), "seconds": seconds, "peak_bytes": peak}
+    return results[-1] | pooled | {"load_before": loads}
 
 
 def this_module(module: str, request: Mapping[str, Any]) -> list[str]:

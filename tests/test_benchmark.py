@@ -20,6 +20,7 @@ def test_processes_take_turns_and_their_seconds_are_pooled():
     }
     results = measure.take_turns(commands, rounds=2)
     assert results["ours"]["seconds"] == [1.0, 3.0, 1.0, 3.0] and results["ours"]["median_seconds"] == 2.0
+    assert len(results["ours"]["load_before"]) == len(results["peer"]["load_before"]) == 2  # of each process
     assert measure.ratio(results, "ours", "peer", "median_seconds") == 4.0
     assert measure.ratio(results, "ours", "peer", "peak_bytes") == 4.0
     assert "27 GB" in results["broken"]["error"]
