@@ -74,6 +74,9 @@ def main(seeds: int = 5, out: Path = Path("evolution_study"), attempts: int = 25
     if seeds not in STUDENT:
         terminal.refuse(console, "--seeds must be from 2 to 10")
         sys.exit(2)
+    if attempts < (least := max(arm.pairs for arm in ARMS.values())) or rounds < 1:
+        terminal.refuse(console, f"--attempts must be at least {least}, and --rounds 1")
+        sys.exit(2)
     ground, rows = helpdesk(), list[dict[str, Json]]()
     jobs = [(name, seed) for name in ARMS for seed in range(seeds)]
     for name, seed in track(jobs, "evolutions", console=console):

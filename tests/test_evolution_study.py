@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from scripts import evolution_study
 from scripts.evolution_study import ARMS, MEASURES, interval, main, table_of
 
 
@@ -23,3 +24,11 @@ def test_every_arm_is_measured_in_every_round_and_drawn(tmp_path, capsys):
     assert table_of("x", rows).row_count == len(ARMS) and "scaled, 2 seeds" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(seeds=1, out=tmp_path)
+
+
+@pytest.mark.parametrize("numbers", [{"attempts": 15}, {"rounds": 0}])
+def test_numbers_from_which_no_study_can_follow_are_refused_first(tmp_path, capsys, monkeypatch, numbers):
+    monkeypatch.setattr(evolution_study, "measured", lambda *_: pytest.fail("it began"))
+    with pytest.raises(SystemExit) as ended:
+        main(seeds=2, out=tmp_path, **numbers)
+    assert ended.value.code == 2 and "--attempts must be at least 16, and --rounds 1" in capsys.readouterr().out
