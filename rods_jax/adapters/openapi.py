@@ -175,7 +175,9 @@ def _pairs(name: str, value: Json) -> list[tuple[str, Json]]:
 
 
 def _items(value: Json) -> list[Json]:
-    return list(value) if isinstance(value, list | tuple) else [value]
+    if isinstance(value, list | tuple):
+        return list(value)
+    return [] if value is None else [value]  # null is no text: what is null is not sent
 
 
 def _quoted(value: Json) -> str:
