@@ -305,7 +305,7 @@ def parameter(name, place="query", **how):
         ({"explode": False}, ["a b", "c,d"], "/x?l=a+b,c%2Cd"),
         ({"style": "form", "explode": False}, [], "/x"),
         ({"explode": False}, 3, "/x?l=3"),
-        ({}, {"R": 100, "G": [1]}, "/x?R=100&G=%5B1%5D"),
+        ({}, {"R": 100, "G": [1], "B": None}, "/x?R=100&G=%5B1%5D"),
         ({}, None, "/x"),  # a query has no null: FastAPI would read the word
         ({"explode": False}, None, "/x"),
     ],

@@ -171,7 +171,9 @@ def request_of(operation: Operation, arguments: Mapping[str, Json]) -> tuple[str
 
 def _pairs(name: str, value: Json) -> list[tuple[str, Json]]:
     """What a query says of a parameter: each item of a list by its name, each field of an object by the field's own."""
-    return [*value.items()] if isinstance(value, Mapping) else [(name, item) for item in _items(value)]
+    if isinstance(value, Mapping):
+        return [(key, one) for key, one in value.items() if one is not None]
+    return [(name, item) for item in _items(value)]
 
 
 def _items(value: Json) -> list[Json]:
