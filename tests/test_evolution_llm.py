@@ -1,6 +1,7 @@
 """The roles by language models: a real server on loopback plays all of them, well and in every known wrong way."""
 
 import json
+import random
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,7 @@ from rods_jax.evolution.evolve import Pace, evolve
 from rods_jax.evolution.ledger import opened, unwritten
 from rods_jax.evolution.llm import BACKENDS, lines_in, llm_roles, read_calls
 from rods_jax.evolution.llm_trial import told
+from rods_jax.evolution.pairs import Slice
 from rods_jax.evolution.roles import Verdict
 from rods_jax.records import encode
 from rods_jax.synthesis.backends import recorded, recording
@@ -234,6 +236,17 @@ def test_a_plan_that_a_filter_withholds_is_counted_and_the_others_go_on(tmp_path
 def test_planners_who_make_no_pair_end_it(tmp_path):
     none, _, _ = evolved(tmp_path, planner=say("no"))
     assert none.ended == "no pair was made" and len(none.refused_pairs) == 12
+
+
+@pytest.mark.parametrize("clauses", ["", "none"])
+def test_a_ground_without_a_policy_has_pairs_without_clauses(clauses):
+    text = tags(
+        reasoning="x", tools=NAMES[0], clauses=clauses, style="plain", depth="2",
+        synthesis="Write.", trial="Play.", rubric="Judge.",
+    )  # fmt: skip
+    backends = dict.fromkeys(BACKENDS, lambda requests: [Reply(text) for _ in requests])
+    pair = llm_roles(GROUND._replace(clauses=()), backends).plan("p00", [], [], random.Random(0))
+    assert pair.slice == Slice((NAMES[0],), (), "plain", (2,))
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def _plan(
     ask: Ask, ground: Ground, name: str, earlier: Sequence[PlanPair], refusals: Sequence[str], rng: random.Random
 ) -> PlanPair:
     def read(parts: Mapping[str, str]) -> PlanPair:
-        numbers = [*map(_number, lines_in(parts["clauses"]))]
+        numbers = [*map(_number, lines_in(parts["clauses"]))] if ground.clauses else []  # there may be no policy
         if not all(0 < number <= len(ground.clauses) for number in numbers):
             raise ValueError(f"clauses are numbers from 1 to {len(ground.clauses)}")
         depth = tuple(map(_number, lines_in(parts["depth"])))
