@@ -238,8 +238,13 @@ def test_the_help_desk_decides_such_a_task_by_its_checker():
 class Lamp:
     """A lamp."""
 
-    def __init__(self, on: bool = False):
-        self.on = on
+    def __init__(self, on: bool = False, level: float = 0.0):
+        self.on, self.level = on, level
+
+    def dim(self, level: float) -> str:
+        """Sets its level."""
+        self.level = level
+        return "done"
 
     def switch(self, on: bool) -> str:
         """Switches it."""
@@ -265,6 +270,15 @@ def test_any_python_classes_can_be_a_ground():
     for calls, passed in (((switch,), (True, True)), ((), (False, False))):
         said = iter([*(Said("", Action(calls=(call,))) for call in calls), Said("Done.", Action(answer="Done."))])
         assert play(domain, task, 0, lambda messages: next(said)).rods == passed
+
+
+@pytest.mark.parametrize("level", [5.0, 1e17])  # 1e17 + 1 == 1e17: the same call is no perturbation
+def test_a_number_of_any_size_can_be_gold(level):
+    world = World(("Lamp",), {"Lamp": {"level": 0.0}})
+    ground = of_toolkit(toolkit.domain("lamps", {"Lamp": Lamp}), lambda rng: world)
+    dim = Act(AGENT, Call("dim", {"level": level}))
+    checker = Checker((Goal(("Lamp", "level"), level),))
+    require_sound(ground, task_of(ground, world, Draft("base", "Dim it.", {}, (), (dim,), checker)))
 
 
 def test_a_greeting_says_nothing():

@@ -139,7 +139,7 @@ def _others(schema: Json, value: Json) -> Iterator[Json]:
     elif isinstance(value, bool):
         yield not value
     elif isinstance(value, int | float):
-        yield from (value + 1, value - 1)
+        yield from (one for one in (value + 1, value - 1) if one != value)  # a huge float plus 1 is itself
     elif isinstance(value, str):
         yield f"{value}x"
 
