@@ -61,6 +61,21 @@ def test_each_slip_is_found_by_the_gate_or_known_to_the_truth(kind):
     assert found == {by_gate.get(kind, kind): 12}
 
 
+def test_a_world_that_the_journal_would_change_ends_it_before_anybody_writes():
+    def base(rng):
+        world = GROUND.base(rng)
+        return replace(world, options={**world.options, "rooms": (1, 2)})
+
+    def make(backends):
+        return MAKE(backends)._replace(write=lambda *given: pytest.fail("a writer was asked"))
+
+    found = evolve(GROUND._replace(base=base), make, Pace(pairs=4, attempts=1, rounds=1), unwritten())
+    assert found.rounds[0].outcomes == () and found.ended == (
+        "nothing could be tried in a whole round: ValueError: the ground's base holds a tuple or a key that is not a "
+        "string where JSON has none"
+    )
+
+
 def test_a_writer_that_is_told_slips_rarely_and_one_that_does_not_slip_writes_sound_tasks():
     told = replace(PAIR, synthesis=(f"{AVOID}the user's words give the solution away",))
     slipped = {}

@@ -1,5 +1,6 @@
 """A draft: all that an author says of a task; and the task that it becomes."""
 
+import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from rods_jax import strict_json
 from rods_jax.environments.checker import Checker, checker_option
 from rods_jax.environments.conversation import AGENT, OUT_OF_SCOPE, STOP, TRANSFER, without_thought
 from rods_jax.evolution.ground import Act, Ground
-from rods_jax.records import RecordError, decode
+from rods_jax.records import RecordError, decode, encode
 from rods_jax.synthesis.errors import Rejected
 from rods_jax.synthesis.patch import Patch, accept_patches, deep_merge
 from rods_jax.task_files import content_hash
@@ -91,5 +92,8 @@ def gold_of(task: Task) -> tuple[Act, ...]:
 
 
 def base_of(ground: Ground, unit: str) -> World:
-    """The world that a unit's writer begins with."""
-    return ground.base(random.Random(f"world/{unit}"))
+    """The world that a unit's writer begins with.  ValueError, TypeError: a later call would read another from the journal."""
+    world = ground.base(random.Random(f"world/{unit}"))
+    if decode(World, json.loads(json.dumps(encode(world), allow_nan=False))) != world:
+        raise ValueError("the ground's base holds a tuple or a key that is not a string where JSON has none")
+    return world
