@@ -30,7 +30,18 @@ from rods_jax.evolution.pairs import (
     require_pair,
     text_of,
 )
-from rods_jax.evolution.roles import ALLOW, AVOID, REJECT, TASK, TRAJECTORY, Complaints, Verdict, gist, reflect_by_rules
+from rods_jax.evolution.roles import (
+    ALLOW,
+    AVOID,
+    REJECT,
+    TASK,
+    TRAJECTORY,
+    Complaints,
+    Verdict,
+    counted,
+    gist,
+    reflect_by_rules,
+)
 from rods_jax.synthesis.errors import Rejected
 from rods_jax.task_files import content_hash
 
@@ -144,6 +155,8 @@ def test_reflection_quotes_what_was_said_most_often():
     turned = reflect_by_rules(new, Complaints(harsh=("leaky",)), ())
     assert turned.rubric == ("Judge.", f"{ALLOW}short", f"{ALLOW}leaky")  # the later line takes the earlier one's place
     assert gist("the gold call 'x' of 12 fails: port broken") == "the gold call ... of ... fails"
+    apart = ("the user's words lack the customer's name", "the user's mood is the assistant's name")
+    assert [*counted(apart)] == [*apart]
 
 
 def test_a_version_that_does_worse_is_taken_back_and_its_lines_are_kept_in_mind():

@@ -116,7 +116,8 @@ def reflect_by_rules(pair: PlanPair, complaints: Complaints, worse: Sequence[str
 
 def gist(sentence: str) -> str:
     """What complaints of a kind have in common: the sentence up to a colon, without numbers and quoted values."""
-    return re.sub(r"\s+", " ", re.sub(r"'[^']*'|\d+", "...", sentence.partition(":")[0])).strip()[:200]
+    plain = re.sub(r"(?<!\w)'[^']*'(?!\w)|\d+", "...", sentence.partition(":")[0])  # an apostrophe quotes nothing
+    return re.sub(r"\s+", " ", plain).strip()[:200]
 
 
 def counted(complaints: Sequence[str]) -> dict[str, int]:
