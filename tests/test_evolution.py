@@ -12,6 +12,7 @@ from rods_jax.evolution.attempt import (
     acceptance,
     agreement,
     complaints_of,
+    likeness,
     without_duplicates,
 )
 from rods_jax.evolution.draft import base_of, task_of
@@ -186,6 +187,12 @@ def test_tasks_that_are_the_same_but_for_numbers_count_once():
     assert [found.error for found in without_duplicates([other], [one.task])] == ["duplicate"]
     known = frozenset({content_hash(one.task)})
     assert [found.error for found in without_duplicates([one, other], [], known)] == ["duplicate", ""]
+
+
+def test_letters_of_any_script_tell_tasks_apart():
+    vera, rada = (made(replace(SLOW, words=f"Меня зовут {name}. My account is 12.")) for name in ("Вера", "Рада"))
+    assert likeness(vera) != likeness(rada)
+    assert likeness(vera) == likeness(made(replace(SLOW, words="Меня зовут Вера. My account is 7.")))
 
 
 def _for(base):

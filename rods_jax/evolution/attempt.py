@@ -97,7 +97,8 @@ def _error(verdict: Verdict, judged: Verdict, record: Record) -> tuple[str, str]
 
 def likeness(task: Task) -> str:
     """What two tasks share that are the same but for numbers: the user's words and both sides' gold."""
-    return re.sub(r"\d+", "0", json.dumps([task.turns[0].user, task.world.options["gold"]], sort_keys=True))
+    said = json.dumps([task.turns[0].user, task.world.options["gold"]], sort_keys=True, ensure_ascii=False)
+    return re.sub(r"\d+", "0", said)  # letters are not escaped: an escape holds digits
 
 
 def without_duplicates(
