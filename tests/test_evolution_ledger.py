@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +111,26 @@ def test_more_tasks_may_be_asked_for_later_and_fewer_take_none_away(tmp_path):
     assert [one.task_id for one in records] == [task.id for task in more.tasks] and all(
         all(one.rods) for one in records
     )
+
+
+def test_a_role_may_ask_its_first_question_while_another_thread_counts_tokens():
+    ledger = unwritten({"writer": lambda requests: [Reply("x", prompt_tokens=1)]})
+    asking = threading.Thread(target=lambda: ledger.do("u", str, lambda backends: ask(backends["writer"])))
+
+    def ask(writer):
+        return writer([Request(())])[0].text
+
+    class Counted(Spent):
+        @property
+        def prompt_tokens(self):
+            asking.start()
+            asking.join(0.1)
+            return 5
+
+    ledger.spent = {"planner": Counted()}
+    assert ledger.tokens() == 5
+    asking.join()
+    assert ledger.spent["writer"] == Spent(1, 1, 0)
 
 
 def test_a_budget_holds_where_a_server_counts_nothing(tmp_path):

@@ -138,7 +138,8 @@ class Ledger:
         )
 
     def tokens(self) -> int:
-        return sum(one.prompt_tokens + one.completion_tokens for one in self.spent.values())
+        with self._lock:  # another thread may count a role's first question
+            return sum(one.prompt_tokens + one.completion_tokens for one in self.spent.values())
 
 
 def _counted(request: Request, reply: Reply) -> Reply:
