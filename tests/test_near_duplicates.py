@@ -29,6 +29,7 @@ def test_shingles_by_hand():
         ("lend_book", "book_id", "7", "to", "ann"),
         ("book_id", "7", "to", "ann", "pwd"),
     }
+    assert shingles(task("a", "", gold=(Call("mail", {"to": "Zoë Ünal"}),))) == {("mail", "to", "zoë", "ünal")}
     assert shingles(task("a", "")) == frozenset()
 
 

@@ -105,5 +105,5 @@ def far_from(tasks: Sequence[Task]) -> Gate:
 
 def _tokens(turn: Turn) -> Iterator[list[str]]:
     yield re.findall(r"\w+", turn.user.lower())
-    calls = " ".join(f"{call.name} {json.dumps(dict(call.arguments))}" for call in turn.gold)
+    calls = " ".join(f"{call.name} {json.dumps(dict(call.arguments), ensure_ascii=False)}" for call in turn.gold)
     yield re.findall(r"\w+", calls.lower())
