@@ -159,6 +159,9 @@ def test_what_json_cannot_hold_is_refused_by_a_gate():
     assert "serializable" in storable(
         TOY, replace(TASK, world=replace(TASK.world, state={"Till": {"balance": object()}}))
     )
+    for value, why in ((10**400, "an integer has more than 400 digits"), ("\ud83d", "half a surrogate pair")):
+        odd = replace(TASK, world=replace(TASK.world, state={"Till": {"balance": value}}))
+        assert why in storable(TOY, odd)  # a journal would hold it, and no task file
 
 
 # ------------------------------------------------------------------------------- bad configurations

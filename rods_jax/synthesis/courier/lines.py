@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from rods_jax import strict_json
 from rods_jax.environments.protocol import Domain
 from rods_jax.journal import Entry, JournalError
 from rods_jax.records import RecordError, decode, encode
@@ -95,10 +96,10 @@ def read_attempts(record: Mapping[str, Json]) -> tuple[tuple[Rejection, ...], tu
 
 
 def storable(domain: Domain, task: Task) -> str | None:
-    """Gate: the task survives the journal's JSON unchanged; else the reason why it does not."""
+    """Gate: the task survives journals and task files unchanged; else the reason why it does not."""
     task = replace(task, id="any")
     try:
-        read = task_from_json(json.loads(json.dumps(task_to_json(task), allow_nan=False)))
-    except (TypeError, ValueError) as error:
+        read = task_from_json(strict_json.loads(json.dumps(task_to_json(task), allow_nan=False)))
+    except (TypeError, ValueError, RecursionError) as error:
         return str(error)
     return None if read == task else "it holds a tuple or a key that is not a string where JSON has none"
