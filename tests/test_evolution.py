@@ -141,6 +141,13 @@ def test_failures_go_to_the_side_at_fault():
         harsh=("short",),
         lax=("leaky", "served in vain"),
     )
+    mute = (
+        outcome("unreadable", "verifier: 3 unusable replies"),
+        outcome("unreadable", "judge: 3 unusable replies", YES),
+    )
+    assert complaints_of(mute) == Complaints()
+    written = replace(mute[0], task=None, detail="writer: 3 unusable replies")
+    assert complaints_of([written]) == Complaints(task=("writer: 3 unusable replies",))
     assert acceptance(SOME) == 1 / 8
     assert (
         agreement(SOME) == 2 / 5

@@ -17,7 +17,7 @@ from rods_jax.evolution.ledger import opened, unwritten
 from rods_jax.evolution.llm import BACKENDS, lines_in, llm_roles, read_calls
 from rods_jax.evolution.llm_trial import told
 from rods_jax.evolution.pairs import Slice
-from rods_jax.evolution.roles import Verdict
+from rods_jax.evolution.roles import Complaints, Verdict
 from rods_jax.records import encode
 from rods_jax.synthesis.backends import recorded, recording
 from rods_jax.synthesis.errors import Rejected
@@ -202,6 +202,7 @@ def test_a_reflector_whose_settings_are_refused_is_asked_again_by_the_next_call(
 def test_a_verifier_that_says_nothing_usable_is_counted(tmp_path):
     found, _, _ = evolved(tmp_path, verifier=say("I will not."))
     assert errors(found) == {"unreadable": 4} and found.ended == "a whole round brought no task"
+    assert complaints_of(found.rounds[0].outcomes) == Complaints()
 
 
 def test_a_server_that_misbehaves_now_and_then_costs_attempts_alone(tmp_path):

@@ -132,13 +132,15 @@ def complaints_of(outcomes: Sequence[Tried]) -> Complaints:
 
     The verifier refused it, and nothing was found wrong: the rubric is too harsh.  The verifier let it pass, and the
     trial blames the task: the task is at fault, and the rubric is too lax.  The dialogue was bad: the trial's
-    instructions.  Anything else: the synthesis plan.
+    instructions.  A verifier said nothing usable: nobody is.  Anything else: the synthesis plan.
     """
     task, trajectory, harsh, lax = list[str](), list[str](), list[str](), list[str]()
     for one in outcomes:
         match one.error:
             case "" | "pipeline_exception":
                 pass  # nothing failed, or a server
+            case "unreadable" if one.task is not None:
+                pass  # a verifier's reply: the task may be fine
             case "verifier":
                 (harsh if is_fine(one) else task).append(one.detail)
             case "judged_trajectory":
