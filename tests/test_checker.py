@@ -150,7 +150,7 @@ BAD = {
         (replace(SLOW, gold=(agent("set_speed", colour="red"),)), "set_speed has no argument colour"),
         (with_checker(SLOW, goal=(Goal((*OWN, "colour"), 1),)), f"the state has no {'.'.join(OWN)}.colour"),
         (with_checker(SLOW, assertions=(Assertion("fast"),)), "there is no predicate fast"),
-        (replace(SLOW, patches=(Patch("Desk", ("colour",), 1),)), "Desk.colour: no such field"),
+        (replace(SLOW, patches=(Patch("Desk", ("colour",), 1),)), "a patch fits nowhere: Desk.colour: no such field"),
         (replace(SLOW, category="loud"), "there is no category loud"),
         (replace(SLOW, gold=()), "the task has no checker, or asks for nothing"),
     ],

@@ -56,7 +56,7 @@ def world_of(ground: Ground, base: World, draft: Draft) -> World:
     for patch in draft.patches:
         change, refused = accept_patches(ground.domain, replace(base, state=state), [patch])
         if refused:
-            raise Rejected(UNKNOWN, refused[0])
+            raise Rejected(UNKNOWN, f"a patch fits nowhere: {refused[0]}")
         state = deep_merge(state, change)
     return replace(base, state=state)
 
