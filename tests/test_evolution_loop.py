@@ -254,3 +254,12 @@ def test_an_author_hands_out_accepted_tasks_of_the_seeds_family_each_once(evolve
     path.write_text("")
     with pytest.raises(TaskFileError, match="holds no task"):
         accepted_tasks(HELPDESK, path)
+
+
+def test_an_author_hashes_each_accepted_task_once(monkeypatch, tmp_path):
+    hashed = []
+    monkeypatch.setattr("rods_jax.evolution.author.content_hash", lambda task: hashed.append(task.id) or task.id)
+    write_tasks(tmp_path / "tasks.jsonl", [replace(made(SLOW), id=str(number)) for number in range(5)])
+    author = accepted_tasks(HELPDESK, tmp_path / "tasks.jsonl")
+    given = [author(Order(made(SLOW)), step=1, rng=random.Random(n), known_hashes=frozenset("0")) for n in range(9)]
+    assert hashed == [*"01234"] and {one.candidate.id for one in given} <= {*"1234"}

@@ -27,6 +27,7 @@ def accepted_tasks(domain: Domain, path: str | Path) -> Write:
     tasks = read_tasks(path)
     if not tasks:
         raise TaskFileError(f"{path} holds no task")
+    by_content = {content_hash(task): task for task in tasks}  # once: each order looks at all of them
     for task in tasks:
         if task.category not in domain.strata:
             raise TaskFileError(f"{path}: task {task.id} is of {task.category}, which {domain.name} lacks")
@@ -42,7 +43,8 @@ def accepted_tasks(domain: Domain, path: str | Path) -> Write:
         attempts: int = 3,
     ) -> Synthesis:
         seed, rejections = order.seed, tuple(history)
-        left = [task for task in tasks if task.category == seed.category and content_hash(task) not in known_hashes]
+        family = ((content, task) for content, task in by_content.items() if task.category == seed.category)
+        left = [task for content, task in family if content not in known_hashes]
         if not left:
             detail = f"every accepted task of {seed.category} is in the pool already"
             return Synthesis(None, (*rejections, Rejection(len(rejections), NONE_LEFT, detail)))
