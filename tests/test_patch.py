@@ -4,12 +4,21 @@ import json
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from synthesis_toy import TASK, TOY
 
-from rods_jax.synthesis.patch import deep_merge, split_path
+from rods_jax.synthesis.patch import Patch, accept_patches, deep_merge, split_path
 
 
 def test_a_backslash_keeps_a_dot_in_its_key():
     assert split_path(r"root.notes\.txt.content") == ("root", "notes.txt", "content")
+
+
+def test_a_patch_without_a_path_is_refused_for_that():
+    patches = [Patch("Library", (), 1), Patch("Library", ("a",) * 13, 1)]
+    assert accept_patches(TOY, TASK.world, patches) == (
+        {},
+        ("Library.: the path is empty", f"Library.{'.'.join('a' * 13)}: too long"),
+    )
 
 
 NESTED = st.recursive(

@@ -62,7 +62,9 @@ def _change(domain: Domain, world: World, patch: Patch) -> dict[str, Json]:
     (class_name, path, value), state = patch, world.state
     if class_name not in world.classes:
         raise ValueError("no class of this task")
-    if not 0 < len(path) <= MAX_KEYS or len(json.dumps(value)) > MAX_VALUE_CHARACTERS:
+    if not path:
+        raise ValueError("the path is empty")
+    if len(path) > MAX_KEYS or len(json.dumps(value)) > MAX_VALUE_CHARACTERS:
         raise ValueError("too long")
     nested = value
     for key in reversed(path):
