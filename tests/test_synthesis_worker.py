@@ -8,12 +8,12 @@ import pytest
 from beside_toy import CONFIG, SEEDS, TASKS, backends, model
 from replay_toy import task_named
 from synthesis_toy import TASK, TOY
-from trainer_and_workers import ROOT, Counting, at_first_go, author_with, records, trainer, workers
+from trainer_and_workers import ROOT, Counting, at_first_go, author_with, begun_run, records, trainer, workers
 
 from rods_jax import journal
 from rods_jax.chat import Endpoint, http_generate
 from rods_jax.config import ConfigError, SynthesisConfig
-from rods_jax.run.authors import author_of
+from rods_jax.run.authors import author_of, open_author
 from rods_jax.synthesis.ask import ROLES, load_prompts
 from rods_jax.synthesis.author import Author, Order, Synthesis
 from rods_jax.synthesis.courier.dispatch import at_once
@@ -183,6 +183,14 @@ def test_a_role_without_a_backend_a_missing_prompt_and_key_are_refused_before_an
     assert "NO_SUCH_KEY" in refused(backends=lambda: dict.fromkeys(ROLES, http_generate(endpoint)))
     with pytest.raises(ConfigError, match="synthesis.attempts must be above 0"):
         SynthesisConfig(backends=backends, roles=llm_roles, attempts=0)
+
+
+def test_workers_do_not_wait_for_seeds_that_the_trainer_settles_itself(tmp_path):
+    config = replace(CONFIG, synthesis=replace(CONFIG.synthesis, at_once=True, workers=1))
+    for alone, why in ((config, "synthesis.at_once"), (replace(CONFIG, synthesis=None), "no synthesis=")):
+        directory = begun_run(tmp_path / why, alone)
+        with pytest.raises(ConfigError, match=f"the config has {why}.*: its author works in the trainer"):
+            open_author(alone, directory)
 
 
 def test_no_candidate_may_repeat_a_held_out_task_or_one_of_the_pool():

@@ -52,6 +52,8 @@ def open_author(config: Config, directory: Path) -> Author:
     require_same_run(config, directory)
     if config.synthesis is None:
         raise ConfigError("the config has no synthesis=SynthesisConfig(...): its author works in the trainer")
+    if config.synthesis.at_once:
+        raise ConfigError("the config has synthesis.at_once: its author works in the trainer, and no seed comes here")
     tasks = TaskSplits(**{part: read_tasks(directory / "tasks" / f"{part}.jsonl") for part in TaskSplits._fields})
     return author_of(config.synthesis, config.domain(), tasks)
 
