@@ -113,7 +113,7 @@ WELL = {
 }
 
 
-def evolved(tmp_path, pace: Pace = PACE, timeouts: dict[str, float] = {}, **others):
+def evolved(tmp_path, pace: Pace = PACE, timeouts: dict[str, float] = {}, done=lambda outcome: None, **others):
     """(what came out, the ledger, the requests) of a server that does well but for these roles."""
 
     def respond(handler, body):
@@ -127,7 +127,7 @@ def evolved(tmp_path, pace: Pace = PACE, timeouts: dict[str, float] = {}, **othe
             for role in BACKENDS
         }
         with opened(tmp_path / "evolution.jsonl", {}, backends) as ledger:
-            return evolve(GROUND, partial(llm_roles, GROUND), pace, ledger), ledger, requests
+            return evolve(GROUND, partial(llm_roles, GROUND), pace, ledger, done=done), ledger, requests
 
 
 def errors(found) -> Counter:
@@ -299,8 +299,9 @@ def test_refusals_of_the_verifiers_become_evidence(tmp_path):
 
 @pytest.mark.parametrize("role", ["assistant", "user"])
 def test_an_assistant_or_a_user_without_an_answer_is_no_fault_of_the_task(tmp_path, role):
-    fine = in_turn(fail(400), WELL[role])
-    found, _, _ = evolved(tmp_path, replace(PACE, workers=1), **{role: fine})
+    fine, done = in_turn(fail(400), WELL[role]), []
+    found, _, _ = evolved(tmp_path, replace(PACE, workers=1), done=done.append, **{role: fine})
+    assert Counter(one.error for one in done) == {"": len(done) - 1, "pipeline_exception": 1}  # each is told of
     assert errors(found) == {"": 3, "pipeline_exception": 1}
     assert found.rounds[0].outcomes[0].detail.startswith("the trial broke: ")
     assert complaints_of(found.rounds[0].outcomes).task == ()

@@ -272,4 +272,5 @@ def _attempts(
     if not ended:
         for place, outcome in unanswered.items():
             found[place] = ledger.do(jobs[place][1], Tried, lambda backends: outcome)
+            done(outcome)
     return tuple(without_duplicates([found[place] for place in sorted(found)], before, known)), ended
