@@ -60,6 +60,14 @@ def content_hash(task: Task) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=dict).encode()).hexdigest()
 
 
+def task_line(task: Task) -> str:
+    """The task as a line of a file. TypeError, ValueError, RecursionError: it would not read back equal."""
+    line = json.dumps(task_to_json(task), allow_nan=False)
+    if task_from_json(strict_json.loads(line)) != task:
+        raise TaskFileError("it holds a tuple or a key that is not a string where JSON has none")
+    return line
+
+
 def write_tasks(path: str | Path, tasks: Iterable[Task]) -> None:
     """Writes all tasks or leaves the file as it was; what would not read back equal is refused, and an id that comes twice."""
     lines: dict[str, str] = {}
@@ -67,9 +75,7 @@ def write_tasks(path: str | Path, tasks: Iterable[Task]) -> None:
         try:
             if task.id in lines:
                 raise TaskFileError("an earlier task has its id")
-            line = json.dumps(task_to_json(task), allow_nan=False)
-            if task_from_json(strict_json.loads(line)) != task:
-                raise TaskFileError("it holds a tuple or a key that is not a string where JSON has none")
+            line = task_line(task)
         except (TypeError, ValueError, RecursionError) as error:
             raise TaskFileError(f"task {task.id} cannot be written to {path}: {error}") from error
         lines[task.id] = line + "\n"

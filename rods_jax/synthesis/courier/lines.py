@@ -4,20 +4,18 @@ seeds.jsonl      {"key", "step", "random", "task", "trajectories"}; an older lin
 outcomes.jsonl   {"key", "candidate", "content", "rejections", "exchanges"}
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from rods_jax import strict_json
 from rods_jax.environments.protocol import Domain
 from rods_jax.journal import Entry, JournalError
 from rods_jax.records import RecordError, decode, encode
 from rods_jax.synthesis.attempt import Exchange, Rejection
 from rods_jax.synthesis.author import Order, Synthesis
 from rods_jax.synthesis.critique import content_hash
-from rods_jax.task_files import TaskFileError, task_from_json, task_to_json
+from rods_jax.task_files import TaskFileError, task_from_json, task_line, task_to_json
 from rods_jax.types import Json, Task, Trajectory
 
 SEEDS, OUTCOMES, TAKEN, WORK = "seeds.jsonl", "outcomes.jsonl", "taken.jsonl", "work"
@@ -97,9 +95,8 @@ def read_attempts(record: Mapping[str, Json]) -> tuple[tuple[Rejection, ...], tu
 
 def storable(domain: Domain, task: Task) -> str | None:
     """Gate: the task survives journals and task files unchanged; else the reason why it does not."""
-    task = replace(task, id="any")
     try:
-        read = task_from_json(strict_json.loads(json.dumps(task_to_json(task), allow_nan=False)))
+        task_line(replace(task, id="any"))
     except (TypeError, ValueError, RecursionError) as error:
         return str(error)
-    return None if read == task else "it holds a tuple or a key that is not a string where JSON has none"
+    return None
