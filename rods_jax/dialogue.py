@@ -274,9 +274,8 @@ def converse(generate: Generate) -> Act:
 
     def act(messages: Sequence[Message]) -> Said | Stop:
         nonlocal num_calls, answered
-        if any(
-            message.role == "user" for message in messages
-        ):  # thoughts go back within a turn, and are forgotten after it
+        # Thoughts go back within a turn, and are forgotten after it.
+        if any(message.role == "user" for message in messages):
             conversation[:] = map(_without_reasoning, conversation)
         hear(messages, conversation, tools, unanswered)
         (reply,) = generate([chat.Request(tuple(conversation), tuple(tools))])
