@@ -31,6 +31,7 @@ def test_shingles_by_hand():
     }
     assert shingles(task("a", "", gold=(Call("mail", {"to": "Zoë Ünal"}),))) == {("mail", "to", "zoë", "ünal")}
     assert shingles(task("a", "")) == frozenset()
+    assert shingles(task("a", "去北京3天abc")) == {("去", "北", "京", "3", "天"), ("北", "京", "3", "天", "abc")}
 
 
 def test_similarity_is_shared_over_all():

@@ -41,6 +41,7 @@ def test_a_good_task_passes_every_gate():
         (gates.modest_arguments, with_turn(0, gold=(Call("add_book", {"title": {"a": [0] * 6}}),))),
         (gates.distinct_calls, with_turn(2, gold=(Call("deposit_cash", {"amount": 9}),) * 2)),
         (gates.plain_queries, with_turn(2, user="Use deposit_cash.")),
+        (gates.plain_queries, with_turn(2, user="请用deposit_cash存钱")),
         (gates.plain_queries, with_turn(2, user=" ")),
         (gates.executable, with_turn(1, gold=(Call("compute_fine", {"book_id": 1}),))),
         (gates.silence_fails, replace(TASK, turns=(Turn("Hello."),))),

@@ -10,6 +10,7 @@ from rods_jax.environments.protocol import Domain
 from rods_jax.environments.scoring import turn_passed, turns_passed
 from rods_jax.synthesis.arguments import is_modest
 from rods_jax.synthesis.profile import Profile, extract_profile, profile_match
+from rods_jax.synthesis.values import holds
 from rods_jax.task_files import content_hash
 from rods_jax.types import Task
 
@@ -81,7 +82,7 @@ def plain_queries(domain: Domain, task: Task) -> str | None:
         if not turn.user.strip():
             return f"turn {index} has no query"
         for name in names:
-            if name in turn.user and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", turn.user):
+            if holds(turn.user, name):
                 return f"turn {index} names {name}"
     return None
 

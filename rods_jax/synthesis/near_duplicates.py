@@ -5,13 +5,13 @@ Sets of shingles are exact, neither hashed nor sampled: pools hold only thousand
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rods_jax.environments.protocol import Domain
 from rods_jax.synthesis.critique import Gate
+from rods_jax.synthesis.values import tokens
 from rods_jax.types import Task, Turn
 
 SIZE = 5  # tokens of a shingle
@@ -38,14 +38,14 @@ class ShingleIndex(NamedTuple):
 def shingles(task: Task) -> frozenset[Shingle]:
     """All runs of 5 tokens of each turn's user text, and of its gold calls; a shorter text is one shingle.
 
-    Tokens are words and numbers in lower case. Identity, state and the order of turns do not count.
+    Tokens are words and numbers in lower case, and letters of scripts without spaces. Identity, state and the order of turns do not count.
     """
     return frozenset(
-        tuple(tokens[start : start + SIZE])
+        tuple(found[start : start + SIZE])
         for turn in task.turns
-        for tokens in _tokens(turn)
-        if tokens
-        for start in range(max(1, len(tokens) - SIZE + 1))
+        for found in _tokens(turn)
+        if found
+        for start in range(max(1, len(found) - SIZE + 1))
     )
 
 
@@ -104,6 +104,6 @@ def far_from(tasks: Sequence[Task]) -> Gate:
 
 
 def _tokens(turn: Turn) -> Iterator[list[str]]:
-    yield re.findall(r"\w+", turn.user.lower())
+    yield tokens(turn.user)
     calls = " ".join(f"{call.name} {json.dumps(dict(call.arguments), ensure_ascii=False)}" for call in turn.gold)
-    yield re.findall(r"\w+", calls.lower())
+    yield tokens(calls)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from rods_jax.environments.protocol import Domain
-from rods_jax.synthesis.values import atoms, mentions
+from rods_jax.synthesis.values import atoms, holds, mentions
 from rods_jax.types import Call, Json, Task
 
 MAX_QUERY_CHARACTERS = 1_500
@@ -27,7 +27,7 @@ def check_query(domain: Domain, query: str, calls: Sequence[Call]) -> str:
     values = [str(atom) for call in calls for value in call.arguments.values() for atom in atoms(value)]
     for name in names:
         identifier = re.search(r"_|[a-z][A-Z]", name) is not None
-        if identifier and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", query) and name not in values:
+        if identifier and holds(query, name) and name not in values:
             raise ValueError(f"a query must not name {name}")
     return query
 

@@ -123,6 +123,21 @@ def has_type(value: Json, schema: Mapping[str, Json]) -> bool:
     return True
 
 
+# A letter or digit of a script that writes spaces between words. Thai, Lao, Burmese, Chinese, Japanese and Korean words
+# touch what stands beside them.
+_LETTER = r"[^\W\u0e00-\u0eff\u1000-\u109f\u3005-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+
+
+def tokens(text: str) -> list[str]:
+    """Words and numbers in lower case; in scripts without spaces each letter."""
+    return re.findall(rf"{_LETTER}+|\w", text.lower())
+
+
+def holds(text: str, word: str, flags: int = 0) -> bool:
+    """Whether a text holds a word that no letter or digit prolongs."""
+    return re.search(rf"(?<!{_LETTER}){re.escape(word)}(?!{_LETTER})", text, flags) is not None
+
+
 def mentions(text: str, value: Json) -> bool:
     """Whether user text names every string and number of a value; 5.0 is also written 5."""
     return all(_mentions_atom(text, atom) for atom in atoms(value))
@@ -130,6 +145,7 @@ def mentions(text: str, value: Json) -> bool:
 
 def _mentions_atom(text: str, atom: Json) -> bool:
     if isinstance(atom, str):
-        return re.search(rf"(?<!\w){re.escape(atom)}(?!\w)", text, re.IGNORECASE) is not None
+        return holds(text, atom, re.IGNORECASE)
     written = re.escape(str(int(atom) if isinstance(atom, float) and atom.is_integer() else atom))
-    return re.search(rf"(?<![\w.-]){written}(?:\.0+)?(?!\w|\.\d)", text.replace(",", " ")) is not None
+    number = rf"(?<!{_LETTER})(?<![.-]){written}(?:\.0+)?(?!{_LETTER}|\.\d)"
+    return re.search(number, text.replace(",", " ")) is not None
