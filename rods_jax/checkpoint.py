@@ -139,6 +139,11 @@ def read_params(
     raise CheckpointError(f"{directory}/{found} cannot be read: {reason}") from failed
 
 
+def read_host(path: Path) -> dict[str, Json]:
+    """The host's record of one checkpoint, which is the folder `path`. FileNotFoundError: it is not there any more."""
+    return json.loads((path / "host" / "metadata").read_text("utf-8"))
+
+
 def forget(checkpoints: ocp.CheckpointManager, after: int, retention: RetentionConfig) -> None:
     """Deletes the checkpoints of steps after `after`, so that they can be saved again, and what a crash left behind.
 

@@ -25,8 +25,10 @@ from rods_jax import checkpoint
 from rods_jax import config as configuration
 from rods_jax.codecs.tokenizer import load_tokenizer, train_tokenizer
 from rods_jax.commands.export import export
+from rods_jax.config import ConfigError
 from rods_jax.files import FolderError
 from rods_jax.older import LAYOUT
+from rods_jax.run.learner import Learner, frozen_inputs
 from rods_jax.run.learning import learning
 from rods_jax.run.played import newest
 
@@ -86,6 +88,20 @@ def test_an_exported_policy_has_the_positions_of_the_longest_stage(tmp_path):
     config = configuration.load_config(file)
     export(run_of(tmp_path / "run", config), tmp_path / "to", file)
     assert json.loads((tmp_path / "to" / "config.json").read_text())["max_position_embeddings"] == 96 + 160
+
+
+def test_adapters_are_not_written_over_another_base(tmp_path, monkeypatch):
+    """The run's own checkpoint has a digest of what it read and did not train."""
+    monkeypatch.setattr(checkpoint, "read_params", lambda *_, **__: (3, "adapters"))
+    (tmp_path / "checkpoints/3/host").mkdir(parents=True)
+    record = tmp_path / "checkpoints/3/host/metadata"
+    first, other = (Learner(None, None, lambda _: None, frozen=(jnp.full(3, x),)) for x in (1.0, 2.0))
+    record.write_text(json.dumps({"inputs": {"tasks": "their digest"} | frozen_inputs(first)}))
+    assert newest(tmp_path, first) == (3, "adapters")
+    with pytest.raises(ConfigError, match="frozen weights changed since the checkpoint was written"):
+        newest(tmp_path, other)
+    record.write_text("{}")  # of an earlier version
+    assert newest(tmp_path, other) == (3, "adapters")
 
 
 def test_a_mesh_holds_a_part_and_exports_the_same(run, tmp_path):

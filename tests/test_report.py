@@ -245,6 +245,12 @@ def test_metrics_of_another_shape_are_refused_with_file_line_and_key(tmp_path, l
     assert f"{tmp_path / 'metrics.jsonl'}, {why}" in str(refused.value)
 
 
+def test_zones_that_no_record_has_together_are_drawn_empty():
+    axes = Figure().subplots()
+    reporting.draw_zones(axes, [{"step": 0, "zone_hard": 1}, {"step": 1, "zone_boundary": 2}])
+    assert not axes.collections and axes.get_title() == "Capability zones of the pool"
+
+
 def test_a_pool_of_nothing_and_numbers_that_are_null_are_drawn(tmp_path):
     zones = {f"zone_{zone}": 0 for zone in ("hard", "boundary", "mastered")}
     _write(tmp_path, [{"step": 0, "held_out_progress": float("nan")} | zones])

@@ -12,7 +12,7 @@ from rods_jax.synthesis.errors import Rejected
 from rods_jax.synthesis.execute import Argument, ExecutedCall, Execution, Reference, execute
 from rods_jax.synthesis.plan import Plan, PlannedCall, sample_plan
 from rods_jax.synthesis.profile import Edge, Profile, extract_profile, profile_match
-from rods_jax.synthesis.rewrite import rewrite, word_turn
+from rods_jax.synthesis.rewrite import noun, rewrite, word_turn
 from rods_jax.synthesis.values import can_flow, has_type, mentions, words
 from rods_jax.types import Call, ToolSpec, Turn, World
 
@@ -36,6 +36,10 @@ def run(plan, seed=0, domain=TOY, state=STATE):
         ("mail annabel", "anna", False),
         ("buy AAPL and MSFT", ["AAPL", "MSFT"], True),
         ("buy AAPL", ["AAPL", "MSFT"], False),
+        pytest.param("我要去北京出差", "北京", True, id="a script without spaces"),
+        pytest.param("订3个房间,共410元", 3, True, id="a number within it"),
+        pytest.param("订3个房间,共410元", 41, False, id="a part of a number within it"),
+        pytest.param("서울에서 만나요", "서울", True, id="a particle follows"),
         pytest.param("pay 5 now", 10**350, False, id="more than a float holds"),
         pytest.param(f"pay 1{'0' * 350} now", 10**350, True, id="as much, and named"),
     ],
@@ -187,6 +191,7 @@ def test_a_description_lists_its_choices(listed, choices):
     ({"type": "array", "items": {"type": "string", "const": "fast"}}, [["fast"]]),
     ({"type": "array", "items": {"type": "integer", "enum": [7]}}, [[7] * count for count in (2, 3, 4)]),
     ({"type": "array", "items": {"type": "object"}}, [None]),  # no source has an object
+    ({"anyOf": [{"type": "null"}, {"type": "string", "const": "fast"}]}, ["fast"]),  # a hint of `str | None`
 ])  # fmt: skip
 def test_what_is_enumerated_or_has_no_source_is_never_invented(schema, values):
     tool = ToolSpec("pick", "Picks.", {"type": "object", "properties": {"one": schema}}, "Picker")
@@ -226,6 +231,13 @@ def test_no_reference_past_another_book_that_was_named():
 # ------------------------------------------------------------------------------------ rewrite
 def executed(tool, **arguments):
     return ExecutedCall(tool, arguments, {})
+
+
+@pytest.mark.parametrize("parameter, called", [
+    ("ticket_id", "ticket"), ("userId", "user"), ("order_ids", "order"), ("id", "id"), ("grid", "grid"), ("paid", "paid"),
+])  # fmt: skip
+def test_a_parameter_is_called_after_what_it_identifies(parameter, called):
+    assert noun(TOY, parameter) == called
 
 
 def test_phrases_take_nouns_values_and_references():

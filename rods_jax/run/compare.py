@@ -90,8 +90,8 @@ def leaves(path: Path) -> dict[str, Any]:
         tree = reader.metadata(state).item_metadata.tree
         on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         arrays = reader.restore(state, restore_args=on_host)
-    host: Mapping[str, Json] = json.loads((path / "host" / "metadata").read_text("utf-8"))
-    parts = {f"{key}.{name}": part for key, value in host.items() for name, part in _items(value)}
+    host = checkpoint.read_host(path).items()
+    parts = {f"{key}.{name}": part for key, value in host for name, part in _items(value)}
     leaves = {jax.tree_util.keystr(key): np.asarray(leaf) for key, leaf in jax.tree_util.tree_leaves_with_path(arrays)}
     return leaves | parts
 

@@ -222,7 +222,7 @@ def _copy(source: Path, directory: Path, step: int) -> None:
             shutil.copy(source / name, directory / name)
     if (source / "synthesis").exists():
         (directory / "synthesis").mkdir()
-        outcomes = json.loads((old / "host" / "metadata").read_text("utf-8"))["outcomes"]
+        outcomes = checkpoint.read_host(old)["outcomes"]
         for name in (SEEDS, OUTCOMES, TAKEN):
             records = [entry.record for entry in journal.read(source / "synthesis" / name)[0]]
             kept = records[:outcomes] if name == OUTCOMES else [r for r in records if r["step"] < step]

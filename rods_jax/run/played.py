@@ -26,7 +26,8 @@ from rods_jax.older import saved_config
 from rods_jax.records import decode, encode
 from rods_jax.rewards import PARSE_ERROR, progress_reward
 from rods_jax.rollout import collect
-from rods_jax.run.learner import Learner
+from rods_jax.run.directory import require_same_inputs
+from rods_jax.run.learner import Learner, frozen_inputs
 from rods_jax.run.measure import EVALUATION
 from rods_jax.run.players import Jobs, PlayJobs
 from rods_jax.run.playing import evaluation_player
@@ -155,8 +156,13 @@ def begun_with(
 
 
 def newest(directory: Path, learner: Learner) -> tuple[int, Any]:
-    """(step, what trains) of a run's newest checkpoint."""
-    return checkpoint.read_params(directory / "checkpoints", learner.shapes, tell=lambda it: print(it, file=sys.stderr))
+    """(step, what trains) of a run's newest checkpoint. ConfigError: it was trained beside other frozen weights."""
+    checkpoints = directory / "checkpoints"
+    step, params = checkpoint.read_params(checkpoints, learner.shapes, tell=lambda it: print(it, file=sys.stderr))
+    if frozen := frozen_inputs(learner):
+        host = processes.on_first(lambda: checkpoint.read_host(checkpoints / str(step)))
+        require_same_inputs(frozen, host.get("inputs", {}), directory)
+    return step, params
 
 
 def _functions(resolved: Json) -> Json:

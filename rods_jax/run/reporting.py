@@ -295,8 +295,8 @@ def draw_variance(axes: Axes, records: Records, band: tuple[float, float] | None
 def _stack(axes: Axes, records: Records, layers: Mapping[str, tuple[str, str]], step: str | None = None) -> None:
     """Stacked areas, the first one lowest."""
     present = [key for key in layers if _series(records, key)[0].size]
-    if present:
-        rows = [record for record in records if all(record.get(key) is not None for key in present)]
+    rows = [record for record in records if all(record.get(key) is not None for key in present)]
+    if present and rows:
         steps = [record["step"] for record in rows]
         values = [[record[key] for record in rows] for key in present]
         labels, colors = zip(*(layers[key] for key in present), strict=True)

@@ -129,6 +129,8 @@ def is_modest(value: Json) -> bool:
 def _free(rng: random.Random, schema: Mapping[str, Json]) -> Json:
     if choices := described_choices(schema):
         return _pick(rng, choices, schema)
+    if options := [one for one in schema.get("anyOf", ()) if one.get("type") != "null"]:
+        return _free(rng, rng.choice(options))
     match schema.get("type"):
         case "string":
             return rng.choice(TEXTS)

@@ -42,7 +42,7 @@ def noun(domain: Domain, parameter: str) -> str:
     """What a user calls the thing that a parameter takes: the domain's noun, or plain words."""
     if parameter in domain.nouns:
         return domain.nouns[parameter]
-    return words(re.sub(r"_?[iI]ds?$", "", parameter)) or words(parameter)
+    return words(re.sub(r"(_[iI]|I)ds?$", "", parameter)) or words(parameter)
 
 
 def show(value: Json) -> str:
