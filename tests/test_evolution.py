@@ -44,7 +44,6 @@ from rods_jax.evolution.roles import (
     reflect_by_rules,
 )
 from rods_jax.synthesis.errors import Rejected
-from rods_jax.task_files import content_hash
 
 
 # ------------------------------------------------------------------------------------------- pairs
@@ -192,8 +191,6 @@ def test_tasks_that_are_the_same_but_for_numbers_count_once():
     other = replace(one, task=task_of(GROUND, base_of(GROUND, "x"), _for(base_of(GROUND, "x"))))
     assert [found.error for found in without_duplicates([one, other, one], [])] == ["", "duplicate", "duplicate"]
     assert [found.error for found in without_duplicates([other], [one.task])] == ["duplicate"]
-    known = frozenset({content_hash(one.task)})
-    assert [found.error for found in without_duplicates([one, other], [], known)] == ["duplicate", ""]
 
 
 def test_letters_of_any_script_tell_tasks_apart():

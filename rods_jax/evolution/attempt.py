@@ -101,11 +101,9 @@ def likeness(task: Task) -> str:
     return re.sub(r"\d+", "0", said)  # letters are not escaped: an escape holds digits
 
 
-def without_duplicates(
-    outcomes: Iterable[Tried], before: Iterable[Task], known: frozenset[str] = frozenset()
-) -> list[Tried]:
-    """In their order: of tasks that are alike the first counts, unless one stood before or its content is known."""
-    seen, kept = {*known, *(key for task in before for key in _keys(task))}, []
+def without_duplicates(outcomes: Iterable[Tried], before: Iterable[Task]) -> list[Tried]:
+    """In their order: of tasks that are alike the first counts, unless one stood before."""
+    seen, kept = {key for task in before for key in _keys(task)}, []
     for one in outcomes:
         keys = _keys(one.task) if one.task is not None and not one.error else ()
         if seen.isdisjoint(keys):

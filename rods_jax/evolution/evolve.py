@@ -85,15 +85,14 @@ def evolve(
     pace: Pace,
     ledger: Ledger,
     *,
-    known: frozenset[str] = frozenset(),
     tell: Callable[[str], None] = lambda sentence: None,
     done: Callable[[Tried], None] = lambda outcome: None,
 ) -> Evolved:
     """Writes `pace.tasks` tasks, or as many as the budget allows.
 
-    known: content hashes that no task may have.  tell: gets sentences for people.  done: gets each outcome as it is there.
+    tell: gets sentences for people.  done: gets each outcome as it is there.
     """
-    attempts = partial(_attempts, ground, make_roles, pace, ledger, known, done)
+    attempts = partial(_attempts, ground, make_roles, pace, ledger, done)
     # Plan: one pair after another, each apart from the earlier ones.
     pairs, refusals, ended = plan_pairs(ground, make_roles, pace, ledger)
     lineages, rounds = tuple(map(Lineage, pairs)), tuple[Round, ...]()
@@ -227,7 +226,6 @@ def _attempts(
     make_roles: MakeRoles,
     pace: Pace,
     ledger: Ledger,
-    known: frozenset[str],
     done: Callable[[Tried], None],
     name: str,
     pairs: Sequence[PlanPair],
@@ -273,4 +271,4 @@ def _attempts(
         for place, outcome in unanswered.items():
             found[place] = ledger.do(jobs[place][1], Tried, lambda backends: outcome)
             done(outcome)
-    return tuple(without_duplicates([found[place] for place in sorted(found)], before, known)), ended
+    return tuple(without_duplicates([found[place] for place in sorted(found)], before)), ended
