@@ -15,6 +15,7 @@ from rods_jax.dialogue import gold_player, play
 from rods_jax.environments.episode import start_episodes
 from rods_jax.environments.gold import check_gold
 from rods_jax.environments.protocol import Failure
+from rods_jax.strict_json import JsonError
 from rods_jax.types import Call, Task, Turn, World
 
 TICKET = {
@@ -212,6 +213,13 @@ def test_a_service_that_is_gone_fails_the_rollout():
         gone = openapi.domain("desk", DOCUMENT, openapi.http(url, timeout=20.0), begin="reset", state="read_state")
     (opening,) = start_episodes(gone, [TASK]).openings
     assert isinstance(opening, Failure) and "ConnectionError" in opening.reason
+
+
+@pytest.mark.parametrize("answer, why", [("[1]", "it must be an object: got"), ('{"a"', "column 5: not JSON")])
+def test_a_state_that_is_no_object_fails_the_rollout(answer, why):
+    odd = openapi.domain("desk", DOCUMENT, lambda world: lambda *_: (200, answer), state="read_state")
+    with pytest.raises(JsonError, match=f"the answer of the operation read_state.*{why}"):
+        odd.simulator(World(("desk",))).state()
 
 
 def test_a_function_can_be_the_service():

@@ -23,6 +23,7 @@ from rods_jax import strict_json, wire
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.schemas import foreign
 from rods_jax.environments.toolkit import MAX_RESPONSE_CHARACTERS
+from rods_jax.files import require_object
 from rods_jax.types import Call, Json, Observation, ToolSpec, World
 
 MAX_TARGET = 8_000  # characters of path and query: what servers should take at least (RFC 9110, section 4.1)
@@ -115,14 +116,8 @@ class _Simulator:
     def state(self) -> Mapping[str, Mapping[str, Json]]:
         if not self._state:
             return {}
-        text = self._succeed(self._state, {})
-        try:
-            value = strict_json.loads(text)
-        except strict_json.JsonError as error:
-            raise ServiceError(f"the operation {self._state} returned no JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise ServiceError(f"the operation {self._state} returned no object: {text[:80]}")
-        return {self._name: value}
+        text, where = self._succeed(self._state, {}), f"the answer of the operation {self._state}"
+        return {self._name: require_object(strict_json.loads(text, where), where)}
 
     def _succeed(self, tool: str, arguments: Mapping[str, Json]) -> str:
         answer = self._ask(tool, arguments)
