@@ -18,7 +18,6 @@ process holds none.  On a shared file system, flock must reach the other hosts, 
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import itertools
@@ -111,13 +110,13 @@ def writing(path: Path, place: Place = Place(), *, wait: bool = True) -> Iterato
             nonlocal check
             if failed:
                 raise failed[0]
-            text, last = b"", check
+            lines, last = list[bytes](), check
             for record in records:
                 payload = json.dumps(record).encode()
                 last = _check(last, payload)
-                text += _line(last, payload) + b"\n"
+                lines.append(_line(last, payload) + b"\n")
             try:
-                _write(file, path, text)
+                _write(file, path, b"".join(lines))
             except OSError as error:
                 failed.append(error)
                 raise
@@ -195,8 +194,9 @@ def _held(path: Path, wait: bool) -> Iterator[BinaryIO]:
 
 def _write(file: BinaryIO, path: Path, text: bytes) -> None:
     with naming(path):
-        if file.write(text) != len(text):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left = memoryview(text)
+        while left:  # the system takes about 2 GiB at a time; a full disk takes a part, and then refuses
+            left = left[file.write(left) :]
         os.fsync(file.fileno())
 
 

@@ -1,5 +1,6 @@
 """Journals under crashes at every byte, edits of every kind, and several writers at once."""
 
+import io
 import json
 import random
 import time
@@ -120,6 +121,25 @@ def test_after_a_full_disk_a_writer_appends_no_more_and_the_next_one_goes_on(tmp
     with writing(path) as append:
         append("kept")
     assert [entry.record for entry in read(path)[0]] == ["kept"]
+
+
+def test_many_records_of_one_call_are_joined_once(tmp_path):
+    """8 MB in 2,000 records: a text that each of them lengthened would copy 8 GB."""
+    began = time.process_time()
+    written(tmp_path / "j.jsonl", ["x" * 4_000] * 2_000)
+    assert time.process_time() - began < 2
+
+
+def test_what_the_system_takes_in_parts_is_written_whole(tmp_path):
+    """Linux takes 2,147,479,552 bytes at a time, and a fork copies a journal in one call."""
+
+    class Parts(io.FileIO):
+        def write(self, text):
+            return super().write(text[:10])
+
+    with Parts(tmp_path / "j.jsonl", "a") as file:
+        journal._write(file, tmp_path / "j.jsonl", b"0123456789" * 3 + b"\n")
+    assert (tmp_path / "j.jsonl").read_bytes() == b"0123456789" * 3 + b"\n"
 
 
 def test_who_opens_a_journal_again_and_writes_nothing_changes_nothing(tmp_path):
