@@ -67,6 +67,7 @@ def open_journal(
             records[record.task_id, record.rollout] = record
         if not entries:
             append(settings)
+        entries.clear()  # the records are kept, and their lines would be beside them
         yield records, lambda record: append(encode(record))
 
 

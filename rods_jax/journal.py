@@ -97,13 +97,13 @@ def writing(path: Path, place: Place = Place(), *, wait: bool = True) -> Iterato
     JournalError: as for `read`; nothing was written.
     """
     with _held(path, wait) as file:
-        _, place = read(path, place)
+        place = read(path, place)[1]  # and not the records: the writer may write for days
         begun = () if place.check else path.read_bytes().split(b"\n")
         if not all(_FIRST_LINE.startswith(line.rstrip(b"\0")) for line in begun):  # a lost block may read as zeros
             raise JournalError(f"{path} is no journal, and is left as it is")
         if file.seek(0, os.SEEK_END) > place.offset and not _ends_a_line(file):
             file.write(b"\n")  # a crash cut off a line, or only its end
-            _, place = read(path, place)
+            place = read(path, place)[1]
         check, failed = place.check, list[OSError]()
 
         def append(*records: Json) -> None:

@@ -29,7 +29,8 @@ def open_metrics(path: str | Path, resume_step: int | None = None) -> Iterator[M
     if resume_step is None:
         path.touch(exist_ok=False)
     last = math.inf if resume_step is None else resume_step
-    with journal.writing_log(path, lambda entry: _checked(path, entry)["step"] <= last) as (_, append):
+    with journal.writing_log(path, lambda entry: _checked(path, entry)["step"] <= last) as (before, append):
+        before.clear()  # a run writes for days, and looks back at none
         # On the disk when it returns: no checkpoint may outlive the steps that led to it.
         yield lambda step, values: append(plain({"step": step} | dict(values)))
 

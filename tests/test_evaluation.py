@@ -1,5 +1,6 @@
 """Episodes, reasons and the journal on tasks one can check by hand; scores against brute force."""
 
+import gc
 import itertools
 import json
 import random
@@ -16,7 +17,7 @@ from rods_jax.environments.protocol import STRATA
 from rods_jax.environments.scoring import OFFICIAL, RODS
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.evaluation import ALL, MACRO, UNDISPUTED, bootstrap, open_journal, pass_all, pass_at, score
-from rods_jax.journal import JournalError
+from rods_jax.journal import Entry, JournalError
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
 from rods_jax.strict_json import MAX_NESTING
 from rods_jax.synthesis.pipeline import author_tasks
@@ -323,6 +324,14 @@ def test_the_journal_gives_back_what_was_written_the_last_record_of_each_episode
     write(path, RECORDS[3:])
     assert list(read(path).values()) == RECORDS[1::2]
     assert len(path.read_bytes().splitlines()) == 1 + len(RECORDS)
+
+
+def test_an_evaluation_that_goes_on_keeps_its_records_and_not_their_lines_beside_them(tmp_path):
+    write(tmp_path / "journal.jsonl", RECORDS)
+    with open_journal(tmp_path / "journal.jsonl", SETTINGS) as (records, _):
+        gc.collect()
+        assert len(records) == 4
+        assert not [one for one in gc.get_objects() if isinstance(one, Entry) and "moves" in one.record]
 
 
 def test_the_deepest_call_and_the_oddest_text_are_read_back(tmp_path):

@@ -1,5 +1,6 @@
 """Journals under crashes at every byte, edits of every kind, and several writers at once."""
 
+import gc
 import io
 import json
 import random
@@ -60,6 +61,15 @@ def test_what_was_appended_is_read_once_in_order_with_its_lines(tmp_path):
         append(RECORDS[3])
     assert read(path, place)[0] == [Entry(4, RECORDS[2]), Entry(5, RECORDS[3])]
     assert [json.loads(line)[1] for line in path.read_text().splitlines()] == [{"version": 1}, *RECORDS]
+
+
+def test_a_writer_keeps_nothing_of_what_was_there(tmp_path):
+    """A run writes its journals for days, and they grow to gigabytes."""
+    path = written(tmp_path / "j.jsonl")
+    with writing(path) as append:
+        gc.collect()
+        assert not [one for one in gc.get_objects() if isinstance(one, Entry) and one.record in RECORDS]
+        append("five")
 
 
 def test_what_is_no_json_is_refused_and_nothing_of_it_is_written(tmp_path):

@@ -1,11 +1,13 @@
 """Metrics: exact floats, visible at once, cut off at the restored step."""
 
+import gc
 import json
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rods_jax.journal import Entry
 from rods_jax.metrics import open_metrics, read_metrics
 
 
@@ -33,6 +35,18 @@ def test_values_come_back_exactly(tmp_path):
             "stage": "x",
         }
     ]
+
+
+def test_a_writer_that_goes_on_keeps_no_line_that_was_there(tmp_path):
+    """A resumed run writes for days; its lines are read once, to cut off those beyond the checkpoint."""
+    path = tmp_path / "metrics.jsonl"
+    with open_metrics(path) as write:
+        write(1, {"mark": "before"})
+    with open_metrics(path, resume_step=1) as write:
+        gc.collect()
+        assert not [one for one in gc.get_objects() if isinstance(one, Entry) and one.record.get("mark") == "before"]
+        write(2, {})
+    assert [one["step"] for one in read_metrics(path)] == [1, 2]
 
 
 def test_every_line_is_on_disk_before_the_next(tmp_path):

@@ -1,5 +1,6 @@
 """Journals between trainer and workers that were torn, edited or written by others: recovered, or refused by line."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from trainer_and_workers import at_first_go, author_with, serve, trainer, worker
 
 from rods_jax import journal
 from rods_jax.chat import Endpoint, http_generate
-from rods_jax.journal import InUse, JournalError
+from rods_jax.journal import Entry, InUse, JournalError
 from rods_jax.synthesis.author import Synthesis
 from rods_jax.synthesis.courier.dispatch import UNREADABLE
 from rods_jax.synthesis.courier.lines import OUTCOMES, WORK, outcome_record
@@ -124,6 +125,15 @@ def test_a_seed_of_another_version_ends_the_worker(tmp_path):
     assert not thread.is_alive()
     (sentence,) = told
     assert "seeds.jsonl, line 2: field version must be 2: got 3" in sentence
+
+
+def test_a_trainer_keeps_no_outcome_that_it_has_taken(tmp_path):
+    """A run takes outcomes for days, each with all attempts and exchanges."""
+    settled(tmp_path, 2)
+    with trainer(tmp_path, 2):
+        gc.collect()
+        kept = [one for one in gc.get_objects() if isinstance(one, Entry) and "candidate" in one.record]
+        assert kept == []
 
 
 def test_a_checkpoint_that_the_journal_does_not_know_is_refused(tmp_path):

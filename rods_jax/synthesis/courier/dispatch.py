@@ -105,6 +105,7 @@ def beside(directory: Path, run_seed: int, *, taken: int, tell: Callable[[str], 
         # the journals' last step it takes as many outcomes as were taken then, even if more have arrived since.
         last = max((*took, *sent.values()), default=-1)
         arrived = _arrivals(outcomes_path, before[taken:], waiting)
+        del before, had  # all outcomes so far: a run goes on for days
         told: set[str] = set()
 
         def tell_once(kind: str, sentence: str) -> None:
