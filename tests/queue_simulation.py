@@ -86,9 +86,8 @@ def simulate(
             best_first = [batch[i] for i in np.asarray(seeds.indices_k).tolist() if i >= 0]
             chosen = replay.spread(best_first, replay.wanted(state, step, left))
             sent, most = sent + len(chosen), max(most, len(chosen))
-            for task in chosen:
-                state = replay.mark_seed(state, task.id, step)
-                coming.append((step + latency(draw), step, task))
+            state = replay.mark_seeds(state, [task.id for task in chosen], step)
+            coming += [(step + latency(draw), step, task) for task in chosen]
 
             # Take what has come back.
             back = [entry for entry in coming if entry[0] <= step]

@@ -259,7 +259,7 @@ def test_only_the_last_retirements_are_kept_but_all_are_counted():
 def test_cooldown_counts_steps_since_the_last_dispatch():
     state = replay.create(human_seeds(2), ReplaySettings(cooldown=13))
     assert replay.eligible(state, ["human0"], 0) == [True]
-    state = replay.mark_seed(state, "human0", 5)
+    state = replay.mark_seeds(state, ["human0"], 5)
     assert replay.eligible(state, ["human0"], 5) == [False]
     assert replay.eligible(state, ["human0"], 17) == [False]
     assert replay.eligible(state, ["human0"], 18) == [True]
@@ -274,7 +274,7 @@ def test_what_may_be_a_seed_is_the_same_whether_a_run_stopped_before_the_step_or
 
     seeds = [of(f"h{index}", f"World{index}") for index in range(8)]  # a world has room for two of eight tasks
     state = replay.create(seeds, ReplaySettings(capacity=4, max_share=0.25, cooldown=2))
-    waiting = replay.mark_seed(state, "h0", 2)
+    waiting = replay.mark_seeds(state, ["h0"], 2)
     back = replay.stage(waiting, [replay.Outcome("h0", 2, of("v", "World0", ("h0",)))], epoch=0, step=9)
     assert replay.eligible(waiting, ["h0", "h1"], 10) == replay.eligible(back, ["h0", "h1"], 10) == [True, True]
     assert replay.eligible(back, ["h0", "h1"], 11) == [False, True]
@@ -288,7 +288,7 @@ def test_impossible_measurements_and_unknown_tasks_are_refused():
     ghost = dataclasses.replace(human_seeds(1)[0], id="ghost")
     for function, arguments in (
         (observe, ("ghost", 1, 2, 3)),
-        (replay.mark_seed, ("ghost", 1)),
+        (replay.mark_seeds, (["ghost"], 1)),
         (replay.eligible, (["human0", "ghost"], 1)),
         (replay.standing, ([ghost], 1, ("base",))),
     ):
@@ -348,7 +348,7 @@ class Pool(RuleBasedStateMachine):
     def mark_seed(self, data):
         if ids := ids_of(self.state):
             chosen = data.draw(st.sampled_from(ids))
-            self.state = replay.mark_seed(self.state, chosen, self.step)
+            self.state = replay.mark_seeds(self.state, [chosen], self.step)
             assert replay.eligible(self.state, [chosen], self.step) == [False]
 
     @rule()

@@ -38,7 +38,7 @@ def test_what_is_queued_or_away_is_not_asked_for_again():
     state = stage(state, [task_named(f"g{i}") for i in range(6)], 0)
     assert replay.wanted(state, 0, 1) == 14
     for index in range(5):
-        state = replay.mark_seed(state, f"human{index}", 0)
+        state = replay.mark_seeds(state, [f"human{index}"], 0)
     assert replay.wanted(state, 0, 1) == 9
     state = replay.stage(state, [Outcome(f"human{index}", 0, None) for index in range(5)], 0, 0)
     assert not state.away and (state.settled, state.written) == (11, 6)
@@ -49,7 +49,7 @@ def test_what_will_be_too_old_by_then_is_asked_for_again():
     state = pool(100, max_age=10)
     state = stage(state, [task_named("old")], 0, step=0)
     state = stage(state, [task_named("new")], 0, step=5)
-    state = replay.mark_seed(replay.mark_seed(state, "human0", 4), "human1", 5)
+    state = replay.mark_seeds(replay.mark_seeds(state, ["human0"], 4), ["human1"], 5)
     assert replay.wanted(state, 14, 1) == 18  # the epoch begins at step 15: one is queued, one away
 
 
@@ -71,7 +71,7 @@ def test_a_cut_takes_the_best_of_every_category_first():
 def test_what_has_waited_too_long_leaves_and_is_counted():
     state = pool(5, max_age=10)
     state = stage(stage(state, [task_named("a"), task_named("b")], 0, step=2), [task_named("c")], 0, step=7)
-    state = replay.mark_seed(replay.mark_seed(state, "human0", 2), "human1", 12)
+    state = replay.mark_seeds(replay.mark_seeds(state, ["human0"], 2), ["human1"], 12)
     state, events = replay.begin_epoch(state, 1, step=13)
     assert events.injected == ("c",) and events.ages == (6,)
     assert [(entry.task_id, entry.reason, entry.last) for entry in events.retired] == [
@@ -106,7 +106,7 @@ def test_the_papers_queue_keeps_pace(author):
 
 def test_a_variant_is_stale_only_beyond_its_age_and_so_is_a_seed_that_is_away():
     state = stage(replay.create(human_seeds(5), ReplaySettings(max_age=10)), [task_named("a")], 0, step=3)
-    state = replay.mark_seed(replay.mark_seed(state, "human0", 3), "human1", 2)
+    state = replay.mark_seeds(replay.mark_seeds(state, ["human0"], 3), ["human1"], 2)
     state, events = replay.begin_epoch(state, 1, step=13)
     assert events.injected == ("a",) and events.retired == ()
     assert [entry.seed for entry in state.away] == ["human0"]
@@ -163,7 +163,7 @@ def test_a_human_seed_that_leaves_frees_no_slot():
 
 @pytest.mark.parametrize("count", [2, 20])
 def test_a_step_looks_through_the_pool_as_often_however_many_tasks_it_has(monkeypatch, count):
-    """Once, for all that was measured: a pool may hold thousands of tasks."""
+    """Once for all that was measured, and once for all seeds: a pool may hold thousands of tasks."""
     state = replay.create(human_seeds(30), ReplaySettings())
     tasks, looks, items = replay.active_tasks(state)[:count], [], ReplayState.items.fget
     monkeypatch.setattr(ReplayState, "items", property(lambda pool: (looks.append(1), items(pool))[1]))
@@ -178,3 +178,10 @@ def test_a_step_looks_through_the_pool_as_often_however_many_tasks_it_has(monkey
     assert measured == {task.id: ((3, 4, 3, 0, 4, 4),) for task in tasks} | {
         one.task_id: ((1, 2, 3, 0, 1, 1),) for one in dropped
     }
+    looks.clear()
+    feedback.seeds = Seeds(np.arange(count), count)
+    state, chosen = replay.learn(state, tasks, feedback, step=4)
+    assert len(looks) == 4  # measured; the room, twice; marked
+    assert chosen == tasks[:6]  # a fifth of 30 can enter
+    assert state.away == tuple(replay.Away(task.id, 4) for task in chosen)
+    assert [item.seeded for item in state.seeds] == [4] * len(chosen) + [None] * (30 - len(chosen))

@@ -73,7 +73,7 @@ def test_a_stage_replaces_the_seeds_and_nothing_else():
 
 def test_a_seed_that_stays_keeps_what_was_measured_and_a_new_one_has_nothing():
     state = replay.create(human_seeds(3), ReplaySettings(cooldown=13))
-    state = replay.mark_seed(observe(state, "human1", 3, 4, step=5), "human1", 5)
+    state = replay.mark_seeds(observe(state, "human1", 3, 4, step=5), ["human1"], 5)
     state = replay.enter_stage(state, human_seeds(6)[1:])
     assert state.seeds[0] == replay.Item(human_seeds(2)[1], (replay.Measurement(3, 4, 5),), 5)
     assert state.seeds[1:] == tuple(map(replay.Item, human_seeds(6)[2:]))

@@ -29,7 +29,7 @@ from rods_jax.replay.life import (
     epoch_batches,
     epoch_order,
     from_place,
-    mark_seed,
+    mark_seeds,
     observe,
     stage,
     standing,
@@ -51,6 +51,6 @@ from rods_jax.replay.table import Table, table
 __all__ = [
     "REASONS", "Away", "Events", "Item", "Measurement", "Outcome", "ReplayState", "Retired", "Staged",
     "Table", "active_tasks", "all_tasks", "begin_epoch", "counts", "create", "eligible", "enter_stage",
-    "epoch_batches", "epoch_order", "from_place", "learn", "mark_seed", "observe", "spread", "stage", "standing",
+    "epoch_batches", "epoch_order", "from_place", "learn", "mark_seeds", "observe", "spread", "stage", "standing",
     "table", "wanted",
 ]  # fmt: skip

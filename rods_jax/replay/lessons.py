@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from rods_jax.replay.life import mark_seed, observe
+from rods_jax.replay.life import mark_seeds, observe
 from rods_jax.replay.pace import spread, wanted
 from rods_jax.replay.state import Measurement, ReplayState
 from rods_jax.types import Dropped, Task
@@ -49,6 +49,4 @@ def learn(
     state = observe(state, found)
     best_first = [tasks[index] for index in feedback.seeds.indices_k.tolist() if index >= 0]
     chosen = spread(best_first, wanted(state, step, left))
-    for task in chosen:
-        state = mark_seed(state, task.id, step)
-    return state, chosen
+    return mark_seeds(state, [task.id for task in chosen], step), chosen

@@ -145,10 +145,10 @@ def observe(state: ReplayState, found: Iterable[tuple[str, Measurement]]) -> Rep
     return _change(state, by_task, measured)
 
 
-def mark_seed(state: ReplayState, task_id: str, step: int) -> ReplayState:
-    """Sends a task as a seed: its cooldown starts; KeyError when it is not in the pool."""
-    state = _change(state, [task_id], lambda item: replace(item, seeded=int(step)))
-    return replace(state, away=(*state.away, Away(task_id, int(step))))
+def mark_seeds(state: ReplayState, task_ids: Sequence[str], step: int) -> ReplayState:
+    """Sends tasks as seeds, in one look through the pool: their cooldown starts; KeyError: one is not in it."""
+    state = _change(state, task_ids, lambda item: replace(item, seeded=int(step)))
+    return replace(state, away=(*state.away, *(Away(task_id, int(step)) for task_id in task_ids)))
 
 
 def eligible(state: ReplayState, task_ids: Sequence[str], step: int) -> list[bool]:
@@ -284,6 +284,8 @@ def _find_all(state: ReplayState, task_ids: Collection[str]) -> list[Item]:
 
 
 def _change(state: ReplayState, task_ids: Collection[str], change: Callable[[Item], Item]) -> ReplayState:
+    if not task_ids:
+        return state
     new = {item.task.id: change(item) for item in _find_all(state, task_ids)}
     seeds = tuple(new.get(item.task.id, item) for item in state.seeds)
     slots = tuple(item and new.get(item.task.id, item) for item in state.slots)
