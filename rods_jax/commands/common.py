@@ -23,7 +23,8 @@ from rods_jax.preemption import Stopped, stop_requests
 
 Chosen = TypeVar("Chosen")
 ADDRESS_SPACE = 4 * 10**9  # bytes: with less, native libraries abort before a step is done; the quickstart has 3e9
-DESCRIPTORS = 256  # open files: a run has 11, three for each environment worker, and up to 128 while it saves
+DESCRIPTORS = 256  # open files: a run has 11, and up to 128 more while it saves
+OF_A_WORKER = 3  # beside these, for each environment worker
 
 
 def program(name: str) -> str:
@@ -93,16 +94,20 @@ def options_of(
     return found.options, found.settings
 
 
-def require_limits() -> None:
-    """Lets the process open as many files as it may; OSError: too few of them, or too little memory, for training."""
+def require_limits(workers: int) -> None:
+    """Lets the process open as many files as training needs; OSError: it may not, or there is too little memory.
+
+    workers: processes of environments.
+    """
     space, _ = resource.getrlimit(resource.RLIMIT_AS)
     if space != resource.RLIM_INFINITY and space < ADDRESS_SPACE:
         raise OSError(
             f"a process may have {space / 1e9:.1f} GB of address space here, and training needs at least "
             f"{ADDRESS_SPACE / 1e9:.0f}: raise `ulimit -v`"
         )
+    needed = DESCRIPTORS + OF_A_WORKER * workers
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS:
-        raise OSError(f"a process may open {hard} files here, and training needs {DESCRIPTORS}: raise `ulimit -n`")
-    if soft < DESCRIPTORS:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise OSError(f"a process may open {hard} files here, and training needs {needed}: raise `ulimit -n`")
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

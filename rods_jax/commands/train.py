@@ -59,7 +59,7 @@ def main(console: Console | None = None, train: Callable[..., Any] = train) -> N
     plan = f"{program('plan')} --config {config_file} --topology v5e:8x8"
     with running(console, f"; what fits a TPU slice, and what to change: {plan}"):
         options, config = options_of(Options, program("train"), __doc__)
-        require_limits()
+        require_limits(config.rollout.environment_workers)
         processes.start(options.coordinator, options.num_processes, options.process_id)
         if options.coordinator is not None:
             processes.require_same(settings_of(config, options))
