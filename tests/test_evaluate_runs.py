@@ -8,10 +8,12 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -23,13 +25,16 @@ from models.policy import callables
 from rods_jax import checkpoint, grpo, replay
 from rods_jax import config as configuration
 from rods_jax.codecs.qwen import parse, write
-from rods_jax.config import ConfigError
+from rods_jax.config import ConfigError, RolloutConfig
 from rods_jax.dialogue import Said, Stop, gold_player, play
+from rods_jax.environments.conversation import Conversation, Spoken, conversations
 from rods_jax.environments.scoring import OFFICIAL, RODS
 from rods_jax.environments.workplace.domain import WORKPLACE
+from rods_jax.generation import Sampling
 from rods_jax.loop import Position
+from rods_jax.rollout import Player
 from rods_jax.run import directory as run_directories
-from rods_jax.run import learning, positions
+from rods_jax.run import learning, played, positions
 from rods_jax.run.played import recorded, run_config
 from rods_jax.run.trajectory_page import write_page
 from rods_jax.types import Action, Call, Policy, Step, Trajectory
@@ -156,6 +161,25 @@ def test_a_prompt_that_does_not_fit_is_not_solved_rather_than_left_out(run_direc
     scores = result["scores"]
     assert scores["truncated"] == {"the prompt is longer than 8 tokens": 4} and scores["failures"] == {}
     assert scores["rows"]["all tasks"]["official"]["mean"] == 0
+
+
+def test_the_users_of_an_evaluation_are_asked_for_their_first_words_together(monkeypatch):
+    """One after the other, 2,000 tasks whose users need a second each would wait half an hour."""
+    together = threading.Barrier(4)
+
+    def make(task):
+        said = lambda heard: Spoken(f"Hi number {together.wait(20)}.")
+        return Conversation((), said, lambda *call: None, 1, lambda ended: (True,))
+
+    domain = WORKPLACE._replace(start=conversations(make, waits=True))
+    codec = SimpleNamespace(encode_prompt=lambda *texts: [1])
+    limits = dict(group_size=2, max_prompt_tokens=9, max_suffix_tokens=9, max_action_tokens=9)
+    config = SimpleNamespace(rollout=RolloutConfig(tasks_per_step=4, **limits), codec=lambda tokenizer: codec)
+    nobody = Player(None, codec, config.rollout, 1, 1, 1, 1, Sampling(1.0))
+    monkeypatch.setattr(played, "evaluation_player", lambda *sizes: nobody)
+    own = played.Played("it", 0, config, [], SimpleNamespace(hosts=1), None)
+    played.policy_player(own, domain, TASKS, rollouts=1, sampling=Sampling(1.0), seed=0, rules=RODS)
+    assert not together.broken and together.n_waiting == 0
 
 
 def test_a_run_with_another_codec_is_refused(run_directory, tmp_path):
