@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rods_jax import processes
 from rods_jax.dialogue import MAX_DIFFERENCES, Difference, Move, Record, Said, Stop, gold_player, null_player, play
 from rods_jax.environments import toolkit
 from rods_jax.environments.protocol import STRATA
@@ -19,6 +20,7 @@ from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.evaluation import ALL, MACRO, UNDISPUTED, bootstrap, open_journal, pass_all, pass_at, score
 from rods_jax.journal import Entry, JournalError
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
+from rods_jax.run.evaluating import journal_of
 from rods_jax.strict_json import MAX_NESTING
 from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.types import Action, Call, Task, Turn, World
@@ -332,6 +334,17 @@ def test_an_evaluation_that_goes_on_keeps_its_records_and_not_their_lines_beside
         gc.collect()
         assert len(records) == 4
         assert not [one for one in gc.get_objects() if isinstance(one, Entry) and "moves" in one.record]
+
+
+def test_the_other_processes_hear_of_a_journal_in_parts(tmp_path, monkeypatch):
+    """16,000 episodes of 32,768 tokens are more than a message of 2 GiB."""
+    records = [replace(RECORDS[0], rollout=n) for n in range(600)]
+    write(tmp_path / "journal.jsonl", records)
+    heard = []
+    monkeypatch.setattr(processes, "on_first", lambda function: heard.append(function()) or heard[-1])
+    with journal_of(tmp_path, SETTINGS) as (kept, _):
+        assert list(kept.values()) == records
+    assert [len(part) for part in heard if isinstance(part, list)] == [256, 256, 88]
 
 
 def test_the_deepest_call_and_the_oddest_text_are_read_back(tmp_path):

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from rods_jax.task_files import task_to_json
 from rods_jax.types import Json, Task
 
 JOURNAL = "journal.jsonl"
+TOLD = 256  # records of a journal that the other processes hear at a time: together they may exceed any message
 
 
 def evaluate(settings: Evaluation, console: Console | None = None) -> dict[str, Json]:
@@ -126,14 +128,20 @@ def journal_of(
     """The journal: what it holds, in every process, and what appends to it in the first one."""
     with contextlib.ExitStack() as stack:
         append: Callable[[Record], None] = lambda record: None
+        kept: list[Record] = []
 
-        def opened() -> list[Json]:
+        def opened() -> int:
             nonlocal append
             directory.mkdir(parents=True, exist_ok=True)
             records, append = stack.enter_context(open_journal(directory / JOURNAL, header))
-            return [encode(record) for record in records.values()]
+            kept.extend(records.values())
+            return len(kept)
 
-        records = (decode(Record, line) for line in processes.on_first(opened))
+        def told(first: int) -> list[Json]:
+            return [encode(record) for record in kept[first : first + TOLD]]
+
+        stretches = (processes.on_first(partial(told, n)) for n in range(0, processes.on_first(opened), TOLD))
+        records = (decode(Record, line) for some in stretches for line in some)
         yield {(record.task_id, record.rollout): record for record in records}, append
 
 
