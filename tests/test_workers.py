@@ -3,8 +3,11 @@
 import functools
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 from workers_toy import broken_domain, make_domain, workplace
@@ -117,6 +120,26 @@ def test_a_worker_that_grows_or_is_killed_is_replaced(workers, expected):
     after = [worker.process.pid for worker in workers._workers]
     assert not set(before) & set(after)
     assert not any(os.path.exists(f"/proc/{pid}") for pid in before)
+
+
+def test_a_signal_to_all_processes_of_a_run_is_the_parents_to_handle(workers, expected):
+    """A scheduler that announces preemption may signal every process; the step under way is played to its end."""
+    batch = workers.start(BATCH)
+    for worker in workers._workers:
+        os.kill(worker.process.pid, signal.SIGTERM)
+        os.kill(worker.process.pid, signal.SIGINT)
+    answers = batch.act({0: DONE, 6: DONE, 19: DONE})
+    assert all(isinstance(one, Answer) for one in answers.values())
+    assert play(workers.start) == expected
+
+
+def test_workers_that_nobody_closed_end_with_the_process():
+    program = "import workers_toy as toy\nfrom rods_jax.environments.workers import Workers\nleft = Workers(toy.make_domain, num_workers=1)\nprint(left._workers[0].process.pid)"
+    environment = os.environ | {"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parent.parent}"}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 0 and not os.path.exists(f"/proc/{int(ended.stdout)}"), ended.stderr
 
 
 def test_a_worker_that_stands_still_and_reads_nothing_holds_nobody(workers, expected):

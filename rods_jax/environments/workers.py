@@ -11,6 +11,7 @@ nothing, so their answers do not depend on the number of workers.
 Left out on purpose: other machines, rescuing the episodes of a lost worker, and two batches at once.
 """
 
+import atexit
 import contextlib
 import multiprocessing
 import resource
@@ -78,6 +79,7 @@ class Workers:
         self._seconds = seconds
         self._workers: list[_Worker | None] = [None] * num_workers
         self._batch = 0
+        atexit.register(self.close)  # else the interpreter's end would ask the processes by SIGTERM, and wait for them
         for failure in self._fill().values():
             self.close()
             raise WorkerError(f"a worker process cannot start: {failure.reason}")
@@ -90,6 +92,7 @@ class Workers:
 
     def close(self) -> None:
         """Ends every process."""
+        atexit.unregister(self.close)
         for slot in range(len(self._workers)):
             self._end(slot)
 
@@ -219,6 +222,8 @@ def _patience(process: BaseProcess, seconds: float) -> Iterator[None]:
 # ------------------------------------------------------------------------------- in the process
 def _work(connection: Connection, make_domain: Callable[[], Domain], max_bytes: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    # So is what a scheduler sends to all processes. SIG_IGN would pass to the programs that a world starts and ends by it.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard == resource.RLIM_INFINITY:  # a runaway call must not take the machine
         resource.setrlimit(resource.RLIMIT_DATA, (4 * max_bytes, hard))
