@@ -19,11 +19,13 @@ from rods_jax.boundary import mean_band
 from rods_jax.config import Config, ConfigError, RolloutConfig, rollout_of
 from rods_jax.curriculum import tasks_of
 from rods_jax.demonstrations import ANSWER, gold_dialogue
+from rods_jax.environments.episode import start_episodes
 from rods_jax.environments.hints import WARNING
-from rods_jax.environments.protocol import Domain, TaskSplits
+from rods_jax.environments.protocol import Domain, Failure, GoldDialogue, Opening, TaskSplits
 from rods_jax.environments.scoring import gold_trace
 from rods_jax.types import Codec, Json, Message, Task
 
+TOGETHER = 64  # episodes that begin at a time where a world alone knows how
 KINDS = ("prompt", "suffix", "action")  # limits are `max_<kind>_tokens` of a rollout
 
 
@@ -38,11 +40,7 @@ class Length(NamedTuple):
 def length_of(domain: Domain, codec: Codec, task: Task) -> Length:
     """Counts a task's prompt and its gold dialogue as `codec` writes them; where no gold is known, the prompt alone."""
     if domain.start is not None:
-        opening, moves = gold_dialogue(domain, task)
-        prompt = len(codec.encode_prompt(opening.tools, opening.user, opening.policy, opening.greeting))
-        said = [len(codec.encode_action(action.calls, action.answer)) for action, _ in moves]
-        heard = [len(codec.encode_messages(messages)) for _, messages in moves if messages]
-        return Length(prompt, sum(said) + sum(heard), max(said, default=0))
+        return _length_of_dialogue(codec, gold_dialogue(domain, task))
     tools = {tool.name: tool for tool in domain.tools_of(task.world.classes)}
     hidden = task.withheld_tools - set(task.turns[0].released_tools)
     visible = [tool for name, tool in tools.items() if name not in hidden]
@@ -61,18 +59,40 @@ def length_of(domain: Domain, codec: Codec, task: Task) -> Length:
     return Length(prompt, suffix, max(calls))
 
 
+def _length_of_dialogue(codec: Codec, dialogue: GoldDialogue) -> Length:
+    opening, moves = dialogue
+    prompt = len(codec.encode_prompt(opening.tools, opening.user, opening.policy, opening.greeting))
+    said = [len(codec.encode_action(action.calls, action.answer)) for action, _ in moves]
+    heard = [len(codec.encode_messages(messages)) for _, messages in moves if messages]
+    return Length(prompt, sum(said) + sum(heard), max(said, default=0))
+
+
 def measure(domain: Domain, codec: Codec, tasks: Sequence[Task]) -> dict[str, Length]:
     """Lengths by task id.  A task whose environment or text raises has none, and its rollouts are recorded as failed.
 
     Tasks with the same tools follow each other, because a codec caches the tokens of a few long prompts only.
     """
-    found = {}
+    found, begun = {}, _begun(domain, tasks)
     for task in sorted(tasks, key=lambda task: (task.world.classes, sorted(task.withheld_tools))):
+        opening = begun.get(task.id)
+        if isinstance(opening, Failure):
+            continue
         try:
-            found[task.id] = length_of(domain.of(task), codec, task)
+            if opening is None:
+                found[task.id] = length_of(domain.of(task), codec, task)
+            else:
+                found[task.id] = _length_of_dialogue(codec, GoldDialogue(opening, ()))
         except Exception:  # as `start_episodes`: whatever broke, the other tasks go on
             continue
     return found
+
+
+def _begun(domain: Domain, tasks: Sequence[Task]) -> dict[str, Opening | Failure]:
+    """How tasks begin of which no dialogue is known; users that are slow are asked for their first words together."""
+    owners = [(task, domain.of(task)) for task in tasks]
+    silent = [task for task, own in owners if own.start and not (own.gold or own.demonstrator)]
+    stretches = [silent[i : i + TOGETHER] for i in range(0, len(silent), TOGETHER)]
+    return {task.id: one for some in stretches for task, one in zip(some, start_episodes(domain, some).openings)}
 
 
 class PlayedTasks(NamedTuple):

@@ -1,6 +1,7 @@
 """Lengths: a gold dialogue's tokens are those of the episode that is played, and what does not fit is named or refused."""
 
 import random
+import threading
 from dataclasses import replace
 from itertools import groupby
 
@@ -14,6 +15,7 @@ from rods_jax.codecs.qwen import qwen_codec
 from rods_jax.codecs.tokenizer import train_tokenizer
 from rods_jax.config import ConfigError, Habits, StageConfig
 from rods_jax.demonstrations import ANSWER, corpus, demonstrate
+from rods_jax.environments.conversation import Conversation, Spoken, conversations
 from rods_jax.environments.episode import Episode
 from rods_jax.environments.helpdesk.domain import HELPDESK
 from rods_jax.environments.helpdesk.faults import compositions
@@ -175,3 +177,19 @@ def test_so_many_unfit_tasks_as_are_allowed_are_said_and_not_refused(codec):
     longest = max(length.suffix for length in measure(WORKPLACE, codec, TASKS[:20]).values())
     said = check(config_of(max_suffix_tokens=longest - 1, max_unfit_share=0.05), codec)[1]
     assert any("1 of 20 tasks do not fit" in one for one in said)
+
+
+def test_users_are_asked_for_their_first_words_together(codec):
+    """At every start, and so after every preemption: 500 users of a second each would take eight minutes."""
+    together = threading.Barrier(4)
+
+    def make(task):
+        if task is TASKS[4]:
+            raise ValueError("this world is broken")
+        return Conversation(
+            (), lambda heard: Spoken(f"Hi, {together.wait(20)}."), lambda *call: None, 1, lambda ended: ()
+        )
+
+    found = measure(WORKPLACE._replace(start=conversations(make, waits=True)), codec, TASKS[:5])
+    assert not together.broken and set(found) == {task.id for task in TASKS[:4]}
+    assert all(length.prompt > 0 and length.suffix == length.action == 0 for length in found.values())
