@@ -4,6 +4,7 @@ A rollout that the infrastructure broke counts in no mean.  A mean over no rollo
 """
 
 import random
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 from rods_jax.types import Task
@@ -40,12 +41,14 @@ def set_aside(tasks: Sequence[Task], count: int, seed: int) -> tuple[tuple[Task,
     Validation tasks, on which `retention.best` selects, are taken from the training tasks this way.  Consumes its own
     Random(seed).
     """
-    scenarios = sorted({task.scenario for task in tasks})
+    sizes = Counter(task.scenario for task in tasks)
     aside: set[str] = set()
-    for scenario in random.Random(f"{seed}/set aside").sample(scenarios, len(scenarios)):
-        if sum(task.scenario in aside for task in tasks) >= count:
+    taken = 0
+    for scenario in random.Random(f"{seed}/set aside").sample(sorted(sizes), len(sizes)):
+        if taken >= count:
             break
         aside.add(scenario)
+        taken += sizes[scenario]
     return (
         tuple(task for task in tasks if task.scenario not in aside),
         tuple(task for task in tasks if task.scenario in aside),
