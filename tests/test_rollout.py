@@ -195,6 +195,7 @@ def test_trim_cuts_padding_only(recite):
     batch, *_ = gather(gold_script(), recite)
     longest = int(batch.suffix_lengths_NG.max())
     short = trim(batch, (longest - 1, longest, SIZES.max_suffix_tokens), longest)
+    assert all(x.base is None for x in (short.suffix_tokens_NGS, short.behavior_log_probs_NGS))  # no hold on the whole
     for name in ("suffix_tokens_NGS", "action_mask_NGS", "behavior_log_probs_NGS"):
         assert getattr(short, name).shape == (N, G, longest)
         np.testing.assert_array_equal(getattr(short, name), getattr(batch, name)[:, :, :longest])

@@ -78,7 +78,8 @@ def trim(batch: RolloutBatch[np.ndarray], sizes: Sequence[int], longest: int) ->
     """Cuts the padded suffixes to the smallest of `sizes` (increasing) that holds `longest` tokens."""
     size = next(size for size in sizes if size >= longest)
     names = ("suffix_tokens_NGS", "action_mask_NGS", "behavior_log_probs_NGS")
-    return batch._replace(**{name: getattr(batch, name)[:, :, :size] for name in names})
+    # Copies, not views: a view would hold the whole arrays until the step is settled.
+    return batch._replace(**{name: np.ascontiguousarray(getattr(batch, name)[:, :, :size]) for name in names})
 
 
 @contextlib.contextmanager
