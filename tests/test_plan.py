@@ -1,6 +1,7 @@
 """The plan: chips and grids, the program's exchange, layouts, memory by hand, refusals before compiling."""
 
 import importlib.util
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -319,6 +320,17 @@ def test_the_layout_of_the_config_comes_first(monkeypatch):
             plan.main()
         assert own in (None, tried[0].mesh) and len(tried) > 2
         assert len({(one.mesh, one.update.micro_batches) for one in tried}) == len(tried)
+
+
+def test_ctrl_c_ends_it_in_one_sentence():
+    code = (
+        "import os, signal, time\nfrom models.planning import plan\n"
+        "plan.search = lambda *_: os.kill(os.getpid(), signal.SIGINT) or time.sleep(60)\nplan.main()"
+    )
+    command = [sys.executable, "-c", code, "--config", "configs/quickstart.py", "--topology", "h100:1"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 130
+    assert ended.stderr.startswith("ended by SIGINT: ") and ended.stderr.count("\n") == 1
 
 
 def dispatched_too_large(*_, **__):

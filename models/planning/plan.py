@@ -33,6 +33,7 @@ from rods_jax import sharding
 from rods_jax.config import Config, ConfigError
 from rods_jax.environments.protocol import TaskSplits
 from rods_jax.files import require_own, write_atomically
+from rods_jax.preemption import stop_requests
 from rods_jax.run.learning import learning
 
 from ..decoder import DecoderConfig
@@ -50,6 +51,7 @@ TRIED = 6  # layouts that a search compiles at most
 MARGINS = {"update": 1.25, "rollouts": 1.4, "evaluation": 1.4, "state": 2.0, "export": 1.25}
 
 
+@stop_requests(seconds=0.0)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True)
