@@ -31,6 +31,7 @@ from rods_jax.environments.conversation import Conversation, Spoken, conversatio
 from rods_jax.environments.scoring import OFFICIAL, RODS
 from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.generation import Sampling
+from rods_jax.journal import JournalError
 from rods_jax.loop import Position
 from rods_jax.rollout import Player
 from rods_jax.run import directory as run_directories
@@ -288,6 +289,10 @@ def test_a_checkpoint_plays_as_the_run_that_wrote_it(run_directory, tmp_path):
     assert same["scores"] == own["scores"] and same["max_attempts"] == 2
     journals = [(tmp_path / name / "journal.jsonl").read_text().splitlines()[1:] for name in ("run", "checkpoint")]
     assert journals[0] == journals[1] and len(journals[0]) == 4
+    other = tmp_path / "other.py"  # whose episodes would stand among those of the first
+    other.write_text(path.read_text().replace("max_action_tokens=8", "max_action_tokens=16"))
+    with pytest.raises(JournalError, match="was begun with another max_action_tokens: give another folder"):
+        run(tmp_path / "checkpoint", player=str(exported), **options | {"config": other})
     with pytest.raises(ConfigError, match="is a checkpoint: name in --config"):
         run(tmp_path / "none", player=str(exported), **options | {"config": None})
     with pytest.raises(ValueError, match="--tasks must be"):

@@ -26,6 +26,7 @@ from rods_jax.dialogue import Record, gold_player, null_player
 from rods_jax.environments.gold import check_gold
 from rods_jax.environments.scoring import OFFICIAL, RODS, Rules
 from rods_jax.evaluation import ALL, Key, count_slips, open_journal, score, slips_of
+from rods_jax.fields import plain_values
 from rods_jax.files import require_begun, write_atomically
 from rods_jax.generation import Sampling
 from rods_jax.records import decode, encode
@@ -40,6 +41,7 @@ from rods_jax.types import Json, Task
 
 JOURNAL = "journal.jsonl"
 TOLD = 256  # records of a journal that the other processes hear at a time: together they may exceed any message
+LIMITS = "max_prompt_tokens", "max_suffix_tokens", "max_action_tokens"
 
 
 def evaluate(settings: Evaluation, console: Console | None = None) -> dict[str, Json]:
@@ -66,7 +68,7 @@ def evaluate(settings: Evaluation, console: Console | None = None) -> dict[str, 
     rules = evaluation_rules(settings, config)
     check_gold(split.domain, split.tasks, rules)
     name, player = player_of(settings, split, rules, config)
-    header = header_of(settings, name, split, rules)
+    header = header_of(settings, name, split, rules, config)
     directory = settings.out or Path("runs/evaluations") / _slug(f"{name} on {split.name}")
     processes.on_first(lambda: require_begun(directory, JOURNAL))
     # Play.
@@ -100,8 +102,13 @@ def evaluate(settings: Evaluation, console: Console | None = None) -> dict[str, 
     return result
 
 
-def header_of(settings: Evaluation, player: str, split: Split, rules: Rules) -> dict[str, Json]:
-    """All that a record depends on: a journal is continued under the same header alone."""
+def header_of(
+    settings: Evaluation, player: str, split: Split, rules: Rules, config: Config | None = None
+) -> dict[str, Json]:
+    """All that a record depends on: a journal is continued under the same header alone.
+
+    config: as `config_of_player` finds it.  A run keeps its own; a checkpoint's file may say something else the next time.
+    """
     header = {
         "player": player,
         "protocol": settings.protocol,
@@ -116,6 +123,9 @@ def header_of(settings: Evaluation, player: str, split: Split, rules: Rules) -> 
         "max_tokens": settings.max_tokens,
         "seed": settings.seed,
     }
+    if config is not None and played.is_checkpoint(Path(settings.player)):
+        said = plain_values(config)
+        header |= {name: said["rollout"][name] for name in LIMITS} | {"codec": said["codec"]}
     header |= {"user": f"{settings.user_model} at {settings.user}"} if settings.user else {}
     header |= {"judge": f"{settings.judge_model} at {settings.judge}"} if settings.judge else {}
     return header | ({"extra": extra} if (extra := extra_of(settings)) else {})
