@@ -70,7 +70,7 @@ def test_a_new_an_empty_and_an_unfinished_directory_are_begun_and_a_run_is_not(t
     assert not (new / "left.partial").exists() and (new / "config.json").exists()
     save(new, 0)
     assert (new / MARK).exists()  # a kill came before it went: what is saved is a run all the same
-    with pytest.raises(ConfigError, match="already holds a run: continue it with --resume"):
+    with pytest.raises(ConfigError, match="with --resume, or give another --run-dir or --fork$"):
         begins(new, resume=False)
     assert not begins(new, resume=True)
     has_begun(new)

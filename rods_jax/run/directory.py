@@ -63,7 +63,9 @@ def begins(directory: Path, resume: bool) -> bool:
         files.require_free(directory)
         return True
     if not resume:
-        raise ConfigError(f"{directory} already holds a run: continue it with --resume, or give another --run-dir")
+        raise ConfigError(
+            f"{directory} already holds a run: continue it with --resume, or give another --run-dir or --fork"
+        )
     if not saved:
         raise ConfigError(
             f"{directory} holds a run without a checkpoint, and is left as it is: put {directory / 'checkpoints'} back "
