@@ -154,8 +154,9 @@ def test_stretches_are_means_over_the_seeds():
 
 
 def test_the_page_of_a_study_without_runs_says_so(tmp_path):
-    report.write_report([(TWELVE, [])], Console(quiet=True), tmp_path)
-    text = (tmp_path / "toy.md").read_text("utf-8")
+    folder = tmp_path / "docs" / "study"  # of a directory in which no run has ended yet
+    report.write_report([(TWELVE, [])], Console(quiet=True), folder)
+    text = (folder / "toy.md").read_text("utf-8")
     assert "toy: 0 of 42 planned runs exist" in text and ".png" not in text
     assert "**Exploration:** nothing was registered" in text
     assert "Exploration" not in report.head(replace(TWELVE, registered="preregistration.md"))

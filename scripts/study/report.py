@@ -93,6 +93,7 @@ def ranks(
 def write_report(studies: Sequence[tuple[Study, Lines]], console: Console, folder: Path = LINES) -> None:
     """Writes the first study's page and a picture for each question; prints where."""
     first = studies[0][0]
+    folder.mkdir(parents=True, exist_ok=True)
     page, parts = folder / (first.page or f"{first.name}.md"), [head(first)]
     for study, lines in studies:
         parts.append(section(study, lines))
