@@ -95,9 +95,9 @@ def begin_epoch(state: ReplayState, epoch: int, step: int) -> tuple[ReplayState,
     state = _remove(state, retired)
 
     # Drop queued variants and seeds under way whose seeds were chosen too many steps ago.
-    stale = [entry.task.id for entry in state.staged if step - entry.seeded > settings.max_age]
-    retired += [Retired(name, "stale", epoch, None) for name in stale]
-    staged = tuple(entry for entry in state.staged if entry.task.id not in stale)
+    stale = [entry for entry in state.staged if step - entry.seeded > settings.max_age]
+    retired += [Retired(entry.task.id, "stale", epoch, None) for entry in stale]
+    staged = tuple(entry for entry in state.staged if step - entry.seeded <= settings.max_age)
     away = tuple(entry for entry in state.away if step - entry.step <= settings.max_age)
     state = replace(state, staged=staged, away=away)
 

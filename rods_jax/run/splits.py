@@ -33,7 +33,7 @@ class Evaluation:
     tasks: str = ""
     """bfcl-held-out, bfcl-train, bfcl-all, workplace, tau2-DOMAIN-SPLIT such as tau2-airline-test, or a run directory: held-out part (default: the player)"""
     num_tasks: int | None = None
-    """a sample of the split with a share of each category, as training takes it (default: all of them; the workplace has 128)"""
+    """a sample of the split with a share of each category, as training takes it (default: all; the workplace writes as many, 128 by default)"""
     rollouts: int = 1
     """per task: pass@k and pass^k go up to it"""
     protocol: Literal["free", "table1"] = "free"
