@@ -12,6 +12,7 @@ Generated tasks are not measured: their prompts differ from their seeds' only in
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from rods_jax.boundary import mean_band
 from rods_jax.config import Config, ConfigError, RolloutConfig, rollout_of
 from rods_jax.curriculum import tasks_of
 from rods_jax.demonstrations import ANSWER, gold_dialogue
-from rods_jax.environments.episode import start_episodes
+from rods_jax.environments.episode import openings_of, start_episodes
 from rods_jax.environments.hints import WARNING
 from rods_jax.environments.protocol import Domain, Failure, GoldDialogue, Opening, TaskSplits
 from rods_jax.environments.scoring import gold_trace
@@ -88,11 +89,11 @@ def measure(domain: Domain, codec: Codec, tasks: Sequence[Task]) -> dict[str, Le
 
 
 def _begun(domain: Domain, tasks: Sequence[Task]) -> dict[str, Opening | Failure]:
-    """How tasks begin of which no dialogue is known; users that are slow are asked for their first words together."""
+    """How tasks begin of which no dialogue is known."""
     owners = [(task, domain.of(task)) for task in tasks]
     silent = [task for task, own in owners if own.start and not (own.gold or own.demonstrator)]
-    stretches = [silent[i : i + TOGETHER] for i in range(0, len(silent), TOGETHER)]
-    return {task.id: one for some in stretches for task, one in zip(some, start_episodes(domain, some).openings)}
+    openings = openings_of(partial(start_episodes, domain), silent, TOGETHER)
+    return {task.id: one for task, one in zip(silent, openings, strict=True)}
 
 
 class PlayedTasks(NamedTuple):

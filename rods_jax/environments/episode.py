@@ -7,7 +7,7 @@ RODS leaves one choice open.  Here, a call in a turn without gold calls is not e
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 
@@ -23,6 +23,7 @@ from rods_jax.environments.protocol import (
     GoldTrace,
     Opening,
     Rules,
+    StartEpisodes,
 )
 from rods_jax.environments.scoring import RODS, gold_trace
 from rods_jax.rewards import CALL_FAILED, CALLED, PARSE_ERROR, TURN_FAILED, TURN_PASSED
@@ -170,6 +171,12 @@ def start_episodes(domain: Domain, tasks: Sequence[Task], rules: Rules = RODS) -
     places = {key: [place for place, owner in enumerate(owners) if id(owner) == key] for key in own}
     parts = [(places[key], _start(owner, [tasks[place] for place in places[key]], rules)) for key, owner in own.items()]
     return parts[0][1] if len(parts) == 1 else _joined(parts, len(tasks))
+
+
+def openings_of(start: StartEpisodes, tasks: Sequence[Task], together: int) -> Iterator[Opening | Failure]:
+    """How each task begins, `together` at a time: users that are slow are asked for their first words at once."""
+    for first in range(0, len(tasks), together):
+        yield from start(tasks[first : first + together]).openings
 
 
 def _start(domain: Domain, tasks: Sequence[Task], rules: Rules) -> EpisodeBatch:

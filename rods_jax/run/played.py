@@ -17,7 +17,7 @@ from rods_jax import config as configuration
 from rods_jax.codecs.tokenizer import load_tokenizer
 from rods_jax.config import Config, ConfigError
 from rods_jax.dialogue import Act, Difference, Move, Record, Said, Stop, play
-from rods_jax.environments.episode import start_episodes
+from rods_jax.environments.episode import openings_of, start_episodes
 from rods_jax.environments.protocol import Domain, Failure, Opening, Rules
 from rods_jax.files import read_object
 from rods_jax.generation import Sampling
@@ -186,16 +186,16 @@ def policy_player(
     if rules.reads_as_leaderboard:
         codec = codec._replace(parse=codec.official)
     start = partial(start_episodes, domain, rules=rules)
-    limit, at_once = config.rollout.max_prompt_tokens, config.rollout.tasks_per_step
+    limit = config.rollout.max_prompt_tokens
 
     def fits(opening: Opening | Failure) -> bool:
         if isinstance(opening, Failure):
             return True
         return len(codec.encode_prompt(opening.tools, opening.user, opening.policy, opening.greeting)) <= limit
 
-    # As many begin at a time as in training: users that are slow are asked for their first words together.
-    stretches = [tasks[i : i + at_once] for i in range(0, len(tasks), at_once)]
-    fitting = {task.id: task for some in stretches for task, one in zip(some, start(some).openings) if fits(one)}
+    # As many begin at a time as in training.
+    openings = openings_of(start, tasks, config.rollout.tasks_per_step)
+    fitting = {task.id: task for task, one in zip(tasks, openings, strict=True) if fits(one)}
     playing = evaluation_player(config, learner, codec, num_tokens, len(fitting), rollouts)
     playing = playing._replace(sampling=sampling)
     # Batches do not depend on what is left to play, so that a continued evaluation computes the same numbers.

@@ -82,7 +82,7 @@ def plain_queries(domain: Domain, task: Task) -> str | None:
         if not turn.user.strip():
             return f"turn {index} has no query"
         for name in names:
-            if holds(turn.user, name):
+            if name in turn.user and holds(turn.user, name):
                 return f"turn {index} names {name}"
     return None
 

@@ -38,7 +38,8 @@ class ShingleIndex(NamedTuple):
 def shingles(task: Task) -> frozenset[Shingle]:
     """All runs of 5 tokens of each turn's user text, and of its gold calls; a shorter text is one shingle.
 
-    Tokens are words and numbers in lower case, and letters of scripts without spaces. Identity, state and the order of turns do not count.
+    Tokens are words and numbers in lower case, and letters of scripts without spaces.  Identity, state and the order of
+    turns do not count.
     """
     return frozenset(
         tuple(found[start : start + SIZE])
