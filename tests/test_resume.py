@@ -28,7 +28,7 @@ POINTS = {
     "injection": ("rods_jax.replay.begin_epoch",),
     "rollout": ("rods_jax.rollout._hear", "rods_jax.rollout._answer"),
     "update": ("rods_jax.run.stages.trim", "rods_jax.loop._settle"),
-    "feedback": ("rods_jax.loop._observe", "rods_jax.replay.mark_seeds"),
+    "feedback": ("rods_jax.loop._observe", "rods_jax.replay.lessons.mark_seeds"),
     "evaluation": ("rods_jax.run.measure.progress_reward",),
     "checkpoint": (
         "rods_jax.checkpoint.save",
