@@ -44,7 +44,17 @@ def say(console: Console, text: object, style: str = "") -> None:
 
 def refuse(console: Console, error: object) -> None:
     """Prints why a command ends with 2, in one sentence."""
-    console.print(Text.assemble(("error:", "bold red"), " ", harmless_text(error)), soft_wrap=True)
+    console.print(Text.assemble(("error:", "bold red"), " ", harmless_text(_reason(error))), soft_wrap=True)
+
+
+def _reason(error: object) -> object:
+    """The error; of one of the operating system the files and what is wrong with them, without a number."""
+    if not (isinstance(error, OSError) and error.strerror):
+        return error
+    files = " -> ".join(
+        os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)
+    )
+    return f"{files}: {error.strerror}" if files else error.strerror
 
 
 # ---------------------------------------------------------------------------- an output that goes away

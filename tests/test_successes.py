@@ -13,11 +13,22 @@ from test_filtering import KINDS, SEEDS, G, played, run, task
 from rods_jax import checkpoint, replay
 from rods_jax.config import RetentionConfig
 from rods_jax.loop import Position
+from rods_jax.records import RecordError
 from rods_jax.run.positions import host_of, restore_position, save_position
 from rods_jax.successes import Replay, Success, as_played, read, remembered, with_successes, written
 from rods_jax.types import TrainState
 
-SUCCESS = Success((7, 8, 9), (True, False, True), (-0.5, 0.0, -0.25), 1.0)
+
+def success(tokens, acted, log_probs):
+    return Success(np.int32(tokens), np.array(acted), np.float32(log_probs), 1.0)
+
+
+def plain(successes):
+    """Types, shapes and values, for a comparison."""
+    return {name: [(np.asarray(x).dtype, np.asarray(x).tolist()) for x in one] for name, one in successes.items()}
+
+
+SUCCESS = success([7, 8, 9], [True, False, True], [-0.5, 0.0, -0.25])
 
 
 def batch_of(**outcomes):
@@ -72,7 +83,7 @@ def test_a_success_takes_the_place_of_the_worst_rollout_of_a_group_that_failed()
 @pytest.mark.parametrize(("length", "width", "count"), [(4, 4, 1), (5, 6, 1), (6, 6, 1), (7, 4, 0)])
 def test_a_longer_success_widens_the_batch_to_the_next_size_or_stays_away(length, width, count):
     batch, tasks = batch_of(t1=(0, 0, 0, 0))
-    long = Success((7,) * length, (True,) * length, (-1.0,) * length, 1.0)
+    long = success([7] * length, [True] * length, [-1.0] * length)
     learnt, replays = with_successes(batch, tasks, {"1": long}, (4, 6))
     assert learnt.suffix_tokens_NGS.shape[-1] == width and len(replays) == count
     assert (learnt.suffix_tokens_NGS[0, 0] == 7).sum() == count * length
@@ -91,7 +102,10 @@ def test_the_latest_success_of_each_task_of_the_pool_is_remembered():
     batch.suffix_lengths_NG[0, 1] = 2
     before = {"1": SUCCESS, "2": SUCCESS, "9": SUCCESS}
     found = remembered(before, batch, tasks, [*tasks, task("4")])
-    assert found == {"1": Success((1, 1), (True, True), (0.0, 0.0), 1.0), "2": SUCCESS}  # 9 has left the pool
+    expected = {"1": success([1, 1], [True, True], [0.0, 0.0]), "2": SUCCESS}  # 9 has left the pool
+    assert plain(found) == plain(expected)
+    # A view would keep the whole batch alive.
+    assert not np.shares_memory(found["1"].tokens_S, batch.suffix_tokens_NGS)
 
 
 def test_a_record_tells_the_rewards_that_were_played():
@@ -143,13 +157,23 @@ def test_a_run_replays_what_it_solved_before_measures_what_it_played_and_resumes
 def test_a_checkpoint_holds_the_successes_bit_for_bit(tmp_path):
     state = TrainState({"w": np.ones(2, np.float32)}, None, (), np.int32(0))
     rng = np.random.default_rng(0)
-    some = Success((1, 2), (True, False), tuple(rng.normal(size=2).astype(np.float32).tolist()), 1.0)
+    some = success([1, 2], [True, False], rng.normal(size=2))
     position = Position(state, replay.create(SEEDS, FILTERED.replay), step=1, successes={SEEDS[0].id: some})
     assert "successes" not in host_of(replace(position, successes={}))  # as runs without have always saved
     with checkpoint.open_checkpoints(tmp_path / "checkpoints", RetentionConfig()) as checkpoints:
         save_position(checkpoints, position)
         found, _ = restore_position(checkpoints, like_of(state), FILTERED.replay)
-    assert found.successes == position.successes
+    assert plain(found.successes) == plain(position.successes)
+
+
+@pytest.mark.parametrize(
+    "array", [[1, 2, 3], ["<i4"], ["<i4", "AAA"], ["<i4", "AAAAAAA="], ["nope", ""], 7, ["|O", ""]]
+)
+def test_what_no_success_was_written_as_is_refused(array):
+    record = written({"1": SUCCESS})
+    record["1"][0] = array
+    with pytest.raises(RecordError, match="not an array of a success"):
+        read(json.loads(json.dumps(record)))
 
 
 def like_of(state):

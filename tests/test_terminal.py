@@ -52,6 +52,21 @@ def test_names_that_rich_would_obey_are_printed_as_they_are(name):
     assert said.getvalue().count(clean(name)) == 5 and "\x1b[31m" not in said.getvalue()
 
 
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (FileNotFoundError(2, "No such file or directory", "a/b"), "a/b: No such file or directory"),
+        (OSError(18, "Invalid cross-device link", b"a", None, "b"), "a -> b: Invalid cross-device link"),
+        (ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
+        (FileNotFoundError("a/b holds no run"), "a/b holds no run"),
+        (ValueError("[Errno 2] was said"), "[Errno 2] was said"),
+    ],
+)
+def test_an_error_of_the_system_names_its_file_and_no_number(error, said):
+    refuse(Console(file=(file := io.StringIO()), width=200), error)
+    assert file.getvalue() == f"error: {said}\n"
+
+
 PRINTING = """
 import sys
 from rich.console import Console
