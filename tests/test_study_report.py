@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 from study_toy import STUDY
 
+from scripts.study import draw as study_draw
 from scripts.study import report
 from scripts.study.plan import Arm
 
@@ -130,27 +132,57 @@ def test_what_was_added_later_stands_apart():
     assert "`later` - `static`" not in text
 
 
+PART = dict(
+    steps=[1, 10],
+    trained_progress=0.5,
+    in_band=0.25,
+    zero_variance=0.5,
+    pool=90,
+    boundary=30,
+    first_in_band=[1, 2],
+    life=None,
+    variants=4,
+    calls=2.0,
+    turns=2.5,
+    patterns=3.0,
+)
+
+
 def test_stretches_are_means_over_the_seeds():
-    part = dict(
-        steps=[1, 10],
-        trained_progress=0.5,
-        in_band=0.25,
-        zero_variance=0.5,
-        pool=90,
-        boundary=30,
-        first_in_band=[1, 2],
-        life=None,
-        variants=4,
-        calls=2.0,
-        turns=2.5,
-        patterns=3.0,
-    )
+    part = PART
     other = part | {"trained_progress": 0.7, "first_in_band": [2, 2], "life": 8.0, "pool": 110}
     runs = [line("rods", seed, 0.0) | {"stretches": [some]} for seed, some in enumerate((part, other))]
     text = report.section(TWELVE, runs)
     assert "| `rods` | 1 to 10 | 2 | 0.600 | 50% | 25% | 30 of 100 | 4 | 75% | 8 | 2.00 | 2.50 | 3.0 |" in text
     [row] = report.stretch_rows([line("rods", 0, 0.0) | {"stretches": [part | {"zero_variance": None}]}], "rods")
     assert row[3:6] == ["0.500", "-", "25%"]
+
+
+def test_a_study_with_stretches_shows_how_the_pools_fared(tmp_path, monkeypatch):
+    """`rods` has written variants in its second stretch alone, `static` none at all; each mean leaves out what is unknown."""
+    nothing = {"variants": 0, "calls": None, "turns": None, "patterns": 0.0, "life": None, "zero_variance": None}
+    late = PART | {"steps": [11, 20], "life": 8.0}
+    parts = {"static": [PART | nothing] * 2, "rods": [PART | nothing, late]}
+    runs = [line(arm, seed, 0.0) | {"stretches": parts[arm]} for arm in parts for seed in range(2)]
+    runs[-1]["stretches"] = [parts["rods"][0], late | {"life": None, "boundary": 60}]
+    drawn = {}
+
+    def save(path, size, draw):
+        draw(figure := Figure())
+        drawn[path.name] = {
+            axes.get_title(): {
+                one.get_label(): one.get_xydata().tolist() for one in axes.lines if "(" in one.get_label()
+            }
+            for axes in figure.axes
+        }
+
+    monkeypatch.setattr(study_draw, "save", save)
+    report.write_report([(replace(TWELVE, stretches=2), runs)], Console(quiet=True), tmp_path)
+    assert "](toy_stretches.png)" in (tmp_path / "toy.md").read_text("utf-8")
+    panels = drawn["toy_stretches.png"]
+    assert panels["boundary tasks, share of the pool"]["rods (2)"] == [[10, 1 / 3], [20, 0.5]]
+    life = panels["life of a variant, steps"]
+    assert life["rods (2)"][1] == [20, 8.0] and np.isnan([life["rods (2)"][0][1], life["static (2)"][0][1]]).all()
 
 
 def test_the_page_of_a_study_without_runs_says_so(tmp_path):

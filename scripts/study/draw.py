@@ -1,5 +1,6 @@
 """One picture for each question of a study."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,43 @@ def draw_contrasts(found: Sequence[Any], margin: float, path: Path) -> None:
         axes.set(title="Difference in held-out progress (seeds)", xlabel="mean, 95 % interval, each seed")
 
     save(path, (8.2, 1.6 + 0.45 * len(found)), draw)
+
+
+FARED: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
+    "progress in training": lambda part: part["trained_progress"],
+    "share of groups without variance": lambda part: part["zero_variance"],
+    "boundary tasks, share of the pool": lambda part: part["boundary"] / part["pool"],
+    "life of a variant, steps": lambda part: part["life"],
+    "calls of a written variant": lambda part: part["calls"],
+    "effective call patterns": lambda part: part["patterns"] or None,  # 0: nothing was written
+}
+
+
+def draw_stretches(study: Study, lines: Sequence[Mapping[str, Json]], path: Path) -> None:
+    """How each arm's pool fares from stretch to stretch: the mean of its seeds, and each seed thinly."""
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(2, 3, sharex=True).ravel()
+        for color, arm in zip(itertools.cycle(COLORS), study.arms):
+            own = [line["stretches"] for line in lines if line["arm"] == arm.name]
+            if not own:
+                continue
+            steps_P = [part["steps"][1] for part in own[0]]
+            for axes, value in zip(panels, FARED.values(), strict=True):
+                y_SP = np.array([[value(part) for part in parts] for parts in own], float)  # None becomes nan: a gap
+                axes.plot(steps_P, y_SP.T, color=color, linewidth=0.6, alpha=0.4)
+                mean_P = np.ma.masked_invalid(y_SP).mean(0).filled(np.nan)
+                axes.plot(
+                    steps_P, mean_P, "o-", color=color, linewidth=2, markersize=4, label=f"{arm.name} ({len(own)})"
+                )
+        for axes, label in zip(panels, FARED, strict=True):
+            axes.set(title=label)
+            axes.set_ylim(bottom=0)
+        for axes in panels[3:]:
+            axes.set(xlabel="step")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
+
+    save(path, (13.6, 6.4), draw)
 
 
 def save(path: Path, size: tuple[float, float], draw: Callable[[Figure], None]) -> None:

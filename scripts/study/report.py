@@ -15,7 +15,7 @@ from rich.console import Console
 from rods_jax import terminal
 from rods_jax.files import write_atomically
 from scripts.study import inference
-from scripts.study.draw import draw_contrasts, draw_curves
+from scripts.study.draw import draw_contrasts, draw_curves, draw_stretches
 from scripts.study.plan import LINES, Lines, Study, by_seed, planned, shared_scores
 from scripts.study.square import Effect, asides, draw_square, effects
 
@@ -108,6 +108,9 @@ def write_report(studies: Sequence[tuple[Study, Lines]], console: Console, folde
         if found := contrasts(study, lines):
             draw_contrasts(found, study.margin, folder / f"{study.name}_contrasts.png")
             parts.append(f"![Paired differences with their 95 % intervals]({study.name}_contrasts.png)")
+        if lines and study.stretches:
+            draw_stretches(study, lines, folder / f"{study.name}_stretches.png")
+            parts.append(f"![How the pool of every arm fares over a run]({study.name}_stretches.png)")
     parts += [between(*studies[0], *other) for other in studies[1:]]
     write_atomically(page, "\n\n".join(parts) + "\n")
     terminal.say(console, f"written: {page}")
