@@ -9,7 +9,7 @@ variants, drift of their structure.
 from dataclasses import replace
 
 from configs.study_office import CONFIG as OFFICE
-from scripts.study.arms import arms
+from scripts.study.arms import arms, suggested
 from scripts.study.plan import Study
 
 CONFIG = replace(OFFICE, name="study_long", checkpoint_every=50, max_rollouts=1000 * 12 * 8)
@@ -17,7 +17,7 @@ STUDY = Study(
     name="long",
     config=CONFIG,
     seeds=(0, 1, 2),
-    arms=tuple(arm for arm in arms() if arm.name in ("static", "rods", "rods_ours")),
+    arms=tuple(arm for arm in (*arms(), *suggested()) if arm.name in ("static", "rods", "rods_ours", "rods_unstuck")),
     points=10,
     stretches=10,
 )

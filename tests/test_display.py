@@ -39,4 +39,6 @@ def test_the_last_step_follows_the_pool_the_limit_and_an_epoch_that_took_fewer_s
 @pytest.mark.parametrize(("progress", "said"), [(0.25, "reward 0.25  "), (math.nan, "reward -  ")])
 def test_a_step_that_measured_nothing_has_no_reward(progress, said):
     zones = dict.fromkeys(("zone_hard", "zone_boundary", "zone_mastered", "pool_staged"), 0)
-    assert said in _line(_record(1) | zones | {"progress_mean": progress}, [], {"failed": 0, "truncated": 0})
+    values = _record(1) | zones | {"progress_mean": progress, "zero_variance": 0.75}
+    line = _line(values, [], {"failed": 0, "truncated": 0})
+    assert said in line and "hard/boundary/mastered 0/0/0  without variance 75%  " in line

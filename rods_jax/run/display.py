@@ -5,6 +5,7 @@ Without a terminal, single lines are printed.  Left out on purpose: anything tha
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -28,7 +29,8 @@ from rods_jax.metrics import MetricWriter
 
 Show = Callable[..., None]
 
-PATIENCE = 20  # steps without variance, after which a warning is printed
+PATIENCE = 20  # steps over which the share of groups without variance is taken
+ALIKE = 0.9  # of these groups have no variance: a warning is printed
 FRUITLESS = 3  # ... and without one check passed
 
 
@@ -119,7 +121,7 @@ def _line(values: Mapping[str, Any], held_out: list[float], lost: Mapping[str, i
         progress = float(values["progress_mean"])
         parts.append(f"epoch {values['epoch']}  reward {'-' if math.isnan(progress) else f'{progress:.2f}'}")
         zones = "/".join(str(values[f"zone_{zone}"]) for zone in ("hard", "boundary", "mastered"))
-        parts.append(f"hard/boundary/mastered {zones}")
+        parts.append(f"hard/boundary/mastered {zones}  without variance {values['zero_variance']:.0%}")
     pool = (
         f"pool {values['pool_human']}+{values['pool_trial']}+{values['pool_active']} (staged {values['pool_staged']})"
     )
@@ -131,10 +133,11 @@ def _line(values: Mapping[str, Any], held_out: list[float], lost: Mapping[str, i
 
 def warnings(say: Callable[[str], None]) -> MetricWriter:
     """A MetricWriter that warns of steps without a passed check or without variance, of lost rollouts, of free places."""
-    fruitless, without_variance, said_failed, said_free = 0, 0, False, False
+    fruitless, said_alike, said_failed, said_free = 0, False, False, False
+    alike = deque[float](maxlen=PATIENCE)  # the latest steps' shares of groups without variance
 
     def write(step: int, values: Mapping[str, Any]) -> None:
-        nonlocal fruitless, without_variance, said_failed, said_free
+        nonlocal fruitless, said_alike, said_failed, said_free
         if "task_mean" not in values:
             return
         progress = float(values.get("progress_mean", math.nan))
@@ -145,9 +148,14 @@ def warnings(say: Callable[[str], None]) -> MetricWriter:
                     f"step {step}: no rollout of {FRUITLESS} steps passed a check, and no reward teaches what never "
                     "happens: begin with a checkpoint, or with a longer cold start on more practice tasks"
                 )
-        without_variance = without_variance + 1 if float(values["zero_variance"]) == 1 else 0
-        if without_variance == PATIENCE:
-            say(f"step {step}: no group had variance in {PATIENCE} steps: nothing is being learned from rewards")
+        alike.append(float(values["zero_variance"]))
+        share = sum(alike) / PATIENCE
+        if not said_alike and len(alike) == PATIENCE and share >= ALIKE:
+            said_alike = True
+            say(
+                f"step {step}: {share:.0%} of the groups of {PATIENCE} steps had no variance, which teaches nothing: give "
+                "other tasks, raise the limits where tasks do not fit, or let stuck ones leave (replay.retire_stuck)"
+            )
         if not said_failed and 0 < values["rollouts_played"] == values["failed_rollouts"]:
             said_failed = True
             say(f"step {step}: every rollout failed: {_reasons(values['failures'])}")
