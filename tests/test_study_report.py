@@ -181,7 +181,7 @@ def test_a_study_with_stretches_shows_how_the_pools_fared(tmp_path, monkeypatch)
     assert "](toy_stretches.png)" in (tmp_path / "toy.md").read_text("utf-8")
     panels = drawn["toy_stretches.png"]
     assert panels["boundary tasks, share of the pool"]["rods (2)"] == [[10, 1 / 3], [20, 0.5]]
-    life = panels["life of a variant, steps"]
+    life = panels["life of a variant so far, steps"]
     assert life["rods (2)"][1] == [20, 8.0] and np.isnan([life["rods (2)"][0][1], life["static (2)"][0][1]]).all()
 
 

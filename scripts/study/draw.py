@@ -80,7 +80,7 @@ FARED: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
     "progress in training": lambda part: part["trained_progress"],
     "share of groups without variance": lambda part: part["zero_variance"],
     "boundary tasks, share of the pool": lambda part: part["boundary"] / part["pool"],
-    "life of a variant, steps": lambda part: part["life"],
+    "life of a variant so far, steps": lambda part: part["life"],
     "calls of a written variant": lambda part: part["calls"],
     "effective call patterns": lambda part: part["patterns"] or None,  # 0: nothing was written
 }

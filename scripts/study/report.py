@@ -161,7 +161,7 @@ def section(study: Study, lines: Lines) -> str:
         text += ["### How the pool fares over a run", _table(STRETCHES, fared)]
     if lines:
         text += ["### Where the runs were made", _table(ORIGINS, _origins(lines))]
-    return "\n\n".join(text)
+    return "\n\n".join(part for part in text if part)  # a study without primary contrasts has no verdicts
 
 
 CONTRAST = "difference | seeds | mean [95 %] | p, t test | p, Holm | p, sign flips | crossed bootstrap | p, equivalence"
