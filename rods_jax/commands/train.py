@@ -11,7 +11,7 @@
 SIGTERM or Ctrl-C: it saves after the step and exits with 75; a second one ends it at once. Other exits: 0 done,
 2 refused (the message says why), 3 stopped after saving because a number was not finite.
 The run directory gets config.json, metrics.jsonl, tasks/, tokenizer/, checkpoints/, trajectories.jsonl,
-candidates.jsonl, plots/, summary.json, fidelity.json, and synthesis/ where language models write.
+candidates.jsonl, plots/, summary.json, fidelity.json, and synthesis/ where an author works beside it.
 """
 
 import itertools

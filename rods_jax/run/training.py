@@ -8,7 +8,7 @@
     run.train(replace(CONFIG, run_dir="runs/new"), source=("runs/old", 40))      a fork, with other settings
 
 The run directory gets config.json, metrics.jsonl, tasks/, tokenizer/, checkpoints/, trajectories.jsonl,
-candidates.jsonl, plots/, summary.json, fidelity.json, synthesis/ where language models write, and dashboards.json where
+candidates.jsonl, plots/, summary.json, fidelity.json, synthesis/ where an author works beside it, and dashboards.json where
 the configuration has writers.  Everything that computes is elsewhere: this file only wires the rooms together.
 """
 
