@@ -1,4 +1,4 @@
-r"""Environment Tuning on BFCL V3 multi-turn with Qwen3-4B-Instruct: the rival that learns from 400 static tasks with hints.
+r"""Environment Tuning on BFCL V3 multi-turn with Qwen3-4B-Instruct: the rival that learns from static tasks with hints.
 
     hf download Qwen/Qwen3-4B-Instruct-2507 --local-dir checkpoints/Qwen3-4B-Instruct-2507
     python -m scripts.train --config configs/envtuning_bfcl.py --coordinator auto \
@@ -8,9 +8,10 @@ r"""Environment Tuning on BFCL V3 multi-turn with Qwen3-4B-Instruct: the rival t
 Source: arXiv 2510.10197.  Four stages: syntax, the base tasks with hints, all tasks with hints, all tasks without.  Published: rate
 1e-6, KL 0.1, clipping, 16 rollouts, 512 trajectories a step, 20 epochs a stage.  Not run here.
 
-Differences: the first stage takes the 100 base tasks at 32 a step, where theirs takes an unpublished file of easy tasks at 16; stages
-end after fixed epochs, where theirs end by a judgement of the curves; progress counts turns that were never reached; hints have our
-own rules and words (environments/hints.py, bfcl_hints.py).
+Differences: 40 of the 400 training tasks are set aside to choose the best checkpoint by; the first stage takes the 90 base
+tasks that remain at 32 a step, where theirs takes an unpublished file of easy tasks at 16; stages end after fixed epochs,
+where theirs end by a judgement of the curves; progress counts turns that were never reached; hints have our own rules and
+words (environments/hints.py, bfcl_hints.py).
 """
 
 from dataclasses import replace
