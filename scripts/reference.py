@@ -42,25 +42,32 @@ SECTIONS = {  # where the keys of a class stand
     "An evolution's pace": Pace,
 }
 FUNCTIONS = {  # what a script of one's own takes, by what it is for
-    "A run": "run.check run.train run.evaluate run.report run.on_one_device run.Learner",
+    "A run": "run.check run.train run.evaluate run.Evaluation run.report run.on_one_device run.Learner",
     "Kernels": "group_statistics segment_group_statistics GroupStatistics log_probs LogProbs boundary_score partition "
     "select_seeds Seeds Evidence Detection",
     "Signals": "boundary.mean_band boundary.split_band boundary.observed_variance boundary.beta_posterior boundary.informative "
     "boundary.reward_entropy boundary.binary_band boundary.any_task boundary.coevolve",
     "Samplers": "samplers.drawn samplers.equal samplers.difficulty_pools samplers.thompson samplers.learnability "
-    "samplers.variance_priority samplers.recycling samplers.prompt_replay samplers.nearest_half replay.Table",
+    "samplers.variance_priority samplers.recycling samplers.prompt_replay samplers.nearest_half samplers.by_difficulty replay.Table",
     "Filters": "filtering.mixed filtering.differing filtering.varied filtering.unsolved group_statistics.max_variance",
     "The update": "grpo.update_step grpo.jit_update grpo.create_state grpo.create_optimizer grpo.Feedback "
     "grpo.token_ratio grpo.sequence_ratio grpo.sequence_mean grpo.token_mean grpo.group_mean grpo.whole_of types.RolloutBatch types.Standing",
     "Rollouts": "rollout.player rollout.collect rollout.Rollouts run.stages.trim types.Policy types.Codec",
-    "Rewards": "rewards.progress_reward rewards.format_reward rewards.gated_reward rewards.efficient_reward types.Trajectory",
+    "Rewards": "rewards.progress_reward rewards.outcome_reward rewards.format_reward rewards.gated_reward "
+    "rewards.efficient_reward types.Trajectory",
     "The pool": "replay.create replay.begin_epoch replay.epoch_batches replay.standing replay.learn replay.stage "
     "replay.counts",
     "Tasks and worlds": "types.Task types.World types.Turn types.Call environments.toolkit.domain "
     "environments.protocol.Domain environments.gold.check_gold environments.mixture.mixture environments.mixture.mixed "
-    "environments.episode.start_episodes task_files.read_tasks task_files.write_tasks",
+    "environments.episode.start_episodes environments.protocol.TaskSplits environments.protocol.Opening "
+    "environments.protocol.Answer environments.protocol.EpisodeBatch environments.protocol.Closing "
+    "environments.protocol.Rules task_files.read_tasks task_files.write_tasks",
+    "Conversations": "environments.conversation.conversations environments.conversation.Conversation "
+    "environments.conversation.Heard environments.conversation.Spoken environments.conversation.Ended "
+    "environments.protocol.Reading environments.protocol.Slip environments.users.model_user dialogue_files.recorded",
+    "Language models": "chat.Endpoint chat.http_generate chat.Request chat.Reply",
     "Synthesis": "synthesis.pipeline.author_tasks synthesis.pipeline.five_stages synthesis.author.Order "
-    "synthesis.author.orders_of synthesis.courier.dispatch.at_once "
+    "synthesis.author.orders_of synthesis.author.Synthesis synthesis.attempt.Rejection synthesis.courier.dispatch.at_once "
     "synthesis.offline.with_offline_pool",
     "Tasks of other kinds": "synthesis.targets.tasks_for synthesis.workflows.matches synthesis.workflows.tasks_from "
     "synthesis.templates.Template synthesis.templates.tasks_of synthesis.difficulty.climb synthesis.difficulty.chains "
@@ -87,12 +94,23 @@ def keys_of(kind: type) -> list[Key]:
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
     body = ast.parse(source).body[0].body  # type: ignore[attr-defined]
-    fields = [node for node in body if isinstance(node, ast.AnnAssign)]
+    fields = [(node, after) for node, after in zip(body, [*body[1:], None]) if isinstance(node, ast.AnnAssign)]
     return [
-        Key(node.target.id, ast.unparse(node.annotation), _default(kind, node), comments.get(node.end_lineno or 0, ""))
-        for node in fields
+        Key(
+            node.target.id,
+            ast.unparse(node.annotation),
+            _default(kind, node),
+            comments.get(node.end_lineno or 0) or _text(after),
+        )
+        for node, after in fields
         if isinstance(node.target, ast.Name)
     ]
+
+
+def _text(node: ast.stmt | None) -> str:
+    """The text that stands as a statement of its own: what a command's option says of itself."""
+    value = node.value if isinstance(node, ast.Expr) else None
+    return value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else ""
 
 
 def _default(kind: type, node: ast.AnnAssign) -> str:
@@ -150,8 +168,15 @@ def _shown(name: str) -> str:
     if isinstance(node, ast.FunctionDef):
         result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
         return f"{last}({ast.unparse(node.args)}){result}\n\n{text}"
-    fields = "\n".join(f"    {k.name}: {k.kind}{k.meaning and '  # ' + k.meaning}" for k in keys_of(thing))
+    fields = "\n".join(
+        f"    {k.name}: {k.kind}{_given(k.default)}{k.meaning and '  # ' + k.meaning}" for k in keys_of(thing)
+    )
     return f"class {last}\n\n{text}\n\n{fields}"
+
+
+def _given(default: str) -> str:
+    """As it stands in a class; nothing where a value is required."""
+    return "" if default == "required" else f" = {default.strip('`')}"
 
 
 def main() -> None:

@@ -187,6 +187,15 @@ def test_generated_pages_are_what_is_generated(name):
     assert (DOCS / "reference" / f"{name}.md").read_text("utf-8") == written, "run python -m scripts.reference"
 
 
+def test_the_page_of_functions_says_what_may_be_left_out_and_what_options_mean():
+    page = TEXTS[DOCS / "reference" / "functions.md"]
+    assert (
+        "    temperature: float = 1.0  # 0: greedy\n" in page
+    )  # of run.Evaluation, whose fields are a command's options
+    assert "    instructions: Callable[[Task], str]  # what the user is told\n" in page  # required
+    assert "    top_p: float = 0.7\n" in page  # of chat.Endpoint
+
+
 def test_every_key_of_the_configuration_has_a_meaning():
     for where, kind in reference.SECTIONS.items():
         if kind.__module__ == "rods_jax.config":
