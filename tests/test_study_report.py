@@ -40,7 +40,7 @@ def line(arm: str, seed: int, shift: float, noise: float = 0.02) -> dict:
         "variance": [0.12, 0.06],
         "first_in_band": [6, 10],
         "zero_variance": [0.1, 0.4],
-        "pool": {"zone_hard": 5, "zone_boundary": 10, "zone_mastered": 5},
+        "pool": {"pool_human": 4, "injected": 6, "zone_hard": 5, "zone_boundary": 10, "zone_mastered": 5},
         "commit": "0123456789" if seed else "fedcba9876",
         "changed": seed == 0,
         "machine": {"cpu": "a processor", "cores": 2, "python": "3.11.7", "jax": "0.10.2"},

@@ -18,6 +18,7 @@ from scripts.study import inference
 from scripts.study.draw import draw_contrasts, draw_curves, draw_stretches
 from scripts.study.plan import LINES, Lines, Study, by_seed, planned, shared_scores
 from scripts.study.square import Effect, asides, draw_square, effects
+from scripts.study.variety import FEWEST, draw_gains, gains, sentence
 
 OUTCOMES = {"progress": "progress at the end", "area": "area under the curve", "strict": "whole tasks at the end"}
 
@@ -108,6 +109,9 @@ def write_report(studies: Sequence[tuple[Study, Lines]], console: Console, folde
         if found := contrasts(study, lines):
             draw_contrasts(found, study.margin, folder / f"{study.name}_contrasts.png")
             parts.append(f"![Paired differences with their 95 % intervals]({study.name}_contrasts.png)")
+        if len(gained := gains(study, lines)) >= FEWEST:
+            draw_gains(study, gained, folder / f"{study.name}_tasks.png")
+            parts.append(f"![Gain of every arm by the number of different tasks]({study.name}_tasks.png)")
         if lines and study.stretches:
             draw_stretches(study, lines, folder / f"{study.name}_stretches.png")
             parts.append(f"![How the pool of every arm fares over a run]({study.name}_stretches.png)")
@@ -155,6 +159,8 @@ def section(study: Study, lines: Lines) -> str:
             "### Compared after a look at the results, without a correction: progress at the end",
             _table(EFFECT, map(_effect_row, told)),
         ]
+    if len(gained := gains(study, lines)) >= FEWEST:
+        text += ["### By the number of different tasks: progress at the end", sentence(study, gained)]
     if claims := [row for arm in study.arms if (row := _claims(lines, arm.name)) is not None]:
         text += ["### What the paper claims beside the score", _table(CLAIMS, claims)]
     if fared := [row for arm in study.arms for row in stretch_rows(lines, arm.name)]:
