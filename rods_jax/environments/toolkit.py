@@ -169,9 +169,10 @@ def simulator(classes: Mapping[str, type]) -> Callable[[World], Simulator]:
 def _start(plans: Mapping[str, _Class], tools: Mapping[str, Method], world: World) -> Simulator:
     objects, own = {}, {}
     memo: dict[int, Any] = {}  # one for all: what classes have from a base in common, they have in common here
-    for name in world.classes:
+    for name in (*world.classes, *world.state):
         if name not in plans:
             raise ValueError(f"the domain has no class {name}: its classes are {', '.join(plans)}")
+    for name in world.classes:
         plan = plans[name]
         given = world.state.get(name, {})
         keywords = {n: plan.reads[n](v, n) if n in plan.reads else schemas.copy_json(v) for n, v in given.items()}
