@@ -65,6 +65,12 @@ def test_a_class_that_the_domain_lacks_is_named(world):
         check_gold(CLOCK, [other])
 
 
+def test_a_released_tool_that_the_classes_lack_is_named():
+    other = task("t", Turn("Tick."), Turn("Now.", (Call("tick"),), released_tools=("tik",)))
+    with pytest.raises(GoldError, match="fails: t turn 1: it releases tik, which is no tool of its classes$"):
+        check_gold(CLOCK, [other])
+
+
 TICK, READ, STAMP = Turn("t", (Call("tick"),)), Turn("r", (Call("read"),)), Turn("s", (Call("stamp_it"),))
 
 
