@@ -149,10 +149,17 @@ def _text(result: Any) -> str:
         raise TypeError(f"the tool returned a {type(result).__name__}, which nothing runs")
     if isinstance(result, Mapping) or dataclasses.is_dataclass(result) or hasattr(result, "model_dump"):
         return json.dumps(result, ensure_ascii=False, default=schemas.plain)
-    text = str(schemas.plain(result) if isinstance(result, set | frozenset) else result)
+    text = str(_ordered(result))
     if _ADDRESS.search(text):  # it would differ from process to process
         raise TypeError(f"the tool returned a {type(result).__name__}, which has no text of its own")
     return text
+
+
+def _ordered(result: Any) -> Any:
+    """The result with its sets, and those in its lists and tuples, as sorted lists: it reads alike in every process."""
+    if isinstance(result, set | frozenset):
+        return schemas.plain(result)
+    return type(result)(map(_ordered, result)) if type(result) in (list, tuple) else result
 
 
 def _bounded(text: str) -> str:
