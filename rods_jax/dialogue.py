@@ -161,8 +161,10 @@ def _play_gold(domain: Domain, task: Task, act: Act, rules: Rules, played: _Play
     if not all(played.rods):  # the policy failed, unless gold itself plays differently each time
         require_repeats(domain, task, trace)
     played.state = equal(episode.state, trace[-1].state)
-    closed = [[call for move in played.moves if move.turn == t for call in move.calls] for t in range(episode.turn)]
-    played.official[:] = turns_passed(domain, task, closed, official_turn_passed, trace)
+    made = [[call for move in played.moves if move.turn == t for call in move.calls] for t in range(len(task.turns))]
+    for turn, call in episode.injected:  # it has not run, and its repetition has
+        made[turn].remove(call)
+    played.official[:] = turns_passed(domain, task, made[: episode.turn], official_turn_passed, trace)
 
 
 def _play_checks(batch: EpisodeBatch, act: Act) -> _Played:

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rods_jax.config import RolloutConfig
+from rods_jax.environments.foreign import equal
 from rods_jax.environments.lanes import Lanes
 from rods_jax.environments.protocol import Answer, Failure, Opening, StartEpisodes
 from rods_jax.generation import Generator, Sampling, capacities, generator, rollout_keys
@@ -306,8 +307,8 @@ def _start(
     rows = []
     for n, task in enumerate(tasks):
         group = [openings[b] for b in range(n * group_size, (n + 1) * group_size) if b in openings]
-        failures = [one.reason if isinstance(one, Failure) else None for one in group]
         opening = next((one for one in group if isinstance(one, Opening)), None)
+        failures = [_fault(one, opening) for one in group]
         if opening is not None:
             try:
                 tokens = player.codec.encode_prompt(opening.tools, opening.user, opening.policy, opening.greeting)
@@ -321,6 +322,15 @@ def _start(
         rows += [Row(num_checks, done=failure is not None, failure=failure, lines=lines) for failure in failures]
         rows += [Row(num_checks, done=True, played=False) for _ in range(group_size - len(group))]
     return prompts, lengths_N, rows
+
+
+def _fault(one: Opening | Failure, shared: Opening | None) -> str | None:
+    """Why a rollout cannot be played, or None."""
+    if isinstance(one, Failure):
+        return one.reason
+    return (
+        None if equal(one, shared) else "the world began this rollout otherwise than the prompt that its group shares"
+    )
 
 
 def _hear(rows: Sequence[Row], spoken: Mapping[int, tuple], player: Player) -> dict[int, _Said]:

@@ -5,6 +5,7 @@ import copy
 import json
 import random
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -235,6 +236,13 @@ def test_a_function_can_be_the_service():
     broken = openapi.domain("desk", DOCUMENT, lambda world: lambda *_: (500, "down"), begin="reset")
     (opening,) = start_episodes(broken, [TASK]).openings
     assert "the operation reset failed: Error 500: down" in opening.reason
+
+
+def test_a_state_of_another_class_is_refused_by_name():
+    local = openapi.domain("desk", DOCUMENT, lambda world: lambda *_: (200, "{}"), begin="reset")
+    bare = replace(TASK, world=World(("desk",), {"1": {"title": "Lamp"}}))
+    (opening,) = start_episodes(local, [bare]).openings
+    assert opening.reason == "ValueError: the domain has no class 1: its class is desk"
 
 
 def changed(path, value):

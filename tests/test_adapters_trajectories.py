@@ -18,6 +18,9 @@ from rods_jax.codecs.documents import function_schema
 from rods_jax.codecs.tokenizer import train_tokenizer
 from rods_jax.commands.convert import convert
 from rods_jax.dialogue import Said, Stop, gold_player, play
+from rods_jax.environments import toolkit
+from rods_jax.environments.conversation import Conversation, Spoken, conversations
+from rods_jax.environments.protocol import Domain
 from rods_jax.environments.workplace import WORKPLACE
 from rods_jax.metrics import open_metrics
 from rods_jax.older import LAYOUT
@@ -27,7 +30,7 @@ from rods_jax.run.splits import Evaluation
 from rods_jax.strict_json import JsonError
 from rods_jax.synthesis.pipeline import author_tasks
 from rods_jax.task_files import task_to_json, write_tasks
-from rods_jax.types import Action, Call, Step, Trajectory
+from rods_jax.types import Action, Call, Observation, Step, ToolSpec, Trajectory
 
 CONFIG_FILE = Path(__file__).parent / "training_toy.py"
 WITHHELD = next(task for task in TASKS if task.withheld_tools)
@@ -178,6 +181,30 @@ def test_what_a_world_says_at_its_start_is_written_as_the_policy_read_it():
     record = play(rainy, task, 0, act)
     chat, document = trajectories.chat(record, task, rainy), trajectories.atif(record, task, rainy, session="s")
     assert read[0] == chat["messages"][0]["content"] == document["steps"][0]["message"] == "Tell.\n\nIt rains."
+
+
+def test_a_conversation_of_ones_own_is_written_with_its_policy_text_its_greeting_and_its_tools():
+    lamp = ToolSpec("light", "Lights the lamp.", {"type": "object", "properties": {}, "required": []}, "Room")
+    words = iter(["It is dark.", "Thank you. ###STOP###", "You ask me again, and I say something else."])
+
+    def make(task):
+        user, light = lambda heard: Spoken(next(words)), lambda who, call: Observation("lit")
+        return Conversation((lamp,), user, light, 1, lambda ended: (True,), policy="Be kind.")
+
+    room = Domain("room", {}, toolkit.simulator({}), start=conversations(make))
+    said = iter([Said("", Action((Call("light"),))), Said("It is lit.", Action(answer="It is lit."))])
+    record = play(room, (task := asked("r", "Wish.", "room")), 0, lambda messages: next(said))
+    line = trajectories.chat(record, task, room)
+    assert [(one["role"], one["content"], one.get("weight")) for one in line["messages"]] == [
+        ("system", "Be kind.", None),
+        ("assistant", "Hi! How can I help you today?", 0),
+        ("user", "It is dark.", None),
+        ("assistant", "", None),
+        ("tool", "lit", None),
+        ("assistant", "It is lit.", None),
+        ("user", "Thank you. ###STOP###", None),
+    ]
+    assert line["tools"] == [function_schema(lamp)]
 
 
 # ------------------------------------------------------------------------------------- the command

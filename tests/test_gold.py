@@ -58,9 +58,16 @@ def task(name, *turns):
     return Task(name, "s", "base", World(("Clock",), {}), tuple(turns))
 
 
-def test_a_class_that_the_domain_lacks_is_named():
-    other = replace(task("t", Turn("Tick.", (Call("tick"),))), world=World(("Clok",), {}))
+@pytest.mark.parametrize("world", [World(("Clok",), {}), World(("Clock",), {"Clok": {"ticks": 3}})])
+def test_a_class_that_the_domain_lacks_is_named(world):
+    other = replace(task("t", Turn("Tick.", (Call("tick"),))), world=world)
     with pytest.raises(GoldError, match="fails: t: ValueError: the domain has no class Clok: its classes are Clock$"):
+        check_gold(CLOCK, [other])
+
+
+def test_a_released_tool_that_the_classes_lack_is_named():
+    other = task("t", Turn("Tick."), Turn("Now.", (Call("tick"),), released_tools=("tik",)))
+    with pytest.raises(GoldError, match="fails: t turn 1: it releases tik, which is no tool of its classes$"):
         check_gold(CLOCK, [other])
 
 

@@ -228,12 +228,12 @@ class Fragile:
 
 
 def breaking(where):
-    """WORKPLACE, but the task whose initial state says "broken" breaks at `where`."""
+    """WORKPLACE, but the task whose options say "broken" breaks at `where`."""
     built = []
 
     def simulator(world):
         inner = WORKPLACE.simulator(world)
-        if "broken" not in world.state:
+        if "broken" not in world.options:
             return inner
         built.append(where)
         if where == "trace" or where == "construction" and len(built) == 3:
@@ -262,7 +262,9 @@ def sound(recite):
 )
 def test_a_broken_world_is_a_masked_record_and_touches_no_other_task(recite, sound, where, complaint):
     worst = 1
-    bad = replace(TASKS[worst], world=replace(TASKS[worst].world, state={**TASKS[worst].world.state, "broken": {}}))
+    bad = replace(
+        TASKS[worst], world=replace(TASKS[worst].world, options={**TASKS[worst].world.options, "broken": True})
+    )
     if where == "gold":
         bad = replace(bad, turns=(replace(bad.turns[0], gold=(Call("fly"),)), *bad.turns[1:]))
     if where == "classes":

@@ -184,6 +184,11 @@ def test_what_nothing_ran_and_what_shows_an_address_is_never_a_success():
     assert late.call(Call("anonymous")).text == "Error: the tool returned a list, which has no text of its own"
 
 
+@pytest.mark.parametrize("result", [{*"abcd"}, [{*"abcd"}], ({"k": 1}, [{*"abcd"}])])
+def test_a_sets_order_differs_from_process_to_process_and_is_never_read(result):
+    assert "['a', 'b', 'c', 'd']" in toolkit._text(result) and "{'a'" not in toolkit._text(result)
+
+
 # --------------------------------------------------------------- what instances would have in common
 UNSET = object()
 

@@ -49,7 +49,7 @@ def persistent(task):
 def test_gold_that_repeats_what_failed_passes_at_any_rate():
     for rate in (0.0, 0.3, 1.0):
         record = play(with_failures(toy, rate=rate), TASK, 0, persistent(TASK))
-        assert all(record.rods) and record.state and not record.failure
+        assert all(record.rods) and all(record.official) and record.state and not record.failure
         failed = [move for move in record.moves if move.code == CALL_FAILED]
         assert all(move.observations[0] in KINDS for move in failed)
         if rate in (0, 1):

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from workers_toy import broken_domain, make_domain, workplace
+from workers_toy import broken_domain, make_domain, slow_users, workplace
 
 from rods_jax.environments.episode import start_episodes
 from rods_jax.environments.protocol import Answer, Failure
@@ -131,6 +131,13 @@ def test_a_signal_to_all_processes_of_a_run_is_the_parents_to_handle(workers, ex
     answers = batch.act({0: DONE, 6: DONE, 19: DONE})
     assert all(isinstance(one, Answer) for one in answers.values())
     assert play(workers.start) == expected
+
+
+def test_users_that_wait_are_asked_at_once_in_a_worker_too():
+    with Workers(slow_users, num_workers=1) as workers:
+        batch = workers.start([TASKS[0]] * 2)
+        answers = batch.act(dict.fromkeys(range(2), DONE))
+    assert [answers[place].passed for place in range(2)] == [(True,)] * 2
 
 
 def test_workers_that_nobody_closed_end_with_the_process():

@@ -132,6 +132,18 @@ def test_an_episode_without_checks_is_a_recorded_failure(recite):
     assert record.failure == told and record.official == (False,)
 
 
+def test_a_rollout_that_begins_otherwise_than_its_groups_prompt_is_a_recorded_failure(recite):
+    def start(tasks, rules):
+        first, second, *others = CAPITALS.start(tasks, rules).openings
+        return CAPITALS.start(tasks, rules)._replace(openings=(first, second._replace(user="The lake?"), *others))
+
+    found = gather(script(spoken("Paris"), spoken("Rome")), recite, QUESTIONS, CAPITALS._replace(start=start))
+    assert found.failed == 1 and found.batch.valid_NG.tolist() == [[True, False], [True, True]]
+    told = "the world began this rollout otherwise than the prompt that its group shares"
+    assert [one.failure for one in found.trajectories] == [None, told, None, None]
+    assert found.trajectories[1].passed == (False,)
+
+
 def test_a_world_that_raises_or_leaves_out_an_answer_fails_its_episodes_alone(recite):
     def start(tasks, rules):
         batch = CAPITALS.start(tasks, rules)

@@ -2,11 +2,16 @@
 
 import os
 import sys
+import threading
 import time
 
 from rods_jax.environments import toolkit
+from rods_jax.environments.conversation import STOP, Conversation, Spoken, conversations
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.workplace import WORKPLACE
+from rods_jax.types import Observation
+
+_TOGETHER = threading.Barrier(2, timeout=60)
 
 
 class Machine:
@@ -48,3 +53,18 @@ def broken_domain() -> Domain:
 
 def workplace() -> Domain:
     return WORKPLACE
+
+
+def _in_pairs(heard) -> Spoken:
+    """Answers as soon as another user is asked as well."""
+    if len(heard.lines) > 1:
+        _TOGETHER.wait()
+    return Spoken(f"Bye. {STOP}" if len(heard.lines) > 1 else "Hello.")
+
+
+def _room(task) -> Conversation:
+    return Conversation((), _in_pairs, lambda who, call: Observation(""), 1, lambda ended: (True,))
+
+
+def slow_users() -> Domain:
+    return Domain("room", {}, toolkit.simulator({}), start=conversations(_room, waits=True))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rods_jax.environments.foreign import told
 from rods_jax.environments.protocol import Answer, EpisodeBatch, Failure, Opening, Rules
-from rods_jax.types import Action, Task
+from rods_jax.types import Action, Json, Task, World
 
 Act = Callable[[Action], Answer]
 Begin = Callable[[Task, Rules], tuple[Opening, Act]]
@@ -23,6 +23,13 @@ def batches(begin: Begin) -> Callable[[Sequence[Task], Rules], EpisodeBatch]:
         return EpisodeBatch(tuple(one if isinstance(one, Failure) else one[0] for one in begun), act)
 
     return start
+
+
+def own_state(world: World, name: str) -> Mapping[str, Json]:
+    """What a task's state holds for a domain's one class. ValueError: it names another."""
+    if other := [one for one in world.state if one != name]:
+        raise ValueError(f"the domain has no class {other[0]}: its class is {name}")
+    return world.state.get(name, {})
 
 
 def checks_of(reward: float, num_checks: int) -> tuple[bool, ...]:

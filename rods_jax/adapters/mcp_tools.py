@@ -19,6 +19,7 @@ from typing import Any
 
 from rods_jax import strict_json
 from rods_jax.adapters import require
+from rods_jax.adapters.episodes import own_state
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.schemas import foreign
 from rods_jax.environments.toolkit import MAX_RESPONSE_CHARACTERS
@@ -79,7 +80,7 @@ class _Simulator:
         self._name, self._offered, self._state = name, offered, state
         self._session = Session(server, deadline)
         if begin:
-            self._succeed(begin, world.state.get(name, {}))
+            self._succeed(begin, own_state(world, name))
 
     def call(self, call: Call) -> Observation:
         """The tool's answer. SessionError: there was none."""

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, quote_plus
 
 from rods_jax import strict_json, wire
+from rods_jax.adapters.episodes import own_state
 from rods_jax.environments.protocol import Domain
 from rods_jax.environments.schemas import foreign
 from rods_jax.environments.toolkit import MAX_RESPONSE_CHARACTERS
@@ -103,7 +104,7 @@ class _Simulator:
         self._name, self._known, self._offered, self._state = name, known, offered, state
         self._send = connect(world)
         if begin:
-            own = world.state.get(name, {})
+            own = own_state(world, name)
             self._succeed(begin, {"body": own} if "whole" in known[begin].places.values() else own)
 
     def call(self, call: Call) -> Observation:

@@ -16,7 +16,7 @@ from rods_jax.codecs.documents import function_schema, tool_line
 from rods_jax.dialogue import Move, Record
 from rods_jax.environments.conversation import AGENT, USER, view
 from rods_jax.environments.episode import start_episodes
-from rods_jax.environments.protocol import Domain, Failure, Reading
+from rods_jax.environments.protocol import Domain, Failure, Opening, Reading
 from rods_jax.environments.users import seen_by
 from rods_jax.evaluation import CODES
 from rods_jax.files import require_object, write_atomically
@@ -81,8 +81,8 @@ def chat(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
     that are released later stand before the words of the user who releases them.  In a conversation the policy text is
     the system message, the greeting has no weight, and of the user's side the words alone are heard.
     """
-    names = _call_names()
-    messages = _opened(record, task, domain)
+    names, opening = _call_names(), _opening(task, domain)
+    messages = _opened(record, opening, domain)
     for said, heard in _conversation(record, task, domain):
         if said is None:
             messages += [{"role": "user", "content": text} for text in heard]
@@ -102,7 +102,7 @@ def chat(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
         results = [*heard, *[""] * (len(ids) - len(heard))]
         messages += [{"role": "tool", "tool_call_id": name, "content": text} for name, text in zip(ids, results)]
         messages += [{"role": "user", "content": text} for text in results[len(ids) :]]
-    tools = [*map(function_schema, _opening_tools(task, domain))]
+    tools = [*map(function_schema, opening.tools)]
     return {"messages": messages, "tools": tools} | _labels(record, task, domain)
 
 
@@ -139,15 +139,14 @@ def _labels(record: Record, task: Task, domain: Domain) -> dict[str, Json]:
 def atif(record: Record, task: Task, domain: Domain, *, session: str, model: str = "") -> dict[str, Json]:
     """One ATIF document.  session: names the run or the evaluation.  What has no field of its own stands in `extra`."""
     steps: list[dict[str, Json]] = []
-    names = _call_names()
-    first = [one.text for one in _before(record) if one.who == USER and one.is_words]
-    first = first or [_first_words(task, domain)]
+    names, opening = _call_names(), _opening(task, domain)
+    first = [one.text for one in _before(record) if one.who == USER and one.is_words] or [opening.user]
     steps += [{"step_id": place, "source": "user", "message": text} for place, text in enumerate(first, start=1)]
     for said, heard in _conversation(record, task, domain):
         some = [{"source": "user", "message": text} for text in heard] if said is None else [_agent_step(said, names)]
         steps += [{"step_id": place} | one for place, one in enumerate(some, start=len(steps) + 1)]
     agent: dict[str, Json] = {"name": "rods_jax", "version": __version__}
-    tools = [*map(function_schema, _opening_tools(task, domain))]
+    tools = [*map(function_schema, opening.tools)]
     passed = {"passed": [*record.rods], "progress": sum(record.rods) / len(record.rods)}
     return {
         "schema_version": ATIF,
@@ -190,14 +189,16 @@ def _before(record: Record) -> tuple[Line, ...]:
     return record.lines[: len(record.lines) - sum(move.num_lines for move in record.moves)]
 
 
-def _opened(record: Record, task: Task, domain: Domain) -> list[dict[str, Json]]:
+def _opened(record: Record, opening: Opening, domain: Domain) -> list[dict[str, Json]]:
     """What stands before the agent's first message; what is given in its name has no weight."""
-    if domain.reading is None:
-        return [{"role": "user", "content": _first_words(task, domain)}]
-    _reading(record, domain)
-    given = [dict(one) for one in seen_by(view(AGENT, _before(record)), AGENT)]
-    told = [{"role": "system", "content": domain.reading.policy(task)}, *given]
-    found = [one | ({"weight": 0} if one["role"] == "assistant" else {}) for one in told]
+    if domain.reading is not None:
+        _reading(record, domain)
+    given: list[Mapping[str, Json]] = [{"role": "system", "content": opening.policy}]
+    if record.lines or domain.reading is not None:
+        given += seen_by(view(AGENT, _before(record)), AGENT)
+    else:
+        given += [{"role": "assistant", "content": opening.greeting}, {"role": "user", "content": opening.user}]
+    found = [{**one} | ({"weight": 0} if one["role"] == "assistant" else {}) for one in given]
     return [one for one in found if one["content"] or "tool_calls" in one]
 
 
@@ -217,14 +218,15 @@ def _is_heard(line: Line) -> bool:
     return line.result if line.who == AGENT else line.is_words
 
 
-def _first_words(task: Task, domain: Domain) -> str:
-    """What the policy reads first: the task's words, or what its world says when it starts."""
+def _opening(task: Task, domain: Domain) -> Opening:
+    """How an episode begins for the policy: by task and reading, or as its world says when it starts."""
     if domain.start is None or domain.reading is not None:  # who talks first is then in the record's lines
-        return _user(task, 0, domain)
+        policy = "" if domain.reading is None else domain.reading.policy(task)
+        return Opening(_opening_tools(task, domain), _user(task, 0, domain), len(task.turns), policy)
     (opening,) = start_episodes(domain, [task]).openings
     if isinstance(opening, Failure):
         raise ValueError(f"task {task.id} cannot be written: its world does not start: {opening.reason}")
-    return opening.user
+    return opening
 
 
 def _user(task: Task, turn: int, domain: Domain) -> str:
@@ -232,11 +234,11 @@ def _user(task: Task, turn: int, domain: Domain) -> str:
     return "\n".join([*(tool_line(domain.tools[name]) for name in released), task.turns[turn].user])
 
 
-def _opening_tools(task: Task, domain: Domain) -> list[ToolSpec]:
+def _opening_tools(task: Task, domain: Domain) -> tuple[ToolSpec, ...]:
     if domain.start is not None:
-        return [*domain.tools.values()]
+        return tuple(domain.tools.values())
     hidden = task.withheld_tools - set(task.turns[0].released_tools)
-    return [tool for tool in domain.tools_of(task.world.classes) if tool.name not in hidden]
+    return tuple(tool for tool in domain.tools_of(task.world.classes) if tool.name not in hidden)
 
 
 def _call_names() -> Iterator[str]:

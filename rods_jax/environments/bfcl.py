@@ -167,10 +167,13 @@ def task_of(category: str, entry: Mapping[str, Json], ground_truth: Sequence[Seq
 
 
 def _gold_call(text: str) -> Call:
-    """`f(1, b='x')` as a Call; positional arguments take the documented names in documented order."""
+    """`f(1, b='x')` as a Call; positional arguments take the documented names in documented order. ValueError: it is none."""
     node = ast.parse(text, mode="eval").body
-    assert isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+        raise ValueError(f"{text!r} is no call by name, as in f(a=1)")
     names = _backend().tools[node.func.id].parameters["properties"]
+    if len(node.args) > len(names):
+        raise ValueError(f"{text!r} has more positional arguments than {node.func.id} has parameters")
     arguments = dict(zip(names, map(ast.literal_eval, node.args)))
     return Call(node.func.id, arguments | {item.arg: ast.literal_eval(item.value) for item in node.keywords})
 

@@ -79,6 +79,8 @@ def _fault(entry: Mapping[str, Json], tools: Mapping[str, ToolSpec]) -> str:
     unknown = [name for name in classes if name not in known]
     if unknown or not classes:
         return f"field involved_classes must name some of {known}: got {unknown}"
+    if foreign := [name for name in entry["initial_config"] if name not in known]:
+        return f"field initial_config names {foreign[0]}, which is none of {known}"
     for number, messages in enumerate(turns):
         where = f"field question[{number}]"
         if not isinstance(messages, list) or len(messages) > 1:  # none: a turn in which functions are released

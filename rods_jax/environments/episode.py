@@ -45,6 +45,7 @@ class Episode:
         self.task = task
         self.turn = 0
         self.passed = [False] * len(task.turns)
+        self.injected: list[tuple[int, Call]] = []  # (turn, call): those that the domain's `fail` kept from running
         self._trace = trace
         self._rules = rules = domain.rules(rules)
         self._explain = domain.explain if rules.explains_failures else None
@@ -81,6 +82,7 @@ class Episode:
         other._outputs = self._outputs.copy()
         other._failed = self._failed.copy()
         other._made = self._made.copy()
+        other.injected = self.injected.copy()
         other.passed = self.passed.copy()
         return other
 
@@ -110,7 +112,10 @@ class Episode:
             return Observation(f"Error: there is no tool {call.name}.", ok=False)
         injected = self._fail(self.task, self._made, call) if self._fail is not None else ""
         self._made.append(call)
-        return Observation(injected, ok=False) if injected else self._simulator.call(call)
+        if injected:
+            self.injected.append((self.turn, call))
+            return Observation(injected, ok=False)
+        return self._simulator.call(call)
 
     def _shown(self, call: Call, observation: Observation) -> str:
         """What the policy reads: the text that is scored, and a hint after it where the call failed."""

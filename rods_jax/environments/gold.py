@@ -1,7 +1,8 @@
 """Plays every task's gold calls before anything is trained or scored: what gold cannot pass, no policy can.
 
-The author must mend three faults: a gold call that fails, a state that cannot be compared, and an environment that
-answers differently when it is played again.  Without this check they would be rollouts that silently never pass.
+The author must mend four faults: a gold call that fails, a state that cannot be compared, an environment that answers
+differently when it is played again, and a released tool that does not exist.  Without this check the first three would
+be rollouts that silently never pass, and of the last nothing would be withheld.
 """
 
 from collections.abc import Iterable
@@ -45,7 +46,10 @@ def _fault(domain: Domain, task: Task, rules: Rules) -> str:
     try:
         trace = gold_trace(domain, task)
         episode = Episode(domain._replace(rules=unchanged, fail=None), task, trace, rules)
+        tools = {tool.name for tool in domain.tools_of(task.world.classes)}
         for number, turn in enumerate(task.turns):
+            if unknown := [name for name in turn.released_tools if name not in tools]:
+                return f"{task.id} turn {number}: it releases {unknown[0]}, which is no tool of its classes"
             # Act as a policy that knows the gold: all calls of the turn in one message, then an answer.
             outputs = episode.act(Action(calls=turn.gold)).observations if turn.gold else ()
             state = episode.state

@@ -149,10 +149,17 @@ def _text(result: Any) -> str:
         raise TypeError(f"the tool returned a {type(result).__name__}, which nothing runs")
     if isinstance(result, Mapping) or dataclasses.is_dataclass(result) or hasattr(result, "model_dump"):
         return json.dumps(result, ensure_ascii=False, default=schemas.plain)
-    text = str(schemas.plain(result) if isinstance(result, set | frozenset) else result)
+    text = str(_ordered(result))
     if _ADDRESS.search(text):  # it would differ from process to process
         raise TypeError(f"the tool returned a {type(result).__name__}, which has no text of its own")
     return text
+
+
+def _ordered(result: Any) -> Any:
+    """The result with its sets, and those in its lists and tuples, as sorted lists: it reads alike in every process."""
+    if isinstance(result, set | frozenset):
+        return schemas.plain(result)
+    return type(result)(map(_ordered, result)) if type(result) in (list, tuple) else result
 
 
 def _bounded(text: str) -> str:
@@ -169,9 +176,10 @@ def simulator(classes: Mapping[str, type]) -> Callable[[World], Simulator]:
 def _start(plans: Mapping[str, _Class], tools: Mapping[str, Method], world: World) -> Simulator:
     objects, own = {}, {}
     memo: dict[int, Any] = {}  # one for all: what classes have from a base in common, they have in common here
-    for name in world.classes:
+    for name in (*world.classes, *world.state):
         if name not in plans:
             raise ValueError(f"the domain has no class {name}: its classes are {', '.join(plans)}")
+    for name in world.classes:
         plan = plans[name]
         given = world.state.get(name, {})
         keywords = {n: plan.reads[n](v, n) if n in plan.reads else schemas.copy_json(v) for n, v in given.items()}

@@ -4,7 +4,8 @@
 
 A call of the policy fails before its tool has run, so that nothing has changed.  The same call, made again, gets
 through.  So gold passes whenever failed calls are repeated.  Checks before a run, traces, demonstrations and synthesis
-play gold without failures.  The trajectory holds the text of a failure in place of the result.
+play gold without failures.  The trajectory holds the text of a failure in place of the result.  The leaderboard's verdict
+is on the calls that have run.
 
 Whether a call fails follows from (seed, task, number of calls before it, the call).  Rollouts of a task that do the
 same meet the same failures, in any process, so that luck makes no difference between their rewards.
