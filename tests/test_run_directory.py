@@ -120,6 +120,14 @@ def test_a_fork_that_was_interrupted_is_repeated(tmp_path, built, monkeypatch):
         fork(toy(new), source, 2)
 
 
+def test_a_fork_with_impossible_settings_is_refused_before_it_is_made(tmp_path, built):
+    source, config = run_of(tmp_path / "a", built), toy(tmp_path / "new")
+    too_many = replace(config, rollout=replace(CONFIG.rollout, tasks_per_step=100))
+    with pytest.raises(ConfigError, match="a batch of so many different tasks cannot be drawn"):
+        advance(too_many, resume=True, source=(source, 2), console=Console(file=io.StringIO()))
+    assert not (tmp_path / "new").exists()  # so that the mended command may make it
+
+
 def test_a_fork_of_a_checkpoint_that_goes_while_it_is_copied_is_refused(tmp_path, built, monkeypatch):
     source, copytree = run_of(tmp_path / "a", built), run_directory.shutil.copytree
 

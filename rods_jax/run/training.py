@@ -68,21 +68,25 @@ def train(
     """
     console = console or Console()
     cache_compilations()
-    if source is not None:
-        processes.on_first(partial(place.fork, config, Path(source[0]), source[1]))
     resume = resume or source is not None or step is not None
-    advance(config, resume=resume, console=console, at=step, profile=profile)
+    advance(config, resume=resume, console=console, at=step, profile=profile, source=source)
     return processes.on_first(partial(report, config.run_dir, config.domain(), console, finished=True))
 
 
 # ------------------------------------------------------------------------------------- from start to end
 def advance(
-    config: Config, *, resume: bool, console: Console, at: int | None = None, profile: int | None = None
+    config: Config,
+    *,
+    resume: bool,
+    console: Console,
+    at: int | None = None,
+    profile: int | None = None,
+    source: tuple[str | Path, int] | None = None,
 ) -> None:
     """Cold start, or the latest checkpoint, or that of step `at`; then the loop to its end."""
     boards = dashboards.prepared(config)
     with contextlib.ExitStack() as stack:
-        run = enter(config, resume, console, stack)
+        run = enter(config, resume, source, console, stack)
         checkpoints = stack.enter_context(checkpoint.open_checkpoints(run.directory / "checkpoints", config.retention))
         start_batch = stack.enter_context(episodes_of(config, run.domain))
         evaluate = evaluation(config, start_batch, run.learner, run.codec, len(run.tokenizer), run.unfit)
@@ -186,13 +190,20 @@ class Run(NamedTuple):
         return {task_id for part in parts for task_id in self.lengths.get(part, {}).get("unfit", ())}
 
 
-def enter(config: Config, resume: bool, console: Console, stack: contextlib.ExitStack) -> Run:
+def enter(
+    config: Config,
+    resume: bool,
+    source: tuple[str | Path, int] | None,
+    console: Console,
+    stack: contextlib.ExitStack,
+) -> Run:
     """Builds or reads what the run is made of, checks it, and takes the directory, held until the stack ends.
 
     A start that is refused has touched nothing, so that it is simply repeated.
     """
     check_devices(config)
     directory, first = Path(config.run_dir), processes.is_first()
+    fork = None if source is None else (Path(source[0]), source[1])
     console = console if first else Console(quiet=True)
     make_learner = config.learner(config)  # what is not there is said before anything is built
     domain, say = place.world(config), teller(console)
@@ -200,7 +211,7 @@ def enter(config: Config, resume: bool, console: Console, stack: contextlib.Exit
     require_hints(config, domain)
 
     def look() -> tuple[bool, int, dict[str, Any]]:
-        begins, inputs = place.look(config, domain, directory, resume, console, stack)
+        begins, inputs = place.look(config, domain, directory, resume, fork, console, stack)
         seen.append(inputs)
         for sentence in check_start(config, inputs.tasks, tuple(domain.strata)):
             say(sentence)
@@ -218,6 +229,9 @@ def enter(config: Config, resume: bool, console: Console, stack: contextlib.Exit
             terminal.say(console, sentence)
     if begins:
         processes.on_first(lambda: place.take(config, seen[0], directory, stack))
+    if fork is not None:
+        processes.on_first(lambda: place.fork(config, *fork))
+        processes.on_first(lambda: stack.enter_context(place.alone(directory)))
     tasks, tokenizer = place.read_inputs(directory)
     codec = config.codec(tokenizer)
     if first:
