@@ -213,7 +213,7 @@ def enter(
     def look() -> tuple[bool, int, dict[str, Any]]:
         begins, inputs = place.look(config, domain, directory, resume, fork, console, stack)
         seen.append(inputs)
-        for sentence in check_start(config, inputs.tasks, tuple(domain.strata)):
+        for sentence in check_start(config, inputs.tasks, domain):
             say(sentence)
         lengths = check_lengths(config, inputs.tasks, domain, config.codec(inputs.tokenizer), say)
         return begins, len(inputs.tokenizer), lengths
