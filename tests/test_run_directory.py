@@ -104,6 +104,14 @@ def test_whatever_else_is_there_is_left_as_it_is(tmp_path, built, place, command
     assert contents(tmp_path) == before and not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.parametrize("address", ["gs://bucket/first", "s3://bucket/first"])
+def test_an_address_of_a_store_is_no_folder_of_the_local_disk(tmp_path, monkeypatch, address):
+    """`Path` takes it for one, and the run would be lost with the machine."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FolderError, match=r"^\w\w:/bucket/first is an address: mount the store, and name"):
+        begins(Path(address), resume=False)
+
+
 def test_a_fork_that_was_interrupted_is_repeated(tmp_path, built, monkeypatch):
     source, new = run_of(tmp_path / "a", built), tmp_path / "new"
     before = contents(source)
