@@ -9,7 +9,7 @@ from training_toy import CONFIG
 
 from rods_jax import run
 from rods_jax.checks import check_start
-from rods_jax.config import ColdStartConfig, ConfigError, Habits, RetentionConfig, StageConfig
+from rods_jax.config import ColdStartConfig, ConfigError, Habits, RetentionConfig, StageConfig, SynthesisConfig
 from rods_jax.environments import toolkit
 from rods_jax.environments.protocol import STRATA, Stratum, TaskSplits
 from rods_jax.environments.workplace.domain import WORKPLACE
@@ -164,6 +164,24 @@ def test_what_a_function_of_the_configuration_gets_wrong_is_one_sentence(tmp_pat
     config = replace(CONFIG, run_dir=str(tmp_path / "run"), **changes)
     with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
         start(config, console=Console(quiet=True))
+
+
+@pytest.mark.parametrize("start", [run.check, run.train])
+def test_an_author_without_its_key_is_refused_before_weights_are_read(tmp_path, start):
+    """Adapters read their base when the learner is made."""
+
+    def backends():
+        raise ValueError("the environment variable KEY is not set")
+
+    config = replace(
+        CONFIG,
+        run_dir=str(tmp_path / "run"),
+        synthesis=SynthesisConfig(backends=backends, author=lambda domain: None),
+        learner=lambda config: lambda vocab_size: pytest.fail("weights are read"),
+    )
+    with pytest.raises(ConfigError, match="^synthesis: the environment variable KEY is not set$"):
+        start(config, console=Console(quiet=True))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_fault_within_a_function_of_the_configuration_keeps_its_place(tmp_path):

@@ -208,22 +208,23 @@ def enter(
     make_learner = config.learner(config)  # what is not there is said before anything is built
     domain, say = place.world(config), teller(console)
     seen: list[Inputs] = []  # one in the first process; all others read it when it is written
+    author: Author | None = None  # in the first process too
     require_hints(config, domain)
 
     def look() -> tuple[bool, int, dict[str, Any]]:
+        nonlocal author
         begins, inputs = place.look(config, domain, directory, resume, fork, console, stack)
         seen.append(inputs)
         for sentence in check_start(config, inputs.tasks, domain):
             say(sentence)
         lengths = check_lengths(config, inputs.tasks, domain, config.codec(inputs.tokenizer), say)
+        if config.synthesis is not None and config.synthesis.workers > 0:
+            author = author_of(config.synthesis, domain, inputs.tasks)
         return begins, len(inputs.tokenizer), lengths
 
     begins, vocab_size, lengths = processes.on_first(look)
     learner = make_learner(vocab_size)
     learn = learning(config, learner, tuple(domain.strata))
-    author = None
-    if first and config.synthesis is not None and config.synthesis.workers > 0:
-        author = author_of(config.synthesis, domain, seen[0].tasks)
     if begins and first:
         for sentence in sentences(forecast(config, seen[0].tasks, domain, learner, learn, lengths)):
             terminal.say(console, sentence)
