@@ -10,9 +10,10 @@ import jax
 
 from rods_jax.config import Config, ConfigError
 from rods_jax.curriculum import tasks_of
+from rods_jax.demonstrations import can_demonstrate
 from rods_jax.dialogue_files import told
 from rods_jax.environments.episode import start_episodes
-from rods_jax.environments.protocol import STRATA, Domain, Failure, TaskSplits
+from rods_jax.environments.protocol import Domain, Failure, TaskSplits
 from rods_jax.held_out import TOTALS
 from rods_jax.synthesis.near_duplicates import NEAR, nearest, shingle_index
 from rods_jax.task_files import content_hash
@@ -21,16 +22,16 @@ from rods_jax.types import MEASURED, Task
 FEW = 1000  # demonstrations: with fewer, a policy from scratch learns hardly a tool
 
 
-def check_start(config: Config, tasks: TaskSplits, strata: Sequence[str] = tuple(STRATA)) -> tuple[str, ...]:
+def check_start(config: Config, tasks: TaskSplits, domain: Domain) -> tuple[str, ...]:
     """Compares a configuration with its tasks, before anything is written or computed; returns what to say.
 
-    strata: the domain's.  ConfigError: a stage cannot draw a batch, a part that a setting needs is empty, a task is in
-    two parts, a task or a stage names a stratum that the domain has not, or a stratum has the name of a score.
+    ConfigError: a stage or the cold start cannot draw a batch, a part that a setting needs is empty, a task is in two
+    parts, a task or a stage names a stratum that the domain has not, or a stratum has the name of a score.
     """
-    _check_strata(config, tasks, strata)
+    _check_strata(config, tasks, tuple(domain.strata))
     _check_parts(config, tasks)
     _check_stages(config, tasks.seeds)
-    return (*_sizes(config, tasks), *_overlaps(tasks))
+    return (*_sizes(config, tasks), *_demonstrations(config, tasks, domain), *_overlaps(tasks))
 
 
 def check_opens(domain: Domain, tasks: Sequence[Task]) -> None:
@@ -105,15 +106,6 @@ def _sizes(config: Config, tasks: TaskSplits) -> Iterator[str]:
         yield f"evaluation.num_tasks is {count}, and there are {held_out} held-out tasks: all are measured"
     if config.cold_start is not None and not tasks.validation:
         yield f"there are no validation tasks: the cold start goes on for {config.cold_start.max_steps} steps"
-    if config.cold_start is not None and config.cold_start.dialogues is not None:
-        found = config.cold_start.dialogues(tasks)
-        left_out = f"; left out: {told(found.left_out)}" if found.left_out else ""
-        yield f"the cold start has {len(found.dialogues)} recorded dialogues{left_out}"
-    elif config.cold_start is not None and (shown := len(tasks.practice) * config.cold_start.rounds) < FEW:
-        yield (
-            f"the cold start has {shown} demonstrations: a policy from scratch needs thousands, in the words of its tasks, "
-            "and no reward teaches what never happens; have an author write practice tasks, or begin with a checkpoint"
-        )
     if config.mesh is not None:
         rollout = config.rollout
         sizes = {"data": rollout.tasks_per_step, "fsdp": rollout.group_size}
@@ -124,6 +116,29 @@ def _sizes(config: Config, tasks: TaskSplits) -> Iterator[str]:
                     f"the mesh does not divide {names[axis]}: {sizes[axis]} on {axis} {along}, so that devices do the "
                     f"same work; a multiple of {along} uses them all"
                 )
+
+
+def _demonstrations(config: Config, tasks: TaskSplits, domain: Domain) -> Iterator[str]:
+    """What the cold start learns from.  ConfigError: that is less than a batch."""
+    c = config.cold_start
+    if c is None:
+        return
+    if c.dialogues is not None:
+        found = c.dialogues(tasks)
+        shown, left_out = len(found.dialogues), f"; left out: {told(found.left_out)}" if found.left_out else ""
+        yield f"the cold start has {shown} recorded dialogues{left_out}"
+    else:
+        shown = c.rounds * sum(can_demonstrate(domain, task) for task in tasks.practice)
+        if not shown:
+            raise ConfigError("cold_start plays gold calls or a demonstrator, and no practice task has either")
+        if shown < FEW:
+            yield (
+                f"the cold start has {shown} demonstrations: a policy from scratch needs thousands, in the words of its "
+                "tasks, and no reward teaches what never happens; have an author write practice tasks, or begin with a "
+                "checkpoint"
+            )
+    if shown < c.batch_size:
+        raise ConfigError(f"cold_start.batch_size must be at most its {shown} demonstrations: got {c.batch_size}")
 
 
 def _overlaps(tasks: TaskSplits) -> Iterator[str]:

@@ -230,7 +230,7 @@ def _before(opening: Opening) -> tuple[tuple[str, str], ...]:
 
 
 def gold_player(task: Task) -> Act:
-    """Makes the gold calls of each turn in one message, then answers."""
+    """Makes the gold calls of each turn in one message, then answers; a world that goes on after them is a failure."""
 
     def script() -> Iterator[Said]:
         for turn in task.turns:
@@ -238,8 +238,8 @@ def gold_player(task: Task) -> Act:
                 yield Said("", Action(calls=turn.gold))
             yield Said("Done.", Action(answer="Done."))
 
-    said = script()
-    return lambda messages: next(said)
+    said, over = script(), Stop(failure="the task's gold calls are all made, and its world goes on")
+    return lambda messages: next(said, over)
 
 
 def demonstrator_player(domain: Domain, task: Task, habits: Habits = Habits(), seed: int = 0) -> Act:

@@ -6,6 +6,7 @@ removes what an interrupted command left, and nothing else.
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Collection, Iterator
@@ -18,6 +19,7 @@ from rods_jax.types import Json
 
 MARK = ".unfinished"
 LOCK = "lock"
+_STORE = re.compile(r"[a-z][a-z0-9]+:/.+")  # `Path` has left one slash of two
 _WORDS = "Being written, or interrupted while it was: the command that began this folder may replace all of it.\n"
 
 
@@ -46,7 +48,10 @@ def is_unfinished(folder: Path) -> bool:
 
 
 def require_free(folder: Path) -> None:
-    """FolderError: something stands there that no interrupted command of ours left, or it lies inside a run."""
+    """FolderError: something stands there that no interrupted command of ours left, it lies inside a run, or it is the
+    address of a store, as gs://bucket/runs, which would become a folder of the local disk."""
+    if _STORE.fullmatch(str(folder)):
+        raise FolderError(f"{folder} is an address: mount the store, and name the folder under its mount")
     if os.path.lexists(folder) and not folder.is_dir():
         raise FolderError(f"{folder} is no folder, and is left as it is: name another")
     for parent in folder.absolute().resolve().parents:

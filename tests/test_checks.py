@@ -9,9 +9,10 @@ from training_toy import CONFIG
 
 from rods_jax import run
 from rods_jax.checks import check_start
-from rods_jax.config import ColdStartConfig, ConfigError, Habits, RetentionConfig, StageConfig
+from rods_jax.config import ColdStartConfig, ConfigError, Habits, RetentionConfig, StageConfig, SynthesisConfig
 from rods_jax.environments import toolkit
-from rods_jax.environments.protocol import STRATA, TaskSplits
+from rods_jax.environments.protocol import STRATA, Stratum, TaskSplits
+from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.held_out import TOTALS, scores
 from rods_jax.rewards import progress_reward
 from rods_jax.types import Call, Task, Turn, World
@@ -43,7 +44,7 @@ def stage(name: str, synthesis: bool = False, categories=tuple(STRATA)) -> Stage
 
 
 def test_nothing_is_said_of_a_run_without_oddities():
-    assert check_start(CONFIG, TASKS) == ()
+    assert check_start(CONFIG, TASKS, WORKPLACE) == ()
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,11 @@ def test_nothing_is_said_of_a_run_without_oddities():
         ({}, TASKS._replace(seeds=()), "stages.online: .* there are 0"),
         ({"retention": RetentionConfig(best=1)}, TASKS, "retention.best is 1 .* validation"),
         ({"cold_start": COLD_START}, TASKS, "cold_start .* practice"),
+        (
+            {"cold_start": replace(COLD_START, batch_size=1001)},
+            TASKS._replace(practice=SEEDS),
+            "cold_start.batch_size must be at most its 1000 demonstrations: got 1001",
+        ),
         ({}, TASKS._replace(held_out=SEEDS[:4]), "seed_0, seed_1, seed_2 and 1 more both to train on and to measure on"),
         ({}, TASKS._replace(practice=SEEDS[:1], validation=SEEDS[:1]), "seed_0 both"),
         ({}, TASKS._replace(seeds=(*SEEDS, SEEDS[3], SEEDS[1])), "seed_1, seed_3 twice in seeds"),
@@ -68,15 +74,19 @@ def test_what_cannot_be_trained_is_refused_by_name(changes, tasks, words):
             seeds=tuple(replace(t, category="missing_function") for t in tasks.seeds[1:]) + SEEDS[:1]
         )
     with pytest.raises(ConfigError, match=words):
-        check_start(replace(CONFIG, **changes), tasks)
+        check_start(replace(CONFIG, **changes), tasks, WORKPLACE)
+
+
+def test_practice_tasks_that_nothing_can_demonstrate_are_refused():
+    """As the worlds of other libraries: they play by themselves, and bring no demonstrator."""
+    config, world = replace(CONFIG, cold_start=COLD_START), WORKPLACE._replace(start=lambda tasks, rules: None)
+    with pytest.raises(ConfigError, match="plays gold calls or a demonstrator, and no practice task has either"):
+        check_start(config, TASKS._replace(practice=SEEDS), world)
 
 
 def test_what_an_earlier_stage_may_have_grown_is_not_refused():
-    later = stage("second", categories=("base",))
-    assert (
-        check_start(replace(CONFIG, stages=(stage("first", synthesis=True), later)), TASKS._replace(seeds=SEEDS[1:5]))
-        == ()
-    )
+    two = replace(CONFIG, stages=(stage("first", synthesis=True), stage("second", categories=("base",))))
+    assert check_start(two, TASKS._replace(seeds=SEEDS[1:5]), WORKPLACE) == ()
 
 
 @pytest.mark.parametrize(
@@ -105,24 +115,24 @@ def test_what_an_earlier_stage_may_have_grown_is_not_refused():
     ],
 )  # fmt: skip
 def test_what_is_odd_is_said(changes, tasks, words):
-    (sentence,) = check_start(replace(CONFIG, **changes), tasks)
+    (sentence,) = check_start(replace(CONFIG, **changes), tasks, WORKPLACE)
     assert re.search(words, sentence)
 
 
 def test_a_stratum_that_the_domain_has_not_is_named():
     odd = replace(CONFIG, stages=(stage("only", categories=("base", "hard")),))
     with pytest.raises(ConfigError, match="stages.only.categories names the stratum 'hard': the domain's are base, "):
-        check_start(odd, TASKS)
+        check_start(odd, TASKS, WORKPLACE)
     easy = TASKS._replace(seeds=(replace(SEEDS[0], category="easy"), *SEEDS[1:]))
     with pytest.raises(ConfigError, match="task seed_0 names the stratum 'easy': the domain's are base, "):
-        check_start(CONFIG, easy)
-    assert check_start(CONFIG, easy, (*STRATA, "easy")) == ()
+        check_start(CONFIG, easy, WORKPLACE)
+    assert check_start(CONFIG, easy, WORKPLACE._replace(strata={**STRATA, "easy": Stratum()})) == ()
 
 
 @pytest.mark.parametrize("name", ["progress", "solved", "failed", "greedy", "greedy_solved", "unfit", "fitting"])
 def test_a_stratum_cannot_be_called_as_a_score_of_all_tasks_is(name):
     with pytest.raises(ConfigError, match=f"the stratum '{name}' has the name of a score of all held-out tasks"):
-        check_start(CONFIG, TASKS, (*STRATA, name))
+        check_start(CONFIG, TASKS, WORKPLACE._replace(strata={**STRATA, name: Stratum()}))
 
 
 def test_the_names_of_scores_are_all_of_them():
@@ -154,6 +164,24 @@ def test_what_a_function_of_the_configuration_gets_wrong_is_one_sentence(tmp_pat
     config = replace(CONFIG, run_dir=str(tmp_path / "run"), **changes)
     with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
         start(config, console=Console(quiet=True))
+
+
+@pytest.mark.parametrize("start", [run.check, run.train])
+def test_an_author_without_its_key_is_refused_before_weights_are_read(tmp_path, start):
+    """Adapters read their base when the learner is made."""
+
+    def backends():
+        raise ValueError("the environment variable KEY is not set")
+
+    config = replace(
+        CONFIG,
+        run_dir=str(tmp_path / "run"),
+        synthesis=SynthesisConfig(backends=backends, author=lambda domain: None),
+        learner=lambda config: lambda vocab_size: pytest.fail("weights are read"),
+    )
+    with pytest.raises(ConfigError, match="^synthesis: the environment variable KEY is not set$"):
+        start(config, console=Console(quiet=True))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_fault_within_a_function_of_the_configuration_keeps_its_place(tmp_path):

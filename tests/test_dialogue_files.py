@@ -134,7 +134,7 @@ def test_a_start_says_what_it_learns_from_and_refuses_a_file_that_teaches_nothin
             learning_rate=1e-3, dialogues=partial(recorded, path=path), habits=habits, batch_size=1, suffix_sizes=(64,),
             max_steps=1, target_reward=1.0, evaluate_every=1,
         )  # fmt: skip
-        return check_start(replace(CONFIG, cold_start=cold), few_tasks(WORKPLACE, 0)._replace(practice=()))
+        return check_start(replace(CONFIG, cold_start=cold), few_tasks(WORKPLACE, 0)._replace(practice=()), WORKPLACE)
 
     assert "the cold start has 1 recorded dialogues; left out: 1 failed" in start(tmp_path / "dialogues.jsonl")
     with pytest.raises(ConfigError, match="cold_start.dialogues: .*none cannot be read"):

@@ -104,6 +104,14 @@ def test_whatever_else_is_there_is_left_as_it_is(tmp_path, built, place, command
     assert contents(tmp_path) == before and not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.parametrize("address", ["gs://bucket/first", "s3://bucket/first"])
+def test_an_address_of_a_store_is_no_folder_of_the_local_disk(tmp_path, monkeypatch, address):
+    """`Path` takes it for one, and the run would be lost with the machine."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FolderError, match=r"^\w\w:/bucket/first is an address: mount the store, and name"):
+        begins(Path(address), resume=False)
+
+
 def test_a_fork_that_was_interrupted_is_repeated(tmp_path, built, monkeypatch):
     source, new = run_of(tmp_path / "a", built), tmp_path / "new"
     before = contents(source)
@@ -118,6 +126,14 @@ def test_a_fork_that_was_interrupted_is_repeated(tmp_path, built, monkeypatch):
     assert contents(source) == before
     with pytest.raises(ConfigError, match="already holds a run"):
         fork(toy(new), source, 2)
+
+
+def test_a_fork_with_impossible_settings_is_refused_before_it_is_made(tmp_path, built):
+    source, config = run_of(tmp_path / "a", built), toy(tmp_path / "new")
+    too_many = replace(config, rollout=replace(CONFIG.rollout, tasks_per_step=100))
+    with pytest.raises(ConfigError, match="a batch of so many different tasks cannot be drawn"):
+        advance(too_many, resume=True, source=(source, 2), console=Console(file=io.StringIO()))
+    assert not (tmp_path / "new").exists()  # so that the mended command may make it
 
 
 def test_a_fork_of_a_checkpoint_that_goes_while_it_is_copied_is_refused(tmp_path, built, monkeypatch):

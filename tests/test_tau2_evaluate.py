@@ -22,9 +22,10 @@ from rods_jax.commands.convert import convert
 from rods_jax.config import ConfigError
 from rods_jax.dialogue_files import recorded
 from rods_jax.environments.conversation import AGENT, USER
-from rods_jax.environments.protocol import TaskSplits
+from rods_jax.environments.protocol import Stratum, TaskSplits
 from rods_jax.environments.tau2 import data
 from rods_jax.environments.tau2.episodes import split_tasks
+from rods_jax.environments.workplace.domain import WORKPLACE
 from rods_jax.run import Evaluation, evaluate
 from rods_jax.types import Action, Call
 
@@ -169,7 +170,8 @@ def test_a_run_that_trains_on_a_test_split_is_refused(bench):
     files = data.find()
     test, train, base = (split_tasks(files, "mock", name) for name in ("test", "train", "base"))
     config = dataclasses.replace(CONFIG, cold_start=None, rollout=dataclasses.replace(CONFIG.rollout, tasks_per_step=1))
-    check = lambda **parts: check_start(config, TaskSplits(**{"seeds": (), "held_out": ()} | parts), ("mock",))
+    domain = WORKPLACE._replace(strata={"mock": Stratum()})
+    check = lambda **parts: check_start(config, TaskSplits(**{"seeds": (), "held_out": ()} | parts), domain)
     check(seeds=train, held_out=test)
     for seeds in (test, base):
         with pytest.raises(ConfigError, match="trains on tasks of a test split.*call"):

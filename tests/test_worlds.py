@@ -194,6 +194,11 @@ def test_a_world_that_breaks_is_in_no_score():
     assert play_one(CAPITALS, QUESTIONS[0], 0, lambda _: Stop("too long")).truncated == "too long"
 
 
+def test_gold_that_ends_before_its_world_does_is_a_failure_that_says_so():
+    record = play_one(ESSAY, asked("e", "Go."), 0, gold_player(asked("e", "Go.")))
+    assert record.failure == "the task's gold calls are all made, and its world goes on" and len(record.moves) == 1
+
+
 def test_gold_and_lengths_are_asked_only_where_there_is_gold():
     check_gold(CAPITALS, QUESTIONS)
     length = lengths.length_of(CAPITALS, CODEC, QUESTIONS[0])

@@ -26,13 +26,13 @@ def check(config: Config, console: Console | None = None) -> dict[str, Json]:
     make_learner, domain, say = config.learner(config), world(config), teller(console)
     require_hints(config, domain)
     inputs = build(config, domain, console)
-    for sentence in check_start(config, inputs.tasks, tuple(domain.strata)):
+    for sentence in check_start(config, inputs.tasks, domain):
         say(sentence)
     lengths = check_lengths(config, inputs.tasks, domain, config.codec(inputs.tokenizer), say)
-    learner = make_learner(len(inputs.tokenizer))
-    learn = learning(config, learner, tuple(domain.strata))
     if config.synthesis is not None:
         author_of(config.synthesis, domain, inputs.tasks)
+    learner = make_learner(len(inputs.tokenizer))
+    learn = learning(config, learner, tuple(domain.strata))
     found = forecast(config, inputs.tasks, domain, learner, learn, lengths)
     for sentence in sentences(found):
         terminal.say(console, sentence)

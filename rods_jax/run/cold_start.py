@@ -19,7 +19,7 @@ import optax
 from rich.console import Console
 
 from rods_jax import checkpoint, processes, strict_json, supervised
-from rods_jax.config import ColdStartConfig, Config, ConfigError, RetentionConfig
+from rods_jax.config import ColdStartConfig, Config, RetentionConfig
 from rods_jax.demonstrations import Demonstration, can_demonstrate, demonstrate, demonstration_of
 from rods_jax.environments.protocol import Domain, TaskSplits
 from rods_jax.files import write_atomically
@@ -167,6 +167,4 @@ def shown_to_it(
             read = [demonstration_of(one, codec) for one in found.dialogues]
             return read, found.left_out, {**inputs, "dialogues": found.sha256}
         practice = [task for task in tasks.practice if can_demonstrate(domain, task) for _ in range(c.rounds)]
-        if not practice:
-            raise ConfigError("cold_start plays gold calls or a demonstrator, and no practice task has either")
         return [demonstrate(domain, task, codec, c.habits, rng) for task in practice], {}, inputs

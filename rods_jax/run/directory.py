@@ -103,12 +103,22 @@ def world(config: Config) -> Domain:
 
 
 def look(
-    config: Config, domain: Domain, directory: Path, resume: bool, console: Console, held: contextlib.ExitStack
+    config: Config,
+    domain: Domain,
+    directory: Path,
+    resume: bool,
+    source: tuple[Path, int] | None,
+    console: Console,
+    held: contextlib.ExitStack,
 ) -> tuple[bool, Inputs]:
     """(whether a run begins, what it is made of): built in memory, or that of the run that goes on, which is `held`.
 
-    ConfigError, FolderError: as for `begins` and `alone`, or the run was started with other settings.
+    source: of a fork, whose inputs are those of the run that it is to go on from.
+    ConfigError, FolderError: as for `begins`, `alone` and `require_forkable`, or the run was started with other settings.
     """
+    if source is not None:
+        require_forkable(config, *source)
+        return False, read_inputs(source[0])
     if begins(directory, resume):
         return True, build(config, domain, console)
     held.enter_context(alone(directory))
@@ -196,14 +206,10 @@ def _digest_of(directory: Path) -> str:
 def fork(config: Config, source: Path, step: int) -> None:
     """Begins `config.run_dir` as what `source` was at `step`; from there on it is a run to be resumed.
 
-    ConfigError: the configuration changes what the checkpoint's contents mean. CheckpointError: there is no such
-    checkpoint, or it is damaged.
+    ConfigError, CheckpointError: as for `require_forkable`, or the checkpoint is damaged.
     """
+    require_forkable(config, source, step)
     directory, old = Path(config.run_dir), source / "checkpoints" / str(step)
-    _require_forkable(config, source, step)
-    begins(directory, resume=False)
-    if not old.is_dir():
-        raise CheckpointError(f"{source} holds no checkpoint of step {step}")
     if wrong := checkpoint.damage(old):
         raise CheckpointError(f"{old} is damaged: {wrong}")
     directory.mkdir(parents=True, exist_ok=True)
@@ -243,8 +249,12 @@ def require_readable(directory: Path) -> None:
         journal.read(directory / "synthesis" / name)
 
 
-def _require_forkable(config: Config, source: Path, step: int) -> None:
-    """What the checkpoint's arrays, pool and place in the curriculum are made of stays as it was."""
+def require_forkable(config: Config, source: Path, step: int) -> None:
+    """What the checkpoint's arrays, pool and place in the curriculum are made of stays as it was. Nothing is touched.
+
+    ConfigError: the configuration changes what the checkpoint's contents mean.  CheckpointError: there is no such
+    checkpoint.  ConfigError, FolderError: as for `begins`.
+    """
     then = configuration.completed(saved_config(source, update=dict, stages=list), config)
     now = configuration.plain_values(config)
     early = "|".join(str(number) for number in range(len(config.stages) - 1)) or "none"
@@ -258,6 +268,9 @@ def _require_forkable(config: Config, source: Path, step: int) -> None:
         refused.append("synthesis (the variants so far have no journal)")
     if refused:
         raise ConfigError(f"a fork cannot change {', '.join(refused)}")
+    begins(Path(config.run_dir), resume=False)
+    if not (source / "checkpoints" / str(step)).is_dir():
+        raise CheckpointError(f"{source} holds no checkpoint of step {step}")
 
 
 def _writes_beside(config: Json) -> bool:

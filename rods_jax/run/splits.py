@@ -106,6 +106,9 @@ def split_of(settings: Evaluation) -> Split:
     chosen = settings.tasks or settings.player
     if settings.split_file and not chosen.startswith("bfcl-"):
         raise ValueError(f"--split-file names tasks of BFCL, for --tasks bfcl-held-out: got {chosen}")
+    asked = {"--user": settings.user, "--judge": settings.judge, "--scoring": settings.scoring == "strict"}
+    if (given := [option for option, it in asked.items() if it]) and not tau2_tasks.NAMES.fullmatch(chosen):
+        raise ValueError(f"{given[0]} is of tau2-bench's tasks, for --tasks tau2-DOMAIN-SPLIT: got {chosen}")
     seed = settings.split_seed
     if chosen == "workplace":
         count = settings.num_tasks or NUM_AUTHORED

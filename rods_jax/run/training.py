@@ -68,21 +68,25 @@ def train(
     """
     console = console or Console()
     cache_compilations()
-    if source is not None:
-        processes.on_first(partial(place.fork, config, Path(source[0]), source[1]))
     resume = resume or source is not None or step is not None
-    advance(config, resume=resume, console=console, at=step, profile=profile)
+    advance(config, resume=resume, console=console, at=step, profile=profile, source=source)
     return processes.on_first(partial(report, config.run_dir, config.domain(), console, finished=True))
 
 
 # ------------------------------------------------------------------------------------- from start to end
 def advance(
-    config: Config, *, resume: bool, console: Console, at: int | None = None, profile: int | None = None
+    config: Config,
+    *,
+    resume: bool,
+    console: Console,
+    at: int | None = None,
+    profile: int | None = None,
+    source: tuple[str | Path, int] | None = None,
 ) -> None:
     """Cold start, or the latest checkpoint, or that of step `at`; then the loop to its end."""
     boards = dashboards.prepared(config)
     with contextlib.ExitStack() as stack:
-        run = enter(config, resume, console, stack)
+        run = enter(config, resume, source, console, stack)
         checkpoints = stack.enter_context(checkpoint.open_checkpoints(run.directory / "checkpoints", config.retention))
         start_batch = stack.enter_context(episodes_of(config, run.domain))
         evaluate = evaluation(config, start_batch, run.learner, run.codec, len(run.tokenizer), run.unfit)
@@ -186,38 +190,49 @@ class Run(NamedTuple):
         return {task_id for part in parts for task_id in self.lengths.get(part, {}).get("unfit", ())}
 
 
-def enter(config: Config, resume: bool, console: Console, stack: contextlib.ExitStack) -> Run:
+def enter(
+    config: Config,
+    resume: bool,
+    source: tuple[str | Path, int] | None,
+    console: Console,
+    stack: contextlib.ExitStack,
+) -> Run:
     """Builds or reads what the run is made of, checks it, and takes the directory, held until the stack ends.
 
     A start that is refused has touched nothing, so that it is simply repeated.
     """
     check_devices(config)
     directory, first = Path(config.run_dir), processes.is_first()
+    fork = None if source is None else (Path(source[0]), source[1])
     console = console if first else Console(quiet=True)
     make_learner = config.learner(config)  # what is not there is said before anything is built
     domain, say = place.world(config), teller(console)
     seen: list[Inputs] = []  # one in the first process; all others read it when it is written
+    author: Author | None = None  # in the first process too
     require_hints(config, domain)
 
     def look() -> tuple[bool, int, dict[str, Any]]:
-        begins, inputs = place.look(config, domain, directory, resume, console, stack)
+        nonlocal author
+        begins, inputs = place.look(config, domain, directory, resume, fork, console, stack)
         seen.append(inputs)
-        for sentence in check_start(config, inputs.tasks, tuple(domain.strata)):
+        for sentence in check_start(config, inputs.tasks, domain):
             say(sentence)
         lengths = check_lengths(config, inputs.tasks, domain, config.codec(inputs.tokenizer), say)
+        if config.synthesis is not None and config.synthesis.workers > 0:
+            author = author_of(config.synthesis, domain, inputs.tasks)
         return begins, len(inputs.tokenizer), lengths
 
     begins, vocab_size, lengths = processes.on_first(look)
     learner = make_learner(vocab_size)
     learn = learning(config, learner, tuple(domain.strata))
-    author = None
-    if first and config.synthesis is not None and config.synthesis.workers > 0:
-        author = author_of(config.synthesis, domain, seen[0].tasks)
     if begins and first:
         for sentence in sentences(forecast(config, seen[0].tasks, domain, learner, learn, lengths)):
             terminal.say(console, sentence)
     if begins:
         processes.on_first(lambda: place.take(config, seen[0], directory, stack))
+    if fork is not None:
+        processes.on_first(lambda: place.fork(config, *fork))
+        processes.on_first(lambda: stack.enter_context(place.alone(directory)))
     tasks, tokenizer = place.read_inputs(directory)
     codec = config.codec(tokenizer)
     if first:
