@@ -3,6 +3,7 @@
 config.py checks single values when it is built, and lengths.py checks lengths.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -30,7 +31,7 @@ def check_start(config: Config, tasks: TaskSplits, strata: Sequence[str] = tuple
     _check_strata(config, tasks, strata)
     _check_parts(config, tasks)
     _check_stages(config, tasks.seeds)
-    return (*_sizes(config, tasks), *_overlaps(tasks))
+    return (*_sizes(config, tasks), *_stale(config, tasks.seeds), *_overlaps(tasks))
 
 
 def check_opens(domain: Domain, tasks: Sequence[Task]) -> None:
@@ -124,6 +125,18 @@ def _sizes(config: Config, tasks: TaskSplits) -> Iterator[str]:
                     f"the mesh does not divide {names[axis]}: {sizes[axis]} on {axis} {along}, so that devices do the "
                     f"same work; a multiple of {along} uses them all"
                 )
+
+
+def _stale(config: Config, seeds: Sequence[Task]) -> Iterator[str]:
+    """Epochs at whose end the variants of their first steps are too old to be played; the run's last one writes none."""
+    for stage in config.stages:
+        steps = math.ceil(len(tasks_of(stage, seeds)) / config.rollout.tasks_per_step)
+        followed = stage.epochs > 1 or stage is not config.stages[-1]
+        if stage.synthesis and followed and steps > config.replay.max_age:
+            yield (
+                f"replay.max_age is {config.replay.max_age} steps, and an epoch of stages.{stage.name} has {steps}: what "
+                "its first steps write is too old at its end and never played; raise it"
+            )
 
 
 def _overlaps(tasks: TaskSplits) -> Iterator[str]:
