@@ -3,8 +3,10 @@
 config.py checks single values when it is built, and lengths.py checks lengths.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import jax
 
@@ -31,7 +33,8 @@ def check_start(config: Config, tasks: TaskSplits, domain: Domain) -> tuple[str,
     _check_strata(config, tasks, tuple(domain.strata))
     _check_parts(config, tasks)
     _check_stages(config, tasks.seeds)
-    return (*_sizes(config, tasks), *_demonstrations(config, tasks, domain), *_overlaps(tasks))
+    said = _sizes(config, tasks), _demonstrations(config, tasks, domain), _stale(config, tasks.seeds), _overlaps(tasks)
+    return tuple(chain.from_iterable(said))
 
 
 def check_opens(domain: Domain, tasks: Sequence[Task]) -> None:
@@ -139,6 +142,18 @@ def _demonstrations(config: Config, tasks: TaskSplits, domain: Domain) -> Iterat
             )
     if shown < c.batch_size:
         raise ConfigError(f"cold_start.batch_size must be at most its {shown} demonstrations: got {c.batch_size}")
+
+
+def _stale(config: Config, seeds: Sequence[Task]) -> Iterator[str]:
+    """Epochs at whose end the variants of their first steps are too old to be played; the run's last one writes none."""
+    for stage in config.stages:
+        steps = math.ceil(len(tasks_of(stage, seeds)) / config.rollout.tasks_per_step)
+        followed = stage.epochs > 1 or stage is not config.stages[-1]
+        if stage.synthesis and followed and steps > config.replay.max_age:
+            yield (
+                f"replay.max_age is {config.replay.max_age} steps, and an epoch of stages.{stage.name} has {steps}: what "
+                "its first steps write is too old at its end and never played; raise it"
+            )
 
 
 def _overlaps(tasks: TaskSplits) -> Iterator[str]:

@@ -112,11 +112,26 @@ def test_what_an_earlier_stage_may_have_grown_is_not_refused():
             TASKS._replace(held_out=(*HELD_OUT[:3], replace(HELD_OUT[3], scenario="seed_1"))),
             "1 of 4 tasks share a scenario .*held_13",
         ),
+        (
+            {"replay": replace(CONFIG.replay, max_age=3), "stages": (stage("first", synthesis=True), stage("second"))},
+            TASKS,
+            "max_age is 3 steps, and an epoch of stages.first has 4: what its first steps write is too old",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_odd_is_said(changes, tasks, words):
     (sentence,) = check_start(replace(CONFIG, **changes), tasks, WORKPLACE)
     assert re.search(words, sentence)
+
+
+@pytest.mark.parametrize(
+    "max_age, stages",
+    [(4, (stage("first", True), stage("second"))), (3, (stage("first"), stage("second"))), (3, (stage("one", True),))],
+    ids=["an epoch as long", "no synthesis", "no epoch follows"],
+)
+def test_variants_that_are_young_enough_or_never_written_are_no_oddity(max_age, stages):
+    config = replace(CONFIG, replay=replace(CONFIG.replay, max_age=max_age), stages=stages)
+    assert check_start(config, TASKS) == ()
 
 
 def test_a_stratum_that_the_domain_has_not_is_named():

@@ -295,6 +295,12 @@ def test_the_command_writes_continues_and_refuses(tmp_path):
         ({"pace": Pace(rounds=0)}, "pace.rounds must be above 0: got 0"),
         ({"pace": Pace(max_overlap=2.0)}, "pace.max_overlap must be between 0 and 1: got 2.0"),
         ({"max_tokens": 0}, "max_tokens must be above 0: got 0"),
+        ({"ground": GROUND}, "ground must be a function: got "),
+        ({"roles": "llm_roles"}, "roles must be a function: got 'llm_roles'"),
+        ({"backends": {}}, "backends must be a function: got {}"),
+        ({"pace": {"tasks": 10}}, "pace must be Pace: got "),
+        ({"pace": Pace(pairs=4.0)}, "pace.pairs must be int: got 4.0"),
+        ({"max_tokens": "5e7"}, "max_tokens must be int or None: got '5e7'"),
     ],
 )
 def test_an_impossible_configuration_is_refused(changes, sentence):

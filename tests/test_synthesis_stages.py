@@ -13,7 +13,7 @@ from rods_jax.synthesis.execute import Argument, ExecutedCall, Execution, Refere
 from rods_jax.synthesis.plan import Plan, PlannedCall, sample_plan
 from rods_jax.synthesis.profile import Edge, Profile, extract_profile, profile_match
 from rods_jax.synthesis.rewrite import noun, rewrite, word_turn
-from rods_jax.synthesis.values import can_flow, has_type, mentions, words
+from rods_jax.synthesis.values import can_flow, has_type, mentions, schema_fields, words
 from rods_jax.types import Call, ToolSpec, Turn, World
 
 
@@ -59,6 +59,18 @@ def test_types_are_those_of_json():
     assert not has_type(3.0, {"type": "integer"}) and not has_type("d", {"type": "string", "enum": ["a"]})
     assert has_type(["x"], {"type": "array", "items": {"type": "string"}})
     assert not has_type([1], {"type": "array", "items": {"type": "string"}})
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{"type": ["integer", "null"]}, {"oneOf": [{"type": "integer"}, {"type": "null"}]}],
+    ids=["several types", "oneOf"],
+)
+def test_a_servers_choice_of_types_is_one_in_every_form(choice):
+    assert has_type(3, choice) and has_type(None, choice) and not has_type("3", choice)
+    assert not has_type(["x"], {"type": "array", "items": choice})
+    nested = {"oneOf": [{"type": "array", "items": {"properties": {"n": choice}}}, {"properties": {"m": {}}}]}
+    assert [*schema_fields(nested)] == ["n", "m"]
 
 
 def test_identifiers_become_words():
@@ -192,6 +204,9 @@ def test_a_description_lists_its_choices(listed, choices):
     ({"type": "array", "items": {"type": "integer", "enum": [7]}}, [[7] * count for count in (2, 3, 4)]),
     ({"type": "array", "items": {"type": "object"}}, [None]),  # no source has an object
     ({"anyOf": [{"type": "null"}, {"type": "string", "const": "fast"}]}, ["fast"]),  # a hint of `str | None`
+    ({"oneOf": [{"type": "null"}, {"type": "string", "const": "fast"}]}, ["fast"]),
+    ({"type": ["null", "integer"], "description": "[Enum]: [7]"}, [7]),
+    ({"type": ["boolean", "null"]}, [True, False]),
 ])  # fmt: skip
 def test_what_is_enumerated_or_has_no_source_is_never_invented(schema, values):
     tool = ToolSpec("pick", "Picks.", {"type": "object", "properties": {"one": schema}}, "Picker")

@@ -8,7 +8,7 @@ import tyro
 
 from rods_jax.chat import Generate
 from rods_jax.evolution.evolve import Pace
-from rods_jax.fields import fraction, not_negative, positive, require
+from rods_jax.fields import check_types, fraction, not_negative, positive, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,8 @@ class EvolutionConfig:
     file: tyro.conf.Fixed[str | None] = None  # where it was read from
 
     def __post_init__(self) -> None:
+        check_types("", self)
+        check_types("pace", self.pace)
         positive("", self, "max_tokens")
         not_negative("", self, "prompt_price", "completion_price")
         pace = self.pace

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rods_jax.environments.protocol import Domain
-from rods_jax.synthesis.values import can_flow, fields, has_type, parse_output
+from rods_jax.synthesis.values import alternatives, can_flow, fields, has_type, parse_output
 from rods_jax.types import Json, ToolSpec
 
 MAX_STRING = 200  # characters of an argument, RODS section 5 stage IV
@@ -129,7 +129,7 @@ def is_modest(value: Json) -> bool:
 def _free(rng: random.Random, schema: Mapping[str, Json]) -> Json:
     if choices := described_choices(schema):
         return _pick(rng, choices, schema)
-    if options := [one for one in schema.get("anyOf", ()) if one.get("type") != "null"]:
+    if options := [one for one in alternatives(schema) if one.get("type") != "null"]:
         return _free(rng, rng.choice(options))
     match schema.get("type"):
         case "string":

@@ -5,7 +5,7 @@ No text is evaluated: an output that is not JSON is one plain string.
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from rods_jax.types import SCALARS, Json, ToolSpec
 
@@ -42,8 +42,15 @@ def schema_fields(schema: Mapping[str, Json], key: str = "") -> Iterator[str]:
         yield from schema_fields(item, name)
     if isinstance(schema.get("items"), Mapping):
         yield from schema_fields(schema["items"])
-    for option in schema.get("anyOf", ()):
+    for option in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
         yield from schema_fields(option)
+
+
+def alternatives(schema: Mapping[str, Json]) -> Sequence[Mapping[str, Json]]:
+    """The schemas of which a value has one, as `anyOf`, `oneOf` or several types say; of other schemas none."""
+    if isinstance(kinds := schema.get("type"), list):
+        return [{**schema, "type": kind} for kind in kinds]
+    return schema.get("anyOf") or schema.get("oneOf") or ()
 
 
 def is_atom(value: Json) -> bool:
@@ -103,8 +110,8 @@ def has_type(value: Json, schema: Mapping[str, Json]) -> bool:
     """Whether a value has the schema's type; an integer is a number, a boolean is neither."""
     if "enum" in schema:
         return value in schema["enum"]
-    if "anyOf" in schema:
-        return any(has_type(value, option) for option in schema["anyOf"])
+    if options := alternatives(schema):
+        return any(has_type(value, option) for option in options)
     match schema.get("type"):
         case "integer":
             return isinstance(value, int) and not isinstance(value, bool)
