@@ -131,7 +131,7 @@ def test_what_is_odd_is_said(changes, tasks, words):
 )
 def test_variants_that_are_young_enough_or_never_written_are_no_oddity(max_age, stages):
     config = replace(CONFIG, replay=replace(CONFIG.replay, max_age=max_age), stages=stages)
-    assert check_start(config, TASKS) == ()
+    assert check_start(config, TASKS, WORKPLACE) == ()
 
 
 def test_a_stratum_that_the_domain_has_not_is_named():
