@@ -30,6 +30,7 @@ from rods_jax.dialogue import Said, Stop, gold_player, play
 from rods_jax.environments.conversation import Conversation, Spoken, conversations
 from rods_jax.environments.scoring import OFFICIAL, RODS
 from rods_jax.environments.workplace.domain import WORKPLACE
+from rods_jax.files import FolderError
 from rods_jax.generation import Sampling
 from rods_jax.journal import JournalError
 from rods_jax.loop import Position
@@ -114,6 +115,14 @@ def test_a_run_is_played_and_continued_to_the_same_numbers(run_directory, tmp_pa
     assert journal.read_bytes() == whole and (tmp_path / "scores.json").read_bytes() == scores
     texts = {json.loads(line)["moves"][0]["text"] for line in lines[1:]}
     assert len(texts) == 8  # noise differs from task to task and from rollout to rollout
+
+
+def test_a_folder_of_others_is_refused_before_weights_are_read(run_directory, tmp_path, monkeypatch):
+    directory, path = run_directory
+    monkeypatch.setattr(played, "played", lambda *_: pytest.fail("weights are read"))
+    (tmp_path / "scores.json").write_text("mine")
+    with pytest.raises(FolderError, match="holds 'scores.json' and is left as it is"):
+        run(tmp_path, player=str(directory), tasks="", num_tasks=None, config=path)
 
 
 def test_official_rules_read_a_runs_messages_as_the_leaderboard_does(run_directory, tmp_path, monkeypatch):

@@ -60,6 +60,8 @@ def evaluate(settings: Evaluation, console: Console | None = None) -> dict[str, 
         raise ValueError(f"--top-p must be above 0 and at most 1: got {settings.top_p}")
     settings = under_protocol(settings)
     config = config_of_player(settings)
+    if settings.out is not None:  # the other folders are named after what is read
+        processes.on_first(partial(require_begun, settings.out, JOURNAL))
     split = split_of(settings)
     if not split.tasks:
         raise ValueError(f"{split.name} has no tasks: there is nothing to play")
