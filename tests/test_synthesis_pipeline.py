@@ -8,6 +8,9 @@ from dataclasses import replace
 import pytest
 from synthesis_toy import TASK, TOY
 
+from rods_jax.environments.helpdesk.domain import HELPDESK
+from rods_jax.environments.helpdesk.tasks import build
+from rods_jax.environments.mixture import mixture
 from rods_jax.environments.protocol import STRATA
 from rods_jax.environments.scoring import turn_passed, turns_passed
 from rods_jax.environments.workplace import WORKPLACE
@@ -234,6 +237,19 @@ def test_rejections_are_records_and_blame_is_remembered():
     assert result.candidate is None
     assert [r.error for r in result.rejections] == ["vm_exec_failed", "no_pattern", "no_pattern"]
     assert result.rejections[0].functions == ("lend_book",)
+
+
+def test_a_world_that_plays_by_itself_has_no_variants_whatever_gold_its_tasks_carry():
+    """The desk's user and checks follow from the faults: words about another account would be scored by the old ones."""
+    tasks = build(random.Random(0), max_faults=3, seeds=9, held_out=0, validation=0, practice=0).seeds
+    seed = next(task for task in tasks if task.turns[0].gold)
+    for domain, task in (
+        (HELPDESK, seed),
+        (mixture("both", [TOY, HELPDESK]), replace(seed, category=f"helpdesk/{seed.category}")),
+    ):
+        result = synthesize(domain, task, rng=random.Random(0), step=1, known_hashes=())
+        assert result.candidate is None and [one.error for one in result.rejections] == ["no_pattern"] * 3
+        assert "decides by checks of its own" in result.rejections[0].detail
 
 
 def test_a_role_that_raises_is_a_counted_rejection():

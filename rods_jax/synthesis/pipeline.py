@@ -16,7 +16,7 @@ from rods_jax.synthesis.attempt import Attempt, Exchange, Rejection
 from rods_jax.synthesis.augment import augment
 from rods_jax.synthesis.author import Order, Synthesis, Write
 from rods_jax.synthesis.critique import GATES, Gate, critique, has_profile, is_new
-from rods_jax.synthesis.errors import JUDGE, PATCHABLE, PIPELINE_EXCEPTION, Rejected
+from rods_jax.synthesis.errors import JUDGE, NO_PATTERN, PATCHABLE, PIPELINE_EXCEPTION, Rejected
 from rods_jax.synthesis.execute import Execution, execute
 from rods_jax.synthesis.patch import Patch, accept_patches, deep_merge
 from rods_jax.synthesis.plan import Plan, sample_plan
@@ -26,6 +26,9 @@ from rods_jax.task_files import content_hash
 from rods_jax.types import Json, Task, Turn, World
 
 MAX_PROFILES = 200  # profiles that the author samples for one task
+PLAYS_ITSELF = (
+    "its world decides by checks of its own, which new words and calls would not change: name an author of its own"
+)
 
 
 def _sample_plan(attempt: Attempt) -> Plan:
@@ -96,7 +99,8 @@ def synthesize(
     """One variant with the seed's scenario, category and structure, in at most `attempts` full attempts.
 
     A failure is a Rejection, never an exception, and feeds back into the next attempt (RODS Appendix F): the tools that
-    it blames are avoided, and the initial state is patched if its type is patchable.
+    it blames are avoided, and the initial state is patched if its type is patchable.  A seed of a world that plays by
+    itself (`Domain.start`) has none: its checks follow from no gold.
     known_hashes: content hashes that no variant may have.  history: the rejections of an earlier call with an equal
     `rng`; this call continues after them.
     """
@@ -106,6 +110,8 @@ def synthesize(
     for number in range(len(history), attempts):
         attempt, plan = None, None
         try:
+            if domain.start is not None:
+                raise Rejected(NO_PATTERN, PLAYS_ITSELF)
             profile = extract_profile(domain, seed_task)
             # Every attempt starts from the same state, because patches are made for it.
             world, examples = _world(domain, profile, random.Random(state_seed), seed_task)
