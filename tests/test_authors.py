@@ -5,11 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from beside_toy import CONFIG, SEEDS, position_of, rollout_of, run
+from beside_toy import CONFIG, SEEDS, TASKS, position_of, rollout_of, run
+from synthesis_toy import TOY
 from trainer_and_workers import records, trainer, wait_until, workers
 
 from rods_jax import journal, processes
 from rods_jax.chat import CONNECTION, Reply, Request
+from rods_jax.config import SynthesisConfig
+from rods_jax.run.authors import author_of
 from rods_jax.run.stages import heard_by_all
 from rods_jax.synthesis.attempt import Rejection
 from rods_jax.synthesis.author import Author, Order, Synthesis, orders_of
@@ -106,6 +109,18 @@ def test_a_variant_without_ancestry_is_no_outcome(tmp_path):
         ours.send(SEEDS[0])
         wait_until(lambda: told or records(tmp_path / OUTCOMES))
     assert records(tmp_path / OUTCOMES) == [] and "the variant orphan names no ancestry" in told[0]
+
+
+def test_a_variant_of_a_stratum_that_the_domain_lacks_is_no_outcome(tmp_path):
+    """The step that would play it would end the training, and every resumed run again."""
+    odd = lambda order, **others: Synthesis(replace(order.seed, id="odd", category="odd", ancestry=(order.seed.id,)))
+    own = author_of(SynthesisConfig(backends=dict, author=lambda domain: odd), TOY, TASKS)
+    with trainer(tmp_path) as ours, workers(tmp_path, own) as told:
+        ours.send(SEEDS[0])
+        wait_until(lambda: told or records(tmp_path / OUTCOMES))
+    assert records(tmp_path / OUTCOMES) == [] and "the variant odd is of odd, which toy lacks" in told[0]
+    with pytest.raises(ValueError, match="the variant odd is of odd, which toy lacks"):
+        at_once(own.write, 0)(ORDERS[:1], 5, frozenset())
 
 
 def test_what_an_author_asked_is_asked_once_whoever_dies(tmp_path):

@@ -9,7 +9,7 @@ from rich.console import Console
 from rods_jax import terminal
 from rods_jax.config import Config, ConfigError, SynthesisConfig, load_config, require_same_run
 from rods_jax.environments.protocol import Domain, TaskSplits
-from rods_jax.synthesis.author import Author, Write
+from rods_jax.synthesis.author import Author, Order, Synthesis, Write
 from rods_jax.synthesis.courier.lines import storable
 from rods_jax.synthesis.courier.worker import working
 from rods_jax.synthesis.near_duplicates import far_from
@@ -21,7 +21,8 @@ def author_of(config: SynthesisConfig, domain: Domain, tasks: TaskSplits) -> Aut
     """The author of a run. ConfigError: a role has no backend, a prompt or a key is missing."""
     try:
         backends = config.backends()
-        write = config.author(domain) if config.author else _five_stages(config.roles, backends, domain, tasks)
+        own = _checked(config.author(domain), domain) if config.author else None
+        write = own or _five_stages(config.roles, backends, domain, tasks)
     except (ValueError, OSError) as error:
         raise ConfigError(f"synthesis: {error}") from error
     return Author(write, backends, attempts=config.attempts, known=contents_of(tasks))
@@ -41,6 +42,20 @@ def _five_stages(roles: Any, backends: Mapping[str, Any], domain: Domain, tasks:
     """RODS' own author, whose variants lie apart from the held-out tasks and fit a file."""
     gates = (*roles(backends).gates, far_from(tasks.held_out), storable)
     return five_stages(domain, lambda backends: roles(backends)._replace(gates=gates))
+
+
+def _checked(write: Write, domain: Domain) -> Write:
+    """The author. ValueError: a variant's stratum is none of the domain's, so that it would end every run that plays it."""
+
+    def checked(order: Order, **arguments: Any) -> Synthesis:
+        made = write(order, **arguments)
+        if made.candidate is not None and made.candidate.category not in domain.strata:
+            raise ValueError(
+                f"the variant {made.candidate.id} is of {made.candidate.category}, which {domain.name} lacks"
+            )
+        return made
+
+    return checked
 
 
 def teller(console: Console) -> Callable[[str], None]:
